@@ -1,0 +1,108 @@
+"""The methods by name. The table is plain text, so that listing it imports no torch; classes are imported on access."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from coterie.errors import CoterieError, did_you_mean
+
+if TYPE_CHECKING:
+    from coterie.methods.method import Method
+    from coterie.networks.group import StudentGroup
+
+
+class MethodEntry(NamedTuple):
+    """One row of the table: ``kind`` groups the listing, ``location`` is ``module:Class``."""
+
+    kind: str
+    paper: str
+    summary: str
+    location: str
+
+
+TABLE: dict[str, MethodEntry] = {
+    "baseline": MethodEntry("control", "", "One network, labels only.", "coterie.methods.independent:Baseline"),
+    "independent": MethodEntry(
+        "control", "", "Branches, labels only; ensemble by mean probability.", "coterie.methods.independent:Independent"
+    ),
+    "okdmde": MethodEntry(
+        "online",
+        "Li et al., ACCV 2020, arXiv 2010.00795",
+        "Feature fusion weighs the branches into a teaching ensemble; a loss keeps their classifiers diverse.",
+        "coterie.methods.okdmde:OKDMDE",
+    ),
+}
+
+
+def find_method(name: str) -> type[Method]:
+    """The class of a method by its name, or by ``package.module:Class`` for one from outside.
+
+    Raises:
+        CoterieError: unknown name, module or class, or a class that is no ``Method``.
+    """
+    if ":" not in name:
+        if name not in TABLE:
+            raise CoterieError(
+                f"unknown method {name!r}{did_you_mean(name, TABLE)}; expected one of {', '.join(TABLE)} or package.module:Class"
+            )
+        name = TABLE[name].location
+    module_name, _, class_name = name.partition(":")
+    from coterie.methods.method import Method
+
+    try:
+        found: Any = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CoterieError(f"cannot import the method {name!r}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise CoterieError(f"{name!r} is not a method: expected a subclass of coterie.methods.Method")
+    return found
+
+
+def create_method(name: str, group: StudentGroup, **options: Any) -> Method:
+    """Build a method on a group of students.
+
+    Args:
+        name: a name of ``METHODS`` or ``package.module:Class``.
+        group: the students.
+        options: constructor arguments, checked against their type hints.
+
+    Raises:
+        CoterieError: unknown method or argument (with the nearest right spelling), or a wrong value.
+    """
+    from coterie.methods.options import check_options
+
+    found = find_method(name)
+    return found(group, **check_options(found, options))
+
+
+class _Methods(Mapping[str, "type[Method]"]):
+    """Names to classes, imported when they are asked for."""
+
+    def __getitem__(self, name: str) -> type[Method]:
+        if name not in TABLE:
+            raise KeyError(name)
+        return find_method(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TABLE)
+
+    def __len__(self) -> int:
+        return len(TABLE)
+
+
+METHODS: Mapping[str, type[Method]] = _Methods()
+
+
+def __getattr__(name: str) -> Any:
+    """``coterie.methods.OKDMDE``, ``Method``, ``Progress`` and ``Predictions``, without importing torch before that."""
+    if name in {"Method", "Predictions"}:
+        return getattr(importlib.import_module("coterie.methods.method"), name)
+    if name == "Progress":
+        return importlib.import_module("coterie.methods.progress").Progress
+    for entry in TABLE.values():
+        module_name, _, class_name = entry.location.partition(":")
+        if name == class_name:
+            return getattr(importlib.import_module(module_name), class_name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

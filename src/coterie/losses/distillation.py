@@ -1,0 +1,67 @@
+"""Soft targets: the KL divergence between tempered predictions, and the ramp-up of its weight.
+
+Everything is computed in log space and in float32, also under autocast. Whether a target is a constant is the method's
+decision: nothing here detaches.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def kl_divergence(logits: Tensor, target_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""KL divergence of softened predictions from softened targets, times the squared temperature.
+
+    .. math:: T^2 \frac1B \sum_{b,k} q_{bk} \log \frac{q_{bk}}{p_{bk}},\quad p = softmax(z/T),\; q = softmax(t/T)
+
+    The sum runs over classes and the mean over samples ("batchmean"); the factor T² keeps the gradient's size when the
+    temperature changes (Hinton, Vinyals and Dean, 2015, section 2).
+
+    Args:
+        logits: predictions z, [..., B, K].
+        target_logits: targets t, broadcastable to ``logits``.
+        temperature: T > 0.
+
+    Returns:
+        float32 [...]: one value for each leading index, in nats.
+
+    >>> z = torch.tensor([[2.0, 0.0]])
+    >>> kl_divergence(z, z).item()
+    0.0
+    """
+    log_predictions = torch.log_softmax(logits.float() / temperature, dim=-1)
+    log_targets = torch.log_softmax(target_logits.float() / temperature, dim=-1)
+    pointwise = log_targets.exp() * (log_targets - log_predictions)
+    return pointwise.sum(-1).mean(-1) * temperature**2
+
+
+def mean_probability(logits: Tensor) -> Tensor:
+    """Log-probabilities of the mean prediction: log of the mean over the first axis of softmax(logits).
+
+    Args:
+        logits: [n, ..., K].
+
+    Returns:
+        float32 [..., K]; they are logits whose softmax is the ensemble by mean probability.
+    """
+    return torch.logsumexp(torch.log_softmax(logits.float(), dim=-1), dim=0) - math.log(logits.shape[0])
+
+
+def ramp_up(fraction: Tensor, length: float) -> Tensor:
+    r"""Weight that rises from exp(-5) to 1 over the first part of training: :math:`e^{-5 (1 - \min(f/r, 1))^2}`.
+
+    Args:
+        fraction: share of training that is done, 0-d.
+        length: share of training after which the weight is 1 (80 of 300 epochs in the family); 0: always 1.
+
+    Returns:
+        0-d tensor.
+
+    Source: Laine and Aila, 2017, section 2; used by ONE, OKDDip, FFL and PCL (their code).
+    """
+    if length == 0:
+        return torch.ones_like(fraction)
+    return torch.exp(-5.0 * (1.0 - (fraction / length).clamp(max=1.0)) ** 2)

@@ -1,0 +1,149 @@
+"""Classifier Diversification: what one may subtract agreement with.
+
+The equation of the OKDMDE paper is not known to us; the forms below are the readings of ``frobenius`` (in two public code
+bases that name the paper) and alternatives to it. Every form is a mean over the n(n-1)/2 pairs of students, so that its
+weight does not depend on the number of students; with one student it is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from coterie.losses.label import soft_labels
+
+WeightForm = Literal["frobenius", "frobenius_classes", "squared", "cosine", "gram"]
+PredictionForm = Literal["logits", "coincident_error"]
+DiversityForm = Literal["frobenius", "frobenius_classes", "squared", "cosine", "gram", "logits", "coincident_error"]
+_EPSILON = 1e-12  # keeps the gradient of a square root finite where a product is exactly zero
+
+
+def _norm(matrix: Tensor) -> Tensor:
+    return torch.sqrt((matrix * matrix).sum() + _EPSILON)
+
+
+def _frobenius(first: Tensor, second: Tensor) -> Tensor:
+    """||W_i^T W_j||_F, the d x d product: the two classifiers use other feature directions."""
+    return _norm(first.T @ second)
+
+
+def _frobenius_classes(first: Tensor, second: Tensor) -> Tensor:
+    """||W_i W_j^T||_F, the K x K product: the transposed reading."""
+    return _norm(first @ second.T)
+
+
+def _squared(first: Tensor, second: Tensor) -> Tensor:
+    """||W_i^T W_j||_F^2."""
+    return (first.T @ second).square().sum()
+
+
+def _cosine(first: Tensor, second: Tensor) -> Tensor:
+    """Mean over classes of the squared cosine of the two weight vectors of a class, in [0, 1].
+
+    It compares coordinates, so it means something only where the branches' features are aligned (copied branches).
+    """
+    return torch.cosine_similarity(first, second, dim=1, eps=1e-8).square().mean()
+
+
+def _gram(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine of the centred off-diagonals of the Gram matrices of the unit class vectors, in [-1, 1].
+
+    A Gram matrix does not change when the features are rotated, and unit rows do not change when they are scaled: the
+    form compares which classes a classifier holds close, and nothing else.
+    """
+
+    def off_diagonal(weight: Tensor) -> Tensor:
+        rows = torch.nn.functional.normalize(weight, dim=1, eps=1e-8)
+        keep = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+        values = (rows @ rows.T) * keep
+        centre = values.sum() / keep.sum().clamp(min=1)
+        return (values - centre) * keep
+
+    left, right = off_diagonal(first), off_diagonal(second)
+    return (left * right).sum() / (_norm(left) * _norm(right))
+
+
+_WEIGHT_FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "frobenius": _frobenius,
+    "frobenius_classes": _frobenius_classes,
+    "squared": _squared,
+    "cosine": _cosine,
+    "gram": _gram,
+}
+NEEDS_EQUAL_WIDTH = frozenset({"frobenius_classes", "cosine"})
+
+
+def classifier_diversity(weights: Sequence[Tensor], form: WeightForm = "frobenius") -> Tensor:
+    """Agreement of classifiers by their weights, mean over pairs; smaller is more diverse.
+
+    Args:
+        weights: n matrices [K, d_i], without biases. ``frobenius_classes`` and ``cosine`` need equal d_i.
+        form: see the functions above.
+
+    Returns:
+        0-d float32. The gradient reaches every matrix and is finite at zero.
+
+    Source: reconstruction of OKDMDE's CD (arXiv 2010.00795): ``frobenius`` stands in a facial-expression code base in a
+    function named after the paper (there detached, hence without effect), the constraint itself in Saito, Ushiku and
+    Harada, 2017, section 3.3. ``gram`` is ours.
+    """
+    matrices = [weight.float().flatten(1) for weight in weights]
+    pairs = [_WEIGHT_FORMS[form](first, second) for first, second in combinations(matrices, 2)]
+    return torch.stack(pairs).mean() if pairs else matrices[0].sum() * 0.0
+
+
+def coincident_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """Probability that two students, drawing from their predictions, name the same wrong class; mean over pairs.
+
+    A soft form of the double fault: sum over wrong classes k of p_ik p_jk, in [0, 1]. The students may stay certain of
+    the right class, since only coinciding errors are penalised.
+
+    Args:
+        logits: [n, B, K].
+        targets: class indices [B] or distributions [B, K]; with these, class k counts as wrong by 1 - target.
+
+    Returns:
+        0-d float32.
+
+    Source: ours.
+    """
+    students = logits.shape[0]
+    if students == 1:
+        return logits.float().sum() * 0.0
+    probabilities = torch.softmax(logits.float(), dim=-1)
+    wrong = 1.0 - soft_labels(targets, logits.shape[-1])
+    # The sum over ordered pairs is the square of the sum less the squares.
+    products = probabilities.sum(0).square() - probabilities.square().sum(0)
+    return (products * wrong).sum(-1).mean() / (students * (students - 1))
+
+
+def logit_agreement(logits: Tensor) -> Tensor:
+    """||Z_i^T Z_j||_F of the batch's centred logits, divided by the batch size; mean over pairs.
+
+    Args:
+        logits: [n, B, K].
+
+    Returns:
+        0-d float32.
+
+    Source: a reading of CD that would not be negligible at a small weight (``frobenius`` applied to predictions).
+    """
+    centred = logits.float() - logits.float().mean(-1, keepdim=True)
+    pairs = [_norm(first.T @ second) / logits.shape[1] for first, second in combinations(centred, 2)]
+    return torch.stack(pairs).mean() if pairs else centred.sum() * 0.0
+
+
+def diversity_loss(form: DiversityForm, weights: Sequence[Tensor], logits: Tensor, targets: Tensor) -> Tensor:
+    """The chosen form on the classifiers' weights [K, d_i] or on the predictions [n, B, K]; 0-d."""
+    if form == "coincident_error":
+        return coincident_error(logits, targets)
+    if form == "logits":
+        return logit_agreement(logits)
+    return classifier_diversity(weights, form)
+
+
+FORMS: tuple[str, ...] = get_args(DiversityForm)

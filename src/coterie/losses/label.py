@@ -1,0 +1,63 @@
+"""The loss against the labels, which every method receives from outside: hard, smoothed or soft targets, class weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LabelLossKind = Literal["cross_entropy", "binary_cross_entropy"]
+
+
+def soft_labels(targets: Tensor, num_classes: int) -> Tensor:
+    """Class indices [B] as one-hot float32 [B, K]; distributions [B, K] as they are."""
+    return F.one_hot(targets, num_classes).float() if targets.ndim == 1 else targets.float()
+
+
+class LabelLoss(nn.Module):
+    """Mean loss over samples of logits [B, K] against class indices [B] or class distributions [B, K].
+
+    Args:
+        kind: ``cross_entropy``, or ``binary_cross_entropy`` over the classes (summed over classes, mean over samples).
+        label_smoothing: share of the target that is spread evenly over the classes (cross-entropy only).
+        class_weights: [K], one factor for each class; the mean is then a weighted one.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        kind: LabelLossKind = "cross_entropy",
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.label_smoothing = label_smoothing
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        logits = logits.float()
+        if self.kind == "cross_entropy":
+            return F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
+        truth = soft_labels(targets, logits.shape[-1])
+        return F.binary_cross_entropy_with_logits(logits, truth, weight=self.class_weights, reduction="sum") / len(
+            logits
+        )
+
+
+def balanced_class_weights(counts: Tensor) -> Tensor:
+    """Weights inversely proportional to the classes' frequencies, with mean 1 over the samples.
+
+    Args:
+        counts: [K], samples of each class; a class with none gets weight 0.
+
+    Returns:
+        float32 [K].
+    """
+    counts = counts.float()
+    present = counts > 0
+    weights = torch.where(present, counts.sum() / counts.clamp(min=1), torch.zeros_like(counts))
+    return weights / present.sum()

@@ -1,0 +1,28 @@
+"""The controls: one network on its own, and a group whose students only share a trunk."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from coterie.methods.method import Inputs, Method
+from coterie.methods.progress import Progress
+
+
+class Independent(Method):
+    """Students that learn from the labels alone; the ensemble is the mean of their probabilities.
+
+    It tells what branches and their ensemble give without any distillation.
+    """
+
+    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
+        return {"label": self.label_losses(self.group(inputs).logits, targets)}
+
+
+class Baseline(Independent):
+    """One network that learns from the labels alone: what every other method must beat."""
+
+    default_branches: ClassVar[int] = 1
+    default_at: ClassVar[str | None] = None
+    max_students: ClassVar[int | None] = 1

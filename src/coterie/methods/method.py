@@ -1,0 +1,102 @@
+"""What every method is: a module that turns a batch into named losses, and into predictions.
+
+A method never sees the data set, the optimizer or the run folder.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError
+from coterie.losses import LabelLoss, mean_probability, ramp_up
+from coterie.methods.progress import Progress
+from coterie.networks.group import StudentGroup
+
+Inputs = Tensor | list[Tensor]
+
+
+class Predictions(NamedTuple):
+    """What a method says of one batch.
+
+    Attributes:
+        logits: every student's, [n, B, K].
+        ensemble: logits of the method's own ensemble, [B, K].
+        deployed: logits of the student that is deployed, [B, K].
+        statistics: diagnostics of each sample, name -> [B] or [B, m]; evaluation reports their means.
+    """
+
+    logits: Tensor
+    ensemble: Tensor
+    deployed: Tensor
+    statistics: dict[str, Tensor]
+
+
+class Method(nn.Module):
+    """Base of all methods: holds the students and the label loss.
+
+    Args:
+        group: the students.
+        label_loss: maps logits [B, K] and targets to a 0-d loss; None: cross-entropy.
+    """
+
+    default_branches: ClassVar[int] = 4
+    default_at: ClassVar[str | None] = "auto"  # None: peers, nothing shared
+    max_students: ClassVar[int | None] = None
+
+    def __init__(self, group: StudentGroup, label_loss: nn.Module | None = None) -> None:
+        super().__init__()
+        if self.max_students is not None and group.num_students > self.max_students:
+            raise CoterieError(
+                f"{type(self).__name__} trains at most {self.max_students} student(s), got {group.num_students}"
+            )
+        self.group = group
+        self.label_loss = label_loss or LabelLoss()
+        # Which student is deployed: the leader, or (set after training) the one that is best on validation.
+        self.deployed_student = group.leader or 0
+
+    @property
+    def views(self) -> int:
+        """How many augmented views of an image the method asks for: 1, or one for each student."""
+        return 1
+
+    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
+        """Weighted loss terms by name; their sum is what is minimised.
+
+        Args:
+            inputs: one batch [B, ...] for all students, or a list with one view for each.
+            targets: class indices [B] or distributions [B, K].
+            progress: where training stands; None: fully ramped up.
+        """
+        raise TypeError(f"{type(self).__name__} does not define its losses")
+
+    def predict(self, inputs: Inputs) -> Predictions:
+        """Every student's logits; here the ensemble is the mean probability."""
+        logits = self.group(inputs).logits
+        return Predictions(logits, mean_probability(logits), logits[self.deployed_student], {})
+
+    def label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Sum over students of the label loss: logits [n, B, K] to 0-d."""
+        return torch.stack([self.label_loss(student, targets) for student in logits]).sum()
+
+    def student(self) -> nn.Module:
+        """The plain network that is deployed, a copy without anything that served training only."""
+        return self.group.student(self.deployed_student)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for the optimizer; a method may give its own modules another learning rate or weight decay."""
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+
+    def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Further optimizers by name (adversaries, policies), which the method itself steps in ``after_step``."""
+        return {}
+
+    def after_step(self, progress: Progress) -> None:
+        """Called after every optimizer step (moving averages and the like)."""
+
+    @staticmethod
+    def ramp(progress: Progress | None, length: float) -> Tensor | float:
+        """Weight of a term that ramps up over the share ``length`` of training."""
+        return 1.0 if progress is None else ramp_up(progress.fraction, length)

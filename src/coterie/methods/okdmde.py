@@ -1,0 +1,193 @@
+"""OKDMDE: Online Knowledge Distillation via Multi-branch Diversity Enhancement (Li et al., ACCV 2020, arXiv 2010.00795)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError
+from coterie.losses import diversity_loss, kl_divergence
+from coterie.losses.diversity import NEEDS_EQUAL_WIDTH, DiversityForm
+from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.options import AtLeastOne, NonNegative, Positive, Share
+from coterie.methods.progress import Progress
+from coterie.networks.fusion import FeatureFusion, FusionKind
+from coterie.networks.group import GroupOutput, StudentGroup
+
+
+class OKDMDE(Method):
+    r"""Branches that learn from the labels and from an ensemble of themselves, weighted by attention over their feature maps.
+
+    With logits :math:`z_b` of branches b = 1..n, last feature maps :math:`F_b`, labels y and ramp-up w:
+
+    .. math::
+        a = softmax_b(FFM(F_1, ..., F_n)), \qquad z_e = \sum_b a_b z_b
+
+        L = \sum_b CE(z_b, y) + CE(z_e, y) + \lambda w \sum_b T^2 KL(softmax(z_e/T) \| softmax(z_b/T)) + \beta L_{CD}
+
+    The paper's body was not available and no public code exists: this is a reconstruction. "Certain" below is from the
+    abstract, "likely" from code that names the paper or is by its authors, "ours" where nothing is known.
+
+    Args:
+        group: the branches (or peers); 4 by default (OKDDip's recipe, whose first author is a co-author here: likely).
+        temperature: T, 3 (two code bases that name the paper: likely).
+        distillation_weight: λ, 1 (likely).
+        ramp_up: share of training over which w rises, 80 of 300 epochs (the family's code: likely); 0: no ramp-up.
+        fusion: how the FFM fuses the maps, see :class:`~coterie.networks.fusion.FeatureFusion`. That the last block's maps are
+            fused is certain; concatenation and a 1x1 convolution are ours, ``depthwise`` is FFL's, ``sum`` OKDHP's.
+        fusion_reduction: the FFM's bottleneck has 1/8 of its width (ours).
+        attention: ``sample``: one weight for a branch and a sample (ours); ``class``: one for each class too, as in OKDHP, which has the
+            same first author; each branch's logits are then centred over the classes, since a constant added to one branch
+            would change the prediction; ``pairwise``: OKDDip's queries and keys, with the fused feature added to the key, so that
+            each branch has a target of its own and the ensemble is the targets' mean.
+        ensemble_label: whether CE(z_e, y) is there. ONE and OKDHP have it, the one human-written re-implementation has not. On by
+            default, since with ``detach_target`` it is all that trains the FFM.
+        ensemble_gradient: ``all``: that term trains branches and FFM (the family's code); ``gate``: only the FFM, which keeps
+            one branch from taking the ensemble over.
+        detach_target: whether the soft targets are constants: ONE, FFL and PCL yes (default), OKDDip and OKDHP no.
+        diversity: the form of CD (certain: that there is a loss "to strengthen the differences between the student models"), see
+            :mod:`coterie.losses.diversity`. ``frobenius`` is the form in the code that names the paper.
+        diversity_weight: β, 5e-8 (two code bases: likely). At this value the term's gradient is about 1e-4 of weight decay's:
+            it has no measurable effect. That code sums over the 6 pairs of 4 branches, here it is their mean.
+        leader: single the last student out: the others form the ensemble, the leader learns from the labels and the ensemble and is
+            deployed (a survey suggests it; unlikely). Needs two students.
+
+    Losses: ``label``, ``ensemble_label``, ``distillation``, ``diversity``. Statistics: ``attention`` [B, n] (mean over classes where
+    there is one for each) and ``attention_entropy`` [B], as a share of the largest, log n.
+
+    Raises:
+        CoterieError: a CD form that needs equal feature widths, a fusion that needs maps, or a leader without followers.
+
+    Example:
+        >>> import timm, torch, coterie
+        >>> group = coterie.branch(timm.create_model("resnet10t", num_classes=5), branches=3, at="layer4")
+        >>> method = OKDMDE(group, temperature=3.0)
+        >>> sorted(method(torch.randn(2, 3, 64, 64), torch.tensor([0, 4])))
+        ['distillation', 'diversity', 'ensemble_label', 'label']
+    """
+
+    def __init__(
+        self,
+        group: StudentGroup,
+        *,
+        temperature: Positive = 3.0,
+        distillation_weight: NonNegative = 1.0,
+        ramp_up: Share = 80 / 300,
+        fusion: FusionKind = "1x1",
+        fusion_reduction: AtLeastOne = 8,
+        attention: Literal["sample", "class", "pairwise"] = "sample",
+        ensemble_label: bool = True,
+        ensemble_gradient: Literal["all", "gate"] = "all",
+        detach_target: bool = True,
+        diversity: DiversityForm = "frobenius",
+        diversity_weight: NonNegative = 5e-8,
+        leader: bool = False,
+        label_loss: nn.Module | None = None,
+    ) -> None:
+        super().__init__(group, label_loss)
+        if leader and group.num_students < 2:
+            raise CoterieError(
+                "leader=True needs at least 2 students: the others form the ensemble that teaches the leader"
+            )
+        if diversity in NEEDS_EQUAL_WIDTH and len(set(group.embedding_dims)) > 1:
+            raise CoterieError(
+                f"diversity={diversity!r} compares classifiers of equal width, these have {list(group.embedding_dims)}; use 'gram'"
+            )
+        self.temperature = temperature
+        self.distillation_weight = distillation_weight
+        self.ramp_up = ramp_up
+        self.attention = attention
+        self.ensemble_label = ensemble_label
+        self.ensemble_gradient = ensemble_gradient
+        self.detach_target = detach_target
+        self.diversity = diversity
+        self.diversity_weight = diversity_weight
+        self.followers = group.num_students - leader  # the students that form the ensemble
+        if leader:
+            group.leader = self.deployed_student = self.followers
+        shapes = group.feature_shapes[: self.followers]
+        scores = self.followers * (group.num_classes if attention == "class" else 1)
+        self.fusion = FeatureFusion(shapes, scores, fusion, reduction=fusion_reduction)
+        if attention == "pairwise":
+            self.fusion.score = nn.Identity()  # the keys below take its place
+            self.queries, self.keys = self._query_and_key(group)
+        if detach_target and not ensemble_label:
+            # Nothing trains the attention then: it stays uniform, and says so to the optimizer.
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and name.startswith("group."))
+
+    def _query_and_key(self, group: StudentGroup) -> tuple[nn.ModuleList, nn.ModuleList]:
+        """OKDDip's W_q and W_k, d to d/8 without bias, here one of each a branch, since branches may differ in width."""
+        dims = group.embedding_dims[: self.followers]
+        size = max(8, min(dims) // 8)
+        fused = self.fusion.squeeze.out_features
+        queries = nn.ModuleList(nn.Linear(dim, size, bias=False) for dim in dims)
+        keys = nn.ModuleList(nn.Linear(dim + fused, size, bias=False) for dim in dims)
+        for query in queries:  # zero energies: training starts from equal attention
+            assert isinstance(query, nn.Linear)
+            nn.init.zeros_(query.weight)
+        return queries, keys
+
+    def branch_weights(self, output: GroupOutput) -> Tensor:
+        """Attention over the m branches that form the ensemble, summing to 1 over them.
+
+        Returns:
+            float32 [m, B, 1], [m, B, K] (``class``), or [m, B, m] (``pairwise``: the weight of branch b (first axis) in the target of
+            branch a (last axis)).
+        """
+        maps = list(output.feature_maps[: self.followers])
+        embeddings = list(output.embeddings[: self.followers])
+        if self.ensemble_gradient == "gate":
+            maps = [each.detach() for each in maps]
+            embeddings = [each.detach() for each in embeddings]
+        scores = self.fusion(maps).float()
+        if self.attention == "pairwise":
+            queries = torch.stack([q(h) for q, h in zip(self.queries, embeddings, strict=True)], dim=-1)
+            joined = [torch.cat([h, scores.to(h.dtype)], dim=1) for h in embeddings]
+            keys = torch.stack([k(h) for k, h in zip(self.keys, joined, strict=True)])
+            return torch.softmax(torch.einsum("bsa,nbs->nba", queries.float(), keys.float()), dim=0)
+        return torch.softmax(scores.unflatten(1, (self.followers, -1)).transpose(0, 1), dim=0)
+
+    def ensembles(self, output: GroupOutput) -> tuple[Tensor, Tensor, Tensor]:
+        """The ensemble's logits [B, K], the target of each branch that forms it [m or 1, B, K], and the attention."""
+        logits = output.logits[: self.followers].float()
+        if self.ensemble_gradient == "gate":
+            logits = logits.detach()
+        weights = self.branch_weights(output)
+        if self.attention == "pairwise":
+            targets = torch.einsum("nba,nbk->abk", weights, logits)
+            return targets.mean(0), targets, weights
+        if self.attention == "class":
+            logits = logits - logits.mean(-1, keepdim=True)
+        ensemble = (weights * logits).sum(0)
+        return ensemble, ensemble.unsqueeze(0), weights
+
+    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
+        output = self.group(inputs)
+        logits = output.logits
+        ensemble, soft_targets, _ = self.ensembles(output)
+        losses = {"label": self.label_losses(logits, targets)}
+        if self.ensemble_label:
+            losses["ensemble_label"] = self.label_loss(ensemble, targets)
+        if self.detach_target:
+            ensemble, soft_targets = ensemble.detach(), soft_targets.detach()
+        divergence = kl_divergence(logits[: self.followers], soft_targets, self.temperature).sum()
+        if self.group.leader is not None:
+            divergence = divergence + kl_divergence(logits[-1], ensemble, self.temperature)
+        losses["distillation"] = self.distillation_weight * self.ramp(progress, self.ramp_up) * divergence
+        if self.diversity_weight > 0:
+            weights = [classifier.weight for classifier in self.group.classifiers[: self.followers]]
+            term = diversity_loss(self.diversity, weights, logits[: self.followers], targets)
+            losses["diversity"] = self.diversity_weight * term
+        return losses
+
+    def predict(self, inputs: Inputs) -> Predictions:
+        output = self.group(inputs)
+        ensemble, _, weights = self.ensembles(output)
+        mean_weights = weights.mean(-1).T  # [B, m], still summing to 1
+        entropy = torch.special.entr(mean_weights).sum(-1) / math.log(max(self.followers, 2))
+        statistics = {"attention": mean_weights, "attention_entropy": entropy}
+        return Predictions(output.logits, ensemble, output.logits[self.deployed_student], statistics)

@@ -1,0 +1,42 @@
+"""Figures of one classifier on one data set: accuracy, likelihood, calibration."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+CALIBRATION_BINS = 15
+
+
+def classification_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """Top-1, top-5, NLL, Brier score and expected calibration error over a whole data set.
+
+    Args:
+        logits: [N, K], float. All samples at once, so that no average of batch averages arises.
+        targets: class indices [N].
+
+    Returns:
+        ``top1``, ``top5`` (top-K where there are fewer than 5 classes) as shares; ``nll`` in nats; ``brier``, the squared
+        distance of the probabilities from the truth, in [0, 2]; ``ece`` with 15 bins of equal width (Guo et al., 2017).
+    """
+    classes = logits.shape[1]
+    log_probabilities = torch.log_softmax(logits.float(), dim=1)
+    probabilities = log_probabilities.exp()
+    truth = torch.nn.functional.one_hot(targets, classes)
+
+    def accuracy(top_k: int) -> float:
+        return float(multiclass_accuracy(probabilities, targets, classes, average="micro", top_k=top_k))
+
+    return {
+        "top1": accuracy(1),
+        "top5": accuracy(min(5, classes)),
+        "nll": float(torch.nn.functional.nll_loss(log_probabilities, targets)),
+        "brier": float((probabilities - truth).square().sum(1).mean()),
+        "ece": float(multiclass_calibration_error(probabilities, targets, classes, n_bins=CALIBRATION_BINS)),
+    }
+
+
+def mean_figures(figures: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each figure over several classifiers."""
+    return {key: sum(each[key] for each in figures) / len(figures) for key in figures[0]}

@@ -1,0 +1,82 @@
+"""The deployed student as two files: ``student.safetensors`` (weights, keys of the plain network) and ``student.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from coterie.errors import CoterieError, did_you_mean
+from coterie.files import write_atomically, write_json
+from coterie.networks.registration import register
+from coterie.training.records import RunFolder, read_json
+
+
+def create_network(name: str, **options: Any) -> nn.Module:
+    """``timm.create_model`` that knows coterie's networks and names the nearest spelling of an unknown one.
+
+    Raises:
+        CoterieError: an unknown name, or arguments that the network does not take.
+    """
+    import timm
+
+    register()
+    if not timm.is_model(name):
+        raise CoterieError(
+            f"unknown network {name!r}{did_you_mean(name.partition('.')[0], timm.list_models())}; expected a name of timm.list_models()"
+        )
+    try:
+        return timm.create_model(name, **options)
+    except Exception as error:
+        # timm's constructors raise what they like; the last line says what was wrong with the arguments.
+        detail = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
+        raise CoterieError(f"network {name!r} cannot be built with {options}: {detail}") from error
+
+
+def save_student(folder: RunFolder, network: nn.Module, description: dict[str, Any]) -> None:
+    """Write the plain network's weights and how it is built, each in one move."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    write_atomically(folder.student, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_json(folder.student_description, description)
+
+
+def load_student(run: str | Path, network: nn.Module | None = None) -> nn.Module:
+    """Load the deployed student of a finished run as a plain network in eval mode.
+
+    Args:
+        run: the run's folder.
+        network: the untrained network, where the run was trained on a module of one's own rather than a timm name.
+
+    Returns:
+        The network on the CPU, weights loaded strictly.
+
+    Raises:
+        CoterieError: no run, a run without a student, damaged weights, or a network that they do not fit.
+    """
+    folder = RunFolder(run).require()
+    if not folder.student.is_file():
+        status = folder.read_summary().get("status", "not started")
+        raise CoterieError(
+            f"the run {str(run)!r} has no student yet (status: {status}); finish it with `coterie train --resume --output {run}`"
+        )
+    description = read_json(folder.student_description)
+    if network is None:
+        if description["network"] is None:
+            raise CoterieError(
+                f"the run {str(run)!r} was trained on a network of your own: pass it, load_student(run, network=...)"
+            )
+        network = create_network(
+            description["network"], num_classes=description["num_classes"], **description["options"]
+        )
+    try:
+        network.load_state_dict(load_file(folder.student), strict=True)
+    except (SafetensorError, OSError) as error:
+        raise CoterieError(f"{str(folder.student)!r} is damaged: {error}") from None
+    except RuntimeError as error:
+        raise CoterieError(
+            f"{str(folder.student)!r} does not fit this network: {str(error).splitlines()[-1].strip()[:160]}"
+        ) from None
+    return network.eval()

@@ -1,0 +1,116 @@
+"""From a recipe to networks, students and method, for images of a given size and number of classes. Needs no data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from coterie.errors import CoterieError
+from coterie.methods import create_method, find_method
+from coterie.methods.method import Method
+from coterie.networks.branching import branch
+from coterie.networks.group import StudentGroup
+from coterie.networks.registration import register
+from coterie.randomness import derive_seed, seeded
+from coterie.recipe import Recipe
+from coterie.student import create_network
+
+NetworkSource = nn.Module | Callable[[], nn.Module]
+ImageSize = tuple[int, int, int]  # channels, height, width
+DEFAULT_NETWORK = "tiny_cifar"
+
+
+def network_names(recipe: Recipe) -> list[str]:
+    """Timm names of the recipe's networks: one, or one for each student."""
+    name = recipe.network.name
+    return list(name) if isinstance(name, list) else [name or DEFAULT_NETWORK]
+
+
+def network_options(recipe: Recipe, name: str, input_size: ImageSize) -> dict[str, Any]:
+    """Arguments of ``timm.create_model`` beside the number of classes, with which the student can be built again."""
+    import timm
+
+    register()
+    channels, height, width = input_size
+    options: dict[str, Any] = {"in_chans": channels} if channels != 3 else {}
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (height, width):
+        options["img_size"] = [height, width]
+    return options | recipe.network.options
+
+
+def pretrained_config(recipe: Recipe) -> dict[str, Any] | None:
+    """Timm's configuration (statistics, input size) of the pretrained network; None where the recipe asks for none."""
+    if not recipe.network.pretrained:
+        return None
+    import timm
+
+    register()
+    name = network_names(recipe)[0]
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return config.to_dict() if config is not None else None
+
+
+def build_method(
+    recipe: Recipe,
+    num_classes: int,
+    input_size: ImageSize,
+    network: NetworkSource | None = None,
+    label_loss: nn.Module | None = None,
+) -> Method:
+    """Students and method, with initial weights that depend on the seed and the student's number only.
+
+    So student 0 starts from the same weights under every method and number of students, a lone baseline included.
+
+    Raises:
+        CoterieError: an unknown method, network, split point or argument, or a network with another number of outputs.
+    """
+    method_class = find_method(recipe.method.name)
+    group = _build_group(recipe, method_class, num_classes, input_size, network)
+    if group.num_classes != num_classes:
+        raise CoterieError(f"the network has {group.num_classes} outputs, the data have {num_classes} classes")
+    with seeded(derive_seed(recipe.seed, "method")):
+        return create_method(recipe.method.name, group, label_loss=label_loss, **recipe.method.options)
+
+
+def _build_group(
+    recipe: Recipe,
+    method: type[Method],
+    num_classes: int,
+    input_size: ImageSize,
+    network: NetworkSource | None,
+) -> StudentGroup:
+    settings = recipe.network
+
+    def create(name: str) -> nn.Module:
+        return create_network(
+            name,
+            pretrained=settings.pretrained,
+            num_classes=num_classes,
+            **network_options(recipe, name, input_size),
+        )
+
+    names = network_names(recipe)
+    if network is None and len(names) > 1:
+        if settings.branches not in {None, len(names)}:
+            raise CoterieError(f"network.branches={settings.branches} differs from the {len(names)} networks named")
+        if settings.at not in {None, "peers"}:
+            raise CoterieError(f"network.at={settings.at!r}: different networks share no trunk; use network.at=peers")
+        peers = []
+        for position, name in enumerate(names):
+            with seeded(derive_seed(recipe.seed, "student", position)):
+                peers.append(create(name))
+        return StudentGroup.of(peers)
+    at = method.default_at if settings.at is None else None if settings.at == "peers" else settings.at
+    return branch(
+        network if network is not None else lambda: create(names[0]),
+        branches=settings.branches or method.default_branches,
+        at=at,
+        init="copy" if settings.pretrained else "fresh",
+        seed=recipe.seed,
+        example=torch.zeros(2, *input_size),
+        trunk_gradient=settings.trunk_gradient,
+    )

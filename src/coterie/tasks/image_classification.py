@@ -1,0 +1,185 @@
+"""Image classification: how its networks are built, how its students are evaluated, what is saved to look at."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor
+
+from coterie.data.bundle import DataBundle, EvaluationLoader, load_data
+from coterie.errors import CoterieError
+from coterie.losses import LabelLoss, balanced_class_weights, mean_probability
+from coterie.methods import find_method
+from coterie.methods.method import Method
+from coterie.metrics import classification_figures, diversity_figures, mean_figures
+from coterie.recipe import Recipe
+from coterie.tasks.construction import (
+    NetworkSource,
+    build_method,
+    network_names,
+    network_options,
+    pretrained_config,
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one split (keys of summary.json) and the predictions they come from, in the order of the samples."""
+
+    figures: dict[str, Any]
+    logits: Tensor  # [n, N, K]
+    ensemble: Tensor  # [N, K], the method's own
+    labels: Tensor  # [N]
+    indices: Tensor  # [N]
+
+
+class ImageClassification:
+    """Builds data and method of a recipe, and measures.
+
+    Args:
+        recipe: the run's settings.
+        accelerator: gives the device and this process's place among the processes.
+        network: a module, or a callable that builds one, in place of ``network.name``.
+        datasets: (train, validation, test) in place of ``data.name``; None where there is none.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        network: NetworkSource | None = None,
+        datasets: tuple[Any, Any, Any] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.accelerator = accelerator
+        self.network = network
+        self.network_names = [] if network is not None else network_names(recipe)
+        find_method(recipe.method.name)  # a misspelt name should not wait for the data
+        self.data: DataBundle = load_data(
+            recipe.data,
+            batch_size=recipe.training.batch_size,
+            seed=recipe.seed,
+            device=accelerator.device,
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            network_config=pretrained_config(recipe) if network is None else None,
+            datasets=datasets,
+            channels_last=recipe.training.channels_last,
+        )
+
+    def build_method(self) -> Method:
+        """Students, label loss and method for these data, see :func:`coterie.tasks.construction.build_method`."""
+        info = self.data.info
+        method = build_method(self.recipe, len(info.class_names), info.input_size, self.network, self._label_loss())
+        views = {"auto": method.views, "shared": 1, "per_student": method.group.num_students}[self.recipe.data.views]
+        self.data.train.views = views
+        return method
+
+    def _label_loss(self) -> LabelLoss:
+        training = self.recipe.training
+        weights = None
+        if training.class_weights == "balanced":
+            weights = balanced_class_weights(self.data.train.class_counts)
+        elif training.class_weights != "none":
+            if len(training.class_weights) != len(self.data.info.class_names):
+                raise CoterieError(
+                    f"training.class_weights has {len(training.class_weights)} values, the data have {len(self.data.info.class_names)} classes"
+                )
+            weights = torch.tensor(training.class_weights)
+        return LabelLoss(training.label_loss, training.label_smoothing, weights)
+
+    @torch.inference_mode()
+    def evaluate(self, method: Method, loader: EvaluationLoader) -> Evaluation:
+        """Measure every student, the ensembles and their diversity over a whole split, in eval mode."""
+        method.eval()
+        logits, ensembles, labels, indices = [], [], [], []
+        statistics: dict[str, list[Tensor]] = {}
+        for batch in loader:
+            with self.accelerator.autocast():
+                predictions = method.predict(batch.inputs)
+            logits.append(predictions.logits.float().transpose(0, 1))
+            ensembles.append(predictions.ensemble.float())
+            labels.append(batch.targets)
+            indices.append(batch.indices)
+            for name, values in predictions.statistics.items():
+                statistics.setdefault(name, []).append(values.float())
+        gathered = self.accelerator.gather([torch.cat(each) for each in (logits, ensembles, labels, indices)])
+        all_statistics = self.accelerator.gather({name: torch.cat(values) for name, values in statistics.items()})
+        order = torch.argsort(gathered[3])
+        order = order[gathered[3][order] >= 0]  # pads have index -1
+        all_logits, ensemble, targets, positions = (each[order] for each in gathered)
+        all_logits = all_logits.transpose(0, 1)
+        figures = group_figures(all_logits, ensemble, targets, method.deployed_student)
+        figures["statistics"] = {name: values[order].mean(0).tolist() for name, values in all_statistics.items()}
+        return Evaluation(figures, all_logits.cpu(), ensemble.cpu(), targets.cpu(), positions.cpu())
+
+    def choose_deployed(self, method: Method, figures: dict[str, Any]) -> int:
+        """The leader, otherwise the student that is best on validation (the first of equals)."""
+        if method.group.leader is not None:
+            return method.group.leader
+        accuracies = [student["top1"] for student in figures["students"]]
+        return accuracies.index(max(accuracies))
+
+    def describe_student(self, method: Method, figures: dict[str, Any]) -> dict[str, Any]:
+        """The contents of ``student.json``."""
+        info, names = self.data.info, self.network_names
+        name = names[method.deployed_student if len(names) > 1 else 0] if names else None
+        return {
+            "network": name,
+            "options": network_options(self.recipe, name, info.input_size) if name else {},
+            "num_classes": len(info.class_names),
+            "class_names": list(info.class_names),
+            "input_size": list(info.input_size),
+            "mean": list(info.mean),
+            "std": list(info.std),
+            "interpolation": info.interpolation,
+            "crop": info.crop,
+            "method": self.recipe.method.name,
+            "data": info.name,
+            "student": method.deployed_student,
+            "figures": {key: value for key, value in figures["deployed"].items() if key != "student"},
+        }
+
+    def save_gallery(self, folder: Any, loader: EvaluationLoader, indices: Tensor) -> None:
+        """Write the images of a split as ``<index>.png``."""
+        folder.mkdir(exist_ok=True)
+        for index, pixels in zip(indices.tolist(), loader.raw_images(indices.tolist()), strict=True):
+            Image.fromarray(np.asarray(pixels).squeeze()).save(folder / f"{index}.png")
+
+
+def group_figures(logits: Tensor, ensemble: Tensor, targets: Tensor, deployed: int) -> dict[str, Any]:
+    """Figures of every student, their mean, three ensembles and their diversity.
+
+    Args:
+        logits: [n, N, K].
+        ensemble: logits of the method's own ensemble, [N, K].
+        targets: class indices [N].
+        deployed: which student is deployed.
+
+    Returns:
+        ``deployed``, ``students``, ``mean_student``, ``ensemble`` and ``diversity``, as in summary.json.
+    """
+    students = [classification_figures(student, targets) for student in logits]
+    return {
+        "deployed": {"student": deployed, **students[deployed]},
+        "students": students,
+        "mean_student": mean_figures(students),
+        "ensemble": {
+            "mean_probability": classification_figures(mean_probability(logits), targets),
+            "mean_logit": classification_figures(logits.mean(0), targets),
+            "method": classification_figures(ensemble, targets),
+        },
+        "diversity": diversity_figures(logits, targets),
+    }
+
+
+def selection_score(figures: dict[str, Any]) -> float:
+    """What the best epoch is chosen by: validation top-1 of the student that would be deployed."""
+    score = float(figures["deployed"]["top1"])
+    return score if math.isfinite(score) else -1.0

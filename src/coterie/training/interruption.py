@@ -1,0 +1,42 @@
+"""SIGINT and SIGTERM: the step in progress is finished, then the run is put away and the process ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+
+class Interruption:
+    """A context in which the two signals are noted instead of obeyed; a second one of a kind is obeyed at once.
+
+    Outside the main thread, where Python cannot handle signals, it notes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        signal.signal(number, self._previous[number])  # type: ignore[arg-type]
+
+
+class Interrupted(Exception):
+    """A run was stopped by a signal after it was put away; ``exit_code`` is 130 or 143."""
+
+    def __init__(self, number: int, path: str) -> None:
+        super().__init__(f"interrupted; `coterie train --resume --output {path}` goes on from here")
+        self.exit_code = 128 + number

@@ -1,0 +1,279 @@
+"""The training loop. It knows a method by its losses and a task by its figures, and neither by name.
+
+No host synchronisation in a step: losses are added up on the device, and a device-side record keeps the first step at which
+each term was not finite. Both are read every ``training.log_every`` steps; the record also before every checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from timm.utils import ModelEmaV3
+from torch import Tensor
+
+from coterie.errors import RunError
+from coterie.methods.method import Method
+from coterie.methods.progress import Progress
+from coterie.randomness import derive_seed
+from coterie.recipe import Recipe
+from coterie.tasks.image_classification import ImageClassification, selection_score
+from coterie.training.checkpoint import load_checkpoint, save_checkpoint
+from coterie.training.display import Display
+from coterie.training.interruption import Interrupted, Interruption
+from coterie.training.optimization import build_optimizer, build_schedule
+from coterie.training.records import MetricsLog, RunFolder
+
+
+class Trainer:
+    """One training: its state, and the steps that move it on.
+
+    Args:
+        recipe: the run's settings.
+        task: gives batches and figures.
+        method: what is trained, on the CPU; it is moved to the accelerator's device.
+        accelerator: device, precision, processes, trackers.
+        folder: where checkpoints and metrics go.
+        display: progress for the user.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: ImageClassification,
+        method: Method,
+        accelerator: Accelerator,
+        folder: RunFolder,
+        display: Display,
+    ) -> None:
+        self.recipe, self.task, self.accelerator, self.folder, self.display = recipe, task, accelerator, folder, display
+        settings = recipe.training
+        self.method = method.to(accelerator.device)
+        if settings.channels_last:
+            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
+        self.optimizer = build_optimizer(recipe.optimizer, self.method)
+        self.own_optimizers = self.method.build_optimizers()
+        self.batches = task.data.train.steps_per_epoch
+        self.steps_per_epoch = -(-self.batches // settings.accumulate)
+        self.schedule = build_schedule(recipe.schedule, self.optimizer, settings.epochs, self.steps_per_epoch)
+        self.progress = Progress(
+            0, settings.epochs, 0, settings.epochs * self.steps_per_epoch, device=accelerator.device
+        )
+        self.module, self.stepper = accelerator.prepare(self.method, self.optimizer)
+        self.compiled = torch.compile(self.module) if settings.compile else self.module
+        self.log = MetricsLog(folder.metrics)
+        self.epoch = 0  # epochs that are done
+        self.batch = 0  # batches of the present epoch that are done
+        self.step = 0  # optimizer steps that are done
+        self.seconds = 0.0  # spent training, without evaluations
+        self.best_score, self.best_epoch = -1.0, -1
+        self.names: list[str] = []  # loss terms, known after the first batch
+        self.sums: Tensor | None = None  # of the terms since the last row
+        self.count = 0
+        self.first_bad: Tensor | None = None  # step at which each term was first not finite, -1: never
+
+    @property
+    def evaluated(self) -> Method:
+        """The method that is evaluated and exported: the moving average where there is one."""
+        return self.ema.module if self.ema is not None else self.method
+
+    def fit(self, interruption: Interruption) -> None:
+        """Train to the last epoch, from wherever the state stands.
+
+        Raises:
+            RunError: a loss term that is not finite, a full disk.
+            Interrupted: a signal came; the run was put away first.
+        """
+        settings = self.recipe.training
+        with self.display:
+            while self.epoch < settings.epochs:
+                self._train_epoch(interruption)
+                self.epoch += 1
+                self.batch = 0
+                self.save(self.folder.last)
+                if self.epoch % settings.evaluate_every == 0 or self.epoch == settings.epochs:
+                    self._evaluate()
+                self._stop_if_asked(interruption)
+
+    def _train_epoch(self, interruption: Interruption) -> None:
+        settings, accumulate = self.recipe.training, self.recipe.training.accumulate
+        self.method.train()
+        started = time.perf_counter()
+        for batch in self.task.data.train.epoch(self.epoch, self.batch):
+            final = (self.batch + 1) % accumulate == 0 or self.batch + 1 == self.batches
+            together = min(accumulate, self.batches - self.batch // accumulate * accumulate)
+            self._backward(batch.inputs, batch.targets, final, together)
+            self.batch += 1
+            if not final:
+                continue
+            if self.step % settings.log_every == 0 or self.batch == self.batches:
+                self._record()
+            self.display.step(self.step)
+            every = settings.checkpoint_steps
+            if (every and self.step % every == 0) or interruption.signal:
+                self.seconds += time.perf_counter() - started
+                started = time.perf_counter()
+                if self.batch < self.batches:
+                    self.save(self.folder.last)
+                    self._stop_if_asked(interruption)
+        self.seconds += time.perf_counter() - started
+
+    def _backward(self, inputs: Tensor | list[Tensor], targets: Tensor, final: bool, together: int) -> None:
+        """One batch; with ``final``, the optimizer step that it completes."""
+        # What draws from the global generator (dropout, stochastic depth) is thereby a function of the position too.
+        torch.manual_seed(derive_seed(self.recipe.seed, "step", self.epoch, self.batch, self.accelerator.process_index))
+        self.progress.update(self.epoch, self.step)
+        if final:
+            self._forward_backward(inputs, targets, together)
+            self._optimizer_step()
+        else:
+            with self.accelerator.no_sync(self.module):
+                self._forward_backward(inputs, targets, together)
+
+    def _forward_backward(self, inputs: Tensor | list[Tensor], targets: Tensor, together: int) -> None:
+        with self.accelerator.autocast():
+            losses = self.compiled(inputs, targets, self.progress)
+        total = torch.stack(tuple(losses.values())).sum()
+        self.accelerator.backward(total / together)
+        terms = torch.stack([loss.detach().float() for loss in losses.values()])
+        if self.sums is None or self.first_bad is None:
+            self.sums = torch.zeros_like(terms)
+            self.first_bad = torch.full_like(terms, -1, dtype=torch.int64)
+        self.names = list(losses)
+        self.sums += terms
+        self.count += 1
+        bad = ~torch.isfinite(terms) & (self.first_bad < 0)
+        self.first_bad.masked_fill_(bad, self.step)
+
+    def _optimizer_step(self) -> None:
+        if self.recipe.training.clip_gradient is not None:
+            self.accelerator.clip_grad_norm_(self.method.parameters(), self.recipe.training.clip_gradient)
+        self.stepper.step()
+        self.stepper.zero_grad(set_to_none=True)
+        self.step += 1
+        self.schedule.step_update(self.step)
+        if self.ema is not None:
+            self.ema.update(self.method, step=self.step)
+        self.method.after_step(self.progress)
+
+    def _record(self) -> None:
+        """Write the mean of each term since the last row, and stop where one was not finite."""
+        self._require_finite()
+        if self.sums is None or self.count == 0:
+            return
+        means = (self.accelerator.reduce(self.sums, "mean") / self.count).tolist()
+        losses = dict(zip(self.names, means, strict=True))
+        self.sums.zero_()
+        self.count = 0
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.display.losses(losses)
+        if self.accelerator.is_main_process:
+            row = {"epoch": self.epoch, "step": self.step, "split": "train", "losses": losses, "learning_rate": rate}
+            self.log.append(row)
+            self.accelerator.log({f"train/{k}": v for k, v in losses.items()} | {"learning_rate": rate}, step=self.step)
+
+    def _require_finite(self) -> None:
+        if self.first_bad is None:
+            return
+        first_bad = self.accelerator.reduce(self.first_bad, "max").tolist()
+        bad = [(step, name) for name, step in zip(self.names, first_bad, strict=True) if step >= 0]
+        if bad:
+            step, name = min(bad)
+            kept = (
+                f"the checkpoint before it is kept in {self.folder}"
+                if self.folder.last.is_file()
+                else "no checkpoint was written yet"
+            )
+            raise RunError(
+                f"the loss term {name!r} was not finite at step {step} (epoch {step // self.steps_per_epoch}); {kept}. "
+                "Try a lower optimizer.learning_rate, training.clip_gradient, or training.precision=fp32."
+            )
+
+    def _evaluate(self) -> None:
+        """Measure on the validation split, note it, and keep the weights where they are the best so far."""
+        loader = self.task.data.validation
+        figures: dict[str, Any] = {}
+        if loader is not None:
+            method = self.evaluated
+            figures = self.task.evaluate(method, loader).figures
+            deployed = self.task.choose_deployed(method, figures)
+            figures["deployed"] = {"student": deployed, **figures["students"][deployed]}
+            self.write_validation(figures)
+            score = selection_score(figures)
+            if score > self.best_score:
+                self.best_score, self.best_epoch = score, self.epoch - 1
+                self.save(self.folder.best)
+        self.display.epoch(self.epoch - 1, figures)
+
+    def write_validation(self, figures: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            self.log.append({"epoch": self.epoch - 1, "step": self.step, "split": "validation", **figures})
+            flat = {f"validation/{k}": v for k, v in figures["deployed"].items() if k != "student"}
+            flat["validation/mean_student_top1"] = figures["mean_student"]["top1"]
+            flat["validation/ensemble_top1"] = figures["ensemble"]["method"]["top1"]
+            self.accelerator.log(flat, step=self.step)
+
+    def _stop_if_asked(self, interruption: Interruption) -> None:
+        if interruption.signal:
+            raise Interrupted(interruption.signal, str(self.folder))
+
+    def save(self, path: Any) -> None:
+        """Write the whole state to a checkpoint, provided that it is sound."""
+        self._require_finite()
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        state = {
+            "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
+            "seconds": self.seconds,
+            "method": self.method.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "own_optimizers": {name: each.state_dict() for name, each in self.own_optimizers.items()},
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "losses": {"names": self.names, "sums": self.sums, "count": self.count, "first_bad": self.first_bad},
+        }
+        save_checkpoint(path, state)
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint: weights, optimizer, position, and the metrics that were written by then.
+
+        Raises:
+            CoterieError: there is none, or it is damaged.
+        """
+        state = load_checkpoint(self.folder.last)
+        device = self.accelerator.device
+        self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
+        self.seconds = state["seconds"]
+        self.method.load_state_dict(state["method"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, each in self.own_optimizers.items():
+            each.load_state_dict(state["own_optimizers"][name])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        losses = state["losses"]
+        self.names, self.count = losses["names"], losses["count"]
+        if losses["sums"] is not None:
+            self.sums, self.first_bad = losses["sums"].to(device), losses["first_bad"].to(device)
+        done = self.epoch - 1 if self.batch == 0 else self.epoch
+        rows = self.log.cut_back(self.step, done) if self.accelerator.is_main_process else self.log.rows()
+        for row in rows:
+            if row["split"] == "validation" and selection_score(row) > self.best_score:
+                self.best_score, self.best_epoch = selection_score(row), row["epoch"]
+        # The checkpoint of an epoch precedes its evaluation, so that evaluation is done again: same weights, same figures.
+        if (
+            self.batch == 0
+            and self.epoch
+            and (self.epoch % self.recipe.training.evaluate_every == 0 or self.epoch == self.recipe.training.epochs)
+        ):
+            self._evaluate()
+
+    def load_best(self) -> None:
+        """Put the weights of the best epoch into the evaluated method."""
+        state = load_checkpoint(self.folder.best)
+        self.evaluated.load_state_dict(state["ema"] if self.ema is not None else state["method"])

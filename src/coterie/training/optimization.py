@@ -1,0 +1,83 @@
+"""Optimizer and learning rate: timm's, with the papers' SGD and milestones among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm.optim
+import timm.scheduler
+import torch
+
+from coterie.errors import CoterieError, did_you_mean
+from coterie.methods.method import Method
+from coterie.recipe import OptimizerRecipe, ScheduleRecipe
+
+
+def build_optimizer(recipe: OptimizerRecipe, method: Method) -> torch.optim.Optimizer:
+    """Build timm's optimizer of that name over the method's parameter groups.
+
+    Raises:
+        CoterieError: an unknown name, or an option that the optimizer does not take.
+    """
+    known = timm.optim.list_optimizers()
+    if recipe.name not in known:
+        raise CoterieError(
+            f"unknown optimizer {recipe.name!r}{did_you_mean(recipe.name, known)}; expected a name of timm.optim"
+        )
+    groups = method.parameter_groups()
+    if recipe.exclude_norm_and_bias:
+        groups = [part for group in groups for part in _split_decay(group)]
+    try:
+        return timm.optim.create_optimizer_v2(
+            groups,
+            opt=recipe.name,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+            **recipe.options,
+        )
+    except (TypeError, ValueError) as error:
+        raise CoterieError(f"optimizer.name={recipe.name!r} cannot be built: {error}") from None
+
+
+def _split_decay(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """The group's matrices, and its vectors and scalars without weight decay."""
+    matrices = [p for p in group["params"] if p.ndim > 1]
+    vectors = [p for p in group["params"] if p.ndim <= 1]
+    return [
+        part
+        for part in ({**group, "params": matrices}, {**group, "params": vectors, "weight_decay": 0.0})
+        if part["params"]
+    ]
+
+
+def build_schedule(
+    recipe: ScheduleRecipe, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int
+) -> timm.scheduler.scheduler.Scheduler:
+    """Build timm's schedule, moved on by ``schedule.step_update(step)`` at every optimizer step."""
+    shared: dict[str, Any] = {
+        "warmup_t": round(recipe.warmup_epochs * steps_per_epoch),
+        "warmup_lr_init": recipe.warmup_learning_rate,
+        "t_in_epochs": False,
+    }
+    total = epochs * steps_per_epoch
+    if recipe.name in {"constant", "multistep"}:
+        milestones = [round(at * total) for at in recipe.milestones] if recipe.name == "multistep" else []
+        return timm.scheduler.MultiStepLRScheduler(
+            optimizer, decay_t=milestones, decay_rate=recipe.decay_rate, **shared
+        )
+    if recipe.name == "step":
+        return timm.scheduler.StepLRScheduler(
+            optimizer, decay_t=recipe.decay_epochs * steps_per_epoch, decay_rate=recipe.decay_rate, **shared
+        )
+    shared |= {
+        "lr_min": recipe.minimum_learning_rate,
+        "warmup_prefix": True,
+        "t_initial": max(1, total - shared["warmup_t"]),
+    }
+    kind = {
+        "cosine": timm.scheduler.CosineLRScheduler,
+        "poly": timm.scheduler.PolyLRScheduler,
+        "tanh": timm.scheduler.TanhLRScheduler,
+    }[recipe.name]
+    return kind(optimizer, **shared)

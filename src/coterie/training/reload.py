@@ -1,0 +1,80 @@
+"""A finished run's whole method, all students and heads, with the weights that were evaluated and deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from coterie.errors import CoterieError
+from coterie.methods.method import Method
+from coterie.recipe import Recipe, load_recipe
+from coterie.tasks.construction import NetworkSource, build_method
+from coterie.tasks.image_classification import Evaluation, ImageClassification
+from coterie.training.checkpoint import load_checkpoint
+from coterie.training.records import RunFolder, read_json
+
+
+def load_method(run: str | Path, network: NetworkSource | None = None) -> Method:
+    """Rebuild the method of a finished run, in eval mode, on the CPU.
+
+    Args:
+        run: the run folder.
+        network: the untrained network, where the run was trained on one's own.
+
+    Raises:
+        CoterieError: no run, an unfinished one, or a damaged checkpoint.
+    """
+    folder = RunFolder(run).require()
+    recipe = load_recipe(folder.recipe)
+    if not folder.student_description.is_file():
+        raise CoterieError(f"the run {str(run)!r} is not finished; go on with `coterie train --resume --output {run}`")
+    description = read_json(folder.student_description)
+    if description["network"] is None and network is None:
+        raise CoterieError(f"the run {str(run)!r} was trained on a network of your own: pass it, network=...")
+    method = build_method(recipe, description["num_classes"], tuple(description["input_size"]), network)
+    best = recipe.training.select == "best" and folder.best.is_file()
+    state = load_checkpoint(folder.best if best else folder.last)
+    method.load_state_dict(state["ema"] if state["ema"] is not None else state["method"])
+    method.deployed_student = description["student"]
+    return method.eval()
+
+
+def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> tuple[str, Evaluation]:
+    """Evaluate a finished run again, on its own test split or on other data with the same classes.
+
+    Args:
+        run: the run folder.
+        overrides: ``data.*`` and ``training.*`` settings that differ from the run's.
+
+    Returns:
+        The split's name and its evaluation.
+
+    Raises:
+        CoterieError: a setting that would change the networks, or data with other classes.
+    """
+    from coterie.training.run import build_accelerator
+
+    folder = RunFolder(run).require()
+    stored = load_recipe(folder.recipe)
+    for override in overrides:
+        section = override.partition("=")[0].partition(".")[0]
+        if section not in {"data", "training"}:
+            raise CoterieError(f"{override!r}: only data.* and training.* can differ from the run that is evaluated")
+    recipe: Recipe = load_recipe(stored, overrides)
+    method = load_method(run)
+    accelerator = build_accelerator(recipe)
+    task = ImageClassification(recipe, accelerator)
+    expected: list[Any] = read_json(folder.student_description)["class_names"]
+    if list(task.data.info.class_names) != expected:
+        raise CoterieError(
+            f"{task.data.info.name!r} has the classes {_listing(task.data.info.class_names)}, the run was trained on {_listing(expected)}"
+        )
+    loader = task.data.test or task.data.validation
+    if loader is None:
+        raise CoterieError(f"{task.data.info.name!r} has neither a test nor a validation split")
+    return "test" if task.data.test else "validation", task.evaluate(method.to(accelerator.device), loader)
+
+
+def _listing(names: Any) -> str:
+    shown = ", ".join(str(name) for name in list(names)[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")

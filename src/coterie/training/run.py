@@ -1,0 +1,304 @@
+"""One run from recipe to run folder: what ``coterie train`` does and ``coterie.train`` returns."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from safetensors.torch import save_file
+from torch import nn
+
+from coterie.errors import CoterieError
+from coterie.files import write_atomically, write_json, write_text
+from coterie.methods.method import Method
+from coterie.recipe import Recipe, differing_keys, load_recipe
+from coterie.report import write_report
+from coterie.report.gallery import most_disputed
+from coterie.student import load_student, save_student
+from coterie.tasks.construction import NetworkSource
+from coterie.tasks.image_classification import Evaluation, ImageClassification
+from coterie.training.display import Display
+from coterie.training.environment import describe_environment
+from coterie.training.interruption import Interrupted, Interruption
+from coterie.training.loop import Trainer
+from coterie.training.records import RunFolder
+
+SAVED_PREDICTIONS = 10_000
+GALLERY_IMAGES = 24
+# Settings that change how fast a run goes, not what comes out of it.
+FREE_ON_RESUME = {"data.workers", "training.trackers"}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        path: the run folder.
+        summary: contents of summary.json.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+    network: NetworkSource | None = None
+
+    def student(self) -> nn.Module:
+        """The deployed student, a plain network on the CPU in eval mode."""
+        network = self.network if isinstance(self.network, nn.Module) or self.network is None else self.network()
+        return load_student(self.path, network)
+
+
+def train(
+    recipe: Recipe | str | Path | dict[str, Any] | None = None,
+    *,
+    output: str | Path | None = None,
+    network: NetworkSource | None = None,
+    data: tuple[Any, Any, Any] | str | None = None,
+    resume: bool = False,
+    overrides: tuple[str, ...] | list[str] = (),
+    quiet: bool = False,
+    **sections: Any,
+) -> TrainResult:
+    """Train a group of students and write a run folder.
+
+    Args:
+        recipe: a recipe, a mapping, the path of a YAML file, or None for the defaults (the digits demo).
+        output: the run folder; None: ``runs/<data>_<network>_<method>_seed<seed>``, numbered where that is taken.
+        network: a module, or a callable that builds one, in place of the recipe's. A callable is the better choice: every further
+            branch then comes from a network of its own.
+        data: a data set's name, or (train, validation, test) data sets of one's own with None where there is none.
+        resume: go on with the run in ``output``; without a recipe, with the one that it was started with.
+        overrides: ``"key=value"`` strings, as on the command line.
+        quiet: show no progress.
+        sections: settings by keyword, such as ``method="okdmde", training={"epochs": 3}, seed=1``.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        CoterieError: bad input; nothing has been written then.
+        RunError: the run failed; its folder keeps the last good checkpoint.
+    """
+    datasets = data if isinstance(data, tuple) else None
+    if isinstance(data, str):
+        sections["data"] = data
+    given = recipe is not None or bool(overrides) or bool(sections)
+    if resume:
+        if output is None:
+            raise CoterieError("resuming needs the run's folder: --output DIR")
+        folder = RunFolder(output).require()
+        stored = load_recipe(folder.recipe)
+        settings = _continued(load_recipe(recipe, overrides, **sections) if given else stored, stored, folder)
+    else:
+        settings = load_recipe(recipe, overrides, **sections)
+        folder = RunFolder(output if output is not None else _free_name(settings, network, datasets))
+        _require_free(folder)
+    summary = folder.read_summary() if resume else {}
+    if summary.get("status") == "finished":
+        return TrainResult(folder.path, summary, network)
+    with torch.random.fork_rng(devices=[]):
+        return _run(settings, folder, network, datasets, resume, quiet)
+
+
+def _continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
+    different = [key for key in differing_keys(settings, stored) if key not in FREE_ON_RESUME]
+    if different:
+        raise CoterieError(
+            f"cannot resume {str(folder)!r} with another recipe: {', '.join(different[:8])} differ{'s' if len(different) == 1 else ''}"
+            f"{' and more' if len(different) > 8 else ''}"
+        )
+    return settings
+
+
+def _free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -> Path:
+    data = "own-data" if datasets else Path(recipe.data.name).name or "data"
+    name = recipe.network.name
+    net = "own-network" if network else "-".join(name) if isinstance(name, list) else name or "tiny_cifar"
+    base = f"{data}_{net}_{recipe.method.name.rpartition(':')[2]}_seed{recipe.seed}".replace("/", "-")
+    candidates = (Path("runs") / (base if number == 1 else f"{base}-{number}") for number in range(1, 10_000))
+    return next(path for path in candidates if not path.exists())
+
+
+def _require_free(folder: RunFolder) -> None:
+    """The folder must be new or empty, and it must be possible to write there."""
+    path = folder.path
+    if path.is_dir() and any(path.iterdir()):
+        what = "holds another run; go on with it by --resume, or" if folder.is_run else "is not empty;"
+        raise CoterieError(f"{str(path)!r} {what} choose another --output")
+    made = [parent for parent in [path, *path.parents] if not parent.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise CoterieError(f"cannot write to {str(path)!r}: {error.strerror}") from None
+    finally:  # bad input found later must leave nothing behind
+        for parent in made:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accelerator:
+    """An accelerator for the recipe's device and precision.
+
+    Raises:
+        CoterieError: the device is not there, or cannot compute in that precision.
+    """
+    settings = recipe.training
+    device = settings.device
+    if device not in {None, "cpu", "cuda", "mps"}:
+        raise CoterieError(f"training.device={device!r}: expected cpu, cuda or mps")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise CoterieError("training.device='cuda', but torch sees no CUDA device here; use training.device=cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise CoterieError("training.device='mps', but torch sees no Apple GPU here; use training.device=cpu")
+    # Accelerate keeps its state for the process; a second run in the same process may want another precision or device.
+    distributed = PartialState._shared_state and PartialState().num_processes > 1
+    AcceleratorState._reset_state(reset_partial_state=not distributed)
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision={"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision],
+            log_with=list(settings.trackers) or None,
+            project_dir=str(folder.path) if folder is not None else None,
+        )
+    except (ValueError, ImportError) as error:
+        raise CoterieError(
+            f"training.precision={settings.precision!r}, training.trackers={settings.trackers}: {error}"
+        ) from None
+
+
+def _run(
+    recipe: Recipe, folder: RunFolder, network: NetworkSource | None, datasets: Any, resume: bool, quiet: bool
+) -> TrainResult:
+    started = time.perf_counter()
+    accelerator = build_accelerator(recipe, folder)
+    task = ImageClassification(recipe, accelerator, network, datasets)
+    method = task.build_method()
+    steps = recipe.training.epochs * -(-task.data.train.steps_per_epoch // recipe.training.accumulate)
+    display = Display(steps, recipe.training.epochs, quiet or not accelerator.is_main_process)
+    trainer = Trainer(recipe, task, method, accelerator, folder, display)
+    header = _header(recipe, task)
+    if accelerator.is_main_process:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            write_text(folder.recipe, recipe.to_yaml())
+        write_json(folder.environment, describe_environment(accelerator.device, recipe.seed, accelerator.num_processes))
+        write_json(folder.summary, {"status": "running", **header})
+    accelerator.wait_for_everyone()
+    if recipe.training.trackers:
+        accelerator.init_trackers("coterie")
+    status: dict[str, Any] = {}
+    try:
+        with Interruption() as interruption:
+            if resume:
+                folder.clear_leftovers()
+                if folder.last.is_file():
+                    trainer.restore()
+            trainer.fit(interruption)
+        summary = _finish(trainer, header, time.perf_counter() - started)
+    except Interrupted:
+        status = {"status": "interrupted"}
+        raise
+    except Exception as error:
+        status = {"status": "failed", "error": str(error)}
+        raise
+    finally:
+        if status and accelerator.is_main_process:
+            _write_status(folder, {**header, **status, "epoch": trainer.epoch, "step": trainer.step})
+        if recipe.training.trackers:
+            accelerator.end_training()
+    return TrainResult(folder.path, summary, network)
+
+
+def _write_status(folder: RunFolder, summary: dict[str, Any]) -> None:
+    """Say in the summary how the run ended; a disk that is full must not hide the error that is on its way."""
+    try:
+        write_json(folder.summary, summary)
+    except Exception:
+        folder.summary.unlink(missing_ok=True)
+
+
+def _header(recipe: Recipe, task: ImageClassification) -> dict[str, Any]:
+    data = task.data
+    return {
+        "method": recipe.method.name,
+        "data": data.info.name,
+        "network": "+".join(task.network_names) or "own network",
+        "seed": recipe.seed,
+        "epochs": recipe.training.epochs,
+        "class_names": list(data.info.class_names),
+        "num_train": data.train.num_samples,
+        "num_validation": data.validation.num_samples if data.validation is not None else 0,
+        "num_test": data.test.num_samples if data.test is not None else 0,
+    }
+
+
+def _finish(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> dict[str, Any]:
+    """Choose what is deployed, evaluate it once on test, and write what the run is for."""
+    recipe, task, folder, accelerator = trainer.recipe, trainer.task, trainer.folder, trainer.accelerator
+    selected = recipe.training.epochs - 1
+    if recipe.training.select == "best" and trainer.best_epoch >= 0:
+        trainer.load_best()
+        selected = trainer.best_epoch
+    method: Method = trainer.evaluated
+    validation = task.evaluate(method, task.data.validation) if task.data.validation is not None else None
+    if validation is not None:
+        method.deployed_student = task.choose_deployed(method, validation.figures)
+        validation.figures["deployed"] = {
+            "student": method.deployed_student,
+            **validation.figures["students"][method.deployed_student],
+        }
+    tested = task.evaluate(method, task.data.test) if task.data.test is not None else validation
+    on_train = task.evaluate(method, task.data.train_evaluation)
+    student = method.student().cpu().eval()
+    images = header["num_train"] * trainer.epoch
+    final = tested if tested is not None else on_train
+    split = "test" if task.data.test is not None else "validation" if validation is not None else "train"
+    summary = {
+        "status": "finished",
+        **header,
+        "split": split,
+        **final.figures,
+        "train_top1": on_train.figures["deployed"]["top1"],
+        "validation": validation.figures if validation is not None else None,
+        "selected_epoch": selected,
+        "best_validation": {"epoch": trainer.best_epoch, "top1": trainer.best_score}
+        if trainer.best_epoch >= 0
+        else None,
+        "parameters": {
+            "trained": sum(p.numel() for p in method.parameters()),
+            "deployed": sum(p.numel() for p in student.parameters()),
+        },
+        "seconds": {"total": total_seconds, "training": trainer.seconds, "per_epoch": trainer.seconds / trainer.epoch},
+        "images_per_second": images / trainer.seconds,
+    }
+    if accelerator.is_main_process:
+        _save_predictions(folder, task, final, split)
+        save_student(folder, student, task.describe_student(method, final.figures))
+        write_json(folder.summary, summary)
+        write_report(folder.path)
+    accelerator.wait_for_everyone()
+    return summary
+
+
+def _save_predictions(folder: RunFolder, task: ImageClassification, evaluation: Evaluation, split: str) -> None:
+    keep = slice(0, SAVED_PREDICTIONS)
+    tensors = {
+        "logits": evaluation.logits[:, keep].half().contiguous(),
+        "ensemble": evaluation.ensemble[keep].half().contiguous(),
+        "labels": evaluation.labels[keep].contiguous(),
+        "indices": evaluation.indices[keep].contiguous(),
+    }
+    write_atomically(folder.predictions, lambda path: save_file(tensors, path))
+    loader = {"test": task.data.test, "validation": task.data.validation}.get(split) or task.data.train_evaluation
+    disputed = most_disputed(tensors["logits"].float().numpy(), tensors["labels"].numpy(), GALLERY_IMAGES)
+    shutil.rmtree(folder.gallery, ignore_errors=True)
+    task.save_gallery(folder.gallery, loader, tensors["indices"][torch.as_tensor(disputed)])
