@@ -119,8 +119,8 @@ class ImageClassifier(nn.Module):
         self.initialise(self.fc)
         parameter = next(self.parameters())
         self.fc.to(device=parameter.device, dtype=parameter.dtype)
-        self.head_drop.train(self.training)
-        self.fc.train(self.training)
+        for module in (self.global_pool, self.head_drop, self.fc):
+            module.train(self.training)
 
 
 def conv_norm_act(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Sequential:
