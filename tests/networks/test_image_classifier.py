@@ -127,11 +127,10 @@ def test_other_sizes_and_channels(name: str, channels: int, size: int) -> None:
 def test_gradients_reach_every_parameter(name: str) -> None:
     network = build(name)
     nn.functional.cross_entropy(network(images(4)), torch.arange(4)).backward()
-    silent = [
-        key for key, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()
-    ]
-    # The bias of a convolution before BatchNorm has a gradient of zero up to rounding, so only its presence is asked.
-    assert not [key for key in silent if not key.endswith("conv.bias")]
+    gradients = {key: parameter.grad for key, parameter in network.named_parameters()}
+    assert all(gradient is not None for gradient in gradients.values())
+    # The bias of a convolution before BatchNorm has a gradient of zero up to rounding.
+    assert all(gradient.any() for key, gradient in gradients.items() if not key.endswith("conv.bias"))
 
 
 @pytest.mark.parametrize("name", KINDS)
