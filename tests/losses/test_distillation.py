@@ -25,7 +25,9 @@ def slow_kl(logits, targets, temperature):
 def test_kl_equals_slow_reference_batchmean_and_squared_temperature(temperature):
     generator = torch.Generator().manual_seed(0)
     logits, targets = torch.randn(2, 5, 7, generator=generator)
-    assert kl_divergence(logits, targets, temperature).item() == pytest.approx(slow_kl(logits, targets, temperature), rel=1e-5)
+    assert kl_divergence(logits, targets, temperature).item() == pytest.approx(
+        slow_kl(logits, targets, temperature), rel=1e-5
+    )
 
 
 def test_kl_argument_order_is_target_first_in_the_divergence():

@@ -48,7 +48,10 @@ def test_gram_ignores_rotation_and_scale_of_each_branchs_features():
     rotation = torch.linalg.qr(torch.randn(9, 9)).Q
     moved = 3.0 * second @ rotation
     torch.testing.assert_close(
-        classifier_diversity([first, second], "gram"), classifier_diversity([first, moved], "gram"), atol=1e-5, rtol=1e-4
+        classifier_diversity([first, second], "gram"),
+        classifier_diversity([first, moved], "gram"),
+        atol=1e-5,
+        rtol=1e-4,
     )
     assert classifier_diversity([first, first @ rotation], "gram").item() == pytest.approx(1.0, abs=1e-4)
 

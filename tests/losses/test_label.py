@@ -23,9 +23,9 @@ def test_label_smoothing_moves_the_target_towards_uniform():
 
 def test_binary_cross_entropy_sums_over_classes():
     logits, targets = torch.randn(3, 4), torch.tensor([0, 1, 2])
-    expected = -sum(
-        F.logsigmoid(logits[b, k] if k == targets[b] else -logits[b, k]) for b in range(3) for k in range(4)
-    ) / 3
+    expected = (
+        -sum(F.logsigmoid(logits[b, k] if k == targets[b] else -logits[b, k]) for b in range(3) for k in range(4)) / 3
+    )
     torch.testing.assert_close(LabelLoss("binary_cross_entropy")(logits, targets), expected)
 
 
