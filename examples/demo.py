@@ -27,9 +27,7 @@ def main() -> None:
     print("1. One network, labels only            (coterie train method=baseline)")
     alone = coterie.train(**SETTINGS, method="baseline", output=OUTPUT / "baseline", quiet=True)
     print("2. Three branches that teach one another (coterie train network.branches=3)")
-    group = coterie.train(
-        **SETTINGS, method="okdmde", network={"branches": 3}, output=OUTPUT / "okdmde", quiet=True
-    )
+    group = coterie.train(**SETTINGS, method="okdmde", network={"branches": 3}, output=OUTPUT / "okdmde", quiet=True)
     print(f"   trained in {time.perf_counter() - started:.0f} s\n")
 
     print(f"{'test split, one seed':<34}{'top-1':>8}{'NLL':>9}{'ECE':>8}")

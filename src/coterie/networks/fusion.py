@@ -55,8 +55,12 @@ class FeatureFusion(nn.Module):
         mixed = len({len(shape) for shape in feature_shapes}) > 1
         tokens = len(feature_shapes[0]) == 2
         if kind == "depthwise" and (mixed or tokens):
-            raise CoterieError("fusion='depthwise' convolves neighbouring positions and needs [C, H, W] feature maps from every student; use fusion='1x1'")
-        sizes = [(1, 1) if mixed else (shape[0], 1) if len(shape) == 2 else (shape[1], shape[2]) for shape in feature_shapes]
+            raise CoterieError(
+                "fusion='depthwise' convolves neighbouring positions and needs [C, H, W] feature maps from every student; use fusion='1x1'"
+            )
+        sizes = [
+            (1, 1) if mixed else (shape[0], 1) if len(shape) == 2 else (shape[1], shape[2]) for shape in feature_shapes
+        ]
         self.average_positions = mixed
         self.size = None if len(set(sizes)) == 1 else (min(h for h, _ in sizes), min(w for _, w in sizes))
         self.kind = kind
@@ -68,7 +72,11 @@ class FeatureFusion(nn.Module):
                 self.align = nn.ModuleList(nn.Conv2d(count, total, 1, bias=False) for count in channels)
         layers: list[nn.Module] = []
         if kind == "depthwise":
-            layers += [nn.Conv2d(total, total, 3, padding=1, groups=total, bias=False), nn.BatchNorm2d(total), nn.ReLU()]
+            layers += [
+                nn.Conv2d(total, total, 3, padding=1, groups=total, bias=False),
+                nn.BatchNorm2d(total),
+                nn.ReLU(),
+            ]
         layers += [nn.Conv2d(total, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         self.fuse = nn.Sequential(*layers)
         self.width = width
