@@ -21,7 +21,7 @@ def diversity_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
         ``kl``: mean of both directions' KL divergence in nats; ``double_fault``: share of samples that both get wrong
         (Giacinto and Roli, 2001; smaller is more diverse). Empty for one student.
     """
-    log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+    log_probabilities = torch.log_softmax(logits.double(), dim=-1)
     probabilities = log_probabilities.exp()
     predicted = logits.argmax(-1)
     wrong = predicted != targets
@@ -34,4 +34,4 @@ def diversity_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
         totals["disagreement"] += float((predicted[first] != predicted[second]).float().mean())
         totals["kl"] += float((difference * log_ratio).sum(1).mean()) / 2
         totals["double_fault"] += float((wrong[first] & wrong[second]).float().mean())
-    return {name: total / len(pairs) for name, total in totals.items()} if pairs else {}
+    return {name: round(total / len(pairs), 7) for name, total in totals.items()} if pairs else {}

@@ -62,7 +62,8 @@ def build_schedule(
     }
     total = epochs * steps_per_epoch
     if recipe.name in {"constant", "multistep"}:
-        milestones = [round(at * total) for at in recipe.milestones] if recipe.name == "multistep" else []
+        # timm's scheduler lets the rate fall one update before a milestone, hence the 1.
+        milestones = [round(at * total) + 1 for at in recipe.milestones] if recipe.name == "multistep" else []
         return timm.scheduler.MultiStepLRScheduler(
             optimizer, decay_t=milestones, decay_rate=recipe.decay_rate, **shared
         )

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from coterie.errors import CoterieError
+from coterie.methods import METHODS, TABLE, create_method, find_method
+from coterie.methods.method import Method
+from coterie.methods.options import option_fields
+
+
+def test_listing_imports_no_torch():
+    code = "import sys, coterie.methods as m; list(m.METHODS); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_row_leads_to_a_method_with_typed_settings(name):
+    assert issubclass(METHODS[name], Method)
+    assert METHODS[name].__doc__
+    for option, (annotation, default) in option_fields(METHODS[name]).items():
+        assert annotation is not None, option
+        assert default is not ..., option
+
+
+def test_a_method_from_outside(make_group, tmp_path, monkeypatch):
+    (tmp_path / "outside_method.py").write_text(
+        "from coterie.methods.independent import Independent\nclass Mine(Independent):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert type(create_method("outside_method:Mine", make_group(2))).__name__ == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("okdmd", "did you mean 'okdmde'"),
+        ("nothing.here:Mine", "cannot import"),
+        ("coterie.methods.okdmde:Nothing", "cannot import"),
+        ("pathlib:Path", "is not a method"),
+    ],
+)
+def test_unknown_methods(name, message):
+    with pytest.raises(CoterieError, match=message):
+        find_method(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temprature": 3}, "did you mean 'temperature'"),
+        ({"temperature": -1}, "greater than 0"),
+        ({"temperature": "warm"}, "valid number"),
+        ({"fusion": "3x3"}, "'1x1', 'depthwise' or 'sum'"),
+        ({"diversity": "frobenios"}, "frobenius"),
+        ({"ramp_up": 2}, "less than or equal to 1"),
+        ({"label": 1}, "unknown setting"),
+    ],
+)
+def test_wrong_settings_are_named_in_one_line(make_group, options, message):
+    with pytest.raises(CoterieError, match=message) as caught:
+        create_method("okdmde", make_group(2), **options)
+    assert "\n" not in str(caught.value)

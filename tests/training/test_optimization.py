@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from coterie.errors import CoterieError
+from coterie.recipe import OptimizerRecipe, ScheduleRecipe
+from coterie.training.optimization import build_optimizer, build_schedule
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+    def parameter_groups(self):
+        return [{"params": list(self.net.parameters())}]
+
+
+def rates(schedule, epochs, steps=10):
+    method = Parts()
+    optimizer = build_optimizer(OptimizerRecipe(learning_rate=0.1), method)
+    built = build_schedule(schedule, optimizer, epochs, steps)
+    seen = [optimizer.param_groups[0]["lr"]]
+    for step in range(1, epochs * steps + 1):
+        built.step_update(step)
+        seen.append(optimizer.param_groups[0]["lr"])
+    return seen
+
+
+def test_papers_sgd_is_nesterov_and_decays_everything():
+    optimizer = build_optimizer(OptimizerRecipe(), Parts())
+    assert isinstance(optimizer, torch.optim.SGD)
+    (group,) = optimizer.param_groups
+    assert (group["nesterov"], group["momentum"], group["weight_decay"]) == (True, 0.9, 5e-4)
+
+
+def test_norms_and_biases_can_be_left_out_of_weight_decay():
+    optimizer = build_optimizer(OptimizerRecipe(exclude_norm_and_bias=True, weight_decay=0.01), Parts())
+    decays = {tuple(p.shape): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decays == {(4, 3): 0.01, (4,): 0.0}
+
+
+def test_milestones_of_the_family():
+    seen = rates(ScheduleRecipe(name="multistep"), epochs=300, steps=2)
+    assert seen[:300] == [0.1] * 300  # epochs 0..149
+    assert seen[300:450] == pytest.approx([0.01] * 150)
+    assert seen[450:600] == pytest.approx([0.001] * 150)
+
+
+def test_cosine_with_warm_up():
+    seen = rates(ScheduleRecipe(name="cosine", warmup_epochs=2), epochs=10)
+    assert seen[0] == pytest.approx(1e-5)
+    assert max(seen) == pytest.approx(0.1) == seen[20]
+    assert seen[60] == pytest.approx(0.05)
+    assert seen[99] < 1e-3
+
+
+@pytest.mark.parametrize("name", ["constant", "step", "poly", "tanh"])
+def test_other_schedules_never_exceed_the_rate(name):
+    seen = rates(ScheduleRecipe(name=name, decay_epochs=3), epochs=10)
+    assert max(seen) <= 0.1 + 1e-9
+    assert min(seen) >= 0
+    assert seen[-1] == 0.1 if name == "constant" else seen[-2] < 0.1
+
+
+def test_any_optimizer_of_timm():
+    assert type(build_optimizer(OptimizerRecipe(name="adamw", learning_rate=1e-3), Parts())).__name__ == "AdamW"
+
+
+def test_mistakes_are_named():
+    with pytest.raises(CoterieError, match="did you mean 'adamw'"):
+        build_optimizer(OptimizerRecipe(name="adamww"), Parts())
+    with pytest.raises(CoterieError, match="cannot be built"):
+        build_optimizer(OptimizerRecipe(options={"nonsense": 1}), Parts())
