@@ -1,0 +1,253 @@
+"""Splitting a network into a trunk and branches with ``torch.fx``, without editing it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from coterie.errors import CoterieError, did_you_mean
+from coterie.networks.group import StudentGroup, TwoModeModule
+from coterie.networks.initialization import copied, permuted
+from coterie.networks.operations import split_candidates
+from coterie.networks.tracing import (
+    TracedNetwork,
+    canonical_axes,
+    embedding_node,
+    feature_map_node,
+    output_node,
+    trace,
+)
+from coterie.randomness import derive_seed, seeded
+
+NetworkSource = nn.Module | Callable[[], nn.Module]
+
+
+def branch(
+    network: NetworkSource,
+    branches: int = 4,
+    at: str | None = "auto",
+    *,
+    init: Literal["fresh", "copy"] | None = None,
+    seed: int = 0,
+    example: Tensor | None = None,
+    trunk_gradient: Literal["sum", "mean"] = "sum",
+) -> StudentGroup:
+    """Split a network before the first operation of the module ``at`` and give every student a branch of its own.
+
+    The group takes ownership: its trunk and branch 0 are the given network's own modules.
+
+    Args:
+        network: any module that ``torch.fx`` can trace through the ancestors of ``at``, or a callable that builds one. With a
+            callable, network k is built under a seed derived from (seed, k), so student 0 starts like a lone network.
+        branches: number of students, at least 1.
+        at: path of a submodule, such as ``layer3`` or ``blocks.8``; ``auto``: the network's ``suggested_split``, else the block
+            boundary whose branch holds the share of operations nearest one third; None: peers, nothing shared.
+        init: ``fresh`` (default): a further branch gets new initial values, from a network of its own where ``network`` is a
+            callable, else seeded permutations of the given tensors (independent initial values are exchangeable; constants
+            and buffers stay). ``copy``, for pretrained networks: copies with a new classifier and a perturbation of 1 % of each
+            tensor's standard deviation, since equal copies would stay equal.
+        seed: of the initial values.
+        example: a batch of inputs to measure shapes with; None: zeros of timm's input size, or [2, 3, 224, 224].
+        trunk_gradient: whether the branches' gradients add up at the split or are averaged (CL-ILR's rescaling).
+
+    Raises:
+        CoterieError: an unknown split point (with the nearest right spelling), a network that cannot be traced (with the
+            place), a module or parameter that both sides of the split would own.
+
+    Example:
+        >>> import timm
+        >>> group = branch(timm.create_model("resnet10t", num_classes=10), branches=3, at="layer4")
+        >>> group(torch.randn(2, 3, 64, 64)).logits.shape
+        torch.Size([3, 2, 10])
+    """
+    if branches < 1:
+        raise CoterieError(f"branches={branches}: expected at least 1")
+    first = _build(network, seed, 0) if not isinstance(network, nn.Module) else network
+    if example is None:
+        example = torch.zeros(2, *_input_size(first))
+    at = _choose_split(first, example) if at == "auto" else at
+    if at is not None and at not in dict(first.named_modules()):
+        names = [name for name, _ in first.named_modules() if name]
+        raise CoterieError(
+            f"unknown split point {at!r} of {type(first).__name__}{did_you_mean(at, names)}; "
+            f"expected a module such as {', '.join(name for name, _ in first.named_children())}"
+        )
+    traced = trace(first, at, example)
+    networks = [first]
+    for number in range(1, branches):
+        if init == "copy":
+            networks.append(copied(first, traced.classifier, derive_seed(seed, "student", number)))
+        elif isinstance(network, nn.Module):
+            networks.append(permuted(first, derive_seed(seed, "student", number)))
+        else:
+            networks.append(_build(network, seed, number))
+    template = copy.deepcopy(first)
+    parts = _Parts(traced, at)
+    trunk = parts.trunk(first) if at is not None else None
+    modules = [parts.branch(each) for each in networks]
+    return StudentGroup(
+        trunk,
+        modules,
+        trunk_gradient=trunk_gradient,
+        example=example,
+        classifiers=[traced.classifier] * branches,
+        templates=[template] * branches,
+    )
+
+
+def peers(networks: list[nn.Module], example: Tensor | None = None) -> StudentGroup:
+    """Students of different architectures, nothing shared; see :meth:`StudentGroup.of`."""
+    if example is None:
+        example = torch.zeros(2, *_input_size(networks[0]))
+    traced = [trace(network, None, example) for network in networks]
+    templates = [copy.deepcopy(network) for network in networks]
+    return StudentGroup(
+        None,
+        [_Parts(each, None).branch(each.network) for each in traced],
+        example=example,
+        classifiers=[each.classifier for each in traced],
+        templates=templates,
+    )
+
+
+def _build(network: Callable[[], nn.Module], seed: int, number: int) -> nn.Module:
+    with seeded(derive_seed(seed, "student", number)):
+        return network()
+
+
+def _input_size(network: nn.Module) -> tuple[int, ...]:
+    config = getattr(network, "pretrained_cfg", None) or {}
+    return tuple(config.get("input_size") or (3, 224, 224))
+
+
+def _choose_split(network: nn.Module, example: Tensor) -> str:
+    """The first of the candidates, best first, at which the network can be split."""
+    suggested = getattr(network, "suggested_split", None)
+    candidates = [str(suggested)] if suggested else split_candidates(network, example)
+    problem: CoterieError | None = None
+    for at in candidates[:8]:
+        try:
+            parts = _Parts(trace(network, at, example), at)
+            parts.trunk(network)
+            return at
+        except CoterieError as error:
+            problem = problem or error
+    raise problem or CoterieError(f"{type(network).__name__} has no block boundary to split at; name a module, at=...")
+
+
+class _Parts:
+    """The graphs of trunk and branch, cut from a traced network; from them come modules for any network of that kind."""
+
+    def __init__(self, traced: TracedNetwork, at: str | None) -> None:
+        self.traced = traced
+        self.at = at
+        graphs = (traced.eval_graph, traced.train_graph)
+        self.same = graphs[0] is graphs[1]
+        cuts = [_cut(graph, traced, at) for graph in (graphs[:1] if self.same else graphs)]
+        self.trunk_graphs = [trunk for trunk, _ in cuts]
+        self.branch_graphs = [body for _, body in cuts]
+        if at is not None:
+            _require_separate(traced.network, self.trunk_graphs[0], self.branch_graphs[0], at)
+
+    def trunk(self, network: nn.Module) -> nn.Module:
+        return TwoModeModule.build(network, self.trunk_graphs, "Trunk")
+
+    def branch(self, network: nn.Module) -> nn.Module:
+        return TwoModeModule.build(network, self.branch_graphs, "Branch")
+
+
+def _is_within(node: fx.Node, at: str) -> bool:
+    return node.op == "call_module" and (node.target == at or str(node.target).startswith(f"{at}."))
+
+
+def _cut(graph: fx.Graph, traced: TracedNetwork, at: str | None) -> tuple[fx.Graph, fx.Graph]:
+    """Copies of the graph's two sides. The trunk returns the tuple of values that cross; the branch takes them."""
+    nodes = list(graph.nodes)
+    position = 0
+    if at is not None:
+        found = [index for index, node in enumerate(nodes) if _is_within(node, at)]
+        if not found:
+            raise CoterieError(f"the split point {at!r} of {type(traced.network).__name__} is never called")
+        position = found[0]
+    classifier = next(i for i, n in enumerate(nodes) if n.op == "call_module" and n.target == traced.classifier)
+    if position > classifier:
+        raise CoterieError(f"the split point {at!r} comes after the classifier {traced.classifier!r}")
+    # Reading a parameter belongs to the side that uses it; and what is cheap to read again does not cross.
+    before = [node for node in nodes[:position] if node.op != "get_attr"]
+    after = nodes[position:]
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    if at is not None and not any(node.op == "call_module" for node in before):
+        raise CoterieError(
+            f"nothing comes before the split point {at!r}, so nothing would be shared; use at=None for peers"
+        )
+    early = set(before)
+    crossing = [node for node in before if any(user not in early for user in node.users)] if at is not None else inputs
+    trunk = _copy(before, nodes, inputs) if at is not None else (fx.Graph(), {})
+    if at is not None:
+        trunk_graph, trunk_values = trunk
+        trunk_graph.output(tuple(trunk_values[node] for node in crossing))
+    body, values = _copy([node for node in after if node.op not in {"output", "placeholder"}], nodes, crossing)
+    logits = values[output_node(graph).args[0]]
+    embedding = values[embedding_node(graph, traced.classifier)]
+    if len(traced.shapes[embedding_node(traced.eval_graph, traced.classifier).name]) > 2:
+        embedding = body.call_method("flatten", (embedding, 1))
+    mapped = feature_map_node(traced.eval_graph, traced.classifier, traced.shapes)
+    own = _same_node(graph, mapped, traced.eval_graph)
+    if own not in values:
+        raise CoterieError(f"the split point {at!r} comes after the last feature map ({mapped.name}); split earlier")
+    width = traced.shapes[embedding_node(traced.eval_graph, traced.classifier).name][1]
+    channels_last = str(getattr(traced.network, "output_fmt", "")).upper().endswith("NHWC")
+    axes = canonical_axes(traced.shapes[mapped.name], width, channels_last)
+    feature_map = values[own] if axes is None else body.call_method("permute", (values[own], *axes))
+    body.output((logits, embedding, feature_map))
+    return trunk[0], body
+
+
+def _copy(keep: list[fx.Node], nodes: list[fx.Node], inputs: list[fx.Node]) -> tuple[fx.Graph, dict[fx.Node, Any]]:
+    """A graph of the nodes to keep, with the given values as its inputs and the parameters that they read."""
+    graph, values = fx.Graph(), {}
+    for node in inputs:
+        values[node] = graph.placeholder(node.name)
+    wanted = set(keep)
+    read = {source for node in keep for source in node.all_input_nodes if source.op == "get_attr"}
+    for node in nodes:
+        if (node in wanted or node in read) and node not in values and node.op not in {"output", "placeholder"}:
+            values[node] = graph.node_copy(node, lambda source: values[source])
+    return graph, values
+
+
+def _same_node(graph: fx.Graph, node: fx.Node, other: fx.Graph) -> fx.Node:
+    """The node of ``graph`` that does what ``node`` does in ``other``: the same target, as often before it."""
+    if graph is other:
+        return node
+    alike = [each for each in other.nodes if (each.op, each.target) == (node.op, node.target)]
+    here = [each for each in graph.nodes if (each.op, each.target) == (node.op, node.target)]
+    # Counted from the end: train and eval graphs differ in what comes before, seldom in what comes after.
+    return here[alike.index(node) - len(alike)]
+
+
+def _require_separate(network: nn.Module, trunk: fx.Graph, body: fx.Graph, at: str) -> None:
+    """No parameter or buffer may belong to both sides."""
+
+    def owned(graph: fx.Graph) -> dict[int, str]:
+        found = {}
+        for node in graph.nodes:
+            if node.op == "call_module":
+                module = network.get_submodule(str(node.target))
+                for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+                    found[id(tensor)] = f"{node.target}.{name}"
+            elif node.op == "get_attr":
+                path, _, name = str(node.target).rpartition(".")
+                found[id(getattr(network.get_submodule(path), name))] = str(node.target)
+        return found
+
+    first, second = owned(trunk), owned(body)
+    shared = [first[key] for key in first.keys() & second.keys()]
+    if shared:
+        raise CoterieError(
+            f"{sorted(shared)[0]!r} of {type(network).__name__} is used before and after the split point {at!r}; split elsewhere"
+        )

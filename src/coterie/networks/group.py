@@ -1,0 +1,251 @@
+"""Students that are trained together: branches on a shared trunk, or peers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from coterie.errors import CoterieError
+from coterie.networks.tracing import quiet_eval
+
+
+class GroupOutput(NamedTuple):
+    """What a group returns for a batch.
+
+    Attributes:
+        logits: [n, B, K].
+        embeddings: the classifiers' inputs, n tensors [B, d].
+        feature_maps: the last maps before pooling, n tensors [B, C, H, W] or [B, N, C].
+    """
+
+    logits: Tensor
+    embeddings: tuple[Tensor, ...]
+    feature_maps: tuple[Tensor, ...]
+
+
+class TwoModeModule(nn.Module):
+    """A piece of a network as a graph; where train mode computes another graph, that one over the same modules."""
+
+    def __init__(self, body: fx.GraphModule, train_body: fx.GraphModule | None) -> None:
+        super().__init__()
+        self.body = body
+        # In a tuple, so that it is not registered: its modules are the body's own.
+        self.train_body = (train_body,)
+
+    @staticmethod
+    def build(network: nn.Module, graphs: Sequence[fx.Graph], name: str) -> nn.Module:
+        """The graph over the network's modules: of eval mode, then of train mode where that differs."""
+        body = fx.GraphModule(network, graphs[0], class_name=name)
+        if len(graphs) == 1:
+            return body
+        return TwoModeModule(body, fx.GraphModule(body, graphs[1], class_name=f"Training{name}"))
+
+    def forward(self, *inputs: Any) -> Any:
+        (train_body,) = self.train_body
+        return train_body(*inputs) if self.training and train_body is not None else self.body(*inputs)
+
+
+class _AverageGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, students: int) -> Tensor:
+        ctx.students = students
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0] / ctx.students, None
+
+
+class Assembled(nn.Module):
+    """Trunk and branch of a group that was put together by hand, as one network that returns logits."""
+
+    def __init__(self, trunk: nn.Module | None, branch: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.branch = branch
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        values = inputs if self.trunk is None else self.trunk(inputs)
+        return self.branch(*values)[0] if isinstance(values, tuple) else self.branch(values)[0]
+
+
+class StudentGroup(nn.Module):
+    """n students, each of which is a whole network: the trunk, if there is one, and a branch.
+
+    Made by :func:`coterie.branch` or :meth:`of`; by hand for networks that cannot be traced.
+
+    Args:
+        trunk: what the students share, its result (a tensor or a tuple) being each branch's input; None: nothing.
+        branches: one module for each student; each returns (logits [B, K], embedding [B, d], feature map [B, C, H, W] or [B, N, C]).
+        trunk_gradient: ``sum``: the branches' gradients add up at the split; ``mean``: they are averaged.
+        example: a batch with which the dimensions are measured, in eval mode and without gradients.
+        classifiers: path of each branch's last layer; None: the last linear layer in it.
+        templates: the plain network of each student, which :meth:`student` copies and fills.
+
+    Attributes:
+        num_students, num_classes, embedding_dims, feature_shapes: dimensions, the latter two one entry for each student.
+        leader: number of the student that a method singles out for deployment; None: all are equal.
+
+    Raises:
+        CoterieError: a branch that does not return the three tensors, or students with different classes.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module | None,
+        branches: Sequence[nn.Module],
+        *,
+        trunk_gradient: Literal["sum", "mean"] = "sum",
+        example: Tensor,
+        classifiers: Sequence[str] | None = None,
+        templates: Sequence[nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        if not branches:
+            raise CoterieError("a group needs at least one branch")
+        self.trunk = trunk
+        self.branches = nn.ModuleList(branches)
+        self.trunk_gradient = trunk_gradient
+        self.leader: int | None = None
+        self._require_own_parameters()
+        self._classifiers = list(classifiers) if classifiers else [_last_linear(each) for each in branches]
+        # In a tuple, so that the templates are neither trained, moved nor saved.
+        self._templates = tuple(templates) if templates else None
+        with quiet_eval(self):
+            outputs = self._each(example)
+        shapes = {tuple(output[0].shape[1:]) for output in outputs}
+        if len(shapes) > 1:
+            raise CoterieError(f"the students' logits differ in shape: {sorted(shapes)}; they need the same classes")
+        self.num_classes = int(outputs[0][0].shape[1])
+        self.embedding_dims = tuple(int(output[1].shape[1]) for output in outputs)
+        self.feature_shapes = tuple(tuple(int(size) for size in output[2].shape[1:]) for output in outputs)
+
+    @classmethod
+    def of(cls, networks: Sequence[nn.Module], example: Tensor | None = None) -> StudentGroup:
+        """Peers, of the same or of different architectures, with nothing shared.
+
+        Args:
+            networks: whole networks with the same number of classes; they are owned by the group afterwards.
+            example: a batch of inputs to measure shapes with; None: zeros of the first network's input size.
+
+        Raises:
+            CoterieError: a network that cannot be traced, or networks with different classes.
+        """
+        from coterie.networks.branching import peers
+
+        return peers(list(networks), example)
+
+    @property
+    def num_students(self) -> int:
+        return len(self.branches)
+
+    @property
+    def classifiers(self) -> tuple[nn.Module, ...]:
+        """Each student's last layer."""
+        return tuple(
+            _body(each).get_submodule(name) for each, name in zip(self.branches, self._classifiers, strict=True)
+        )
+
+    def _require_own_parameters(self) -> None:
+        owners: dict[int, int] = {}
+        for number, each in enumerate(self.branches):
+            for name, parameter in each.named_parameters():
+                if owners.setdefault(id(parameter), number) != number:
+                    raise CoterieError(
+                        f"branches {owners[id(parameter)]} and {number} share the parameter {name!r}: give each a module of its own"
+                    )
+
+    def _each(self, inputs: Tensor | Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Every branch's (logits, embedding, feature map)."""
+        students = len(self.branches)
+        if isinstance(inputs, Tensor):
+            shared = self._shared(inputs)
+            values = [shared] * students
+        else:
+            if len(inputs) != students:
+                raise CoterieError(
+                    f"{len(inputs)} views for {students} students: expected one for each, or one batch for all"
+                )
+            values = self._shared_views(inputs)
+        outputs = []
+        for each, value in zip(self.branches, values, strict=True):
+            output = each(*value)
+            if not (isinstance(output, tuple) and len(output) == 3):
+                raise CoterieError("a branch must return (logits, embedding, feature_map)")
+            outputs.append(output)
+        return outputs
+
+    def _shared(self, inputs: Tensor) -> tuple[Any, ...]:
+        """The trunk's result for a batch, as the tuple of values that cross the split."""
+        if self.trunk is None:
+            return (inputs,)
+        result = self.trunk(inputs)
+        values = result if isinstance(result, tuple) else (result,)
+        if self.trunk_gradient == "mean" and len(self.branches) > 1:
+            values = tuple(
+                _AverageGradient.apply(value, len(self.branches))
+                if isinstance(value, Tensor) and value.is_floating_point()
+                else value
+                for value in values
+            )
+        return values
+
+    def _shared_views(self, views: Sequence[Tensor]) -> list[tuple[Any, ...]]:
+        """One run of the trunk on all views together, cut into the views again."""
+        if self.trunk is None:
+            return [(view,) for view in views]
+        sizes = [len(view) for view in views]
+        values = self._shared(torch.cat(list(views)))
+        if any(not isinstance(value, Tensor) or value.ndim == 0 or len(value) != sum(sizes) for value in values):
+            return [self._shared(view) for view in views]  # a size or a table crosses the split
+        return list(zip(*(value.split(sizes) for value in values), strict=True))
+
+    def forward(self, inputs: Tensor | Sequence[Tensor]) -> GroupOutput:
+        """Run every student.
+
+        Args:
+            inputs: one batch [B, ...] for all, or a list with one view for each student.
+        """
+        outputs = self._each(inputs)
+        logits, embeddings, feature_maps = zip(*outputs, strict=True)
+        return GroupOutput(torch.stack(logits), embeddings, feature_maps)
+
+    def student(self, number: int) -> nn.Module:
+        """Student ``number`` as a plain network of its own class, a copy that shares nothing with the group.
+
+        Raises:
+            CoterieError: there is no such student.
+        """
+        if not 0 <= number < self.num_students:
+            raise CoterieError(f"no student {number}: the group has students 0 to {self.num_students - 1}")
+        parts = [part for part in (self.trunk, self.branches[number]) if part is not None]
+        if self._templates is None:
+            return Assembled(copy.deepcopy(self.trunk), copy.deepcopy(self.branches[number]))
+        network = copy.deepcopy(self._templates[number])
+        trained = {name: value for part in parts for name, value in _body(part).state_dict().items()}
+        state = network.state_dict(keep_vars=True)
+        # One module may stand under two names; the graph knows it by one of them.
+        names: dict[int, list[str]] = {}
+        for name, value in state.items():
+            names.setdefault(id(value), []).append(name)
+        for aliases in names.values():
+            known = [name for name in aliases if name in trained]
+            trained.update({name: trained[known[0]] for name in aliases if known})
+        # What the network never uses (a head that is switched off) is in no graph and keeps its value.
+        unused = {name: value.detach() for name, value in state.items() if name not in trained}
+        network.load_state_dict({**trained, **unused}, strict=True)
+        device = next(iter(trained.values())).device
+        return network.to(device).train(self.training)
+
+
+def _body(part: nn.Module) -> nn.Module:
+    return part.body if isinstance(part, TwoModeModule) else part
+
+
+def _last_linear(module: nn.Module) -> str:
+    names = [name for name, each in module.named_modules() if isinstance(each, nn.Linear)]
+    return names[-1] if names else ""

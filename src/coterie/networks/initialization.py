@@ -1,0 +1,49 @@
+"""Initial values of further branches, where only one network is at hand."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from coterie.randomness import derive_seed
+
+PERTURBATION = 0.01  # of each tensor's standard deviation
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, name))
+
+
+def _permute(tensor: Tensor, generator: torch.Generator) -> None:
+    order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+    tensor.copy_(tensor.flatten()[order].view_as(tensor))
+
+
+@torch.no_grad()
+def permuted(network: nn.Module, seed: int) -> nn.Module:
+    """A copy whose trained parameters are each shuffled by their own seed: the same distribution, other values.
+
+    Independent initial values are exchangeable, so a shuffled tensor is as good a draw as the given one. Constants stay
+    what they are, and so do buffers and parameters that are not trained (fixed position tables).
+    """
+    fresh = copy.deepcopy(network)
+    for name, parameter in fresh.named_parameters():
+        if parameter.requires_grad:
+            _permute(parameter, _generator(seed, name))
+    return fresh
+
+
+@torch.no_grad()
+def copied(network: nn.Module, classifier: str, seed: int) -> nn.Module:
+    """A copy with a classifier of its own (shuffled) and every other parameter moved by 1 % of its standard deviation."""
+    fresh = copy.deepcopy(network)
+    for name, parameter in fresh.named_parameters():
+        generator = _generator(seed, name)
+        if name.startswith(f"{classifier}."):
+            _permute(parameter, generator)
+        elif parameter.requires_grad and parameter.numel() > 1:
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.add_(noise * parameter.std() * PERTURBATION)
+    return fresh

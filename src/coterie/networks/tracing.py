@@ -1,0 +1,213 @@
+"""From a network to its graph: which modules run in which order, and where its classifier, embedding and feature map are.
+
+Only the ancestors of the split point and of the classifier are traced through; every other module is a leaf. So nothing
+inside a block has to be traceable, and buffers stay where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from coterie.errors import CoterieError
+
+MANUAL = "split it by hand: StudentGroup(trunk, branches), each branch returning (logits, embedding, feature_map)"
+
+
+@dataclass(frozen=True)
+class TracedNetwork:
+    """A network's graphs and the nodes that matter in them, by name.
+
+    Attributes:
+        graphs: one graph for each of train mode and eval mode, the same object where they do not differ.
+        classifier: module path of the last layer.
+        shapes: shape of each tensor-valued node of the eval graph, measured on the example.
+    """
+
+    network: nn.Module
+    train_graph: fx.Graph
+    eval_graph: fx.Graph
+    classifier: str
+    shapes: dict[str, tuple[int, ...]]
+
+
+class _AncestorTracer(fx.Tracer):
+    def __init__(self, through: set[str]) -> None:
+        super().__init__()
+        self.through = through
+        self.path = ""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name not in self.through
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """One input; every other argument keeps its default, so that ``if mask is not None`` takes its usual way."""
+        name = next(iter(inspect.signature(self.root.forward).parameters))
+        return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        outer, self.path = self.path, self.path_of_module(m)
+        result = super().call_module(m, forward, args, kwargs)
+        self.path = outer
+        return result
+
+
+def ancestors(path: str) -> set[str]:
+    """Every proper prefix of a module path, the root's empty one not among them."""
+    parts = path.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts))}
+
+
+def find_classifier(network: nn.Module) -> str:
+    """Path of the last layer: what timm's ``get_classifier`` returns, otherwise the last linear layer.
+
+    Raises:
+        CoterieError: there is none.
+    """
+    names = {id(module): name for name, module in network.named_modules()}
+    if callable(getattr(network, "get_classifier", None)):
+        classifier = network.get_classifier()
+        if isinstance(classifier, (tuple, list, nn.ModuleList, nn.ModuleDict)):
+            raise CoterieError(f"{type(network).__name__} has several classifiers; {MANUAL}")
+        if id(classifier) in names and getattr(classifier, "weight", None) is not None:
+            return names[id(classifier)]
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise CoterieError(f"{type(network).__name__} has no linear layer to be its classifier; {MANUAL}")
+    return linear[-1]
+
+
+def _trace(network: nn.Module, through: set[str], training: bool) -> fx.Graph:
+    was_training = network.training
+    tracer = _AncestorTracer(through)
+    network.train(training)
+    try:
+        module = fx.GraphModule(network, tracer.trace(network))
+    except Exception as error:
+        place = f"module {tracer.path!r}" if tracer.path else "its own forward"
+        reason = " ".join(str(error).split())[:140]
+        raise CoterieError(f"{type(network).__name__} cannot be traced in {place}: {reason}\n{MANUAL}") from error
+    finally:
+        network.train(was_training)
+    module.graph.eliminate_dead_code()
+    return module.graph
+
+
+def trace(network: nn.Module, at: str | None, example: Tensor) -> TracedNetwork:
+    """Trace a network through the ancestors of ``at`` and of its classifier, in train mode and in eval mode.
+
+    Raises:
+        CoterieError: it cannot be traced (the message names the place), or its output is not one tensor.
+    """
+    classifier = find_classifier(network)
+    through = ancestors(classifier) | (ancestors(at) if at else set())
+    eval_graph, train_graph = _trace(network, through, False), _trace(network, through, True)
+    if str(eval_graph) == str(train_graph):
+        train_graph = eval_graph
+    for graph in (eval_graph, train_graph):
+        if not isinstance(output_node(graph).args[0], fx.Node):
+            raise CoterieError(f"{type(network).__name__} returns more than one tensor; {MANUAL}")
+        if not any(node.op == "call_module" and node.target == classifier for node in graph.nodes):
+            raise CoterieError(f"the classifier {classifier!r} of {type(network).__name__} is never called; {MANUAL}")
+    return TracedNetwork(network, train_graph, eval_graph, classifier, measure_shapes(network, eval_graph, example))
+
+
+def output_node(graph: fx.Graph) -> fx.Node:
+    return next(node for node in reversed(graph.nodes) if node.op == "output")
+
+
+class _Shapes(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
+        """As the generated code does, hand out lists that a module may change (HRNet's stages do)."""
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        return tuple(list(each) if isinstance(each, list) else each for each in args), kwargs
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.shapes[n.name] = tuple(value.shape)
+        return value
+
+
+@contextlib.contextmanager
+def quiet_eval(module: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; each submodule's mode is restored, and no BatchNorm statistic moves."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for each, mode in modes:
+            each.training = mode
+
+
+def measure_shapes(network: nn.Module, graph: fx.Graph, example: Tensor) -> dict[str, tuple[int, ...]]:
+    """Run the graph once in eval mode and note every tensor's shape.
+
+    Raises:
+        CoterieError: the network does not take the example.
+    """
+    interpreter = _Shapes(fx.GraphModule(network, graph))
+    with quiet_eval(network):
+        try:
+            interpreter.run(example)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            size = "x".join(map(str, example.shape[1:]))
+            raise CoterieError(f"{type(network).__name__} does not take images of {size}: {reason}") from error
+    return interpreter.shapes
+
+
+def embedding_node(graph: fx.Graph, classifier: str) -> fx.Node:
+    """The classifier's input."""
+    call = next(node for node in reversed(graph.nodes) if node.op == "call_module" and node.target == classifier)
+    return call.all_input_nodes[0]
+
+
+def feature_map_node(graph: fx.Graph, classifier: str, shapes: dict[str, tuple[int, ...]]) -> fx.Node:
+    """The last value before the classifier that has more than one position: [B, C, H, W], [B, H, W, C] or [B, N, C].
+
+    Where every map is a single position (a small image), the last value with axes for positions.
+    """
+    seen, stack = set(), [embedding_node(graph, classifier)]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack += node.all_input_nodes
+    behind = [node for node in reversed(graph.nodes) if node in seen and node.op != "placeholder"]
+    mapped = [node for node in behind if len(shapes.get(node.name, ())) in (3, 4)]
+    if not mapped:
+        raise CoterieError(f"no feature map was found before {classifier!r}; {MANUAL}")
+    return next((node for node in mapped if _positions(shapes[node.name]) > 1), mapped[0])
+
+
+def _positions(shape: tuple[int, ...]) -> int:
+    """Positions of a map whose axes are not known yet: the two smallest of a 4-d one, the smaller of a 3-d one."""
+    inner = sorted(shape[1:])
+    return inner[0] * inner[1] if len(inner) == 3 else inner[0]
+
+
+def canonical_axes(shape: tuple[int, ...], width: int, channels_last: bool) -> tuple[int, ...] | None:
+    """Permutation that brings a map to [B, C, H, W] or [B, N, C]; None where it is there already.
+
+    Args:
+        shape: of the map.
+        width: of the embedding, which tells the channel axis where the map has as many channels.
+        channels_last: what the network says of its own maps (timm's ``output_fmt``).
+    """
+    if len(shape) == 4:
+        last = channels_last or (shape[-1] == width and shape[1] != width)
+        return (0, 3, 1, 2) if last else None
+    return (0, 2, 1) if shape[1] == width and shape[2] != width else None
