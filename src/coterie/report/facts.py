@@ -1,0 +1,56 @@
+"""What was trained, on what, for how long: the terms of the report's first section."""
+
+from __future__ import annotations
+
+from coterie.report.run import GroupFigures, RunData
+from coterie.report.wording import count, duration, plural, size
+
+
+def facts(run: RunData, figures: GroupFigures | None) -> list[tuple[str, str]]:
+    """Terms and their descriptions; what is not known (yet) is left out."""
+    summary, recipe, environment = run.summary, run.recipe, run.environment
+    optimizer, training = recipe.optimizer, recipe.training
+    found = {
+        "Method": summary.method,
+        "Settings": ", ".join(f"{key}={value}" for key, value in recipe.method.options.items()),
+        "Data": f"{summary.data}: {_images(run)}",
+        "Network": summary.network + (", pretrained" if recipe.network.pretrained else ""),
+        "Students": _students(run, figures) if figures else "",
+        "Training": f"{plural(summary.epochs, 'epoch')} in batches of {training.batch_size}, seed {summary.seed}",
+        "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g} ({recipe.schedule.name}), "
+        f"weight decay {optimizer.weight_decay:g}",
+    }
+    if summary.parameters:
+        found["Parameters"] = (
+            f"{size(summary.parameters.deployed)} deployed, {size(summary.parameters.trained)} trained"
+        )
+    if summary.seconds:
+        found["Time"] = f"{duration(summary.seconds.total)}, {duration(summary.seconds.per_epoch)} an epoch"
+        if summary.images_per_second:
+            found["Time"] += f", {count(summary.images_per_second)} images a second"
+    if environment.device:
+        processes = f", {environment.processes} processes" if environment.processes > 1 else ""
+        found["Machine"] = (
+            f"{environment.device}, {plural(environment.threads, 'thread')}{processes}, {training.precision}"
+        )
+    named = [
+        f"{name} {environment.versions[name]}" for name in ("coterie", "torch", "timm") if name in environment.versions
+    ]
+    found["Software"] = ", ".join(named)
+    return [(term, description) for term, description in found.items() if description]
+
+
+def _images(run: RunData) -> str:
+    summary = run.summary
+    splits = [("training", summary.num_train), ("validation", summary.num_validation), ("test", summary.num_test)]
+    images = ", ".join(f"{count(number)} {name}" for name, number in splits if number)
+    classes = len(summary.class_names)
+    return f"{images} images" + (f" in {classes} classes" if classes else "")
+
+
+def _students(run: RunData, figures: GroupFigures) -> str:
+    if len(figures.students) == 1:
+        return ""
+    at = run.recipe.network.at
+    ways = {None: "split where the method suggests", "peers": "nothing shared", "auto": "split chosen by cost"}
+    return f"{len(figures.students)}, {ways.get(at, f'split before {at}')}"

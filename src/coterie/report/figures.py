@@ -1,0 +1,208 @@
+"""Charts as inline SVG: matplotlib draws them, and CSS variables of the page give the colours, so that they suit light and dark.
+
+Legends are the page's: they wrap on a narrow screen and name the same colours everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from xml.sax.saxutils import escape, quoteattr
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from coterie.report.predictions import Reliability
+
+STUDENT_COLOURS = 8  # variables --student-0 .. --student-7 of the page; further students begin again
+# matplotlib knows no CSS variables: each stands for one of these colours, which no drawing uses otherwise.
+INK, MUTED, GRID, ACCENT = "#000101", "#000102", "#000103", "#000104"
+_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", ACCENT: "--accent"} | {
+    f"#0002{number:02x}": f"--student-{number}" for number in range(STUDENT_COLOURS)
+}
+_STYLE: Any = {  # matplotlib's own type for this lists every setting
+    "svg.fonttype": "none",  # text stays text: it can be searched, read aloud, and takes the page's font
+    "font.size": 12,
+    "axes.edgecolor": GRID,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "axes.labelcolor": MUTED,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "axes.axisbelow": True,
+}
+MAX_POINTS = 400
+
+
+class Line(NamedTuple):
+    """One curve: places ``x`` (epochs), values ``y``, a colour of this module and its looks."""
+
+    x: ArrayLike
+    y: ArrayLike
+    colour: str = ACCENT
+    dashed: bool = False
+    width: float = 1.8
+
+
+def student_colour(number: int) -> str:
+    """The colour of a student in every chart."""
+    return f"#0002{number % STUDENT_COLOURS:02x}"
+
+
+def line_chart(
+    lines: Sequence[Line],
+    description: str,
+    *,
+    width: int = 340,
+    height: int = 215,
+    percent: bool = False,
+    bottom: float | None = None,
+    level: float | None = None,
+) -> Markup:
+    """Curves over epochs.
+
+    Args:
+        lines: drawn in this order, the last on top.
+        description: what a reader who does not see the chart is told.
+        width: of the drawing in units of about a pixel; so is ``height``.
+        height: see ``width``.
+        percent: values are shares, shown in percent.
+        bottom: where the vertical axis starts; None: below the smallest value.
+        level: a horizontal dashed line of reference.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(width, height)
+        axes = figure.subplots()
+        for line in lines:
+            x, y = _thinned(np.asarray(line.x, float), np.asarray(line.y, float))
+            marker = "o" if len(x) == 1 else ""
+            style = (0, (4, 2.5)) if line.dashed else "-"
+            axes.plot(x, y, color=line.colour, linestyle=style, linewidth=line.width, marker=marker, markersize=4)
+        if level is not None:
+            axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+        if bottom is not None:
+            axes.set_ylim(bottom=bottom)
+        axes.set_xlim(0, max(1.0, *(float(np.max(line.x)) for line in lines)))
+        axes.grid(axis="x", visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{100 * value:g} %" if percent else f"{value:g}")
+        )
+        axes.set_xlabel("epoch", loc="right", fontsize=11)
+        return _svg(figure, description)
+
+
+def reliability_chart(bins: Reliability, description: str) -> Markup:
+    """Accuracy against confidence, above a strip that shows how many samples have that confidence."""
+    edges = np.linspace(0, 1, len(bins.share) + 1)
+    centres, width = (edges[:-1] + edges[1:]) / 2, 0.86 / len(bins.share)
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(400, 380)
+        upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [4.5, 1]})
+        upper.bar(centres, np.nan_to_num(bins.accuracy), width, color=ACCENT, alpha=0.8)
+        upper.plot([0, 1], [0, 1], color=INK, linewidth=1.2, linestyle=(0, (4, 2.5)))
+        lower.bar(centres, bins.share, width, color=MUTED, alpha=0.7)
+        upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+        lower.set(xlabel="confidence", ylabel="share", ylim=(0, 1.05 * bins.share.max()))
+        for axes in (upper, lower):
+            axes.grid(axis="x", visible=False)
+            axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+            axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        upper.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+        lower.yaxis.set_major_locator(MaxNLocator(2, prune="lower"))
+        figure.align_ylabels([upper, lower])
+        return _svg(figure, description)
+
+
+def heat_map(depths: NDArray[np.float64], names: Sequence[str], description: str) -> Markup:
+    """A confusion matrix too large for a table: one labelled row and column a class, the diagonal grey, errors in the accent.
+
+    Cells of one of eight depths are one path, which keeps 100 classes below 100 kB.
+
+    Args:
+        depths: of colour, [K, K] in 0..1, rows true and columns predicted classes.
+        names: of the classes, in the order of the rows.
+        description: what a reader who does not see the chart is told.
+    """
+    pitch, letter, levels = 9, 8, 8
+    shown = [name if len(name) <= 20 else name[:19] + "…" for name in names]
+    margin = 8 + round(max(map(len, shown)) * letter * 0.56)
+    side = pitch * len(shown)
+    level_of = np.ceil(depths * levels).astype(int)
+    diagonal = np.eye(len(depths), dtype=bool)
+    parts = []
+    for level in range(1, levels + 1):
+        for on_diagonal in (True, False):
+            cells = np.argwhere((level_of == level) & (diagonal == on_diagonal))
+            if len(cells):
+                path = "".join(f"M{column} {row}h1v1h-1z" for row, column in cells)
+                kind = "right" if on_diagonal else "wrong"
+                opacity = (0.5 if on_diagonal else 1) * level / levels
+                parts.append(f'<path class="{kind}" d="{path}" opacity="{opacity:.3g}"/>')
+    labels = []
+    for place, name in enumerate(shown):
+        middle = margin + pitch * place + pitch * 0.78
+        labels.append(f'<text x="{margin - 4}" y="{middle:.1f}" text-anchor="end">{escape(name)}</text>')
+        labels.append(f'<text transform="translate({middle:.1f} {margin - 4}) rotate(-90)">{escape(name)}</text>')
+    extent = margin + side + 2
+    return Markup(
+        f'<svg class="heat-map" role="img" aria-label={quoteattr(description)} viewBox="0 0 {extent} {extent}" '
+        f'width="{extent}" height="{extent}" font-size="{letter}">'
+        f'<rect class="field" x="{margin}" y="{margin}" width="{side}" height="{side}"/>'
+        f'<g transform="translate({margin} {margin}) scale({pitch})">{"".join(parts)}</g>{"".join(labels)}</svg>'
+    )
+
+
+def _figure(width: int, height: int) -> Figure:
+    """Matplotlib's SVG has 72 units an inch."""
+    return Figure(figsize=(width / 72, height / 72), layout="constrained")
+
+
+def _percent(value: float, _: object) -> str:
+    return f"{100 * value:g} %"
+
+
+def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means of neighbours where a curve has more points than a screen can show."""
+    if len(x) <= MAX_POINTS:
+        return x, y
+    groups = np.array_split(np.arange(len(x)), MAX_POINTS)
+    return np.array([x[group].mean() for group in groups]), np.array([y[group].mean() for group in groups])
+
+
+def _svg(figure: Figure, description: str) -> Markup:
+    """The figure as an element of a page: no prologue, no names that two charts would share, colours by variable."""
+    buffer = io.StringIO()
+    # The salt makes names of clip paths and markers differ between charts, and equal between two reports of one run.
+    with matplotlib.rc_context({"svg.hashsalt": description}):
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"])
+        )
+    text = buffer.getvalue()
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
+    body = text[text.index(">", text.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
+    body = re.sub(r"#000[12][0-9a-f]{2}", lambda found: f"var({_VARIABLES[found.group()]})", body)
+    body = re.sub(r"\n\s*", "\n", body)
+    return Markup(
+        f'<svg class="chart" role="img" aria-label={quoteattr(description)} viewBox="0 0 {width} {height}" '
+        f'style="max-width: {float(width) * 1.2:.0f}px">{body}'
+    )

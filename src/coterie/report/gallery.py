@@ -1,0 +1,69 @@
+"""Which images are worth looking at, and images as text inside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from coterie.report.predictions import probabilities_of
+
+SMALL_SIDE = 96  # up to here an image is shown pixel by pixel, larger ones are made this large twice over
+THUMBNAIL_SIDE = 2 * SMALL_SIDE
+
+
+def most_disputed(logits: NDArray[np.float32], labels: NDArray[np.int64], count: int = 24) -> NDArray[np.int64]:
+    """The samples on which the students differ most, most disputed first.
+
+    Ranked by the number of different predicted classes, then by the mean Euclidean distance of the probabilities over all
+    pairs of students. For one student, who cannot differ: its errors, most confident first.
+
+    Args:
+        logits: [n, N, K].
+        labels: class indices [N].
+        count: how many; fewer come back where there are fewer samples (or, for one student, errors).
+
+    Returns:
+        Positions in 0..N-1, [at most count].
+
+    >>> logits = np.array([[[9.0, 0, 0], [9, 0, 0]], [[9, 0, 0], [0, 9, 0]]])
+    >>> most_disputed(logits, np.array([0, 0]), count=1)
+    array([1])
+    """
+    probabilities = probabilities_of(logits)
+    predicted = logits.argmax(-1)
+    if len(logits) == 1:
+        wrong = np.flatnonzero(predicted[0] != labels)
+        confidence = probabilities[0].max(-1)[wrong]
+        return wrong[np.argsort(-confidence, kind="stable")][:count]
+    ranks = np.sort(predicted, axis=0)
+    distinct = 1 + (np.diff(ranks, axis=0) != 0).sum(0)
+    distance = np.zeros(logits.shape[1])
+    for first in range(len(logits)):
+        for second in range(first):
+            distance += np.linalg.norm(probabilities[first] - probabilities[second], axis=-1)
+    return np.lexsort((-distance, -distinct))[:count]
+
+
+def inline_image(path: Path) -> tuple[str, bool]:
+    """An image as a ``data:`` address, and whether it is so small that its pixels should be shown as squares.
+
+    Raises:
+        OSError: the file is missing or no image.
+    """
+    with Image.open(path) as image:
+        if max(image.size) <= SMALL_SIDE:
+            return _data_address("png", path.read_bytes()), True
+        thumbnail = image.convert("RGB")
+    thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    thumbnail.save(buffer, "JPEG", quality=85)
+    return _data_address("jpeg", buffer.getvalue()), False
+
+
+def _data_address(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

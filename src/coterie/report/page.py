@@ -1,0 +1,107 @@
+"""From a run folder to one HTML file that needs nothing else: chooses what is shown, and fills the template."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from coterie.files import write_text
+from coterie.report import wording
+from coterie.report.facts import facts
+from coterie.report.panels import (
+    attention_panels,
+    confusion_section,
+    gallery_cards,
+    loss_panels,
+    reliability_panels,
+    validation_panels,
+)
+from coterie.report.predictions import pairwise_disagreement
+from coterie.report.run import GroupFigures, RunData, read_run
+
+
+def write_report(run: Path | str, output: Path | None = None) -> Path:
+    """Write the report of a run, finished or not.
+
+    Args:
+        run: the run folder; nothing else is read.
+        output: the file to write; None: ``report.html`` in the run folder.
+
+    Returns:
+        Where the report is.
+
+    Raises:
+        CoterieError: the folder is no run, or a file in it is damaged.
+        RunError: the report cannot be written.
+    """
+    data = read_run(run)
+    path = data.folder.report if output is None else Path(output)
+    write_text(path, render(data))
+    return path
+
+
+def render(run: RunData) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=PackageLoader("coterie.report"),
+        autoescape=select_autoescape(["html.jinja"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        measure=wording.measure, percent=wording.percent, plural=wording.plural, student_colours=8
+    )
+    figures, split, samples = _latest_figures(run)
+    several = figures is not None and len(figures.students) > 1
+    predictions = run.predictions
+    return environment.get_template("page.html.jinja").render(
+        title=f"{run.summary.method} on {run.summary.data}",
+        summary=run.summary,
+        unfinished=wording.unfinished(run) if run.summary.status != "finished" else "",
+        headline=wording.headline(run, figures, split, samples) if figures else [],
+        selection=wording.selection(run, figures) if figures and run.figures else "",
+        facts=facts(run, figures),
+        figures=figures,
+        several=several,
+        split=split,
+        columns=_columns(run, figures) if figures else [],
+        ensembles=wording.ENSEMBLES,
+        validation=run.summary.validation if split == "test" else None,
+        validation_panels=validation_panels(run),
+        loss_panels=loss_panels(run),
+        reliability=reliability_panels(run, several) if predictions else [],
+        predicted=len(predictions.labels) if predictions else 0,
+        disagreement=pairwise_disagreement(predictions.logits).tolist() if predictions and several else [],
+        diversity=[
+            (wording.DIVERSITY[key], value) for key, value in figures.diversity.items() if key in wording.DIVERSITY
+        ]
+        if figures
+        else [],
+        attention=attention_panels(run, figures),
+        confusion=confusion_section(run, figures.deployed_student) if predictions and figures else None,
+        gallery=gallery_cards(run),
+        recipe=run.folder.recipe.read_text(encoding="utf-8"),
+        environment=yaml.safe_dump(run.environment.model_dump(), sort_keys=False, allow_unicode=True, width=100),
+        command=shlex.join(run.environment.command),
+    )
+
+
+def _latest_figures(run: RunData) -> tuple[GroupFigures | None, str, int]:
+    """The final figures or, of a run that did not finish, those of its last evaluation; on what; on how many samples."""
+    summary = run.summary
+    if run.figures is not None:
+        samples = {"test": summary.num_test, "validation": summary.num_validation}.get(summary.split, summary.num_train)
+        return run.figures, wording.SPLITS.get(summary.split, summary.split), samples
+    if run.validation_rows:
+        return run.validation_rows[-1], "validation", summary.num_validation
+    return None, "", 0
+
+
+def _columns(run: RunData, figures: GroupFigures) -> list[str]:
+    """Figures of the table; top-5 says nothing where there are no more than five classes."""
+    few = 0 < len(run.summary.class_names) <= 5
+    return [key for key in figures.mean_student if not (few and key == "top5")]

@@ -1,0 +1,249 @@
+"""The parts of a report that come from many numbers: charts with title and legend, confusions, the gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from coterie.errors import CoterieError
+from coterie.report import wording
+from coterie.report.figures import (
+    ACCENT,
+    INK,
+    MUTED,
+    STUDENT_COLOURS,
+    Line,
+    heat_map,
+    line_chart,
+    reliability_chart,
+    student_colour,
+)
+from coterie.report.gallery import inline_image, most_disputed
+from coterie.report.predictions import (
+    Confusion,
+    colour_depths,
+    confusion_matrix,
+    most_confused,
+    probabilities_of,
+    reliability,
+    similar_classes_together,
+)
+from coterie.report.run import GroupFigures, RunData, ValidationRow
+
+TABLE_CLASSES = 20  # up to here a confusion matrix is a table with counts
+MAP_CLASSES = 100  # up to here the heat map shows every class, beyond it those with the most errors
+
+
+class LegendEntry(NamedTuple):
+    label: str
+    colour: str  # a CSS variable of the page
+    dashed: bool = False
+
+
+class Panel(NamedTuple):
+    """One chart under its title."""
+
+    title: str
+    note: str
+    chart: Markup
+    legend: Sequence[LegendEntry] = ()
+
+
+class ConfusionSection(NamedTuple):
+    """``counts`` is there for few classes, ``chart`` for many; ``depths`` (of colour, 0 to 1) go with ``counts``."""
+
+    names: list[str]
+    pairs: list[Confusion]
+    counts: list[list[int]] | None
+    depths: list[list[float]]
+    chart: Markup | None
+    shown: int
+
+
+class Answer(NamedTuple):
+    student: int
+    name: str
+    confidence: float
+    right: bool
+
+
+class Card(NamedTuple):
+    """One image of the gallery and what the students make of it."""
+
+    address: str
+    pixelated: bool
+    number: int
+    label: str
+    answers: list[Answer]
+
+
+def student_variable(number: int) -> str:
+    """The page's variable for the colour of a student, as in the charts."""
+    return f"--student-{number % STUDENT_COLOURS}"
+
+
+def loss_panels(run: RunData) -> list[Panel]:
+    """A chart for each loss term, and the learning rate."""
+    rows = run.train_rows
+    if not rows:
+        return []
+    # The last row of an epoch is written at its last step, so the largest quotient is the number of steps in an epoch.
+    steps = max(row.step / (row.epoch + 1) for row in rows)
+    panels = []
+    for name in dict.fromkeys(name for row in rows for name in row.losses):
+        points = [(row.step / steps, row.losses[name]) for row in rows if name in row.losses]
+        x, y = zip(*points, strict=True)
+        description = f"Loss term {name} over training: {y[0]:.4g} at first, {y[-1]:.4g} at the end."
+        panels.append(Panel(name, wording.LOSSES.get(name, ""), line_chart([Line(x, y)], description)))
+    places, rates = [row.step / steps for row in rows], [row.learning_rate for row in rows]
+    description = f"Learning rate over training: at most {max(rates):.4g}, {rates[-1]:.4g} at the end."
+    panels.append(
+        Panel(
+            "learning rate", run.recipe.schedule.name, line_chart([Line(places, rates, MUTED)], description, bottom=0)
+        )
+    )
+    return panels
+
+
+def validation_panels(run: RunData) -> list[Panel]:
+    """The first figure of the validation split (accuracy, for images) and the students' disagreement over training."""
+    rows = run.validation_rows
+    if not rows:
+        return []
+    key = next(iter(rows[0].mean_student))
+    epochs = [row.epoch + 1 for row in rows]
+    known = wording.measure(key)
+    lines, legend = [], []
+    if len(rows[0].students) > 1:
+        lines.append(Line(epochs, [row.mean_student[key] for row in rows], MUTED, dashed=True))
+        legend.append(LegendEntry("mean student", "--muted", True))
+        if all("method" in row.ensemble for row in rows):
+            lines.append(Line(epochs, [row.ensemble["method"][key] for row in rows], INK))
+            legend.append(LegendEntry("method’s ensemble", "--ink"))
+        legend.insert(0, LegendEntry("deployed student", "--accent"))
+    deployed = [row.deployed[key] for row in rows]
+    lines.append(Line(epochs, deployed, ACCENT, width=2.2))
+    last = wording.value_of(key, deployed[-1])
+    description = f"Validation {wording.name_of(key)} over training; {last} at the end{' for the deployed student' if legend else ''}."
+    percent = known.form is wording.bare_percent
+    chart = line_chart(lines, description, width=440, height=270, percent=percent)
+    panels = [Panel(f"Validation {wording.name_of(key)}", "", chart, legend)]
+    disagreement = [row.diversity["disagreement"] for row in rows if "disagreement" in row.diversity]
+    if len(disagreement) == len(rows):
+        description = f"Share of validation images on which two students disagree, over training; {disagreement[-1]:.2%} at the end."
+        chart = line_chart([Line(epochs, disagreement)], description, width=440, height=270, percent=True, bottom=0)
+        panels.append(Panel("Disagreement on validation", "mean over pairs of students", chart))
+    return panels
+
+
+def attention_panels(run: RunData, figures: GroupFigures | None) -> list[Panel]:
+    """The ensemble's attention to each branch and its entropy over training; nothing for methods without attention."""
+    rows = [row for row in run.validation_rows if isinstance(row.statistics.get("attention"), list)]
+    if not rows or len(_attention(rows[0])) < 2:
+        return []
+    epochs = [row.epoch + 1 for row in rows]
+    weights = np.array([_attention(row) for row in rows])
+    branches = weights.shape[1]
+    lines = [Line(epochs, weights[:, branch], student_colour(branch)) for branch in range(branches)]
+    final = _attention(figures) if figures and isinstance(figures.statistics.get("attention"), list) else weights[-1]
+    legend = [
+        LegendEntry(f"student {branch}: {wording.percent(final[branch])}", student_variable(branch))
+        for branch in range(branches)
+    ]
+    legend.append(LegendEntry("equal weights", "--muted", True))
+    description = (
+        "Attention to each branch over training; at the end " + ", ".join(entry.label for entry in legend[:-1]) + "."
+    )
+    chart = line_chart(lines, description, width=440, height=270, percent=True, level=1 / branches)
+    panels = [
+        Panel("Weight of each branch", "mean over validation images; the legend gives the final values", chart, legend)
+    ]
+    entropy = [row.statistics.get("attention_entropy") for row in rows]
+    values = [value for value in entropy if isinstance(value, (int, float))]
+    if len(values) == len(rows):
+        description = (
+            f"Entropy of the attention over training, as a share of the largest possible; {values[-1]:.3f} at the end."
+        )
+        chart = line_chart([Line(epochs, values)], description, width=440, height=270, level=1)
+        note = "as a share of the largest possible: 1 is equal weights, 0 a single branch; mean over images"
+        panels.append(Panel("Entropy of the weights", note, chart))
+    return panels
+
+
+def _attention(figures: GroupFigures | ValidationRow) -> list[float]:
+    value = figures.statistics["attention"]
+    return value if isinstance(value, list) else [value]
+
+
+def reliability_panels(run: RunData, several: bool) -> list[Panel]:
+    """Reliability of the deployed student and, where there are several students, of the method's ensemble."""
+    assert run.predictions is not None
+    student = run.figures.deployed_student if run.figures else 0
+    name = f"Student {student}, deployed" if several else "The network"
+    classifiers = [(name, run.predictions.logits[student])]
+    if several:
+        classifiers.append((wording.ENSEMBLES["method"], run.predictions.ensemble))
+    panels = []
+    for title, logits in classifiers:
+        bins = reliability(logits, run.predictions.labels)
+        filled = bins.share > 0
+        error = float((bins.share * np.abs(bins.accuracy - bins.confidence))[filled].sum())
+        confidence = float((bins.share * bins.confidence)[filled].sum())
+        accuracy = float((bins.share * bins.accuracy)[filled].sum())
+        note = f"mean confidence {wording.percent(confidence)}, accuracy {wording.percent(accuracy)}, ECE {wording.percent(error)}"
+        panels.append(Panel(title, note, reliability_chart(bins, f"Reliability diagram. {title}: {note}.")))
+    return panels
+
+
+def confusion_section(run: RunData, student: int) -> ConfusionSection:
+    """What the deployed student takes for what."""
+    assert run.predictions is not None
+    counts = confusion_matrix(run.predictions.logits[student], run.predictions.labels)
+    names = _class_names(run)
+    pairs = most_confused(counts)
+    depths = colour_depths(counts)
+    if len(names) <= TABLE_CLASSES:
+        return ConfusionSection(names, pairs, counts.tolist(), depths.tolist(), None, len(names))
+    errors = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
+    kept = np.sort(np.argsort(-errors, kind="stable")[:MAP_CLASSES])
+    order = kept[similar_classes_together(counts[np.ix_(kept, kept)])]
+    description = f"Confusion matrix of {len(kept)} classes, rows true, columns predicted; the list above it names the commonest confusions."
+    chart = heat_map(depths[np.ix_(order, order)], [names[each] for each in order], description)
+    return ConfusionSection(names, pairs, None, [], chart, len(kept))
+
+
+def gallery_cards(run: RunData) -> list[Card]:
+    """The saved images, most disputed first, with the answer of every student.
+
+    Raises:
+        CoterieError: an image is damaged.
+    """
+    if run.predictions is None:
+        return []
+    logits, labels, names = run.predictions.logits, run.predictions.labels, _class_names(run)
+    positions = np.flatnonzero(np.isin(run.predictions.indices, list(run.gallery)))
+    ranked = positions[most_disputed(logits[:, positions], labels[positions], len(positions))]
+    probabilities = probabilities_of(logits[:, ranked])
+    cards = []
+    for place, position in enumerate(ranked):
+        index, label = int(run.predictions.indices[position]), int(labels[position])
+        try:
+            address, pixelated = inline_image(run.gallery[index])
+        except OSError as error:
+            raise CoterieError(f"{str(run.gallery[index])!r} is damaged: {error}") from None
+        answers = []
+        for student, row in enumerate(probabilities[:, place]):
+            predicted = int(row.argmax())
+            answers.append(Answer(student, names[predicted], float(row[predicted]), predicted == label))
+        cards.append(Card(address, pixelated, index, names[label], answers))
+    return cards
+
+
+def _class_names(run: RunData) -> list[str]:
+    assert run.predictions is not None
+    classes = run.predictions.logits.shape[-1]
+    names = run.summary.class_names
+    return [name.replace("_", " ") for name in names] if len(names) == classes else [str(k) for k in range(classes)]

@@ -1,0 +1,110 @@
+"""Counting over saved predictions: reliability, disagreement, confusion. Arrays in, arrays out; nothing is drawn here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+RELIABILITY_BINS = 15  # those of the ECE in coterie.metrics
+
+
+class Reliability(NamedTuple):
+    """Per bin of confidence, all [bins]: share of the samples, mean confidence, accuracy (NaN in empty bins)."""
+
+    share: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+class Confusion(NamedTuple):
+    """``samples`` samples of class ``truth``, a share ``share`` of that class, were taken for class ``predicted``."""
+
+    truth: int
+    predicted: int
+    samples: int
+    share: float
+
+
+def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Softmax over the last axis, [..., K] to [..., K]."""
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def reliability(logits: NDArray[np.float32], labels: NDArray[np.int64], bins: int = RELIABILITY_BINS) -> Reliability:
+    """Accuracy by confidence, in bins of equal width (Guo et al., 2017).
+
+    Args:
+        logits: [N, K].
+        labels: class indices [N].
+        bins: how many bins between 0 and 1.
+    """
+    probabilities = probabilities_of(logits)
+    confidence = probabilities.max(-1)
+    right = probabilities.argmax(-1) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # a bin holds its upper edge
+    counts = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        return Reliability(
+            share=counts / len(labels),
+            confidence=np.bincount(place, confidence, bins) / counts,
+            accuracy=np.bincount(place, right, bins) / counts,
+        )
+
+
+def pairwise_disagreement(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Share of samples on which two students predict different classes, [n, N, K] to [n, n]."""
+    predicted = logits.argmax(-1)
+    return (predicted[:, None] != predicted[None, :]).mean(-1)
+
+
+def confusion_matrix(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counts of (true class, predicted class), [N, K] and [N] to [K, K]."""
+    classes = logits.shape[-1]
+    return np.bincount(labels * classes + logits.argmax(-1), minlength=classes**2).reshape(classes, classes)
+
+
+def most_confused(counts: NDArray[np.int64], limit: int = 10) -> list[Confusion]:
+    """The commonest confusions of a class with another, by count, then by share of the class.
+
+    Args:
+        counts: a confusion matrix [K, K].
+        limit: how many at most; pairs that never occur are left out.
+    """
+    totals = counts.sum(1)
+    pairs = [
+        Confusion(int(truth), int(predicted), int(counts[truth, predicted]), counts[truth, predicted] / totals[truth])
+        for truth, predicted in np.argwhere(counts)
+        if truth != predicted
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.samples, -pair.share, pair.truth, pair.predicted))[:limit]
+
+
+def colour_depths(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How deep the cells of a confusion matrix are coloured, [K, K] to [K, K] in 0..1.
+
+    The share of the true class; errors relative to the largest share of errors, and as its square root, since they are few beside
+    the right answers and rare ones should be seen beside frequent ones.
+    """
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    right = np.eye(len(counts), dtype=bool)
+    largest = np.max(shares, where=~right, initial=0)
+    return np.where(right, shares, np.sqrt(shares / (largest or 1)))
+
+
+def similar_classes_together(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """An order of the classes that puts those side by side that are often confused, [K, K] to [K].
+
+    Average linkage with optimal leaf order on one minus the share of confusions, in both directions.
+    """
+    if len(counts) < 3:
+        return np.arange(len(counts))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    together = (shares + shares.T) / 2
+    distance = 1 - together
+    np.fill_diagonal(distance, 0)
+    return leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True)).astype(np.int64)

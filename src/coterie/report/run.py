@@ -1,0 +1,208 @@
+"""Reading a run folder into checked, typed records. Nothing here draws, counts or words anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from coterie.errors import CoterieError
+from coterie.recipe import Recipe, load_recipe
+from coterie.training.records import MetricsLog, RunFolder, read_json
+
+Figures = dict[str, float]  # name of a figure -> value, such as {"top1": 0.71}
+
+
+class Record(BaseModel):
+    """Keys that the report does not use are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+class GroupFigures(Record):
+    """What one evaluation says of a group; ``deployed`` also holds the number of the deployed ``student``."""
+
+    deployed: Figures
+    students: list[Figures] = Field(min_length=1)
+    mean_student: Figures
+    ensemble: dict[str, Figures] = {}
+    diversity: Figures = {}
+    statistics: dict[str, float | list[float]] = {}
+
+    @property
+    def deployed_student(self) -> int:
+        return int(self.deployed["student"])
+
+    @model_validator(mode="after")
+    def _check_together(self) -> GroupFigures:
+        if not self.mean_student:
+            raise ValueError("no figures")
+        if not 0 <= self.deployed.get("student", -1) < len(self.students):
+            raise ValueError("deployed.student is none of the students")
+        if any(
+            not self.mean_student.keys() <= each.keys()
+            for each in [self.deployed, *self.students, *self.ensemble.values()]
+        ):
+            raise ValueError("not every classifier has every figure")
+        return self
+
+
+class TrainRow(Record):
+    epoch: int
+    step: int
+    losses: Figures
+    learning_rate: float
+
+
+class ValidationRow(GroupFigures):
+    epoch: int
+    step: int
+
+
+class BestValidation(Record):
+    epoch: int
+
+
+class Parameters(Record):
+    trained: int
+    deployed: int
+
+
+class Seconds(Record):
+    total: float
+    per_epoch: float
+
+
+class RunEnvironment(BaseModel):
+    """``environment.json``; what it says beyond this is kept to be shown."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    versions: dict[str, str] = {}
+    device: str = ""
+    threads: int = 1
+    processes: int = 1
+    command: list[str] = []
+
+
+class Summary(Record):
+    """``summary.json``; of a run that did not finish only the first lines are there."""
+
+    status: str = "running"
+    method: str
+    data: str
+    network: str
+    seed: int
+    epochs: int
+    class_names: list[str] = []
+    num_train: int
+    num_validation: int
+    num_test: int
+    error: str | None = None
+    split: str = "test"
+    train_top1: float | None = None
+    validation: GroupFigures | None = None
+    selected_epoch: int | None = None
+    best_validation: BestValidation | None = None
+    parameters: Parameters | None = None
+    seconds: Seconds | None = None
+    images_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was predicted for the images of the final evaluation (the first 10,000 of them)."""
+
+    logits: NDArray[np.float32]  # [n, N, K]
+    ensemble: NDArray[np.float32]  # [N, K], the method's own
+    labels: NDArray[np.int64]  # [N]
+    indices: NDArray[np.int64]  # [N], places in the data set
+
+
+@dataclass(frozen=True)
+class RunData:
+    """All that a report is made from.
+
+    Attributes:
+        figures: of the final evaluation; None where the run did not come so far.
+        train_rows: losses over training.
+        validation_rows: evaluations over training; empty where there is no validation split.
+        predictions: None where the run did not come so far.
+        gallery: saved images by their index in the data set.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    environment: RunEnvironment
+    summary: Summary
+    figures: GroupFigures | None
+    train_rows: list[TrainRow]
+    validation_rows: list[ValidationRow]
+    predictions: Predictions | None
+    gallery: dict[int, Path]
+
+
+def read_run(path: str | Path) -> RunData:
+    """Read a run folder, finished or not.
+
+    Raises:
+        CoterieError: the folder is no run, or one of its files is damaged.
+    """
+    folder = RunFolder(path).require()
+    summary = read_json(folder.summary)
+    rows = MetricsLog(folder.metrics).rows()
+    return RunData(
+        folder=folder,
+        recipe=load_recipe(folder.recipe),
+        environment=_check(
+            RunEnvironment, read_json(folder.environment) if folder.environment.is_file() else {}, folder.environment
+        ),
+        summary=_check(Summary, summary, folder.summary),
+        figures=_check(GroupFigures, summary, folder.summary) if "students" in summary else None,
+        train_rows=[_check(TrainRow, row, folder.metrics) for row in rows if row.get("split") == "train"],
+        validation_rows=[
+            _check(ValidationRow, row, folder.metrics) for row in rows if row.get("split") == "validation"
+        ],
+        predictions=_read_predictions(folder.predictions) if folder.predictions.is_file() else None,
+        gallery={int(image.stem): image for image in folder.gallery.glob("*.png") if image.stem.isdecimal()},
+    )
+
+
+def _check(model: type[AnyModel], value: object, path: Path) -> AnyModel:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        where = f"{key}: " if key else ""
+        raise CoterieError(f"{str(path)!r} is damaged: {where}{first['msg']}") from None
+
+
+def _read_predictions(path: Path) -> Predictions:
+    try:
+        tensors = load_file(path)
+        predictions = Predictions(
+            logits=tensors["logits"].astype(np.float32),
+            ensemble=tensors["ensemble"].astype(np.float32),
+            labels=tensors["labels"].astype(np.int64),
+            indices=tensors["indices"].astype(np.int64),
+        )
+    except (SafetensorError, OSError, KeyError) as error:
+        raise CoterieError(f"{str(path)!r} is damaged: {error}") from None
+    samples, classes = predictions.ensemble.shape
+    if (
+        predictions.logits.shape[1:] != (samples, classes)
+        or predictions.labels.shape != (samples,)
+        or predictions.indices.shape != (samples,)
+    ):
+        raise CoterieError(f"{str(path)!r} is damaged: its tensors are not of one number of samples and classes")
+    return predictions

@@ -1,0 +1,170 @@
+"""How figures are named, explained and written out, and what a report says of a run in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from coterie.report.run import GroupFigures, RunData
+
+
+def percent(value: float) -> str:
+    """0.7123 to ``71.23 %``, with a narrow space that does not break."""
+    return f"{100 * value:.2f}\u202f%"
+
+
+def bare_percent(value: float) -> str:
+    """For a column whose heading says that it is percent."""
+    return f"{100 * value:.2f}"
+
+
+def decimals(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def size(value: float) -> str:
+    """Numbers of parameters: ``473,124`` or, from a million on, ``11.17 million``."""
+    return f"{value / 1e6:.2f} million" if value >= 1e6 else count(value)
+
+
+def duration(seconds: float) -> str:
+    """``48 s``, ``12 min 05 s`` or ``3 h 20 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def plural(number: int, word: str) -> str:
+    return f"{count(number)} {word}{'' if number == 1 else 's'}"
+
+
+class Measure(NamedTuple):
+    """One figure: heading, unit for the heading, formatter, and what it means in one line."""
+
+    name: str
+    unit: str
+    form: Callable[[float], str]
+    meaning: str
+
+
+MEASURES = {
+    "top1": Measure("Top-1", "% ↑", bare_percent, "images whose most probable class is the right one"),
+    "top5": Measure("Top-5", "% ↑", bare_percent, "images whose class is among the five most probable"),
+    "nll": Measure("NLL", "nats ↓", decimals, "negative log-likelihood of the right class"),
+    "brier": Measure("Brier", "0–2 ↓", decimals, "squared distance of the probabilities from the truth"),
+    "ece": Measure("ECE", "% ↓", bare_percent, "gap between confidence and accuracy, over 15 bins of confidence"),
+}
+DIVERSITY = {
+    "distance": Measure("Distance", "", decimals, "Euclidean distance of two students’ probabilities (0 to 1.41)"),
+    "disagreement": Measure("Disagreement", "", percent, "images for which two students predict different classes"),
+    "kl": Measure("KL divergence", "", decimals, "of two students’ probabilities, mean of both directions, in nats"),
+    "double_fault": Measure(
+        "Double fault", "", percent, "images that two students both get wrong; less is more diverse"
+    ),
+}
+LOSSES = {
+    "label": "on the labels",
+    "ensemble_label": "of the ensemble on the labels",
+    "distillation": "on the ensemble’s soft targets",
+    "diversity": "keeps the students apart",
+    "feature": "feature maps of students on those of their target",
+}
+ENSEMBLES = {
+    "method": "Method’s ensemble",
+    "mean_probability": "Mean-probability ensemble",
+    "mean_logit": "Mean-logit ensemble",
+}
+SPLITS = {"test": "test", "validation": "validation", "train": "un-augmented training"}
+
+
+def measure(key: str) -> Measure:
+    """How the figure ``key`` is shown; a figure that another task brings is shown under its own name."""
+    return MEASURES.get(key) or Measure(key, "", decimals, "")
+
+
+def name_of(key: str) -> str:
+    """A figure's name within a sentence: ``top-1``, ``NLL``."""
+    name = measure(key).name
+    return name if name.isupper() else name.lower()
+
+
+def value_of(key: str, value: float) -> str:
+    """A figure within a sentence."""
+    known = measure(key)
+    return percent(value) if known.form is bare_percent else known.form(value)
+
+
+def epochs_done(run: RunData) -> int:
+    """Whole or begun epochs that left a trace in the metrics."""
+    return max([row.epoch + 1 for row in run.train_rows] + [row.epoch + 1 for row in run.validation_rows], default=0)
+
+
+def unfinished(run: RunData) -> str:
+    """How far a run came that did not finish."""
+    reached = f"epoch {epochs_done(run)} of {run.summary.epochs}"
+    if run.summary.status == "interrupted":
+        return f"Interrupted in {reached}; coterie train --resume --output RUN goes on with it."
+    if run.summary.status == "failed":
+        return f"Failed in {reached}: {(run.summary.error or 'no reason was noted').rstrip('.')}."
+    return f"Not finished: {reached} is the last that left a trace."
+
+
+def headline(run: RunData, figures: GroupFigures, split: str, samples: int) -> list[str]:
+    """The outcome in one to three sentences.
+
+    Args:
+        run: the run.
+        figures: what was measured last.
+        split: on which data, in words.
+        samples: how many of them.
+    """
+    key = next(iter(figures.mean_student))
+    name = name_of(key)
+    deployed = figures.deployed[key]
+    if len(figures.students) == 1:
+        sentence = f"The network reaches {value_of(key, deployed)} {name} on {plural(samples, split + ' image')}"
+    else:
+        own = figures.ensemble.get("method")
+        sentence = (
+            f"The deployed student reaches {value_of(key, deployed)} {name} on {plural(samples, split + ' image')}, the mean student "
+            f"{value_of(key, figures.mean_student[key])}" + (f", the ensemble {value_of(key, own[key])}" if own else "")
+        )
+    sentences = [sentence + "."]
+    if measure(key).form is bare_percent and samples:
+        error = math.sqrt(deployed * (1 - deployed) / samples)
+        sentences.append(f"The standard error from the number of images is {100 * error:.2f} points.")
+    trained = run.summary.train_top1
+    if trained is not None and key == "top1":
+        sentences.append(f"On its own training images, un-augmented, it reaches {percent(trained)}.")
+    return sentences
+
+
+def selection(run: RunData, figures: GroupFigures) -> str:
+    """Which epoch and which student are deployed, and why."""
+    summary, validation = run.summary, run.summary.validation
+    epoch = summary.epochs if summary.selected_epoch is None else summary.selected_epoch + 1
+    best = run.recipe.training.select == "best" and summary.best_validation is not None
+    which = f"epoch {epoch} of {summary.epochs}, the best on validation" if best else f"the last epoch ({epoch})"
+    if len(figures.students) == 1:
+        without = "" if validation else "; there is no validation split to choose by"
+        return f"Deployed as of {which}{without}."
+    student = figures.deployed_student
+    if validation is None:
+        return f"There is no validation split, so nothing was chosen: student {student} is deployed as of {which}."
+    key = next(iter(validation.mean_student))
+    values = [each[key] for each in validation.students]
+    if values[student] == max(values) and key == "top1":
+        reason = f"it is the best of {len(values)} on {plural(summary.num_validation, 'validation image')}"
+    else:
+        reason = "the method singles it out as its leader"
+    return f"Student {student} is deployed as of {which}: {reason}."

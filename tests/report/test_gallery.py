@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import base64
+import io
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coterie.report.gallery import inline_image, most_disputed
+from coterie.report.predictions import probabilities_of
+
+
+def test_ranked_by_different_predictions_then_by_distance() -> None:
+    logits = np.zeros((3, 4, 5), np.float32)
+    for student, sample, predicted, strength in [
+        *[(student, 0, 1, 9) for student in range(3)],  # all agree
+        *[(student, 1, student, 1) for student in range(3)],  # three answers, unsure
+        *[(student, 2, student, 9) for student in range(3)],  # three answers, sure
+        *[(student, 3, min(student, 1), 9) for student in range(3)],  # two answers, sure
+    ]:
+        logits[student, sample, predicted] = strength
+    assert most_disputed(logits, np.zeros(4, np.int64)).tolist() == [2, 1, 3, 0]
+    assert most_disputed(logits, np.zeros(4, np.int64), count=2).tolist() == [2, 1]
+
+
+def test_order_follows_a_slow_reference() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(4, 60, 3)).astype(np.float32)
+    probabilities = probabilities_of(logits)
+
+    def key(sample: int) -> tuple[float, float]:
+        distances = [np.linalg.norm(a[sample] - b[sample]) for a, b in combinations(probabilities, 2)]
+        return -len(set(logits[:, sample].argmax(-1).tolist())), -float(np.mean(distances))
+
+    assert most_disputed(logits, np.zeros(60, np.int64), 60).tolist() == sorted(range(60), key=key)
+
+
+def test_a_single_student_gives_its_most_confident_errors() -> None:
+    logits = np.array([[[5, 0, 0], [1, 0, 0], [9, 0, 0], [3, 0, 0]]], np.float32)
+    assert most_disputed(logits, np.array([1, 1, 0, 2]), 24).tolist() == [0, 3, 1]
+
+
+def test_a_small_image_goes_in_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "1.png"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(path)
+    address, pixelated = inline_image(path)
+    assert pixelated
+    assert base64.b64decode(address.removeprefix("data:image/png;base64,")) == path.read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_a_large_image_is_made_small(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "1.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 700, 4), np.uint8)
+    Image.fromarray(pixels, "RGBA").convert(mode).save(path)
+    address, pixelated = inline_image(path)
+    assert not pixelated
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+        assert image.size == (192, 137)
+    assert len(address) < 40_000
