@@ -40,6 +40,7 @@ _STYLE: Any = {  # matplotlib's own type for this lists every setting
     "ytick.color": MUTED,
     "text.color": MUTED,
     "xtick.major.size": 0,
+    "xtick.major.pad": 6,
     "ytick.major.size": 0,
     "axes.labelcolor": MUTED,
     "lines.linewidth": 1.8,
