@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coterie.errors import CoterieError, RunError
-    from coterie.export import export
+    from coterie.export import export_run
     from coterie.methods import METHODS, create_method
     from coterie.methods.method import Method, Predictions
     from coterie.methods.progress import Progress
@@ -44,7 +44,7 @@ _LOCATIONS = {
     "branch": "coterie.networks.branching",
     "create_method": "coterie.methods",
     "create_network": "coterie.student",
-    "export": "coterie.export",
+    "export_run": "coterie.export",
     "load_recipe": "coterie.recipe",
     "load_student": "coterie.student",
     "train": "coterie.training.run",
@@ -65,7 +65,7 @@ __all__ = [
     "branch",
     "create_method",
     "create_network",
-    "export",
+    "export_run",
     "load_recipe",
     "load_student",
     "train",

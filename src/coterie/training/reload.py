@@ -25,7 +25,8 @@ def load_method(run: str | Path, network: NetworkSource | None = None) -> Method
         CoterieError: no run, an unfinished one, or a damaged checkpoint.
     """
     folder = RunFolder(run).require()
-    recipe = load_recipe(folder.recipe)
+    # Pretrained weights would be fetched to be overwritten by the checkpoint's.
+    recipe = load_recipe(folder.recipe, ["network.pretrained=false"])
     if not folder.student_description.is_file():
         raise CoterieError(f"the run {str(run)!r} is not finished; go on with `coterie train --resume --output {run}`")
     description = read_json(folder.student_description)

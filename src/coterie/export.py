@@ -1,0 +1,219 @@
+"""A run's student, or its ensemble, as a folder for use elsewhere, with a model card.
+
+Here stands what is exported and where to; the formats themselves are in ``export_formats.py``, the card in ``model_card.py``,
+and how a student is kept inside a run folder in ``student.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError, RunError, did_you_mean
+from coterie.export_formats import WRITERS, Subject
+from coterie.files import write_json, write_text
+from coterie.losses import mean_probability
+from coterie.methods.method import Method
+from coterie.model_card import MARK, model_card, shareable_recipe
+from coterie.networks.group import StudentGroup
+from coterie.recipe import Recipe, load_recipe
+from coterie.student import load_student
+from coterie.tasks.construction import NetworkSource, network_names, network_options
+from coterie.training.records import RunFolder, read_json
+from coterie.training.reload import load_method
+
+STAGING = ".export.tmp"
+# Everything that an export may hold: a folder with anything else in it is not ours to replace.
+FILES = {"README.md", "config.json", "model.safetensors", "model.onnx", "model.onnx.data", "model.pt2"}
+FILES |= {"student.json", "recipe.yaml", STAGING}
+
+
+class MeanProbability(nn.Module):
+    """The students' mean probability as one network: images [B, C, H, W] to log-probabilities [B, K]."""
+
+    def __init__(self, group: StudentGroup) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, images: Tensor) -> Tensor:
+        return mean_probability(self.group(images).logits)
+
+
+class MethodEnsemble(nn.Module):
+    """The method's own ensemble as one network: images [B, C, H, W] to logits [B, K]."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.method.predict(images).ensemble
+
+
+def export_run(
+    run: str | Path,
+    format: str = "timm",
+    output: str | Path | None = None,
+    which: str = "student",
+    network: NetworkSource | None = None,
+) -> Path:
+    """Export a finished run's student, or its ensemble, as a folder with a model card.
+
+    Args:
+        run: the run folder.
+        format: ``timm`` (config.json and model.safetensors, for ``timm.create_model("local-dir:FOLDER", pretrained=True)``),
+            ``onnx`` (model.onnx), ``pt2`` (model.pt2, from torch.export), both with any batch size, or ``safetensors``.
+        output: the export's folder: new, empty or a former export; None: ``<run>/export/<format>``, followed by ``-<which>``
+            where that is not the deployed student.
+        which: ``student`` (the deployed one), a student's number, ``ensemble`` (mean probability of all students) or ``method``
+            (the method's own rule, with its modules).
+        network: the untrained network, where the run was trained on one's own.
+
+    Returns:
+        The export's folder.
+
+    Raises:
+        CoterieError: an unknown format or student, a run without one, or a folder that holds something else.
+        RunError: the network cannot be exported in this format, or what was exported computes something else.
+    """
+    if format not in WRITERS:
+        raise CoterieError(
+            f"unknown format {format!r}{did_you_mean(format, WRITERS)}; expected one of {', '.join(WRITERS)}"
+        )
+    if not (which in {"student", "ensemble", "method"} or which.isdecimal()):
+        near = did_you_mean(which, ["student", "ensemble", "method"])
+        raise CoterieError(f"cannot export {which!r}{near}; expected student, a student's number, ensemble or method")
+    if format == "timm" and which in {"ensemble", "method"}:
+        raise CoterieError(
+            f"format 'timm' holds one plain network, not {which!r}; use which=student, or format onnx, pt2 or safetensors"
+        )
+    folder = RunFolder(run).require()
+    suffix = "" if which == "student" else f"-{which}"
+    target = Path(output) if output is not None else folder.path / "export" / f"{format}{suffix}"
+    _require_free(target)
+    recipe = load_recipe(folder.recipe)
+    subject = load_subject(folder, recipe, which, copy.deepcopy(network) if isinstance(network, nn.Module) else network)
+
+    def write(staging: Path) -> None:
+        check = WRITERS[format](subject, staging, folder.gallery)
+        if format != "timm":
+            write_json(staging / "student.json", {"which": which, **subject.description})
+        if format == "safetensors" and which == "method":
+            write_text(staging / "recipe.yaml", shareable_recipe(recipe))
+        environment = read_json(folder.environment) if folder.environment.is_file() else {}
+        card = model_card(
+            format=format,
+            which=which,
+            description=subject.description,
+            parameters=subject.parameters,
+            recipe=recipe,
+            summary=folder.read_summary(),
+            environment=environment,
+            check=check,
+        )
+        write_text(staging / "README.md", card)
+
+    _fill(target, write)
+    return target
+
+
+def load_subject(folder: RunFolder, recipe: Recipe, which: str, network: NetworkSource | None) -> Subject:
+    """Load what is exported from a finished run.
+
+    Raises:
+        CoterieError: an unfinished run, a student that is not there, or a missing ``network``.
+    """
+    if which == "student":
+        module = network if network is None or isinstance(network, nn.Module) else network()
+        student = load_student(folder.path, module)
+        return Subject(student, student.state_dict(), read_json(folder.student_description))
+    method = load_method(folder.path, network)
+    description = read_json(folder.student_description)
+    summary = folder.read_summary()
+    students = method.group.num_students
+    if which.isdecimal():
+        number = int(which)
+        if number >= students:
+            raise CoterieError(f"which={which}: the run has {students} student(s), numbered from 0 to {students - 1}")
+        student = method.group.student(number).eval()
+        figures = summary["students"][number] if "students" in summary else {}
+        described = {**description, **_built_by(recipe, description, number), "student": number, "figures": figures}
+        return Subject(student, student.state_dict(), described)
+    rule = "mean_probability" if which == "ensemble" else "method"
+    described = {key: value for key, value in description.items() if key not in {"network", "options", "student"}}
+    described["networks"] = [_built_by(recipe, description, number) for number in range(students)]
+    described["figures"] = summary.get("ensemble", {}).get(rule, {})
+    if which == "ensemble":
+        plain = nn.ModuleList(method.group.student(number) for number in range(students))
+        return Subject(MeanProbability(method.group).eval(), plain.state_dict(), described)
+    method.label_loss = nn.Identity()  # serves training only
+    return Subject(MethodEnsemble(method).eval(), method.state_dict(), described)
+
+
+def _built_by(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
+    """How timm builds one of the students."""
+    if description["network"] is None:
+        return {"network": None, "options": {}}
+    names = network_names(recipe)
+    name = names[number if len(names) > 1 else 0]
+    return {"network": name, "options": network_options(recipe, name, tuple(description["input_size"]))}
+
+
+def _require_free(target: Path) -> None:
+    """The folder must be new, empty, or a former export with nothing else in it."""
+    if target.exists() and not target.is_dir():
+        raise CoterieError(f"{str(target)!r} is a file; an export is a folder: choose another --output")
+    present = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if not present - {STAGING}:
+        return
+    card = target / "README.md"
+    if not card.is_file() or MARK not in card.read_text(encoding="utf-8", errors="replace"):
+        raise CoterieError(f"{str(target)!r} is not empty and holds no export; choose another --output")
+    if foreign := sorted(present - FILES):
+        raise CoterieError(
+            f"{str(target)!r} holds an export and {foreign[0]!r}; move that away or choose another --output"
+        )
+
+
+def _fill(target: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder inside ``target``, then move its files to their places; on failure nothing has changed.
+
+    Raises:
+        CoterieError: the folder cannot be made.
+        RunError: the disk is full.
+    """
+    made = [parent for parent in [target, *target.parents] if not parent.exists()]
+    staging = target / STAGING
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+    except OSError as error:
+        _remove_empty(made)
+        raise CoterieError(f"cannot write to {str(target)!r}: {error.strerror}") from None
+    try:
+        write(staging)
+        # The card goes first: it marks the folder as an export, should the process end between two moves.
+        written = sorted((path.name for path in staging.iterdir()), key=lambda name: name != "README.md")
+        for name in written:
+            os.replace(staging / name, target / name)
+        for stale in FILES - {STAGING, *written}:
+            (target / stale).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot write {str(target)!r}: {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,138 @@
+"""The README.md of an export: what was exported, its figures, how to load it and how it was trained.
+
+Only text is made here, from what the run folder says; nothing is loaded or measured.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from coterie import __version__
+from coterie.methods import TABLE
+from coterie.networks.catalogue import NETWORKS
+from coterie.recipe import Recipe
+
+MARK = "<!-- Written by `coterie export`, which replaces this folder's files when it is run again. -->"
+LIBRARIES = {"timm": "timm", "onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch"}
+FIGURES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
+SHOWN_CLASSES = 50
+
+
+def shareable_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML without the places on one machine where its data lay: a folder's name stays, its path goes."""
+    tree = recipe.model_dump(mode="json")
+    if Path(tree["data"]["name"]).is_absolute() or tree["data"]["name"].startswith((".", "~")):
+        tree["data"]["name"] = Path(tree["data"]["name"]).name
+    tree["data"]["root"] = None
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def model_card(
+    *,
+    format: str,
+    which: str,
+    description: dict[str, Any],
+    parameters: int,
+    recipe: Recipe,
+    summary: dict[str, Any],
+    environment: dict[str, Any],
+    check: str,
+) -> str:
+    """Render the card.
+
+    Args:
+        format: timm, onnx, pt2 or safetensors.
+        which: student, a student's number, ensemble or method.
+        description: what is exported, as in ``student.json``; ``networks`` instead of ``network`` for several students.
+        parameters: number of parameters of what is exported.
+        recipe: the run's settings.
+        summary: contents of summary.json; figures that are not there are left out.
+        environment: contents of environment.json.
+        check: what the exported file was compared with, in one sentence; empty where there was nothing to compare.
+    """
+    template = resources.files("coterie").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
+    networks = description.get("networks") or [{key: description[key] for key in ("network", "options")}]
+    names = sorted({each["network"] or "a network of the user's own" for each in networks})
+    data = Path(description["data"]).name or description["data"]
+    method = description["method"]
+    entry = TABLE.get(method)
+    return (
+        jinja2.Environment(
+            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        )
+        .from_string(template)
+        .render(
+            front_matter=_front_matter(format, names, data, recipe, description, summary),
+            mark=MARK,
+            format=format,
+            which=which,
+            networks=networks,
+            network=" and ".join(names),
+            own_architecture=any(name in NETWORKS for name in names),
+            description=description,
+            data=data,
+            method=method,
+            paper=entry.paper if entry is not None else "",
+            students=len(summary.get("students", [])),
+            parameters=parameters,
+            rows=_rows(which, description, summary),
+            columns=list(FIGURES.values()),
+            split=summary.get("split", "test"),
+            shown_classes=description["class_names"][:SHOWN_CLASSES],
+            summary=summary,
+            environment=environment,
+            recipe=recipe,
+            recipe_text=shareable_recipe(recipe),
+            resized=math.floor(description["input_size"][1] / description["crop"]),
+            check=check,
+            version=__version__,
+        )
+    )
+
+
+def _front_matter(
+    format: str, names: list[str], data: str, recipe: Recipe, description: dict[str, Any], summary: dict[str, Any]
+) -> str:
+    """Hugging Face's metadata, without the licence, which the template adds with a comment."""
+    tags = ["image-classification", "knowledge-distillation", "coterie", description["method"]]
+    matter: dict[str, Any] = {
+        "library_name": LIBRARIES[format],
+        "pipeline_tag": "image-classification",
+        "tags": tags + (["timm"] if format == "timm" else []),
+        "metrics": ["accuracy"],
+    }
+    dataset = recipe.data.name.removeprefix("hf://") if recipe.data.name.startswith("hf://") else data
+    if dataset != data:
+        matter["datasets"] = [dataset]
+    if description["figures"]:
+        result = {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": data, "type": dataset, "split": summary.get("split", "test")},
+            "metrics": [{"type": "accuracy", "name": "top-1", "value": round(description["figures"]["top1"], 6)}],
+        }
+        matter["model-index"] = [{"name": f"{'-'.join(names)}-{description['method']}-{data}", "results": [result]}]
+    return yaml.safe_dump(matter, sort_keys=False, allow_unicode=True).strip()
+
+
+def _rows(which: str, description: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """Lines of the table of figures: the export first, then what it is to be compared with."""
+    ensembles = summary.get("ensemble", {})
+    candidates = {
+        "**this export**": description["figures"],
+        "mean of the students": summary.get("mean_student"),
+        "ensemble, mean probability": ensembles.get("mean_probability") if which != "ensemble" else None,
+        "ensemble, the method's rule": ensembles.get("method") if which != "method" else None,
+    }
+    if len(summary.get("students", [])) < 2:
+        candidates = {"**this export**": description["figures"]}
+    return [(name, [_figure(key, values[key]) for key in FIGURES]) for name, values in candidates.items() if values]
+
+
+def _figure(key: str, value: float) -> str:
+    return f"{value:.2%}" if key.startswith("top") else f"{value:.4f}"

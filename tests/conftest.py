@@ -1,0 +1,96 @@
+"""What tests of several packages share: a finished run that took no training, so that it costs a fraction of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from coterie.files import write_json, write_text
+from coterie.methods.method import Method
+from coterie.recipe import load_recipe
+from coterie.student import save_student
+from coterie.tasks.construction import build_method, network_options
+from coterie.training.checkpoint import save_checkpoint
+from coterie.training.records import RunFolder
+
+FIGURES = {"top1": 0.75, "top5": 0.95, "nll": 0.9, "brier": 0.4, "ece": 0.05}
+
+
+def make_run(
+    path: Path,
+    network: str | None = "tiny_cifar",
+    input_size: tuple[int, int, int] = (3, 32, 32),
+    branches: int = 2,
+    at: str | None = None,
+    method: str = "okdmde",
+    num_classes: int = 5,
+    gallery: bool = True,
+    own: nn.Module | None = None,
+) -> Method:
+    """Write a run folder as `coterie train` leaves it, with weights that no method's start would explain; return its method."""
+    torch.manual_seed(0)
+    folder = RunFolder(path)
+    settings = {"name": network, "branches": branches, **({"at": at} if at else {})}
+    recipe = load_recipe({"data": "/home/someone/pictures", "network": settings, "method": method})
+    built = build_method(recipe, num_classes, input_size, own)
+    with torch.no_grad():  # BatchNorm's statistics move, and no module is at its initial values
+        built.train()
+        for _ in range(2):
+            built(torch.randn(8, *input_size), torch.arange(8) % num_classes)
+        for parameter in built.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    built.deployed_student = branches - 1
+    built.eval()
+    path.mkdir(parents=True)
+    write_text(folder.recipe, recipe.to_yaml())
+    save_checkpoint(folder.last, {"method": built.state_dict(), "ema": None})
+    channels, height, width = input_size
+    description = {
+        "network": network,
+        "options": network_options(recipe, network, input_size) if network else {},
+        "num_classes": num_classes,
+        "class_names": [f"class {number}" for number in range(num_classes)],
+        "input_size": list(input_size),
+        "mean": [0.5, 0.4, 0.3][:channels],
+        "std": [0.2, 0.25, 0.3][:channels],
+        "interpolation": "bilinear",
+        "crop": 1.0,
+        "method": method,
+        "data": "pictures",
+        "student": built.deployed_student,
+        "figures": FIGURES,
+    }
+    save_student(folder, built.student(), description)
+    students = [{**FIGURES, "top1": 0.5 + 0.01 * number} for number in range(branches)]
+    ensembles = {"mean_probability": {**FIGURES, "top1": 0.81}, "method": {**FIGURES, "top1": 0.82}}
+    header = {"status": "finished", "seed": 0, "epochs": 3, "split": "test", "num_train": 100, "num_test": 20}
+    write_json(
+        folder.summary,
+        {**header, "students": students, "mean_student": FIGURES, "ensemble": ensembles, "seconds": {"training": 7.0}},
+    )
+    write_json(folder.environment, {"versions": {"coterie": "0.1.0", "torch": "2.9"}, "command": ["/home/someone/x"]})
+    if gallery:
+        folder.gallery.mkdir()
+        generator = np.random.default_rng(0)
+        for index in range(4):
+            pixels = generator.integers(0, 256, (height, width, channels), dtype=np.uint8)
+            Image.fromarray(pixels.squeeze()).save(folder.gallery / f"{index}.png")
+    return built
+
+
+@pytest.fixture(scope="session")
+def run_maker():
+    """:func:`make_run`."""
+    return make_run
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """A finished run of two tiny_cifar branches, and its method: read it, do not write into it."""
+    path = tmp_path_factory.mktemp("small") / "run"
+    return path, make_run(path)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import coterie
+from coterie.errors import CoterieError
+from coterie.student import create_network, load_student
+
+
+def test_loads_the_deployed_student_bit_for_bit(small_run):
+    path, method = small_run
+    network = load_student(path)
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        expected = method.group(images).logits[method.deployed_student]
+        assert torch.equal(network(images), expected)
+    assert not network.training
+    assert not any(module.training for module in network.modules())
+
+
+def test_keys_are_the_plain_networks(small_run):
+    path, _ = small_run
+    assert load_student(path).state_dict().keys() == timm.create_model("tiny_cifar", num_classes=5).state_dict().keys()
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.act = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.flatten(self.pool(self.act(self.stem(images)))))
+
+
+def test_a_network_of_ones_own_is_passed(run_maker, tmp_path):
+    method = run_maker(tmp_path / "run", network=None, own=Own(), at="act")
+    with pytest.raises(CoterieError, match=r"network of your own.*network="):
+        load_student(tmp_path / "run")
+    network = load_student(tmp_path / "run", Own())
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(network(images), method.group(images).logits[1])
+    with pytest.raises(CoterieError, match="does not fit"):
+        load_student(tmp_path / "run", nn.Linear(2, 2))
+
+
+def test_unfinished_and_damaged_runs_are_named(run_maker, tmp_path):
+    with pytest.raises(CoterieError, match="is not a run"):
+        load_student(tmp_path / "nowhere")
+    run = tmp_path / "run"
+    run_maker(run)
+    weights = run / "student.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(CoterieError, match="is damaged"):
+        load_student(run)
+    (run / "student.json").write_text("[]")
+    with pytest.raises(CoterieError, match=r"student\.json"):
+        load_student(run)
+    weights.unlink()
+    (run / "summary.json").write_text(json.dumps({"status": "interrupted"}))
+    with pytest.raises(CoterieError, match=r"no student yet \(status: interrupted\).*--resume"):
+        load_student(run)
+
+
+def test_create_network_names_the_nearest_spelling_and_wrong_arguments():
+    with pytest.raises(CoterieError, match="did you mean 'resnet32_cifar'"):
+        create_network("resnet32_cifra")
+    with pytest.raises(CoterieError, match=r"cannot be built with.*nonsense"):
+        create_network("tiny_cifar", nonsense=3)
+    assert coterie.create_network("tiny_cifar", num_classes=7).num_classes == 7
