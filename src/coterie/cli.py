@@ -28,7 +28,9 @@ def train(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help=SETTINGS, show_default=False)
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default: a new one in runs/.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder; default: a new one in runs/.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the final table only.")] = False,
 ) -> None:
@@ -182,10 +184,18 @@ def _print_figures(figures: dict[str, Any], split: str) -> None:
     students = figures["students"]
     deployed = figures["deployed"]["student"]
     for number, student in enumerate(students):
-        row(f"student {number}{' (deployed)' if number == deployed else ''}", student, "bold" if number == deployed else "")
+        row(
+            f"student {number}{' (deployed)' if number == deployed else ''}",
+            student,
+            "bold" if number == deployed else "",
+        )
     if len(students) > 1:
         row("mean student", figures["mean_student"])
-        for key, name in (("mean_probability", "mean probability"), ("mean_logit", "mean logit"), ("method", "the method's")):
+        for key, name in (
+            ("mean_probability", "mean probability"),
+            ("mean_logit", "mean logit"),
+            ("method", "the method's"),
+        ):
             row(f"ensemble, {name}", figures["ensemble"][key])
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(table)

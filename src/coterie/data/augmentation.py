@@ -1,0 +1,148 @@
+"""Augmentation of a whole batch at once, on its device. Every draw is a pure function of (seed, sample index, stream)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.special
+import torch
+from torch import Tensor
+
+from coterie.randomness import uniform
+
+# Which of a sample's independent draws serves what. Views are STREAMS apart.
+ROW, COLUMN, FLIP, CUT_ROW, CUT_COLUMN = range(5)
+PARTNER, MIX, KIND, BOX_ROW, BOX_COLUMN = range(5, 10)
+STREAMS = 16
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to an image: padding of the random crop in pixels, mirroring, side of the blanked square."""
+
+    padding: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+
+def crop_and_flip(images: Tensor, indices: Tensor, seed: int, settings: Augmentation, view: int = 0) -> Tensor:
+    """Random crop of the zero-padded image and random mirroring, each image by draws of its own.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        indices: int64 [B], the samples' numbers in their data set, on the same device.
+        seed: of the epoch.
+        settings: padding and flip.
+        view: number of the view; each has its own draws.
+
+    Returns:
+        uint8 [B, C, H, W]: one gather for the whole batch.
+    """
+    if settings.padding == 0 and not settings.flip:
+        return images
+    height, width = images.shape[2:]
+    device = images.device
+    stream = view * STREAMS
+    rows = torch.arange(height, device=device).expand(len(images), height)
+    columns = torch.arange(width, device=device).expand(len(images), width)
+    if settings.flip:
+        mirrored = uniform(seed, indices, stream + FLIP) < 0.5
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    if settings.padding:
+        positions = 2 * settings.padding + 1
+        down = (uniform(seed, indices, stream + ROW) * positions).long() - settings.padding
+        right = (uniform(seed, indices, stream + COLUMN) * positions).long() - settings.padding
+        rows, columns = rows + down[:, None], columns + right[:, None]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    places = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    flat = images.flatten(2).gather(2, places.flatten(1)[:, None, :].expand(-1, images.shape[1], -1))
+    return (flat.view_as(images) * inside[:, None]).to(images.dtype)
+
+
+def cutout(images: Tensor, indices: Tensor, seed: int, side: int, view: int = 0) -> Tensor:
+    """Blank a square around a random centre, cut off at the border (DeVries and Taylor, 2017).
+
+    Args:
+        images: normalised float [B, C, H, W]; blanked pixels become 0, the data's mean.
+        side: in pixels.
+    """
+    height, width = images.shape[2:]
+    stream = view * STREAMS
+    centre_row = (uniform(seed, indices, stream + CUT_ROW) * height).long()
+    centre_column = (uniform(seed, indices, stream + CUT_COLUMN) * width).long()
+    return images * ~_boxes(centre_row, centre_column, side, side, height, width)[:, None]
+
+
+def _boxes(
+    row: Tensor, column: Tensor, box_height: Tensor | int, box_width: Tensor | int, height: int, width: int
+) -> Tensor:
+    """Masks [B, H, W], true inside boxes of the given sizes around (row, column)."""
+
+    def span(centre: Tensor, size: Tensor | int, length: int) -> Tensor:
+        places = torch.arange(length, device=centre.device)
+        start = centre - (size // 2 if isinstance(size, int) else torch.div(size, 2, rounding_mode="floor"))
+        end = start + size
+        return (places >= start[:, None]) & (places < end[:, None])
+
+    return span(row, box_height, height)[:, :, None] & span(column, box_width, width)[:, None, :]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Alphas of mixup (Zhang et al., 2018) and cutmix (Yun et al., 2019); with both, each sample takes one by a coin."""
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0
+
+
+def partners(indices: Tensor, seed: int, num_samples: int) -> Tensor:
+    """The sample that each one is mixed with, drawn from the whole data set, int64 [B]."""
+    return (uniform(seed, indices, PARTNER) * num_samples).long()
+
+
+def mix(
+    images: Tensor,
+    others: Tensor,
+    targets: Tensor,
+    other_targets: Tensor,
+    indices: Tensor,
+    seed: int,
+    settings: Mixing,
+) -> tuple[Tensor, Tensor]:
+    """Mix images and one-hot targets with their partners'.
+
+    Args:
+        images, others: float [B, C, H, W].
+        targets, other_targets: float [B, K].
+        indices: int64 [B] on the CPU, since the Beta quantile comes from SciPy.
+
+    Returns:
+        Mixed images and targets.
+    """
+    device = images.device
+    draws = uniform(seed, indices, MIX).double().numpy()
+    coin = uniform(seed, indices, KIND).numpy()
+    by_box = coin < 0.5 if settings.mixup and settings.cutmix else np.full(len(indices), settings.cutmix > 0)
+    alpha = np.where(by_box, settings.cutmix or 1.0, settings.mixup or 1.0)
+    keep = scipy.special.betaincinv(alpha, alpha, draws)
+    height, width = images.shape[2:]
+    share = np.sqrt(1 - keep)
+    boxes = _boxes(
+        (uniform(seed, indices, BOX_ROW) * height).long(),
+        (uniform(seed, indices, BOX_COLUMN) * width).long(),
+        torch.from_numpy((share * height).astype(np.int64)),
+        torch.from_numpy((share * width).astype(np.int64)),
+        height,
+        width,
+    )
+    box_keep = 1 - boxes.float().mean((1, 2)).numpy()
+    weights = torch.from_numpy(np.where(by_box, box_keep, keep)).float().to(device)
+    mask = torch.where(
+        torch.from_numpy(by_box)[:, None, None], (~boxes).float(), torch.from_numpy(keep).float()[:, None, None]
+    ).to(device)[:, None]
+    mixed = images * mask + others * (1 - mask)
+    return mixed, targets * weights[:, None] + other_targets * (1 - weights[:, None])

@@ -1,0 +1,56 @@
+"""Which samples a step sees: a function of (seed, epoch), cut into batches and into the processes' shares of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from coterie.errors import CoterieError
+from coterie.randomness import derive_seed
+
+
+@dataclass(frozen=True)
+class Order:
+    """Order of the training samples.
+
+    Args:
+        num_samples: in the split.
+        batch_size: over all processes; the last incomplete batch of an epoch is dropped, unless it is the only one.
+        seed: of the run.
+        process_index, num_processes: process p of P takes the pth part of every batch.
+    """
+
+    num_samples: int
+    batch_size: int
+    seed: int
+    process_index: int = 0
+    num_processes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.num_processes:
+            raise CoterieError(
+                f"training.batch_size={self.batch_size} counts all processes' images and must be a multiple of their number, {self.num_processes}"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, self.num_samples // self.batch_size)
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[Tensor]:
+        """This process's sample numbers, int64 on the CPU, of each step from ``first_step`` on."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        order = torch.randperm(self.num_samples, generator=generator)
+        for step in range(first_step, self.steps_per_epoch):
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            share = -(-len(batch) // self.num_processes)
+            yield batch[self.process_index * share : (self.process_index + 1) * share]
+
+
+def evaluation_share(num_samples: int, process_index: int, num_processes: int) -> Tensor:
+    """The sample numbers that a process evaluates, filled up with -1 so that all processes have equally many."""
+    share = -(-num_samples // num_processes)
+    numbers = torch.arange(process_index * share, (process_index + 1) * share)
+    return torch.where(numbers < num_samples, numbers, -1)
