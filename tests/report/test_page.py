@@ -70,6 +70,8 @@ def test_a_group_has_every_section_and_its_figures(make_run: MakeRun) -> None:
     assert f"Student {deployed['student']} is deployed as of the last epoch (4): it is the best of 3" in page.text
     for term in ["label", "ensemble_label", "distillation", "diversity", "learning rate"]:
         assert term in page.text
+    for classifier in [deployed, summary["ensemble"]["method"]]:
+        assert f"accuracy {100 * classifier['top1']:.2f} %, ECE {100 * classifier['ece']:.2f} %" in page.text
     assert "coterie train data=digits method=okdmde 'network.at=layer 3'" in page.text
     assert "temperature: 3.0" in page.text
     assert "0123456789abcdef" in page.text

@@ -42,6 +42,14 @@ def test_a_last_row_that_a_kill_cut_short_is_left_out(make_run: MakeRun) -> None
     assert len(read_run(path).validation_rows) == 4
 
 
+def test_predictions_without_figures_are_what_a_kill_left(make_run: MakeRun) -> None:
+    path = make_run(epochs=1, samples=20)
+    edit_json("summary.json", lambda summary: [summary.pop(key) for key in ("students", "deployed", "mean_student")])(
+        path
+    )
+    assert read_run(path).predictions is None
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(CoterieError, match="is not a run"):
         read_run(tmp_path)
@@ -91,6 +99,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "predictions cut short": (
         lambda run: (run / "predictions.safetensors").write_bytes(b"\x08\x00"),
         "predictions.safetensors' is damaged",
+    ),
+    "one student too few": (
+        edit_json("summary.json", lambda s: s["students"].append(s["students"][0])),
+        "predictions.safetensors' is damaged: its tensors",
     ),
     "fewer labels": (shorten_labels, "predictions.safetensors' is damaged: its tensors"),
 }

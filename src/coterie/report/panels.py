@@ -181,19 +181,19 @@ def _attention(figures: GroupFigures | ValidationRow) -> list[float]:
 def reliability_panels(run: RunData, several: bool) -> list[Panel]:
     """Reliability of the deployed student and, where there are several students, of the method's ensemble."""
     assert run.predictions is not None
-    student = run.figures.deployed_student if run.figures else 0
+    assert run.figures is not None
+    student = run.figures.deployed_student
     name = f"Student {student}, deployed" if several else "The network"
-    classifiers = [(name, run.predictions.logits[student])]
-    if several:
-        classifiers.append((wording.ENSEMBLES["method"], run.predictions.ensemble))
+    classifiers = [(name, run.predictions.logits[student], run.figures.deployed)]
+    if several and "method" in run.figures.ensemble:
+        classifiers.append((wording.ENSEMBLES["method"], run.predictions.ensemble, run.figures.ensemble["method"]))
     panels = []
-    for title, logits in classifiers:
+    for title, logits, figures in classifiers:
         bins = reliability(logits, run.predictions.labels)
-        filled = bins.share > 0
-        error = float((bins.share * np.abs(bins.accuracy - bins.confidence))[filled].sum())
-        confidence = float((bins.share * bins.confidence)[filled].sum())
-        accuracy = float((bins.share * bins.accuracy)[filled].sum())
-        note = f"mean confidence {wording.percent(confidence)}, accuracy {wording.percent(accuracy)}, ECE {wording.percent(error)}"
+        # Accuracy and ECE as in the table: those of the saved, rounded logits may differ in the last digits.
+        values = [("mean confidence", float(np.nansum(bins.share * bins.confidence)))]
+        values += [(term, figures[key]) for term, key in (("accuracy", "top1"), ("ECE", "ece")) if key in figures]
+        note = ", ".join(f"{term} {wording.percent(value)}" for term, value in values)
         panels.append(Panel(title, note, reliability_chart(bins, f"Reliability diagram. {title}: {note}.")))
     return panels
 

@@ -160,6 +160,7 @@ def read_run(path: str | Path) -> RunData:
     folder = RunFolder(path).require()
     summary = read_json(folder.summary)
     rows = MetricsLog(folder.metrics).rows()
+    figures = _check(GroupFigures, summary, folder.summary) if "students" in summary else None
     return RunData(
         folder=folder,
         recipe=load_recipe(folder.recipe),
@@ -167,12 +168,15 @@ def read_run(path: str | Path) -> RunData:
             RunEnvironment, read_json(folder.environment) if folder.environment.is_file() else {}, folder.environment
         ),
         summary=_check(Summary, summary, folder.summary),
-        figures=_check(GroupFigures, summary, folder.summary) if "students" in summary else None,
+        figures=figures,
         train_rows=[_check(TrainRow, row, folder.metrics) for row in rows if row.get("split") == "train"],
         validation_rows=[
             _check(ValidationRow, row, folder.metrics) for row in rows if row.get("split") == "validation"
         ],
-        predictions=_read_predictions(folder.predictions) if folder.predictions.is_file() else None,
+        # Predictions are written before the figures; without these they are what a kill left.
+        predictions=_read_predictions(folder.predictions, len(figures.students))
+        if figures and folder.predictions.is_file()
+        else None,
         gallery={int(image.stem): image for image in folder.gallery.glob("*.png") if image.stem.isdecimal()},
     )
 
@@ -187,7 +191,7 @@ def _check(model: type[AnyModel], value: object, path: Path) -> AnyModel:
         raise CoterieError(f"{str(path)!r} is damaged: {where}{first['msg']}") from None
 
 
-def _read_predictions(path: Path) -> Predictions:
+def _read_predictions(path: Path, students: int) -> Predictions:
     try:
         tensors = load_file(path)
         predictions = Predictions(
@@ -200,9 +204,11 @@ def _read_predictions(path: Path) -> Predictions:
         raise CoterieError(f"{str(path)!r} is damaged: {error}") from None
     samples, classes = predictions.ensemble.shape
     if (
-        predictions.logits.shape[1:] != (samples, classes)
+        predictions.logits.shape != (students, samples, classes)
         or predictions.labels.shape != (samples,)
         or predictions.indices.shape != (samples,)
     ):
-        raise CoterieError(f"{str(path)!r} is damaged: its tensors are not of one number of samples and classes")
+        raise CoterieError(
+            f"{str(path)!r} is damaged: its tensors are not of one number of students, samples and classes"
+        )
     return predictions
