@@ -44,7 +44,7 @@ def main() -> None:
     print("3. The student as plain timm loads it   (coterie export runs/demo/okdmde --format timm)")
     folder = coterie.export_run(group.path, "timm")
     register()  # tiny_cifar is coterie's own; a timm network would not need this line
-    network = timm.create_model(f"local-dir:{folder}").eval()
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     config = network.pretrained_cfg
     picture = sorted((group.path / "gallery").glob("*.png"))[0]
     pixels = torch.from_numpy(np.array(Image.open(picture))).float().div(255)[None, None]

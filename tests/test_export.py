@@ -282,6 +282,16 @@ def test_wrong_arguments_are_named(small_run, tmp_path, format, which, message):
     assert not (tmp_path / "export").exists()
 
 
+def test_pretrained_weights_are_not_fetched_again(run_maker, tmp_path):
+    run = tmp_path / "run"
+    run_maker(run)
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("pretrained: false", "pretrained: true"))
+    for format, which in (("safetensors", "method"), ("timm", "0")):  # tiny_cifar has none: fetching them would fail
+        folder = export_run(run, format, which=which)
+        assert "pretrained weights they started from" in (folder / "README.md").read_text()
+
+
 def test_runs_without_a_student(run_maker, tmp_path):
     with pytest.raises(CoterieError, match="is not a run"):
         export_run(tmp_path)

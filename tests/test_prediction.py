@@ -1,15 +1,96 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+import coterie
+from coterie.data.batch import DataInfo
+from coterie.data.bundle import DataBundle, load_data
 from coterie.errors import CoterieError
 from coterie.prediction import load_images, predict_images
+from coterie.recipe import DataRecipe
 from coterie.student import load_student
+
+
+def description_of(info: DataInfo) -> dict[str, Any]:
+    """What student.json says of the data."""
+    fields = {"data": info.name, "class_names": list(info.class_names), "input_size": list(info.input_size)}
+    return {**fields, "mean": info.mean, "std": info.std, "interpolation": info.interpolation, "crop": info.crop}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder with two classes of photographs of different shapes."""
+    root = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label, size in {"wide": (70, 48), "high": (48, 96)}.items():
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for number in range(6):
+                coarse = Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+                coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return root
+
+
+def evaluated_inputs(settings: dict[str, Any]) -> tuple[torch.Tensor, DataBundle]:
+    bundle = load_data(DataRecipe(**settings), batch_size=4, seed=0, device=torch.device("cpu"), channels_last=True)
+    assert bundle.test is not None
+    return torch.cat([batch.inputs for batch in bundle.test]), bundle
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"image_size": 32},
+        {"image_size": 80, "in_memory": True},
+        {"image_size": 32, "in_memory": False},
+        {"in_memory": False},
+    ],
+    ids=["memory", "memory, enlarged", "streamed", "streamed, 224"],
+)
+def test_files_are_prepared_as_the_evaluation_prepares_them(pictures, settings):
+    inputs, bundle = evaluated_inputs({"name": str(pictures), "workers": 0, **settings})
+    paths = sorted((pictures / "test").rglob("*.png"))
+    torch.testing.assert_close(load_images(paths, description_of(bundle.info)), inputs, atol=1e-5, rtol=0)
+
+
+def test_the_gallery_of_an_in_memory_set_is_what_the_network_saw(tmp_path):
+    inputs, bundle = evaluated_inputs({"name": "digits"})
+    paths = [tmp_path / f"{index}.png" for index in (0, 5)]
+    for path, pixels in zip(paths, bundle.test.raw_images([0, 5]), strict=True):
+        Image.fromarray(np.asarray(pixels).squeeze()).save(path)
+    torch.testing.assert_close(load_images(paths, description_of(bundle.info)), inputs[[0, 5]], atol=1e-5, rtol=0)
+
+
+def test_a_file_of_the_original_size_is_shrunk_as_the_data_were(tmp_path):
+    inputs, bundle = evaluated_inputs({"name": "digits", "image_size": 4})
+    _, original = evaluated_inputs({"name": "digits"})
+    Image.fromarray(np.asarray(original.test.raw_images([3])[0]).squeeze()).save(tmp_path / "3.png")
+    step = 1 / 255 / bundle.info.std[0]  # Pillow and torch may round a pixel apart
+    actual = load_images([tmp_path / "3.png"], description_of(bundle.info))
+    torch.testing.assert_close(actual, inputs[[3]], atol=1.01 * step, rtol=0)
+
+
+def test_predictions_on_the_gallery_are_those_of_the_evaluation(tmp_path):
+    """From end to end: train, then predict the saved images of the test split."""
+    settings = {"data": {"name": "digits", "train_limit": 100}, "network": {"name": "tiny_cifar", "branches": 2}}
+    result = coterie.train(**settings, training={"epochs": 1, "device": "cpu"}, output=tmp_path / "run", quiet=True)
+    saved = load_file(tmp_path / "run" / "predictions.safetensors")
+    expected = saved["logits"][result.summary["deployed"]["student"]].float().softmax(-1)
+    paths = sorted((tmp_path / "run" / "gallery").glob("*.png"))
+    assert paths
+    for prediction in predict_images(tmp_path / "run", paths, top=10):
+        row = expected[saved["indices"].tolist().index(int(prediction.path.stem))]
+        actual = dict(prediction.classes)
+        for name, probability in zip(result.summary["class_names"], row.tolist(), strict=True):
+            assert actual[name] == pytest.approx(probability, abs=2e-3)  # the saved logits are float16
 
 
 def test_names_and_probabilities(small_run):
@@ -51,7 +132,7 @@ def test_any_size_and_mode_becomes_the_networks_input(small_run, tmp_path, mode,
 
 
 def test_one_channel_networks_see_grey(tmp_path):
-    grey = {"input_size": [1, 8, 8], "mean": [0.0], "std": [1.0], "interpolation": "bilinear", "crop": 1.0}
+    grey = description_of(DataInfo("digits", ("0", "1"), (1, 8, 8), (0.0,), (1.0,)))
     Image.new("RGB", (8, 8), (255, 255, 255)).save(tmp_path / "white.png")
     assert torch.equal(load_images([tmp_path / "white.png"], grey), torch.ones(1, 1, 8, 8))
 

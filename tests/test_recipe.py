@@ -73,7 +73,7 @@ def test_every_setting_is_described():
     ],
 )
 def test_mistakes_are_named_in_one_line(override, message):
-    with pytest.raises(CoterieError, match=".") as caught:
+    with pytest.raises(CoterieError) as caught:
         load_recipe(None, [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from coterie.data.batch import DataInfo
+from coterie.data.streaming import evaluation_transform
 from coterie.errors import CoterieError
 from coterie.student import load_student
 from coterie.training.records import RunFolder, read_json
@@ -82,17 +84,17 @@ def load_images(paths: Sequence[Path], description: dict[str, Any]) -> Tensor:
     Raises:
         CoterieError: an image that is missing or cannot be decoded.
     """
-    from timm.data.transforms_factory import create_transform
-
-    channels, height, width = description["input_size"]
-    transform = create_transform(
-        input_size=(channels, height, width),
-        interpolation=description["interpolation"],
-        mean=tuple(description["mean"]),
-        std=tuple(description["std"]),
-        crop_pct=description["crop"],
+    info = DataInfo(
+        description["data"],
+        tuple(description["class_names"]),
+        tuple(description["input_size"]),
+        tuple(description["mean"]),
+        tuple(description["std"]),
+        description["interpolation"],
+        description["crop"],
     )
-    return torch.stack([transform(_decode(path, channels)) for path in paths])
+    transform = evaluation_transform(info)
+    return torch.stack([transform(_decode(path, info.input_size[0])) for path in paths])
 
 
 def _decode(path: Path, channels: int) -> Image.Image:

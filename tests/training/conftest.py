@@ -15,7 +15,9 @@ SMALL: dict[str, Any] = {
 def merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     result = dict(tree)
     for key, value in changes.items():
-        result[key] = merged(result[key], value) if isinstance(result.get(key), dict) and isinstance(value, dict) else value
+        result[key] = (
+            merged(result[key], value) if isinstance(result.get(key), dict) and isinstance(value, dict) else value
+        )
     return result
 
 

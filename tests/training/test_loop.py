@@ -88,7 +88,9 @@ def test_accumulated_batches_equal_one_batch_where_nothing_is_normalised_over_it
     """tiny_cifar has BatchNorm, so a linear network stands in."""
 
     def network():
-        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 12), torch.nn.ReLU(), torch.nn.Linear(12, 10))
+        return torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, 12), torch.nn.ReLU(), torch.nn.Linear(12, 10)
+        )
 
     results = []
     for accumulate, batch_size in [(1, 40), (2, 20)]:
@@ -120,13 +122,17 @@ def test_the_step_reads_nothing_back_between_two_rows(small, tmp_path, monkeypat
 
     monkeypatch.setattr(Trainer, "_backward", watched)
     coterie.train(
-        small(training={"epochs": 1, "log_every": 100, "ema": 0.9, "clip_gradient": 1.0}), output=tmp_path / "run", quiet=True
+        small(training={"epochs": 1, "log_every": 100, "ema": 0.9, "clip_gradient": 1.0}),
+        output=tmp_path / "run",
+        quiet=True,
     )
     assert recorded == []
 
 
 @pytest.mark.parametrize("bad_step", [1, 5])
-def test_a_loss_that_is_not_finite_stops_the_run_by_name_and_keeps_the_checkpoint(small, tmp_path, monkeypatch, bad_step):
+def test_a_loss_that_is_not_finite_stops_the_run_by_name_and_keeps_the_checkpoint(
+    small, tmp_path, monkeypatch, bad_step
+):
     original = OKDMDE.forward
     calls = []
 
@@ -173,7 +179,10 @@ def test_resume_after_a_signal_is_bit_equal(small, tmp_path, monkeypatch, stop_a
     assert_equal_weights(weights(resumed.path), weights(whole.path))
     assert rows(resumed.path, "train") == rows(whole.path, "train")
     assert rows(resumed.path, "validation") == rows(whole.path, "validation")
-    timeless = [{k: v for k, v in each.summary.items() if "seconds" not in k and k != "images_per_second"} for each in (whole, resumed)]
+    timeless = [
+        {k: v for k, v in each.summary.items() if "seconds" not in k and k != "images_per_second"}
+        for each in (whole, resumed)
+    ]
     assert timeless[0] == timeless[1]
 
 
@@ -242,7 +251,9 @@ def test_a_compiled_step_gives_the_same_losses(small, tmp_path, monkeypatch):
 
 
 def test_trackers_receive_the_figures(small, tmp_path):
-    result = coterie.train(small(training={"epochs": 1, "trackers": ["tensorboard"]}), output=tmp_path / "run", quiet=True)
+    result = coterie.train(
+        small(training={"epochs": 1, "trackers": ["tensorboard"]}), output=tmp_path / "run", quiet=True
+    )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     (events,) = (result.path / "coterie").glob("events*")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from coterie.data.augmentation import Augmentation, Mixing
 from coterie.data.batch import Batch, DataBundle, DataInfo, EvaluationLoader, TrainLoader
@@ -70,8 +71,11 @@ def load_data(
     )
     size = recipe.image_size or (network_config or {}).get("input_size", (None, None, None))[1]
     in_memory = _keep_in_memory(train, recipe)
+    # `resize` averages over areas where arrays shrink; an image file is to be prepared in the same way.
+    shrinks = isinstance(train, Arrays) and size is not None and size < min(train.images.shape[1:3])
     if in_memory:
-        train, validation, test = (_in_memory(each, size) for each in (train, validation, test))
+        train = _in_memory(train, size)
+        validation, test = (None if each is None else _in_memory(each, size) for each in (validation, test))
     statistics = _statistics(raw, train, recipe, network_config)
     classes = len(raw.class_names)
     mixing = Mixing(recipe.mixup, recipe.cutmix)
@@ -80,7 +84,14 @@ def load_data(
     if in_memory:
         assert isinstance(train, Arrays)
         height, width, channels = train.images.shape[1:]
-        info = DataInfo(raw.name, raw.class_names, (channels, height, width), *statistics, skipped=raw.skipped)
+        info = DataInfo(
+            raw.name,
+            raw.class_names,
+            (channels, height, width),
+            *statistics,
+            interpolation="box" if shrinks else "bilinear",
+            skipped=raw.skipped,
+        )
         padding = round(height / 8) if recipe.crop_padding is None else recipe.crop_padding
         augmentation = Augmentation(padding, flip, recipe.cutout)
 
@@ -121,25 +132,20 @@ def _keep_in_memory(train: Samples, recipe: DataRecipe) -> bool:
         return max(image.size) <= SMALL and image.size[0] == image.size[1]
 
 
-def _in_memory(samples: Samples | None, size: int | None) -> Arrays | None:
-    if samples is None:
-        return None
+def _in_memory(samples: Samples, size: int | None) -> Arrays:
     if isinstance(samples, Files):
         samples = _decode(samples, size)
     return Arrays(resize(samples.images, size), samples.labels) if size else samples
 
 
 def _decode(files: Files, size: int | None) -> Arrays:
-    """Colour images of files, all of one size; larger ones are brought to ``size`` while they are read."""
+    """Colour images of files, all of one size; brought to ``size`` as timm's evaluation transform and `predict` do it."""
+    fit = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)]) if size is not None else None
     images = []
     for path in files.paths:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-            if size is not None and image.size != (size, size):
-                image = image.resize(
-                    (size, size), Image.Resampling.BOX if min(image.size) >= size else Image.Resampling.BILINEAR
-                )
-            images.append(np.asarray(image))
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+            images.append(np.asarray(fit(image) if fit is not None else image))
     if len({image.shape for image in images}) > 1:
         raise CoterieError("the images differ in size: set data.image_size, or data.in_memory=false")
     return Arrays(np.stack(images), files.labels)

@@ -11,7 +11,7 @@ import numpy as np
 
 from coterie.data.catalogue import DATA
 from coterie.data.folders import read_folder
-from coterie.data.raw import Arrays, Labels, Pixels, RawData
+from coterie.data.raw import Arrays, Pixels, RawData
 from coterie.data.splits import carve
 from coterie.data.statistics import KNOWN
 from coterie.errors import CoterieError, did_you_mean
@@ -231,7 +231,7 @@ def _pixels(image: Any, what: str) -> Pixels:
                 f"{what}: a tensor image must be float [C, H, W] with values in 0..1, without normalisation"
             )
         image = (image.detach().cpu().permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    pixels: Labels | Pixels = np.asarray(image)
+    pixels: Pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3}:
         raise CoterieError(f"{what}: expected an image, got {type(image).__name__} {pixels.dtype} {list(pixels.shape)}")
     return pixels if pixels.ndim == 3 else pixels[..., None]

@@ -53,7 +53,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def evaluation_transform(info: DataInfo) -> Any:
-    """timm's evaluation transform: resize, centre crop, normalise; PIL image to float [C, H, W]."""
+    """Timm's evaluation transform: resize, centre crop, normalise; PIL image to float [C, H, W]."""
     from timm.data import create_transform
 
     return create_transform(
@@ -99,7 +99,7 @@ class _TrainImages(Dataset[Tensor]):
             interpolation=info.interpolation,
             hflip=0.5 if settings.flip else 0.0,
             auto_augment=settings.auto_augment,
-            color_jitter=None,
+            color_jitter=0.0,
         )
 
     def __getitem__(self, item: tuple[int, int, int]) -> Tensor:

@@ -110,9 +110,11 @@ class OKDMDE(Method):
             group.leader = self.deployed_student = self.followers
         shapes = group.feature_shapes[: self.followers]
         scores = self.followers * (group.num_classes if attention == "class" else 1)
-        self.fusion = FeatureFusion(shapes, scores, fusion, reduction=fusion_reduction)
+        # With pairwise attention, the queries and keys take the place of the fusion's last layer.
+        self.fusion = FeatureFusion(
+            shapes, None if attention == "pairwise" else scores, fusion, reduction=fusion_reduction
+        )
         if attention == "pairwise":
-            self.fusion.score = nn.Identity()  # the keys below take its place
             self.queries, self.keys = self._query_and_key(group)
         if detach_target and not ensemble_label:
             # Nothing trains the attention then: it stays uniform, and says so to the optimizer.
@@ -179,7 +181,7 @@ class OKDMDE(Method):
             divergence = divergence + kl_divergence(logits[-1], ensemble, self.temperature)
         losses["distillation"] = self.distillation_weight * self.ramp(progress, self.ramp_up) * divergence
         if self.diversity_weight > 0:
-            weights = [classifier.weight for classifier in self.group.classifiers[: self.followers]]
+            weights = [_weight(classifier) for classifier in self.group.classifiers[: self.followers]]
             term = diversity_loss(self.diversity, weights, logits[: self.followers], targets)
             losses["diversity"] = self.diversity_weight * term
         return losses
@@ -191,3 +193,9 @@ class OKDMDE(Method):
         entropy = torch.special.entr(mean_weights).sum(-1) / math.log(max(self.followers, 2))
         statistics = {"attention": mean_weights, "attention_entropy": entropy}
         return Predictions(output.logits, ensemble, output.logits[self.deployed_student], statistics)
+
+
+def _weight(classifier: nn.Module) -> Tensor:
+    weight = classifier.weight
+    assert isinstance(weight, Tensor)
+    return weight

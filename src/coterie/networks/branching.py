@@ -96,6 +96,7 @@ def branch(
         example=example,
         classifiers=[traced.classifier] * branches,
         templates=[template] * branches,
+        split_point=at,
     )
 
 
@@ -191,7 +192,9 @@ def _cut(graph: fx.Graph, traced: TracedNetwork, at: str | None) -> tuple[fx.Gra
         trunk_graph, trunk_values = trunk
         trunk_graph.output(tuple(trunk_values[node] for node in crossing))
     body, values = _copy([node for node in after if node.op not in {"output", "placeholder"}], nodes, crossing)
-    logits = values[output_node(graph).args[0]]
+    (result,) = output_node(graph).args
+    assert isinstance(result, fx.Node)  # checked by trace
+    logits = values[result]
     embedding = values[embedding_node(graph, traced.classifier)]
     if len(traced.shapes[embedding_node(traced.eval_graph, traced.classifier).name]) > 2:
         embedding = body.call_method("flatten", (embedding, 1))
@@ -201,8 +204,13 @@ def _cut(graph: fx.Graph, traced: TracedNetwork, at: str | None) -> tuple[fx.Gra
         raise CoterieError(f"the split point {at!r} comes after the last feature map ({mapped.name}); split earlier")
     width = traced.shapes[embedding_node(traced.eval_graph, traced.classifier).name][1]
     channels_last = str(getattr(traced.network, "output_fmt", "")).upper().endswith("NHWC")
-    axes = canonical_axes(traced.shapes[mapped.name], width, channels_last)
-    feature_map = values[own] if axes is None else body.call_method("permute", (values[own], *axes))
+    shape = traced.shapes[mapped.name]
+    if len(shape) == 2:  # no positions: one token
+        feature_map = body.call_method("unsqueeze", (values[own], 1))
+    elif (axes := canonical_axes(shape, width, channels_last)) is not None:
+        feature_map = body.call_method("permute", (values[own], *axes))
+    else:
+        feature_map = values[own]
     body.output((logits, embedding, feature_map))
     return trunk[0], body
 

@@ -30,7 +30,7 @@ class FeatureFusion(nn.Module):
 
     Args:
         feature_shapes: (C, H, W) or (N, C) of each student's map, without the batch.
-        outputs: number of scores.
+        outputs: number of scores; None: the layer W_2 is left out, and e is returned.
         kind: ``1x1`` concatenates the maps and mixes them by a 1x1 convolution; ``depthwise`` has a depthwise 3x3 convolution
             before it (the fusion of FFL and FFSD); ``sum`` adds the maps, each through a 1x1 convolution of its own where
             their channels differ.
@@ -44,7 +44,7 @@ class FeatureFusion(nn.Module):
     def __init__(
         self,
         feature_shapes: Sequence[FeatureShape],
-        outputs: int,
+        outputs: int | None,
         kind: FusionKind = "1x1",
         max_width: int = 256,
         reduction: int = 8,
@@ -81,9 +81,12 @@ class FeatureFusion(nn.Module):
         self.fuse = nn.Sequential(*layers)
         self.width = width
         self.squeeze = nn.Linear(width, max(8, width // reduction))
-        self.score = nn.Linear(self.squeeze.out_features, outputs)
-        nn.init.zeros_(self.score.weight)
-        nn.init.zeros_(self.score.bias)
+        self.score: nn.Module = nn.Identity()
+        if outputs is not None:
+            last = nn.Linear(self.squeeze.out_features, outputs)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.score = last
 
     def fused(self, feature_maps: Sequence[Tensor]) -> Tensor:
         """The vector s, [B, width], of maps [B, C, H, W] or [B, N, C]."""

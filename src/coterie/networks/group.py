@@ -85,6 +85,7 @@ class StudentGroup(nn.Module):
         example: a batch with which the dimensions are measured, in eval mode and without gradients.
         classifiers: path of each branch's last layer; None: the last linear layer in it.
         templates: the plain network of each student, which :meth:`student` copies and fills.
+        split_point: the module before which a network was split, to be told to the user.
 
     Attributes:
         num_students, num_classes, embedding_dims, feature_shapes: dimensions, the latter two one entry for each student.
@@ -103,6 +104,7 @@ class StudentGroup(nn.Module):
         example: Tensor,
         classifiers: Sequence[str] | None = None,
         templates: Sequence[nn.Module] | None = None,
+        split_point: str | None = None,
     ) -> None:
         super().__init__()
         if not branches:
@@ -110,6 +112,7 @@ class StudentGroup(nn.Module):
         self.trunk = trunk
         self.branches = nn.ModuleList(branches)
         self.trunk_gradient = trunk_gradient
+        self.split_point = split_point
         self.leader: int | None = None
         self._require_own_parameters()
         self._classifiers = list(classifiers) if classifiers else [_last_linear(each) for each in branches]

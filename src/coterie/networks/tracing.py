@@ -48,7 +48,8 @@ class _AncestorTracer(fx.Tracer):
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         """One input; every other argument keeps its default, so that ``if mask is not None`` takes its usual way."""
-        name = next(iter(inspect.signature(self.root.forward).parameters))
+        root: Any = self.root
+        name = next(iter(inspect.signature(root.forward).parameters))
         return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -178,7 +179,8 @@ def embedding_node(graph: fx.Graph, classifier: str) -> fx.Node:
 def feature_map_node(graph: fx.Graph, classifier: str, shapes: dict[str, tuple[int, ...]]) -> fx.Node:
     """The last value before the classifier that has more than one position: [B, C, H, W], [B, H, W, C] or [B, N, C].
 
-    Where every map is a single position (a small image), the last value with axes for positions.
+    Where every map is a single position (a small image), the last value with axes for positions; where there is none at
+    all (a multi-layer perceptron), the embedding.
     """
     seen, stack = set(), [embedding_node(graph, classifier)]
     while stack:
@@ -189,7 +191,7 @@ def feature_map_node(graph: fx.Graph, classifier: str, shapes: dict[str, tuple[i
     behind = [node for node in reversed(graph.nodes) if node in seen and node.op != "placeholder"]
     mapped = [node for node in behind if len(shapes.get(node.name, ())) in (3, 4)]
     if not mapped:
-        raise CoterieError(f"no feature map was found before {classifier!r}; {MANUAL}")
+        return embedding_node(graph, classifier)
     return next((node for node in mapped if _positions(shapes[node.name]) > 1), mapped[0])
 
 

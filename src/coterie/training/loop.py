@@ -52,7 +52,7 @@ class Trainer:
         settings = recipe.training
         self.method = method.to(accelerator.device)
         if settings.channels_last:
-            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.method.to(memory_format=torch.channels_last)
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.method)
         self.own_optimizers = self.method.build_optimizers()

@@ -19,7 +19,7 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method) -> torch.optim.Opti
     Raises:
         CoterieError: an unknown name, or an option that the optimizer does not take.
     """
-    known = timm.optim.list_optimizers()
+    known = [str(name) for name in timm.optim.list_optimizers()]
     if recipe.name not in known:
         raise CoterieError(
             f"unknown optimizer {recipe.name!r}{did_you_mean(recipe.name, known)}; expected a name of timm.optim"

@@ -58,8 +58,8 @@ def train(
     recipe: Recipe | str | Path | dict[str, Any] | None = None,
     *,
     output: str | Path | None = None,
-    network: NetworkSource | None = None,
-    data: tuple[Any, Any, Any] | str | None = None,
+    network: NetworkSource | str | list[str] | dict[str, Any] | None = None,
+    data: tuple[Any, Any, Any] | str | dict[str, Any] | None = None,
     resume: bool = False,
     overrides: tuple[str, ...] | list[str] = (),
     quiet: bool = False,
@@ -70,9 +70,9 @@ def train(
     Args:
         recipe: a recipe, a mapping, the path of a YAML file, or None for the defaults (the digits demo).
         output: the run folder; None: ``runs/<data>_<network>_<method>_seed<seed>``, numbered where that is taken.
-        network: a module, or a callable that builds one, in place of the recipe's. A callable is the better choice: every further
+        network: a timm name or a section of the recipe; or a module, or a callable that builds one. A callable is the better choice: every further
             branch then comes from a network of its own.
-        data: a data set's name, or (train, validation, test) data sets of one's own with None where there is none.
+        data: a data set's name or a section of the recipe; or (train, validation, test) data sets of one's own with None where there is none.
         resume: go on with the run in ``output``; without a recipe, with the one that it was started with.
         overrides: ``"key=value"`` strings, as on the command line.
         quiet: show no progress.
@@ -86,8 +86,14 @@ def train(
         RunError: the run failed; its folder keeps the last good checkpoint.
     """
     datasets = data if isinstance(data, tuple) else None
-    if isinstance(data, str):
+    if isinstance(data, (str, dict)):
         sections["data"] = data
+    if isinstance(network, (str, list, dict)):
+        sections["network"] = network
+        network = None
+    if isinstance(network, (str, list, dict)):
+        sections["network"] = network
+        network = None
     given = recipe is not None or bool(overrides) or bool(sections)
     if resume:
         if output is None:
@@ -185,7 +191,7 @@ def _run(
     steps = recipe.training.epochs * -(-task.data.train.steps_per_epoch // recipe.training.accumulate)
     display = Display(steps, recipe.training.epochs, quiet or not accelerator.is_main_process)
     trainer = Trainer(recipe, task, method, accelerator, folder, display)
-    header = _header(recipe, task)
+    header = _header(recipe, task, method)
     if accelerator.is_main_process:
         folder.path.mkdir(parents=True, exist_ok=True)
         if not resume:
@@ -226,12 +232,13 @@ def _write_status(folder: RunFolder, summary: dict[str, Any]) -> None:
         folder.summary.unlink(missing_ok=True)
 
 
-def _header(recipe: Recipe, task: ImageClassification) -> dict[str, Any]:
+def _header(recipe: Recipe, task: ImageClassification, method: Method) -> dict[str, Any]:
     data = task.data
     return {
         "method": recipe.method.name,
         "data": data.info.name,
         "network": "+".join(task.network_names) or "own network",
+        "split_point": method.group.split_point,
         "seed": recipe.seed,
         "epochs": recipe.training.epochs,
         "class_names": list(data.info.class_names),

@@ -1,0 +1,121 @@
+"""Real kills: a run in a process of its own dies by SIGKILL at a chosen point, and is resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+# Runs one training and kills itself at the nth call of a function: no timing, hence no luck.
+SCRIPT = """
+import importlib, json, os, signal, sys
+settings, output, resume, point, number = json.loads(sys.argv[1])
+import coterie
+if point:
+    module, owner, name = point
+    place = importlib.import_module(module)
+    place = getattr(place, owner) if owner else place
+    original, calls = getattr(place, name), []
+    def dying(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == number:
+            if name == "save":            # die in the middle of writing a checkpoint's bytes
+                import torch
+                whole = torch.save
+                def half(state, path):
+                    whole(state, path)
+                    with open(path, "r+b") as file:
+                        file.truncate(os.path.getsize(path) // 2)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                torch.save = half
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+    setattr(place, name, dying)
+coterie.train(settings, output=output, resume=resume, quiet=True)
+"""
+
+POINTS = {
+    "before the first checkpoint": (("coterie.training.loop", "Trainer", "_optimizer_step"), 3),
+    "during a step of the second epoch": (("coterie.training.loop", "Trainer", "_optimizer_step"), 9),
+    "while the first checkpoint is written": (("coterie.training.loop", "Trainer", "save"), 1),
+    "while a later checkpoint is written": (("coterie.training.loop", "Trainer", "save"), 4),
+    "during an evaluation": (("coterie.tasks.image_classification", "", "group_figures"), 2),
+    "during the last evaluation, on test": (("coterie.tasks.image_classification", "", "group_figures"), 5),
+}
+
+
+def run(settings, output, resume=False, point=None, number=0):
+    arguments = json.dumps([settings, str(output), resume, point, number])
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return {
+        "data": {"name": "digits", "train_limit": 200},
+        "network": {"name": "tiny_cifar", "branches": 2},
+        "training": {"epochs": 3, "batch_size": 32, "log_every": 2, "device": "cpu", "checkpoint_steps": 4},
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(settings, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "run"
+    process = run(settings, path)
+    assert process.returncode == 0, process.stderr
+    return path
+
+
+def comparable(path):
+    summary = json.loads((path / "summary.json").read_text())
+    return {key: value for key, value in summary.items() if key not in {"seconds", "images_per_second"}}
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_a_killed_run_resumes_to_the_same_bits(settings, whole, tmp_path, name):
+    point, number = POINTS[name]
+    path = tmp_path / "run"
+    killed = run(settings, path, point=point, number=number)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert json.loads((path / "summary.json").read_text())["status"] == "running"
+    resumed = run(settings, path, resume=True)
+    assert resumed.returncode == 0, resumed.stderr
+    first, second = load_file(whole / "student.safetensors"), load_file(path / "student.safetensors")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert (path / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert comparable(path) == comparable(whole)
+    assert not list(path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_finish_the_step_and_exit_with_their_code(tmp_path, number, code):
+    path = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "coterie", "train", "training.epochs=500", "network.branches=2", "training.device=cpu", "--output", str(path),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:  # the first epoch is done
+        if line.startswith("epoch 1/"):
+            break
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    assert json.loads((path / "summary.json").read_text())["status"] == "interrupted"
+    assert (path / "checkpoint" / "last.pt").is_file()
+    assert (path / "metrics.jsonl").is_file()
