@@ -91,9 +91,6 @@ def train(
     if isinstance(network, (str, list, dict)):
         sections["network"] = network
         network = None
-    if isinstance(network, (str, list, dict)):
-        sections["network"] = network
-        network = None
     given = recipe is not None or bool(overrides) or bool(sections)
     if resume:
         if output is None:
