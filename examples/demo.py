@@ -18,7 +18,7 @@ import coterie
 from coterie.networks.registration import register
 
 OUTPUT = Path("runs/demo")
-SETTINGS = {"data": "digits", "training": {"epochs": 40, "batch_size": 64}, "optimizer": {"learning_rate": 0.1}}
+SETTINGS = {"data": "digits", "training": {"epochs": 30, "batch_size": 64}, "optimizer": {"learning_rate": 0.1}}
 
 
 def main() -> None:

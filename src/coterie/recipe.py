@@ -110,9 +110,9 @@ class MethodRecipe(BaseModel):
 
 class OptimizerRecipe(Section):
     name: str = Field("sgd", description="Any optimizer of timm; sgd is Nesterov's.")
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="The largest rate, after the warm-up.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Also of normalisation layers and biases.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of optimizers that have one.")
     exclude_norm_and_bias: bool = Field(
         False, description="No weight decay on vectors and scalars; the papers decay everything."
     )
@@ -120,32 +120,40 @@ class OptimizerRecipe(Section):
 
 
 class ScheduleRecipe(Section):
-    name: Literal["constant", "cosine", "multistep", "step", "poly", "tanh"] = "cosine"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    warmup_learning_rate: Annotated[float, Field(ge=0)] = 1e-5
-    minimum_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    name: Literal["constant", "cosine", "multistep", "step", "poly", "tanh"] = Field(
+        "cosine", description="How the rate falls; it moves at every step."
+    )
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="Epochs over which the rate rises first.")
+    warmup_learning_rate: Annotated[float, Field(ge=0)] = Field(1e-5, description="Where the warm-up starts.")
+    minimum_learning_rate: Annotated[float, Field(ge=0)] = Field(0.0, description="Where cosine, poly and tanh end.")
     milestones: list[Annotated[float, Field(gt=0)]] = Field(
         default_factory=lambda: [0.5, 0.75], description="multistep: where the rate falls, as fractions of training."
     )
-    decay_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    decay_rate: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="multistep, step: factor of each fall.")
     decay_epochs: Annotated[float, Field(gt=0)] = Field(30, description="step: epochs between two falls.")
 
 
 class TrainingRecipe(Section):
-    epochs: Positive = 30
+    epochs: Positive = Field(30, description="Passes over the training images.")
     batch_size: Positive = Field(128, description="Images a step over all processes.")
     accumulate: Positive = Field(1, description="Batches whose gradients are added up before the optimizer steps.")
     clip_gradient: Annotated[float, Field(gt=0)] | None = Field(None, description="Largest norm of the gradient.")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16: mixed precision.")
     compile: bool = Field(False, description="Compile the training step with torch.compile.")
     channels_last: bool = Field(True, description="Memory format of images and convolutions.")
     device: str | None = Field(None, description="cpu, cuda, mps; null: the best there is.")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Decay of the moving average of all weights, which is then evaluated and deployed."
     )
-    label_loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(ge=0)]] = "none"
+    label_loss: Literal["cross_entropy", "binary_cross_entropy"] = Field(
+        "cross_entropy", description="Loss against the labels; the binary one is summed over the classes."
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the target that is spread over all classes."
+    )
+    class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(ge=0)]] = Field(
+        "none", description="One factor for each class, or balanced: inversely proportional to its frequency."
+    )
     select: Literal["last", "best"] = Field("last", description="Which epoch is deployed; best: by validation top-1.")
     evaluate_every: Positive = Field(1, description="Epochs between evaluations on the validation split.")
     log_every: Positive = Field(
@@ -154,7 +162,9 @@ class TrainingRecipe(Section):
     checkpoint_steps: Positive | None = Field(
         None, description="Steps between checkpoints within an epoch; null: one an epoch."
     )
-    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list)
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        default_factory=list, description="Where figures are sent besides metrics.jsonl; each needs its extra."
+    )
 
 
 SECTIONS = ("data", "network", "method")

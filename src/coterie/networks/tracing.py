@@ -72,8 +72,9 @@ def find_classifier(network: nn.Module) -> str:
         CoterieError: there is none.
     """
     names = {id(module): name for name, module in network.named_modules()}
-    if callable(getattr(network, "get_classifier", None)):
-        classifier = network.get_classifier()
+    get_classifier: Any = getattr(network, "get_classifier", None)
+    if callable(get_classifier):
+        classifier = get_classifier()
         if isinstance(classifier, (tuple, list, nn.ModuleList, nn.ModuleDict)):
             raise CoterieError(f"{type(network).__name__} has several classifiers; {MANUAL}")
         if id(classifier) in names and getattr(classifier, "weight", None) is not None:

@@ -1,0 +1,126 @@
+"""Every command and snippet of README and docs is run, in the order of its page, in a folder where its files exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coterie import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Smaller, and without the network: what is tested is that the words of the page are right.
+SMALLER = ["training.epochs=1", "training.device=cpu", "network.pretrained=false"]
+SMALLER_IMAGES = ["data.image_size=32", "data.workers=0"]
+# Run elsewhere: `make test` runs this test, `make demo` is test_demo, the launchers are test_processes, pip sets .venv up.
+ELSEWHERE = ("make ", "pip install", "accelerate launch", "torchrun")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with what the pages take for granted: ./pictures, holiday.jpg, and the quick start's first run."""
+    root = tmp_path_factory.mktemp("place")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        for label in ("cat", "dog"):
+            folder = root / "pictures" / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(folder / f"{number}.jpg")
+    Image.fromarray(rng.integers(0, 255, (50, 60, 3), dtype=np.uint8)).save(root / "holiday.jpg")
+    return root
+
+
+def run_command(line: str, monkeypatch, capsys) -> None:
+    arguments = shlex.split(line, comments=True)
+    assert arguments[0] == "coterie", line
+    if arguments[1] == "train":
+        if "--resume" in arguments:
+            arguments = [each for each in arguments if each != "..."]
+        else:
+            is_folder = any(each.startswith("data=./") for each in arguments)
+            arguments += SMALLER + (SMALLER_IMAGES if is_folder else [])
+    expanded = [
+        str(path) for each in arguments for path in (sorted(Path().glob(each)) if "*" in each else [each])
+    ]
+    monkeypatch.setattr(sys, "argv", expanded)
+    cli.main()
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page, place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    text = (ROOT / page).read_text(encoding="utf-8")
+    if "runs/first" in text and not (place / "runs" / "first").exists():
+        run_command("coterie train training.epochs=1 network.branches=2 --output runs/first", monkeypatch, capsys)
+    names: dict[str, object] = {"__name__": "page"}
+    for language, block in BLOCK.findall(text):
+        if language == "python":
+            first = next(iter(re.findall(r"`(\w+\.py)`", text[: text.index(block)])[-1:]), None)
+            if "class " in block and first:
+                Path(first).write_text(block)
+            exec(compile(block, page, "exec"), names)
+        elif language == "yaml":
+            name = re.match(r"# (\S+\.yaml)", block)
+            assert name, "a recipe in a page starts with its file name"
+            Path(name[1]).write_text(block)
+        elif language == "sh":
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.strip() and not line.startswith(("#", *ELSEWHERE)):
+                    if page == "docs/quickstart.md" and "runs/first" in line and (place / "runs" / "first").exists():
+                        line = line.replace("runs/first", "runs/first-again")
+                    run_command(line, monkeypatch, capsys)
+        else:
+            assert language in {"json", "text"}, f"{page}: nothing runs a block of {language!r}"
+
+
+def test_the_recipe_reference_is_up_to_date():
+    path = ROOT / "docs" / "make_recipe_reference.py"
+    spec = importlib.util.spec_from_file_location("make_recipe_reference", path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == module.reference()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_run_folders_page_names_every_file_and_key(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    if not Path("runs/first").exists():
+        run_command("coterie train training.epochs=1 network.branches=2 --output runs/first", monkeypatch, capsys)
+    text = (ROOT / "docs" / "run-folder.md").read_text(encoding="utf-8")
+    for path in Path("runs/first").iterdir():
+        assert path.name in text, path
+    for key in json.loads(Path("runs/first/summary.json").read_text()):
+        assert f"`{key}`" in text, key
+
+
+@pytest.mark.slow
+def test_demo(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("demo", ROOT / "examples" / "demo.py")
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main()
+    output = capsys.readouterr().out
+    assert "OKDMDE, deployed student" in output
+    assert "report.html" in output
+    assert " is a " in output
