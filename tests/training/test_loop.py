@@ -232,7 +232,7 @@ def test_evaluation_again_gives_the_summarys_figures(small, tmp_path):
         assert evaluation.figures[key] == result.summary[key]
 
 
-@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": False}, {"label_smoothing": 0.1}, {"class_weights": "balanced"}, {"label_loss": "binary_cross_entropy"}])  # fmt: skip
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": False}, {"label_smoothing": 0.1}, {"class_weights": [1, 2, 3, 1, 1, 1, 1, 1, 1, 1]}, {"label_loss": "binary_cross_entropy"}])  # fmt: skip
 def test_options_of_the_loop(small, tmp_path, options):
     result = coterie.train(small(training={"epochs": 1, **options}), output=tmp_path / "run", quiet=True)
     assert result.summary["status"] == "finished"

@@ -96,7 +96,8 @@ class Trainer:
                 self.save(self.folder.last)
                 if self.epoch % settings.evaluate_every == 0 or self.epoch == settings.epochs:
                     self._evaluate()
-                self._stop_if_asked(interruption)
+                if asked := self._asked_to_stop(interruption, at_once=True):
+                    raise Interrupted(asked, str(self.folder))
 
     def _train_epoch(self, interruption: Interruption) -> None:
         settings, accumulate = self.recipe.training, self.recipe.training.accumulate
@@ -113,12 +114,14 @@ class Trainer:
                 self._record()
             self.display.step(self.step)
             every = settings.checkpoint_steps
-            if (every and self.step % every == 0) or interruption.signal:
+            asked = self._asked_to_stop(interruption)
+            if (every and self.step % every == 0) or asked:
                 self.seconds += time.perf_counter() - started
                 started = time.perf_counter()
                 if self.batch < self.batches:
                     self.save(self.folder.last)
-                    self._stop_if_asked(interruption)
+                    if asked:
+                        raise Interrupted(asked, str(self.folder))
         self.seconds += time.perf_counter() - started
 
     def _backward(self, inputs: Tensor | list[Tensor], targets: Tensor, final: bool, together: int) -> None:
@@ -178,7 +181,7 @@ class Trainer:
     def _require_finite(self) -> None:
         if self.first_bad is None:
             return
-        first_bad = self.accelerator.reduce(self.first_bad, "max").tolist()
+        first_bad = self.accelerator.gather(self.first_bad[None]).amax(0).tolist()
         bad = [(step, name) for name, step in zip(self.names, first_bad, strict=True) if step >= 0]
         if bad:
             step, name = min(bad)
@@ -216,9 +219,14 @@ class Trainer:
             flat["validation/ensemble_top1"] = figures["ensemble"]["method"]["top1"]
             self.accelerator.log(flat, step=self.step)
 
-    def _stop_if_asked(self, interruption: Interruption) -> None:
-        if interruption.signal:
-            raise Interrupted(interruption.signal, str(self.folder))
+    def _asked_to_stop(self, interruption: Interruption, at_once: bool = False) -> int:
+        """The signal that came, or 0. Several processes must stop at the same step: they agree where rows are written."""
+        if self.accelerator.num_processes == 1:
+            return interruption.signal or 0
+        if not at_once and self.step % self.recipe.training.log_every:
+            return 0
+        flag = torch.tensor(interruption.signal or 0, device=self.accelerator.device)
+        return int(self.accelerator.gather(flag).max())
 
     def save(self, path: Any) -> None:
         """Write the whole state to a checkpoint, provided that it is sound."""
@@ -261,7 +269,10 @@ class Trainer:
         if losses["sums"] is not None:
             self.sums, self.first_bad = losses["sums"].to(device), losses["first_bad"].to(device)
         done = self.epoch - 1 if self.batch == 0 else self.epoch
-        rows = self.log.cut_back(self.step, done) if self.accelerator.is_main_process else self.log.rows()
+        if self.accelerator.is_main_process:
+            self.log.cut_back(self.step, done)
+        self.accelerator.wait_for_everyone()
+        rows = self.log.rows()
         for row in rows:
             if row["split"] == "validation" and selection_score(row) > self.best_score:
                 self.best_score, self.best_epoch = selection_score(row), row["epoch"]

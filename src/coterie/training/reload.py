@@ -61,7 +61,8 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         section = override.partition("=")[0].partition(".")[0]
         if section not in {"data", "training"}:
             raise CoterieError(f"{override!r}: only data.* and training.* can differ from the run that is evaluated")
-    recipe: Recipe = load_recipe(stored, overrides)
+    # What is measured is no training image, so a limit on them must not stand in the way.
+    recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"])
     method = load_method(run)
     accelerator = build_accelerator(recipe)
     task = ImageClassification(recipe, accelerator)

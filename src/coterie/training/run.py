@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -100,8 +101,11 @@ def train(
         settings = _continued(load_recipe(recipe, overrides, **sections) if given else stored, stored, folder)
     else:
         settings = load_recipe(recipe, overrides, **sections)
+        if output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise CoterieError("several processes need the run's folder: --output DIR")
         folder = RunFolder(output if output is not None else _free_name(settings, network, datasets))
-        _require_free(folder)
+        if int(os.environ.get("RANK", "0")) == 0:  # the others may start when the first one has written already
+            _require_free(folder)
     summary = folder.read_summary() if resume else {}
     if summary.get("status") == "finished":
         return TrainResult(folder.path, summary, network)
