@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -96,3 +98,19 @@ def test_a_recipe_executes_no_code(tmp_path):
     path.write_text(yaml.dump({"data": "digits"}) + "seed: !!python/object/apply:os.getpid []\n")
     with pytest.raises(CoterieError, match="not a YAML recipe"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_published_recipes_are_valid_and_build_their_method(path):
+    recipe = load_recipe(path)
+    assert path.read_text().startswith("# ")
+    data, _, method = path.stem.split("_")
+    assert (recipe.data.name, recipe.method.name) == (data, method)
+    from coterie.tasks.construction import build_method
+
+    built = build_method(recipe, 100 if data == "cifar100" else 10, (3, 32, 32))
+    assert built.group.num_students == (1 if method == "baseline" else 4)
+    student = sum(parameter.numel() for parameter in built.student().parameters())
+    assert student == {"cifar10": 466_906, "cifar100": 472_756}[data]
