@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,20 +15,42 @@ from torchvision import transforms
 
 from coterie.data.augmentation import Augmentation, Mixing
 from coterie.data.batch import Batch, DataBundle, DataInfo, EvaluationLoader, TrainLoader
-from coterie.data.memory import MemoryEvaluationLoader, MemoryTrainLoader, resize
+from coterie.data.memory import DeviceImages, MemoryEvaluationLoader, MemoryTrainLoader, shrink
+from coterie.data.objects import from_objects
 from coterie.data.order import Order
-from coterie.data.raw import Arrays, Files, RawData, Samples, Statistics
-from coterie.data.sources import from_objects, read_source
+from coterie.data.raw import (
+    Arrays,
+    Files,
+    Objects,
+    RawData,
+    Samples,
+    Statistics,
+    four_axes,
+    require_consistent,
+    to_image,
+)
+from coterie.data.sources import read_source
 from coterie.data.splits import carve, limit
-from coterie.data.statistics import measure
-from coterie.data.streaming import StreamingEvaluationLoader, StreamingSettings, StreamingTrainLoader, measure_files
+from coterie.data.statistics import measure, measure_streamed
+from coterie.data.streaming import StreamingEvaluationLoader, StreamingSettings, StreamingTrainLoader
 from coterie.errors import CoterieError
 from coterie.recipe import DataRecipe
 
 __all__ = ["Batch", "DataBundle", "DataInfo", "EvaluationLoader", "TrainLoader", "load_data"]
 
 SMALL = 64  # pixels a side up to which images are kept in memory
+LOOKED_AT = 100  # images whose sizes say whether all are small
 LARGE_DEFAULT = 224  # pixels a side of streamed images, unless the recipe or a pretrained network says otherwise
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where batches go, and this process's place among the processes."""
+
+    device: torch.device
+    channels_last: bool
+    process_index: int
+    num_processes: int
 
 
 def load_data(
@@ -59,160 +83,184 @@ def load_data(
         CoterieError: data that cannot be read, or too few of them.
     """
     raw = from_objects(datasets) if datasets is not None else read_source(recipe)
-    train, validation, test = _split(raw, recipe)
-    if len(set(train.labels.tolist())) < 2:
-        raise CoterieError(f"{raw.name!r} has one class: expected at least two")
-    order = Order(
-        len(train),
-        min(batch_size, len(train)) if num_processes == 1 else batch_size,
-        seed,
-        process_index,
-        num_processes,
-    )
+    require_consistent(raw)
+    raw = _split(raw, recipe)
+    order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
     size = recipe.image_size or (network_config or {}).get("input_size", (None, None, None))[1]
-    in_memory = _keep_in_memory(train, recipe)
-    # `resize` averages over areas where arrays shrink; an image file is to be prepared in the same way.
-    shrinks = isinstance(train, Arrays) and size is not None and size < min(train.images.shape[1:3])
-    if in_memory:
-        train = _in_memory(train, size)
-        validation, test = (None if each is None else _in_memory(each, size) for each in (validation, test))
-    statistics = _statistics(raw, train, recipe, network_config)
-    classes = len(raw.class_names)
-    mixing = Mixing(recipe.mixup, recipe.cutmix)
-    flip = raw.flip if recipe.flip is None else recipe.flip
-    place = (process_index, num_processes)
-    if in_memory:
-        assert isinstance(train, Arrays)
-        height, width, channels = train.images.shape[1:]
-        info = DataInfo(
-            raw.name,
-            raw.class_names,
-            (channels, height, width),
-            *statistics,
-            interpolation="box" if shrinks else "bilinear",
-            skipped=raw.skipped,
-        )
-        padding = round(height / 8) if recipe.crop_padding is None else recipe.crop_padding
-        augmentation = Augmentation(padding, flip, recipe.cutout)
-
-        def evaluation(samples: Samples | None) -> MemoryEvaluationLoader | None:
-            if samples is None:
-                return None
-            assert isinstance(samples, Arrays)
-            return MemoryEvaluationLoader(samples, statistics, device, channels_last, *place)
-
-        loader = MemoryTrainLoader(
-            train, statistics, order, augmentation, mixing, classes, device, channels_last, views
-        )
-        own = evaluation(train)
-        assert own is not None
-        return DataBundle(info, loader, evaluation(validation), evaluation(test), own)
-    return _streaming(raw, (train, validation, test), recipe, order, statistics, mixing, flip, size, network_config, device, channels_last, views, place)  # fmt: skip
+    target = _Target(device, channels_last, process_index, num_processes)
+    if _keep_in_memory(raw.train, recipe):
+        return _in_memory(raw, recipe, order, size, network_config, target, views)
+    return _streaming(raw, recipe, order, size or LARGE_DEFAULT, network_config, target, views)
 
 
-def _split(raw: RawData, recipe: DataRecipe) -> tuple[Samples, Samples | None, Samples | None]:
+def _split(raw: RawData, recipe: DataRecipe) -> RawData:
+    """Carve the validation split where there is none, then limit what is left to train on."""
     train, validation = raw.train, raw.validation
     if validation is None and recipe.validation > 0:
-        train, validation = carve(train, recipe.validation, recipe.validation_seed, "validation")
-    if recipe.validation == 0 and raw.validation is None:
-        validation = None
+        train, validation = carve(train, recipe.validation, recipe.validation_seed, "validation", raw.class_names)
     if recipe.train_limit is not None:
         train = limit(train, recipe.train_limit, recipe.validation_seed)
-    return train, validation, raw.test
+    return replace(raw, train=train, validation=validation)
 
 
 def _keep_in_memory(train: Samples, recipe: DataRecipe) -> bool:
-    if isinstance(train, Arrays):
-        return True
     if recipe.in_memory is not None:
         return recipe.in_memory
-    if recipe.image_size is not None:
-        return recipe.image_size <= SMALL
-    with Image.open(train.paths[0]) as image:
-        return max(image.size) <= SMALL and image.size[0] == image.size[1]
+    if recipe.image_size is not None and recipe.image_size <= SMALL:
+        return True
+    if isinstance(train, Arrays):
+        return max(train.images.shape[1:3]) <= SMALL
+    sizes = {_size(train, number) for number in range(0, len(train), -(-len(train) // LOOKED_AT))}
+    height, width = next(iter(sizes))
+    return len(sizes) == 1 and height == width <= SMALL
 
 
-def _in_memory(samples: Samples, size: int | None) -> Arrays:
-    if isinstance(samples, Files):
-        samples = _decode(samples, size)
-    return Arrays(resize(samples.images, size), samples.labels) if size else samples
+def _size(samples: Files | Objects, number: int) -> tuple[int, int]:
+    """Height and width of one image; of a file, only the header is read."""
+    if isinstance(samples, Objects):
+        height, width = samples.pixels(number).shape[:2]
+        return height, width
+    with Image.open(samples.paths[number]) as image:
+        return image.size[1], image.size[0]
 
 
-def _decode(files: Files, size: int | None) -> Arrays:
-    """Colour images of files, all of one size; brought to ``size`` as timm's evaluation transform and `predict` do it."""
-    fit = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)]) if size is not None else None
-    images = []
-    for path in files.paths:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-            images.append(np.asarray(fit(image) if fit is not None else image))
-    if len({image.shape for image in images}) > 1:
-        raise CoterieError("the images differ in size: set data.image_size, or data.in_memory=false")
-    return Arrays(np.stack(images), files.labels)
+def _in_memory(
+    raw: RawData,
+    recipe: DataRecipe,
+    order: Order,
+    size: int | None,
+    network_config: Mapping[str, Any] | None,
+    target: _Target,
+    views: int,
+) -> DataBundle:
+    if recipe.auto_augment is not None:
+        raise CoterieError("data.auto_augment is for images that are streamed: set data.in_memory=false")
+    arrays = {split: _as_arrays(samples, size) for split, samples in raw.splits().items()}
+    height, width = arrays["train"].images.shape[1:3]
+    for split, samples in arrays.items():
+        if samples.images.shape[1:3] != (height, width):
+            raise CoterieError(
+                f"{raw.name!r}: {split} images are {samples.images.shape[1:3]}, training images {height, width}"
+            )
+    # Images shrink once, here; they are enlarged batch by batch, on the device, so that the pixels that are kept stay few.
+    shrinks = size is not None and size <= min(height, width) and (height, width) != (size, size)
+    enlarged = size if size is not None and size > min(height, width) else None
+    if shrinks and size is not None:
+        arrays = {split: Arrays(shrink(samples.images, size), samples.labels) for split, samples in arrays.items()}
+        height = width = size
+    train = arrays["train"]
+    padding = round(height / 8) if recipe.crop_padding is None else recipe.crop_padding
+    if padding >= min(height, width):
+        raise CoterieError(f"data.crop_padding={padding} must be below the images' side, {min(height, width)}")
+    statistics = _statistics(raw, recipe, network_config)
+    if statistics is None:
+        statistics = measure(train.images)
+    info = DataInfo(
+        raw.name,
+        raw.class_names,
+        (train.channels, enlarged or height, enlarged or width),
+        *statistics,
+        interpolation="box" if shrinks else "bilinear",
+        skipped=raw.skipped,
+    )
+    _require_smaller_cutout(recipe, info)
+    images = {
+        split: DeviceImages(samples, statistics, enlarged, target.device, target.channels_last)
+        for split, samples in arrays.items()
+    }
+    loader = MemoryTrainLoader(
+        images["train"],
+        order,
+        Augmentation(padding, raw.flip if recipe.flip is None else recipe.flip, recipe.cutout),
+        Mixing(recipe.mixup, recipe.cutmix),
+        len(raw.class_names),
+        views,
+    )
+    evaluation = {
+        split: MemoryEvaluationLoader(each, target.process_index, target.num_processes)
+        for split, each in images.items()
+    }
+    return DataBundle(info, loader, evaluation.get("validation"), evaluation.get("test"), evaluation["train"])
 
 
-def _statistics(
-    raw: RawData, train: Samples, recipe: DataRecipe, network_config: Mapping[str, Any] | None
-) -> Statistics:
-    """What pixels are normalised with, see ``data.normalize``."""
-    channels = train.images.shape[-1] if isinstance(train, Arrays) else 3
-    kind = recipe.normalize
-    if kind == "none":
+def _as_arrays(samples: Samples, size: int | None) -> Arrays:
+    """All images in memory: as they are where they are of one size, else brought to ``size`` as `predict` does it."""
+    if isinstance(samples, Arrays):
+        return samples
+    # Files are decoded by threads; the user's objects need not be safe under them.
+    with ThreadPoolExecutor(os.cpu_count() if isinstance(samples, Files) else 1) as pool:
+        images = list(pool.map(lambda number: to_image(samples, number), range(len(samples))))
+    if len({image.size for image in images}) > 1:
+        if size is None:
+            raise CoterieError("the images differ in size: set data.image_size, or data.in_memory=false")
+        fit = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)])
+        images = [fit(image) for image in images]
+    return Arrays(four_axes(np.stack([np.asarray(image) for image in images])), samples.labels)
+
+
+def _statistics(raw: RawData, recipe: DataRecipe, network_config: Mapping[str, Any] | None) -> Statistics | None:
+    """What pixels are normalised with, see ``data.normalize``; None: the training images are to be measured."""
+    channels = raw.train.channels
+    if recipe.normalize == "none":
         return (0.0,) * channels, (1.0,) * channels
-    if kind == "network" or (kind == "auto" and network_config is not None):
+    if recipe.normalize == "network" or (recipe.normalize == "auto" and network_config is not None):
         if network_config is None:
             raise CoterieError("data.normalize=network needs network.pretrained=true")
         mean, std = tuple(network_config["mean"]), tuple(network_config["std"])
-        return (mean, std) if channels == 3 else ((sum(mean) / 3,), (sum(std) / 3,))
-    if raw.statistics is not None and len(raw.statistics[0]) == channels:
-        return raw.statistics
-    return measure(train.images) if isinstance(train, Arrays) else measure_files(train)
+        # timm adapts a pretrained stem to other than three channels by sums over them, hence the mean of the statistics.
+        return (mean, std) if channels == len(mean) else ((sum(mean) / 3,) * channels, (sum(std) / 3,) * channels)
+    return raw.statistics
+
+
+def _require_smaller_cutout(recipe: DataRecipe, info: DataInfo) -> None:
+    side = min(info.input_size[1:])
+    if recipe.cutout >= side:
+        raise CoterieError(f"data.cutout={recipe.cutout} must be below the images' side, {side}")
 
 
 def _streaming(
     raw: RawData,
-    splits: tuple[Samples | None, Samples | None, Samples | None],
     recipe: DataRecipe,
     order: Order,
-    statistics: Statistics,
-    mixing: Mixing,
-    flip: bool,
-    size: int | None,
+    size: int,
     network_config: Mapping[str, Any] | None,
-    device: torch.device,
-    channels_last: bool,
+    target: _Target,
     views: int,
-    place: tuple[int, int],
 ) -> DataBundle:
-    train, validation, test = splits
-    assert isinstance(train, Files)
+    if recipe.crop_padding is not None:
+        raise CoterieError("data.crop_padding is for small images in memory: set data.in_memory=true")
+    if raw.train.channels not in {1, 3}:
+        raise CoterieError(f"images of {raw.train.channels} channels cannot be streamed: set data.in_memory=true")
     config = network_config or {}
-    side = size or LARGE_DEFAULT
+    statistics = _statistics(raw, recipe, network_config)
+    if statistics is None:
+        statistics = measure_streamed(raw.train, size)
     info = DataInfo(
         raw.name,
         raw.class_names,
-        (3, side, side),
+        (raw.train.channels, size, size),
         *statistics,
         interpolation=config.get("interpolation", "bicubic"),
         crop=config.get("crop_pct", 0.875),
         skipped=raw.skipped,
     )
+    _require_smaller_cutout(recipe, info)
+    cores = max(1, (os.cpu_count() or 1) // target.num_processes)
     settings = StreamingSettings(
         info,
-        flip,
+        raw.flip if recipe.flip is None else recipe.flip,
         recipe.auto_augment,
         recipe.cutout,
-        mixing,
-        recipe.workers if recipe.workers is not None else os.cpu_count() or 0,
+        Mixing(recipe.mixup, recipe.cutmix),
+        target.device,
+        target.channels_last,
+        cores if recipe.workers is None else recipe.workers,
     )
-
-    def evaluation(samples: Samples | None) -> StreamingEvaluationLoader | None:
-        if samples is None:
-            return None
-        assert isinstance(samples, Files)
-        return StreamingEvaluationLoader(samples, settings, device, channels_last, order.batch_size, *place)
-
-    loader = StreamingTrainLoader(train, settings, order, device, channels_last, views)
-    own = evaluation(train)
-    assert own is not None
-    return DataBundle(info, loader, evaluation(validation), evaluation(test), own)
+    loader = StreamingTrainLoader(raw.train, settings, order, views)
+    evaluation = {
+        split: StreamingEvaluationLoader(
+            samples, settings, order.batch_size, target.process_index, target.num_processes
+        )
+        for split, samples in raw.splits().items()
+    }
+    return DataBundle(info, loader, evaluation.get("validation"), evaluation.get("test"), evaluation["train"])

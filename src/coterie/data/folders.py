@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,63 +10,66 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from coterie.data.cache import fingerprint, remembered
 from coterie.data.raw import Files, RawData
-from coterie.data.splits import carve
+from coterie.data.splits import assign_held_out
 from coterie.errors import CoterieError
-from coterie.files import write_text
 from coterie.recipe import DataRecipe
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 DECODE_AT_MOST = 20_000  # files; beyond that only headers are read
-TEST_SHARE = 0.2  # of a folder that brings no split
 NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
-def read_folder(root: Path, recipe: DataRecipe, cache: Path) -> RawData:
+def read_folder(root: Path, recipe: DataRecipe) -> RawData:
     """Class folders under ``train/`` and, where they exist, ``val/`` and ``test/``; or class folders alone.
 
-    Where only one of ``val/`` and ``test/`` exists it is the test split: the final figure comes from it, so nothing may be chosen on
-    it, and validation is carved from the training images. Class folders alone give a fifth of each class as test.
+    What becomes of missing splits is said in :func:`coterie.data.splits.assign_held_out`. Files that are not images by their
+    extension, and hidden ones, are passed over.
 
     Raises:
         CoterieError: no such folder, no images, one class only, classes that differ between splits, files that cannot be read.
     """
     if not root.is_dir():
         raise CoterieError(f"{str(root)!r} is not a folder" if root.exists() else f"there is no folder {str(root)!r}")
-    folders = {split: _first_folder(root, names) for split, names in NAMES.items()}
-    top = folders["train"] or root
+    folders = _split_folders(root)
+    top = folders["train"]
     classes = _class_names(top)
-    train = _files(top, classes)
-    parts: dict[str, Files | None] = {"validation": None, "test": None}
-    if folders["train"] is not None:
-        for split in parts:
-            folder = folders[split]
-            if folder is not None:
-                _require_same_classes(classes, _class_names(folder), top, folder)
-                parts[split] = _files(folder, classes)
-    skipped = 0
-    bad = _undecodable([train, *(part for part in parts.values() if part is not None)], cache)
+    if len(classes) == 1:
+        raise CoterieError(
+            f"{str(top)!r} holds one class, {classes[0]!r}: expected at least two sub-folders with images"
+        )
+    for folder in folders.values():
+        _require_same_classes(classes, _class_names(folder), top, folder)
+    parts = {split: _files(folder, classes) for split, folder in folders.items()}
+    bad = _undecodable(list(parts.values()))
+    if bad and not recipe.skip_bad_images:
+        (path, reason), more = bad[0], f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise CoterieError(
+            f"cannot decode {path!r}{more}: {reason}\nrepair or remove, or leave out with data.skip_bad_images=true"
+        )
     if bad:
-        if not recipe.skip_bad_images:
-            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-            raise CoterieError(f"cannot decode {bad[0]!r}{more}; repair or remove it, or set data.skip_bad_images=true")
-        skipped = len(bad)
-        train = _without(train, set(bad))
-        parts = {split: _without(part, set(bad)) if part is not None else None for split, part in parts.items()}
-    _require_all_classes(train, classes, top)
-    validation, test = parts["validation"], parts["test"]
-    if test is None:
-        validation, test = None, validation
-    if test is None:
-        rest, carved = carve(train, TEST_SHARE, recipe.validation_seed, "test")
-        assert isinstance(rest, Files)
-        assert isinstance(carved, Files)
-        train, test = rest, carved
-    return RawData(root.resolve().name, tuple(classes), train, validation, test, skipped=skipped)
+        parts = {split: _without(part, {path for path, _ in bad}) for split, part in parts.items()}
+    for split, part in parts.items():
+        _require_all_classes(part, classes, folders[split])
+    train, validation, test = assign_held_out(
+        parts["train"], parts.get("validation"), parts.get("test"), recipe.validation_seed, classes
+    )
+    return RawData(root.resolve().name, tuple(classes), train, validation, test, skipped=len(bad))
 
 
-def _first_folder(root: Path, names: Sequence[str]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Split to folder; ``root`` itself is ``train`` where there are class folders alone."""
+    found: dict[str, Path] = {}
+    for split, names in NAMES.items():
+        folder = next((root / name for name in names if (root / name).is_dir()), None)
+        if folder is not None:
+            found[split] = folder
+    if "train" in found:
+        return found
+    if found and all(name in {each for names in NAMES.values() for each in names} for name in _class_names(root)):
+        raise CoterieError(f"{str(root)!r} holds {next(iter(found.values())).name}/ but no train/")
+    return {"train": root}
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -84,27 +85,38 @@ def _class_names(folder: Path) -> list[str]:
 
 
 def _files(folder: Path, classes: Sequence[str]) -> Files:
-    paths, labels = [], []
+    paths: list[Path] = []
+    labels: list[int] = []
+    others = 0
     for label, name in enumerate(classes):
-        found = sorted(
-            each for each in (folder / name).rglob("*") if each.suffix.lower() in EXTENSIONS and each.is_file()
-        )
+        files = _all_files(folder / name)
+        found = [path for path in files if path.suffix.lower() in EXTENSIONS]
+        others += len(files) - len(found)
         paths += found
         labels += [label] * len(found)
     if not paths:
-        raise CoterieError(f"{str(folder)!r} holds no images: expected files such as {classes[0]}/1.jpg")
-    if len(classes) == 1:
-        raise CoterieError(
-            f"{str(folder)!r} holds one class, {classes[0]!r}: expected at least two sub-folders with images"
-        )
+        met = f", only {others} other file{'s' if others > 1 else ''}" if others else ""
+        raise CoterieError(f"{str(folder)!r} holds no images{met}: expected files such as {classes[0]}/1.jpg")
     return Files(tuple(paths), np.array(labels, dtype=np.int64))
+
+
+def _all_files(folder: Path) -> list[Path]:
+    """Files below a folder, in a fixed order, links followed, hidden ones left out (macOS writes ``._1.jpg`` beside 1.jpg)."""
+
+    def refuse(error: OSError) -> None:
+        raise CoterieError(f"cannot read {error.filename!r}: {error.strerror}")
+
+    found = []
+    for parent, _, names in os.walk(folder, followlinks=True, onerror=refuse):
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def _require_same_classes(expected: Sequence[str], found: Sequence[str], train: Path, folder: Path) -> None:
     for missing, place in ((set(expected) - set(found), folder), (set(found) - set(expected), train)):
         if missing:
             raise CoterieError(
-                f"{str(place)!r} lacks the class {sorted(missing)[0]!r}: train and {folder.name} need the same sub-folders"
+                f"{str(place)!r} lacks the class {min(missing)!r}: train and {folder.name} need the same sub-folders"
             )
 
 
@@ -120,36 +132,32 @@ def _without(files: Files, bad: set[str]) -> Files:
     return files.take(keep)
 
 
-def _undecodable(parts: Sequence[Files], cache: Path) -> list[str]:
-    """Paths that cannot be decoded. The answer is kept for files whose size and time of change stay the same."""
+def _undecodable(parts: Sequence[Files]) -> list[tuple[str, str]]:
+    """Paths that cannot be decoded, and why. The answer is kept for files whose size and time of change stay the same."""
     paths = [path for part in parts for path in part.paths]
     whole = len(paths) <= DECODE_AT_MOST
-    digest = hashlib.blake2b(f"decode={whole}".encode(), digest_size=16)
-    for path in paths:
-        status = path.stat()
-        digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
-    record = cache / "scans" / f"{digest.hexdigest()}.json"
-    if record.is_file():
-        try:
-            return [str(each) for each in json.loads(record.read_text(encoding="utf-8"))]
-        except ValueError:
-            record.unlink()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        good = list(pool.map(lambda path: _decodes(path, whole), paths))
-    bad = [str(path) for path, fine in zip(paths, good, strict=True) if not fine]
-    try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        write_text(record, json.dumps(bad))
-    except Exception:  # a cache that cannot be written only costs time
-        return bad
-    return bad
+
+    def scan() -> list[tuple[str, str]]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            problems = pool.map(lambda path: _problem(path, whole), paths)
+            return [(str(path), problem) for path, problem in zip(paths, problems, strict=True) if problem]
+
+    return [(path, reason) for path, reason in remembered("scans", fingerprint(paths, f"decode={whole}"), scan)]
 
 
-def _decodes(path: Path, whole: bool) -> bool:
+def _problem(path: Path, whole: bool) -> str:
+    """Why a file cannot be decoded; empty where it can.
+
+    Raises:
+        CoterieError: the file may not be read, which is no damage of the image.
+    """
     try:
         with Image.open(path) as image:
             if whole:
                 image.load()
-        return True
-    except Exception:  # decoders raise what they like on broken files
-        return False
+    except PermissionError as error:
+        raise CoterieError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except Exception as error:  # decoders raise what they like on broken files
+        reason = " ".join(str(error).replace(repr(str(path)), "it").split())
+        return (reason or type(error).__name__)[:120]
+    return ""

@@ -18,37 +18,45 @@ from coterie.randomness import derive_seed
 EVALUATION_BATCH = 500
 
 
-def resize(images: Pixels, size: int) -> Pixels:
-    """Bring images uint8 [N, H, W, C] to a square: by averaging over areas when they shrink, bilinear when they grow."""
-    height, width = images.shape[1:3]
-    if (height, width) == (size, size):
-        return images
+def shrink(images: Pixels, side: int) -> Pixels:
+    """Bring images uint8 [N, H, W, C] to a square that is no larger, by averaging over areas."""
     parts = []
-    for start in range(0, len(images), 4096):
+    for start in range(0, len(images), 4096):  # floats of the whole set would need four times its memory
         part = torch.from_numpy(images[start : start + 4096]).permute(0, 3, 1, 2).float()
-        shrinks = size <= height and size <= width
-        part = (
-            F.interpolate(part, (size, size), mode="area")
-            if shrinks
-            else F.interpolate(part, (size, size), mode="bilinear", antialias=True)
-        )
-        parts.append(part.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy())
+        part = F.interpolate(part, (side, side), mode="area")
+        parts.append(part.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
     return np.concatenate(parts)
 
 
-class _Images:
-    """Pixels on the device, and their normalisation."""
+class DeviceImages:
+    """A split's pixels and labels on the device, and how batches of them become inputs.
 
-    def __init__(self, samples: Arrays, statistics: Statistics, device: torch.device, channels_last: bool) -> None:
+    Args:
+        samples: what is copied to the device.
+        statistics: mean and standard deviation of pixels in 0..1.
+        side: to which batches are enlarged, bilinearly; None: as they are. The pixels that are kept stay small.
+        device: where they are kept.
+        channels_last: memory format of the inputs.
+    """
+
+    def __init__(
+        self, samples: Arrays, statistics: Statistics, side: int | None, device: torch.device, channels_last: bool
+    ) -> None:
         # torch indexes a batch fastest where each image is one run of bytes.
         self.pixels = torch.from_numpy(np.ascontiguousarray(samples.images.transpose(0, 3, 1, 2))).to(device)
         self.labels = torch.from_numpy(np.ascontiguousarray(samples.labels)).to(device)
         mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in statistics)
         self.scale, self.shift = 1 / (255 * std), -mean / std
+        self.side = side
         self.format = torch.channels_last if channels_last else torch.contiguous_format
 
-    def normalised(self, pixels: Tensor) -> Tensor:
-        return (pixels.float() * self.scale + self.shift).contiguous(memory_format=self.format)
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """Normalised float32 [B, C, side, side] of uint8 [B, C, H, W]."""
+        batch = (pixels.float() * self.scale + self.shift).contiguous(memory_format=self.format)
+        return F.interpolate(batch, (self.side, self.side), mode="bilinear") if self.side is not None else batch
 
 
 class MemoryTrainLoader:
@@ -56,24 +64,20 @@ class MemoryTrainLoader:
 
     def __init__(
         self,
-        samples: Arrays,
-        statistics: Statistics,
+        images: DeviceImages,
         order: Order,
         augmentation: Augmentation,
         mixing: Mixing,
         num_classes: int,
-        device: torch.device,
-        channels_last: bool,
         views: int = 1,
     ) -> None:
-        self.images = _Images(samples, statistics, device, channels_last)
+        self.images = images
         self.order = order
         self.augmentation = augmentation
         self.mixing = mixing
         self.num_classes = num_classes
-        self.device = device
         self.views = views
-        self.class_counts = torch.bincount(torch.from_numpy(samples.labels), minlength=num_classes)
+        self.class_counts = torch.bincount(images.labels.cpu(), minlength=num_classes)
 
     @property
     def num_samples(self) -> int:
@@ -87,7 +91,7 @@ class MemoryTrainLoader:
         """The batches of an epoch from a step on: the same whatever was drawn before."""
         seed = derive_seed(self.order.seed, "augmentation", epoch)
         for indices in self.order.batches(epoch, first_step):
-            numbers = indices.to(self.device, non_blocking=True)
+            numbers = indices.to(self.images.labels.device, non_blocking=True)
             targets = self.images.labels[numbers]
             views = [self._view(numbers, numbers, seed, view) for view in range(self.views)]
             if self.mixing:
@@ -96,8 +100,9 @@ class MemoryTrainLoader:
 
     def _view(self, images: Tensor, samples: Tensor, seed: int, view: int) -> Tensor:
         """Images of the given numbers, augmented by the draws of ``samples``."""
-        pixels = crop_and_flip(self.images.pixels[images], samples, seed, self.augmentation, view)
-        batch = self.images.normalised(pixels)
+        # index_select, not []: twenty times as fast on a CPU.
+        pixels = crop_and_flip(self.images.pixels.index_select(0, images), samples, seed, self.augmentation, view)
+        batch = self.images.inputs(pixels)
         return cutout(batch, samples, seed, self.augmentation.cutout, view) if self.augmentation.cutout else batch
 
     def _mixed(
@@ -117,30 +122,23 @@ class MemoryTrainLoader:
 class MemoryEvaluationLoader:
     """Batches in order, see :class:`coterie.data.batch.EvaluationLoader`."""
 
-    def __init__(
-        self,
-        samples: Arrays,
-        statistics: Statistics,
-        device: torch.device,
-        channels_last: bool,
-        process_index: int = 0,
-        num_processes: int = 1,
-    ) -> None:
-        self.samples = samples
-        self.images = _Images(samples, statistics, device, channels_last)
-        self.indices = evaluation_share(len(samples), process_index, num_processes)
-        self.device = device
+    def __init__(self, images: DeviceImages, process_index: int = 0, num_processes: int = 1) -> None:
+        self.images = images
+        self.indices = evaluation_share(len(images), process_index, num_processes)
 
     @property
     def num_samples(self) -> int:
-        return len(self.samples)
+        return len(self.images)
 
     def __iter__(self) -> Iterator[Batch]:
-        for indices in self.indices.split(EVALUATION_BATCH):
-            numbers = indices.clamp(min=0).to(self.device)
-            inputs = self.images.normalised(self.images.pixels[numbers])
-            yield Batch(inputs, self.images.labels[numbers], indices.to(self.device))
+        for share in self.indices.split(EVALUATION_BATCH):
+            indices = share.to(self.images.labels.device)
+            numbers = indices.clamp(min=0)
+            inputs = self.images.inputs(self.images.pixels.index_select(0, numbers))
+            yield Batch(inputs, self.images.labels[numbers], indices)
 
-    def raw_images(self, indices: Sequence[int]) -> list[Pixels]:
-        """The pixels that the network sees, uint8 [H, W, C] each."""
-        return [self.samples.images[index] for index in indices]
+    def raw_images(self, indices: Sequence[int]) -> Pixels:
+        """The pixels before normalisation, uint8 [n, H, W, C]."""
+        numbers = torch.as_tensor(indices, dtype=torch.int64, device=self.images.pixels.device)
+        pixels: Pixels = self.images.pixels.index_select(0, numbers).permute(0, 2, 3, 1).cpu().numpy()
+        return pixels

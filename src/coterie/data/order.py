@@ -18,7 +18,8 @@ class Order:
 
     Args:
         num_samples: in the split.
-        batch_size: over all processes; the last incomplete batch of an epoch is dropped, unless it is the only one.
+        batch_size: over all processes; the last incomplete batch of an epoch is dropped. A set smaller than a batch is one
+            batch, which several processes cannot share evenly: they refuse it.
         seed: of the run.
         process_index, num_processes: process p of P takes the pth part of every batch.
     """
@@ -34,6 +35,10 @@ class Order:
             raise CoterieError(
                 f"training.batch_size={self.batch_size} counts all processes' images and must be a multiple of their number, {self.num_processes}"
             )
+        if self.batch_size > self.num_samples and self.num_processes > 1:
+            raise CoterieError(
+                f"training.batch_size={self.batch_size} is above the number of training images, {self.num_samples}: lower it"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -45,7 +50,7 @@ class Order:
         order = torch.randperm(self.num_samples, generator=generator)
         for step in range(first_step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            share = -(-len(batch) // self.num_processes)
+            share = len(batch) // self.num_processes
             yield batch[self.process_index * share : (self.process_index + 1) * share]
 
 

@@ -1,15 +1,20 @@
-"""What a source gives: images with labels, as arrays in memory or as files, split as the source splits them."""
+"""What a source gives: images with labels, as arrays in memory, as files or as objects, split as the source splits them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from coterie.errors import CoterieError, RunError
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel, pixels in 0..1
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,17 @@ class Arrays:
     def take(self, indices: Labels) -> Arrays:
         return Arrays(self.images[indices], self.labels[indices])
 
+    def pixels(self, number: int) -> Pixels:
+        return self.images[number]
+
+    @property
+    def channels(self) -> int:
+        return int(self.images.shape[-1])
+
 
 @dataclass(frozen=True)
 class Files:
-    """Images in files: ``paths`` and ``labels`` int64 [N]."""
+    """Images in files, read as RGB: ``paths`` and ``labels`` int64 [N]."""
 
     paths: tuple[Path, ...]
     labels: Labels
@@ -39,9 +51,89 @@ class Files:
     def take(self, indices: Labels) -> Files:
         return Files(tuple(self.paths[index] for index in indices), self.labels[indices])
 
+    def pixels(self, number: int) -> Pixels:
+        """One image, uint8 [H, W, 3].
 
-Samples = Arrays | Files
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel, pixels in 0..1
+        Raises:
+            RunError: the file could be read when training started and cannot now.
+        """
+        path = self.paths[number]
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert("RGB"))
+        except Exception as error:  # decoders raise what they like on broken files
+            raise RunError(f"cannot decode {str(path)!r}: {error}") from None
+
+    channels = 3
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Images that a data set of the user's gives on request: sample ``numbers[i]`` of ``source`` is (image, label).
+
+    ``what`` names the source in messages; ``labels`` int64 [N]; ``channels`` as in the first image.
+    """
+
+    source: Any
+    numbers: Labels
+    labels: Labels
+    what: str
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Labels) -> Objects:
+        return Objects(self.source, self.numbers[indices], self.labels[indices], self.what, self.channels)
+
+    def pixels(self, number: int) -> Pixels:
+        """One image, uint8 [H, W, C].
+
+        Raises:
+            RunError: the data set fails on this sample.
+        """
+        position = int(self.numbers[number])
+        try:
+            return to_pixels(self.source[position][0])
+        except Exception as error:  # the user's code may raise anything
+            raise RunError(f"{self.what}, sample {position}: {type(error).__name__}: {error}") from None
+
+
+Samples = Arrays | Files | Objects
+
+
+def to_image(samples: Samples, number: int) -> Image.Image:
+    """One image as Pillow's: grey where the samples have one channel, otherwise RGB."""
+    pixels = samples.pixels(number)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return image.convert("L" if samples.channels == 1 else "RGB")
+
+
+def to_pixels(image: Any) -> Pixels:
+    """A Pillow image, an array [H, W] or [H, W, C], or a tensor [C, H, W] as uint8 [H, W, C].
+
+    Floating-point tensors are in 0..1, before any normalisation; everything else is in bytes.
+
+    Raises:
+        CoterieError: anything else.
+    """
+    if hasattr(image, "convert"):
+        image = np.asarray(image if image.mode in {"L", "RGB"} else image.convert("RGB"))
+    elif hasattr(image, "detach"):
+        image = image.detach().cpu()
+        if image.ndim != 3 or (image.is_floating_point() and (image.min() < 0 or image.max() > 1)):
+            raise CoterieError("a tensor image must be [C, H, W], bytes or floats in 0..1 that are not normalised")
+        image = (image * 255).round().byte() if image.is_floating_point() else image
+        image = image.permute(1, 2, 0).numpy()
+    pixels: Pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3}:
+        raise CoterieError(f"expected an image, got {type(image).__name__} {pixels.dtype} {list(pixels.shape)}")
+    return four_axes(pixels[None])[0]
+
+
+def four_axes(images: Pixels) -> Pixels:
+    """Images [N, H, W] as [N, H, W, 1]; [N, H, W, C] as they are."""
+    return images[..., None] if images.ndim == 3 else images
 
 
 @dataclass(frozen=True)
@@ -63,3 +155,37 @@ class RawData:
     statistics: Statistics | None = None
     flip: bool = True
     skipped: int = 0
+
+    def splits(self) -> dict[str, Samples]:
+        """The splits that there are, by name, ``train`` first."""
+        every = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: samples for name, samples in every.items() if samples is not None}
+
+
+def numbered(labels: Labels) -> tuple[str, ...]:
+    """Class names where there are none: the numbers up to the largest label."""
+    return tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+
+
+def require_consistent(raw: RawData) -> None:
+    """Refuse what would fail in the middle of a run.
+
+    Raises:
+        CoterieError: an empty split, fewer than two classes, a label without a class, images of different sizes.
+    """
+    for split, samples in raw.splits().items():
+        if len(samples) == 0:
+            raise CoterieError(f"{raw.name!r}: the {split} split holds no images")
+        highest, count = int(samples.labels.max()), len(raw.class_names)
+        if highest >= count or samples.labels.min() < 0:
+            raise CoterieError(f"{raw.name!r}: the {split} split has the label {highest}, there are {count} classes")
+        if isinstance(samples, Arrays) and isinstance(raw.train, Arrays):
+            expected, found = raw.train.images.shape[1:], samples.images.shape[1:]
+            if expected != found:
+                raise CoterieError(f"{raw.name!r}: {split} images are {found}, training images {expected}")
+        if samples.channels != raw.train.channels:
+            raise CoterieError(
+                f"{raw.name!r}: {split} images have {samples.channels} channels, not {raw.train.channels}"
+            )
+    if len(set(raw.train.labels.tolist())) < 2:
+        raise CoterieError(f"{raw.name!r} has one class: expected at least two")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
 
-from coterie.data.raw import Labels, Samples
+from coterie.data.raw import Arrays, Files, Labels, Objects, Samples
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
+
+TEST_SHARE = 0.2  # of each class, where the data bring neither a validation nor a test split
+
+AnySamples = TypeVar("AnySamples", Arrays, Files, Objects, Samples)
 
 
 def _shuffled_of_class(labels: Labels, label: int, seed: int) -> Labels:
@@ -14,14 +21,17 @@ def _shuffled_of_class(labels: Labels, label: int, seed: int) -> Labels:
     return members[np.random.default_rng(seed).permutation(len(members))]
 
 
-def carve(samples: Samples, share: float, seed: int, what: str) -> tuple[Samples, Samples]:
+def carve(
+    samples: AnySamples, share: float, seed: int, what: str, class_names: Sequence[str]
+) -> tuple[AnySamples, AnySamples]:
     """Split samples in two, stratified.
 
     Args:
         samples: what is split.
         share: of each class that goes into the second part, rounded, but at least one image.
         seed: the same seed gives the same parts.
-        what: the second part's name, for the error message.
+        what: the second part's name; parts of different names are drawn independently.
+        class_names: for the error message.
 
     Returns:
         (rest, carved), each in the original order.
@@ -33,8 +43,10 @@ def carve(samples: Samples, share: float, seed: int, what: str) -> tuple[Samples
     for label in np.unique(samples.labels):
         members = _shuffled_of_class(samples.labels, label, derive_seed(seed, what, int(label)))
         if len(members) < 2:
+            way_out = " or set data.validation=0" if what == "validation" else f" or bring a {what} split"
             raise CoterieError(
-                f"class {int(label)} has {len(members)} training image: too few to carve a {what} split from; add images or set data.validation=0"
+                f"the class {class_names[label]!r} has one training image: too few to carve a {what} split from; "
+                f"add images{way_out}"
             )
         count = min(len(members) - 1, max(1, round(share * len(members))))
         carved.append(members[:count])
@@ -43,7 +55,26 @@ def carve(samples: Samples, share: float, seed: int, what: str) -> tuple[Samples
     return samples.take(rest), samples.take(chosen)
 
 
-def limit(samples: Samples, count: int, seed: int) -> Samples:
+def assign_held_out(
+    train: AnySamples, validation: AnySamples | None, test: AnySamples | None, seed: int, class_names: Sequence[str]
+) -> tuple[AnySamples, AnySamples | None, AnySamples]:
+    """Make sure of a test split on which nothing is chosen.
+
+    Where only one held-out split exists it is the test split, whatever its name: the final figure comes from it, so
+    nothing may be chosen on it, and validation is carved from the training images. Where none exists, a fifth of each class
+    becomes the test split.
+
+    Returns:
+        (train, validation or None, test).
+    """
+    if test is None:
+        validation, test = None, validation
+    if test is None:
+        train, test = carve(train, TEST_SHARE, seed, "test", class_names)
+    return train, validation, test
+
+
+def limit(samples: AnySamples, count: int, seed: int) -> AnySamples:
     """``count`` samples, as evenly over the classes as they allow.
 
     Raises:

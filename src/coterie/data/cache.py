@@ -1,0 +1,48 @@
+"""What is kept outside the data between two starts: which files decode, a folder's statistics, downloads."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from coterie.errors import CoterieError, RunError
+from coterie.files import write_text
+
+
+def cache_folder() -> Path:
+    """COTERIE_CACHE, otherwise ~/.cache/coterie."""
+    return Path(os.environ.get("COTERIE_CACHE") or Path.home() / ".cache" / "coterie")
+
+
+def fingerprint(paths: Sequence[Path], purpose: str) -> str:
+    """A digest of files' paths, sizes and times of change, and of what is to be kept of them.
+
+    Raises:
+        CoterieError: a file that is gone or whose folder cannot be read.
+    """
+    digest = hashlib.blake2b(purpose.encode(), digest_size=16)
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise CoterieError(f"cannot read {str(path)!r}: {error.strerror}") from None
+        digest.update(f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def remembered(kind: str, key: str, compute: Callable[[], Any]) -> Any:
+    """``compute()``, a JSON value, or what it was when it was last computed for this key."""
+    record = cache_folder() / kind / f"{key}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(record.read_text(encoding="utf-8"))
+    value = compute()
+    # A cache that cannot be written only costs time.
+    with contextlib.suppress(OSError, RunError):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_text(record, json.dumps(value))
+    return value

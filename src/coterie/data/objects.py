@@ -1,0 +1,147 @@
+"""Data sets that are passed as objects: pairs of arrays, any sequence of (image, label), and those of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from coterie.data.raw import Arrays, Labels, Objects, RawData, Samples, four_axes, numbered, to_pixels
+from coterie.data.splits import assign_held_out
+from coterie.errors import CoterieError
+from coterie.recipe import DataRecipe
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+def from_objects(datasets: Sequence[Any]) -> RawData:
+    """(train, validation, test), None where there is none: pairs of arrays, or data sets of (image, label).
+
+    The three are taken as they are: no test split is carved where there is none.
+
+    Raises:
+        CoterieError: not three entries, no training data, or samples that are not images with class numbers.
+    """
+    if len(datasets) != 3:
+        raise CoterieError(
+            f"data=(train, validation, test) takes three entries, got {len(datasets)}; use None where there is none"
+        )
+    if datasets[0] is None:
+        raise CoterieError("data=(train, validation, test): there is no training data")
+    train, validation, test = (
+        None if each is None else _from_object(each, f"data[{position}]") for position, each in enumerate(datasets)
+    )
+    assert train is not None
+    classes = getattr(datasets[0], "classes", None)
+    labels = np.concatenate([each.labels for each in (train, validation, test) if each is not None])
+    names = tuple(map(str, classes)) if classes is not None else numbered(labels)
+    return RawData("own data", names, train, validation, test)
+
+
+def _from_object(samples: Any, what: str) -> Samples:
+    if isinstance(samples, tuple) and len(samples) == 2 and hasattr(samples[0], "shape"):
+        return to_arrays(samples[0], samples[1], what)
+    if not hasattr(samples, "__getitem__") or not hasattr(samples, "__len__"):
+        raise CoterieError(
+            f"{what} is {type(samples).__name__}: expected (images, labels), or a data set with a length and (image, label) items"
+        )
+    return _with_labels(samples, _labels(samples, what), what)
+
+
+def _labels(samples: Any, what: str) -> Labels:
+    """Every sample's label: torchvision's ``targets`` where it has them, otherwise by going through the data set once."""
+    known = getattr(samples, "targets", None)
+    if known is not None and len(known) == len(samples) and getattr(samples, "target_transform", None) is None:
+        return _checked_labels(known, len(samples), what)
+    labels = []
+    for number in range(len(samples)):
+        try:
+            _, label = samples[number]
+            labels.append(int(label))
+        except Exception as error:  # the user's code may raise anything
+            raise CoterieError(
+                f"{what}, sample {number}: expected (image, class number), got {type(error).__name__}: {error}"
+            ) from None
+    return _checked_labels(labels, len(labels), what)
+
+
+def _with_labels(source: Any, labels: Labels, what: str) -> Objects:
+    if len(labels) == 0:
+        raise CoterieError(f"{what} holds no samples")
+    try:
+        first = to_pixels(source[0][0])
+    except CoterieError as error:
+        raise CoterieError(f"{what}, sample 0: {error}") from None
+    return Objects(source, np.arange(len(labels)), labels, what, first.shape[-1])
+
+
+def to_arrays(images: Any, labels: Any, what: str) -> Arrays:
+    """Checked arrays; images uint8 [N, H, W, C] or [N, H, W], labels [N].
+
+    Raises:
+        CoterieError: images that are not bytes, or labels that do not match.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim not in {3, 4}:
+        raise CoterieError(
+            f"{what}: images are {images.dtype} {list(images.shape)}, expected uint8 [N, H, W, C] or [N, H, W]"
+        )
+    return Arrays(four_axes(images), _checked_labels(labels, len(images), what))
+
+
+def _checked_labels(labels: Any, count: int, what: str) -> Labels:
+    found = np.asarray(labels)
+    if found.shape != (count,) or (count and (found.dtype.kind not in "iu" or found.min() < 0)):
+        raise CoterieError(f"{what}: labels are {found.dtype} {list(found.shape)}, expected class numbers [{count}]")
+    return found.astype(np.int64)
+
+
+class _Rows:
+    """Rows of a Hub data set as (image, label)."""
+
+    def __init__(self, part: Any, image: str, label: str) -> None:
+        self.part, self.image, self.label = part, image, label
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, number: int) -> tuple[Any, Any]:
+        row = self.part[number]
+        return row[self.image], row[self.label]
+
+
+def hub(name: str, recipe: DataRecipe) -> RawData:
+    """``hf://user/dataset``: the columns image and label of its splits; images are decoded when they are needed.
+
+    Raises:
+        CoterieError: the extra ``hub`` is missing, or the data set cannot be had or has no such columns.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise CoterieError(f"data={name} needs the package datasets: pip install 'coterie[hub]'") from None
+    try:
+        found = datasets.load_dataset(name.removeprefix("hf://"))
+    except Exception as error:  # network, permissions, formats: the library raises many kinds
+        raise CoterieError(f"data={name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
+    if "train" not in found:
+        raise CoterieError(f"data={name} has no train split, only {', '.join(found)}")
+    features = found["train"].features
+    image = next((key for key in IMAGE_COLUMNS if key in features), None)
+    label = next((key for key in LABEL_COLUMNS if key in features), None)
+    if image is None or label is None:
+        raise CoterieError(f"data={name} has the columns {', '.join(features)}; expected image and label")
+
+    def samples(split: str) -> Objects | None:
+        if split not in found:
+            return None
+        part = found[split]
+        return _with_labels(_Rows(part, image, label), _checked_labels(list(part[label]), len(part), name), name)
+
+    train = samples("train")
+    assert train is not None
+    names = tuple(map(str, getattr(features[label], "names", None) or numbered(train.labels)))
+    splits = assign_held_out(train, samples("validation"), samples("test"), recipe.validation_seed, names)
+    return RawData(name, names, *splits)
