@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from coterie import cli
+
+FORBIDDEN = "torch", "timm", "numpy", "sklearn", "matplotlib"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["list", "methods"], ["list", "networks"], ["list", "data"]])  # fmt: skip
+def test_help_and_listings_import_nothing_heavy(arguments):
+    code = (
+        f"import sys; sys.argv = ['coterie', *{arguments!r}]\n"
+        "from coterie.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print([name for name in {FORBIDDEN!r} if name in sys.modules], file=sys.stderr)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stderr.strip() == "[]"
+    assert process.stdout
+
+
+def test_import_coterie_imports_nothing_heavy():
+    code = f"import sys, coterie; assert not [n for n in {FORBIDDEN!r} if n in sys.modules]; assert coterie.branch"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_exists():
+    import coterie
+
+    for name in coterie.__all__:
+        assert getattr(coterie, name) is not None
+    assert sorted(coterie._LOCATIONS) == sorted(coterie.__all__)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["coterie", *map(str, arguments)])
+        cli.main()
+        return capsys.readouterr().out
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    import coterie
+
+    settings = {"network": {"branches": 2}, "training": {"epochs": 1, "device": "cpu"}, "data": {"train_limit": 100}}
+    return coterie.train(settings, output=tmp_path_factory.mktemp("cli") / "run", quiet=True)
+
+
+def test_train_prints_the_table_and_where_things_are(run, tmp_path):
+    output = run(
+        "train", "training.epochs=1", "training.device=cpu", "network.branches=2", "--output", tmp_path / "a", "-q"
+    )
+    for words in (
+        "student 0",
+        "student 1",
+        "(deployed)",
+        "mean student",
+        "ensemble, the method's",
+        "diversity",
+        "report.html",
+    ):
+        assert words in output
+
+
+def test_a_baselines_table_has_no_ensemble(run, tmp_path):
+    output = run(
+        "train", "method=baseline", "training.epochs=1", "training.device=cpu", "--output", tmp_path / "a", "-q"
+    )
+    assert "student 0 (deployed)" in output
+    assert "ensemble" not in output
+
+
+def test_evaluate_repeats_the_figures(run, trained):
+    figures = json.loads(run("evaluate", trained.path, "--json"))
+    assert figures["split"] == "test"
+    assert figures["deployed"] == trained.summary["deployed"]
+    assert "mean student" in run("evaluate", trained.path)
+
+
+def test_predict_names_classes_and_probabilities(run, trained):
+    pictures = sorted((trained.path / "gallery").glob("*.png"))[:2]
+    lines = run("predict", trained.path, *pictures, "--top", "3").splitlines()
+    assert len(lines) == 8
+    assert lines[0] == str(pictures[0])
+    shares = [float(line.split("%")[0]) for line in lines[1:4]]
+    assert shares == sorted(shares, reverse=True)
+    assert all(line.split()[-1] in "0123456789" for line in lines[1:4])
+
+
+def test_report_and_export_say_where(run, trained, tmp_path):
+    assert "report.html" in run("report", trained.path)
+    folder = run("export", trained.path, "--format", "safetensors", "--output", tmp_path / "out").strip()
+    assert folder == str(tmp_path / "out")
+
+
+def test_several_different_networks_and_a_view_for_each(run, tmp_path):
+    output = run(
+        "train", "network=[tiny_cifar,resnet8_cifar]", "data.views=per_student", "training.epochs=1", "training.device=cpu",
+        "data.train_limit=100", "--output", tmp_path / "a", "-q",
+    )  # fmt: skip
+    assert "student 1" in output
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert summary["network"] == "tiny_cifar+resnet8_cifar"
+    import coterie
+
+    deployed = json.loads((tmp_path / "a" / "student.json").read_text())
+    assert deployed["network"] == ["tiny_cifar", "resnet8_cifar"][deployed["student"]]
+    assert coterie.load_student(tmp_path / "a").num_classes == 10
+
+
+def test_listings(run, monkeypatch, tmp_path):
+    assert "okdmde" in run("list", "methods")
+    assert "resnet32_cifar" in run("list", "networks")
+    assert "cifar100" in run("list", "data")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "a.yaml").write_text("# A title\ndata: digits\n")
+    monkeypatch.chdir(tmp_path)
+    assert "A title" in run("list", "recipes")
