@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from coterie.data.order import Order, evaluation_share
+from coterie.errors import CoterieError
+
+
+def test_an_epoch_visits_every_sample_once_and_drops_the_incomplete_batch():
+    batches = list(Order(23, 5, 0).batches(0))
+    assert [len(batch) for batch in batches] == [5, 5, 5, 5]
+    assert Order(23, 5, 0).steps_per_epoch == 4
+    seen = torch.cat(batches).tolist()
+    assert len(set(seen)) == 20
+    assert set(seen) < set(range(23))
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch():
+    order = Order(7, 64, 0)
+    assert order.steps_per_epoch == 1
+    assert sorted(torch.cat(list(order.batches(0))).tolist()) == list(range(7))
+
+
+def test_order_depends_on_seed_and_epoch_and_not_on_what_was_drawn_before():
+    whole = list(Order(40, 4, 3).batches(2))
+    torch.rand(5)
+    assert torch.equal(torch.cat(whole[6:]), torch.cat(list(Order(40, 4, 3).batches(2, first_step=6))))
+    for other in (Order(40, 4, 3).batches(1), Order(40, 4, 4).batches(2)):
+        assert not torch.equal(torch.cat(whole), torch.cat(list(other)))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_every_batch(processes):
+    whole = list(Order(50, 8, 1).batches(0))
+    shares = [list(Order(50, 8, 1, process, processes).batches(0)) for process in range(processes)]
+    for step, batch in enumerate(whole):
+        assert torch.equal(torch.cat([share[step] for share in shares]), batch)
+        assert len({len(share[step]) for share in shares}) == 1
+
+
+def test_batches_that_processes_cannot_share_evenly_are_refused():
+    with pytest.raises(CoterieError, match=r"batch_size=10 .* multiple of their number, 4"):
+        Order(100, 10, 0, 0, 4)
+    with pytest.raises(CoterieError, match=r"batch_size=8 is above the number of training images, 5"):
+        Order(5, 8, 0, 1, 2)
+
+
+@pytest.mark.parametrize(("samples", "processes"), [(10, 1), (10, 3), (2, 4), (9, 3)])
+def test_evaluation_shares_are_equal_and_cover_everything_once(samples, processes):
+    shares = [evaluation_share(samples, process, processes) for process in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    together = torch.cat(shares)
+    assert together[together >= 0].tolist() == list(range(samples))
+    assert (together[together < 0] == -1).all()
