@@ -210,6 +210,9 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments)
+    except SystemExit as stop:  # typer leaves by it in any case
+        if stop.code:
+            raise
     except (CoterieError, RunError) as error:
         if debug:
             raise

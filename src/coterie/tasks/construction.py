@@ -103,7 +103,7 @@ def _build_group(
         for position, name in enumerate(names):
             with seeded(derive_seed(recipe.seed, "student", position)):
                 peers.append(create(name))
-        return StudentGroup.of(peers)
+        return StudentGroup.of(peers, torch.zeros(2, *input_size))
     at = method.default_at if settings.at is None else None if settings.at == "peers" else settings.at
     return branch(
         network if network is not None else lambda: create(names[0]),

@@ -27,6 +27,12 @@ from coterie.training.optimization import build_optimizer, build_schedule
 from coterie.training.records import MetricsLog, RunFolder
 
 
+def place(method: Method, device: torch.device, channels_last: bool) -> Method:
+    """Move a method, in place, to where and how it is trained and evaluated; the format decides the last bits."""
+    method.to(device)
+    return method.to(memory_format=torch.channels_last) if channels_last else method
+
+
 class Trainer:
     """One training: its state, and the steps that move it on.
 
@@ -50,9 +56,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.task, self.accelerator, self.folder, self.display = recipe, task, accelerator, folder, display
         settings = recipe.training
-        self.method = method.to(accelerator.device)
-        if settings.channels_last:
-            self.method.to(memory_format=torch.channels_last)
+        self.method = place(method, accelerator.device, settings.channels_last)
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.method)
         self.own_optimizers = self.method.build_optimizers()

@@ -53,6 +53,7 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     Raises:
         CoterieError: a setting that would change the networks, or data with other classes.
     """
+    from coterie.training.loop import place
     from coterie.training.run import build_accelerator
 
     folder = RunFolder(run).require()
@@ -74,7 +75,8 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     loader = task.data.test or task.data.validation
     if loader is None:
         raise CoterieError(f"{task.data.info.name!r} has neither a test nor a validation split")
-    return "test" if task.data.test else "validation", task.evaluate(method.to(accelerator.device), loader)
+    placed = place(method, accelerator.device, recipe.training.channels_last)
+    return "test" if task.data.test else "validation", task.evaluate(placed, loader)
 
 
 def _listing(names: Any) -> str:
