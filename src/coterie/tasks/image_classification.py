@@ -47,6 +47,7 @@ class ImageClassification:
         accelerator: gives the device and this process's place among the processes.
         network: a module, or a callable that builds one, in place of ``network.name``.
         datasets: (train, validation, test) in place of ``data.name``; None where there is none.
+        input_config: how images are prepared, in timm's words (mean, std, input_size, ...), in place of a pretrained network's.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ImageClassification:
         accelerator: Accelerator,
         network: NetworkSource | None = None,
         datasets: tuple[Any, Any, Any] | None = None,
+        input_config: dict[str, Any] | None = None,
     ) -> None:
         self.recipe = recipe
         self.accelerator = accelerator
@@ -68,7 +70,7 @@ class ImageClassification:
             device=accelerator.device,
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
-            network_config=pretrained_config(recipe) if network is None else None,
+            network_config=input_config or (pretrained_config(recipe) if network is None else None),
             datasets=datasets,
             channels_last=recipe.training.channels_last,
         )

@@ -56,18 +56,20 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     from coterie.training.loop import place
     from coterie.training.run import build_accelerator
 
-    folder = RunFolder(run).require()
+    method = load_method(run)
+    folder = RunFolder(run)
     stored = load_recipe(folder.recipe)
     for override in overrides:
         section = override.partition("=")[0].partition(".")[0]
         if section not in {"data", "training"}:
             raise CoterieError(f"{override!r}: only data.* and training.* can differ from the run that is evaluated")
-    # What is measured is no training image, so a limit on them must not stand in the way.
-    recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"])
-    method = load_method(run)
+    # Images are prepared as the run prepared them, whatever the data; and a limit on training images has no say here.
+    recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null", "data.normalize=network"])
+    description = read_json(folder.student_description)
+    input_config = {key: description[key] for key in ("input_size", "mean", "std", "interpolation")}
     accelerator = build_accelerator(recipe)
-    task = ImageClassification(recipe, accelerator)
-    expected: list[Any] = read_json(folder.student_description)["class_names"]
+    task = ImageClassification(recipe, accelerator, input_config={**input_config, "crop_pct": description["crop"]})
+    expected: list[Any] = description["class_names"]
     if list(task.data.info.class_names) != expected:
         raise CoterieError(
             f"{task.data.info.name!r} has the classes {_listing(task.data.info.class_names)}, the run was trained on {_listing(expected)}"
