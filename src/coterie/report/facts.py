@@ -51,6 +51,5 @@ def _images(run: RunData) -> str:
 def _students(run: RunData, figures: GroupFigures) -> str:
     if len(figures.students) == 1:
         return ""
-    at = run.recipe.network.at
-    ways = {None: "split where the method suggests", "peers": "nothing shared", "auto": "split chosen by cost"}
-    return f"{len(figures.students)}, {ways.get(at, f'split before {at}')}"
+    at = run.summary.split_point
+    return f"{len(figures.students)}, {f'split before {at}' if at else 'nothing shared'}"

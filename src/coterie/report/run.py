@@ -101,6 +101,7 @@ class Summary(Record):
     method: str
     data: str
     network: str
+    split_point: str | None = None
     seed: int
     epochs: int
     class_names: list[str] = []

@@ -1,0 +1,84 @@
+"""The end of a run: which student is deployed, its one evaluation on test, and the files that the run is for."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from coterie.files import write_atomically, write_json
+from coterie.methods.method import Method
+from coterie.report import write_report
+from coterie.report.gallery import most_disputed
+from coterie.student import save_student
+from coterie.tasks.image_classification import Evaluation, ImageClassification
+from coterie.training.loop import Trainer
+from coterie.training.records import RunFolder
+
+SAVED_PREDICTIONS = 10_000
+GALLERY_IMAGES = 24
+
+
+def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> dict[str, Any]:
+    """Choose what is deployed, evaluate it once on test, and write what the run is for."""
+    recipe, task, folder, accelerator = trainer.recipe, trainer.task, trainer.folder, trainer.accelerator
+    selected = recipe.training.epochs - 1
+    if recipe.training.select == "best" and trainer.best_epoch >= 0:
+        trainer.load_best()
+        selected = trainer.best_epoch
+    method: Method = trainer.evaluated
+    validation = task.evaluate(method, task.data.validation) if task.data.validation is not None else None
+    if validation is not None:
+        method.deployed_student = task.choose_deployed(method, validation.figures)
+        validation.figures["deployed"] = {
+            "student": method.deployed_student,
+            **validation.figures["students"][method.deployed_student],
+        }
+    tested = task.evaluate(method, task.data.test) if task.data.test is not None else validation
+    on_train = task.evaluate(method, task.data.train_evaluation)
+    student = method.student().cpu().eval()
+    images = header["num_train"] * trainer.epoch
+    final = tested if tested is not None else on_train
+    split = "test" if task.data.test is not None else "validation" if validation is not None else "train"
+    summary = {
+        "status": "finished",
+        **header,
+        "split": split,
+        **final.figures,
+        "train_top1": on_train.figures["deployed"]["top1"],
+        "validation": validation.figures if validation is not None else None,
+        "selected_epoch": selected,
+        "best_validation": {"epoch": trainer.best_epoch, "top1": trainer.best_score}
+        if trainer.best_epoch >= 0
+        else None,
+        "parameters": {
+            "trained": sum(p.numel() for p in method.parameters()),
+            "deployed": sum(p.numel() for p in student.parameters()),
+        },
+        "seconds": {"total": total_seconds, "training": trainer.seconds, "per_epoch": trainer.seconds / trainer.epoch},
+        "images_per_second": images / trainer.seconds,
+    }
+    if accelerator.is_main_process:
+        _save_predictions(folder, task, final, split)
+        save_student(folder, student, task.describe_student(method, final.figures))
+        write_json(folder.summary, summary)
+        write_report(folder.path)
+    accelerator.wait_for_everyone()
+    return summary
+
+
+def _save_predictions(folder: RunFolder, task: ImageClassification, evaluation: Evaluation, split: str) -> None:
+    keep = slice(0, SAVED_PREDICTIONS)
+    tensors = {
+        "logits": evaluation.logits[:, keep].half().contiguous(),
+        "ensemble": evaluation.ensemble[keep].half().contiguous(),
+        "labels": evaluation.labels[keep].contiguous(),
+        "indices": evaluation.indices[keep].contiguous(),
+    }
+    write_atomically(folder.predictions, lambda path: save_file(tensors, path))
+    loader = {"test": task.data.test, "validation": task.data.validation}.get(split) or task.data.train_evaluation
+    disputed = most_disputed(tensors["logits"].float().numpy(), tensors["labels"].numpy(), GALLERY_IMAGES)
+    shutil.rmtree(folder.gallery, ignore_errors=True)
+    task.save_gallery(folder.gallery, loader, tensors["indices"][torch.as_tensor(disputed)])
