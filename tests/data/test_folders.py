@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from coterie.data import folders
+from coterie.data.folders import read_folder
+from coterie.errors import CoterieError
+from coterie.recipe import load_recipe
+
+
+def read(root, *overrides):
+    return read_folder(root, load_recipe(None, overrides).data)
+
+
+def relative(samples, root):
+    return [path.relative_to(root).as_posix() for path in samples.paths]
+
+
+FULL = {f"{split}/{name}": count for split, count in (("train", 4), ("val", 2), ("test", 3)) for name in ("cat", "dog")}
+
+
+def test_splits_and_classes(make_tree):
+    root = make_tree(FULL)
+    raw = read(root)
+    assert (raw.name, raw.class_names) == ("pictures", ("cat", "dog"))
+    assert [len(each) for each in (raw.train, raw.validation, raw.test)] == [8, 4, 6]
+    assert relative(raw.validation, root) == ["val/cat/0.png", "val/cat/1.png", "val/dog/0.png", "val/dog/1.png"]
+    assert raw.train.labels.tolist() == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
+def test_a_lone_held_out_folder_is_the_test_split(make_tree, name):
+    root = make_tree({"train/cat": 6, "train/dog": 6, f"{name}/cat": 2, f"{name}/dog": 2})
+    raw = read(root)
+    assert raw.validation is None
+    assert all(path.startswith(name) for path in relative(raw.test, root))
+    assert len(raw.train) == 12
+
+
+def test_class_folders_alone_give_a_fifth_of_each_class_as_test(make_tree):
+    root = make_tree({"cat": 10, "dog": 20})
+    raw = read(root)
+    assert np.bincount(raw.test.labels).tolist() == [2, 4]
+    assert not set(raw.train.paths) & set(raw.test.paths)
+    assert raw.validation is None
+    assert relative(read(root).test, root) == relative(raw.test, root)
+    assert relative(read(root, "data.validation_seed=1").test, root) != relative(raw.test, root)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "webp", "bmp", "tiff"])
+def test_formats(make_tree, suffix):
+    assert len(read(make_tree({"cat": 2, "dog": 2}, suffix=suffix)).train) == 2
+
+
+def test_other_and_hidden_files_are_passed_over_and_sub_folders_and_links_followed(make_tree, tmp_path):
+    root = make_tree({"cat/indoors": 2, "cat": 1, "elsewhere": 3}, name="a")
+    (root / "elsewhere").rename(tmp_path / "elsewhere")
+    (root / "dog").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (root / "cat" / "notes.txt").write_text("x")
+    (root / "cat" / "._0.png").write_bytes(b"x")
+    (root / ".git").mkdir()
+    (root / "README.md").write_text("x")
+    raw = read(root)
+    assert raw.class_names == ("cat", "dog")
+    assert len(raw.train) + len(raw.test) == 6
+
+
+def corrupt(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def test_a_broken_image_is_named_or_left_out_and_counted(make_tree):
+    root = make_tree(FULL)
+    corrupt(root / "train" / "dog" / "3.png")
+    with pytest.raises(CoterieError, match=r"train/dog/3\.png': .*\n.*data\.skip_bad_images=true"):
+        read(root)
+    corrupt(root / "test" / "cat" / "0.png")
+    with pytest.raises(CoterieError, match=r"train/dog/3\.png' and 1 more"):
+        read(root)
+    raw = read(root, "data.skip_bad_images=true")
+    assert raw.skipped == 2
+    assert "train/dog/3.png" not in relative(raw.train, root)
+    assert [len(each) for each in (raw.train, raw.validation, raw.test)] == [7, 4, 5]
+
+
+def test_a_class_whose_images_are_all_broken(make_tree):
+    root = make_tree({"train/cat": 3, "train/dog": 1, "val/cat": 1, "val/dog": 1})
+    corrupt(root / "train" / "dog" / "0.png")
+    with pytest.raises(CoterieError, match=r"the class 'dog' in .* holds no images that can be read"):
+        read(root, "data.skip_bad_images=true")
+
+
+def test_the_second_start_decodes_nothing_until_a_file_changes(make_tree, monkeypatch):
+    root = make_tree({"cat": 3, "dog": 3})
+    decoded = []
+    original = folders._problem
+    monkeypatch.setattr(folders, "_problem", lambda path, whole: decoded.append(path) or original(path, whole))
+    read(root)
+    assert len(decoded) == 6
+    read(root)
+    assert len(decoded) == 6
+    corrupt(root / "cat" / "1.png")
+    with pytest.raises(CoterieError, match=r"cat/1\.png"):
+        read(root)
+    with pytest.raises(CoterieError, match=r"cat/1\.png"):  # from the cache as well
+        read(root)
+    assert len(decoded) == 12
+
+
+def test_only_headers_are_read_of_very_many_files(make_tree, monkeypatch):
+    root = make_tree({"cat": 3, "dog": 3})
+    corrupt(root / "cat" / "1.png")
+    monkeypatch.setattr(folders, "DECODE_AT_MOST", 5)
+    assert read(root).skipped == 0  # its header is whole
+    (root / "cat" / "1.png").write_bytes(b"no image")
+    with pytest.raises(CoterieError, match=r"cat/1\.png"):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"train/cat": 2, "train/dog": 2, "val/cat": 2}, r"val' lacks the class 'dog'"),
+        (
+            {"train/cat": 2, "train/dog": 2, "test/cat": 2, "test/dog": 1, "test/owl": 1},
+            r"train' lacks the class 'owl'",
+        ),
+        ({"train/cat": 2, "train/dog": 2, "val/cat": 2, "val/dog": 0}, "'dog' in .*val' holds no images"),
+        ({"train/cat": 2, "train/dog": 0}, "'dog' in .*train' holds no images"),
+        ({"train/cat": 2}, "one class, 'cat'"),
+        ({"cat": 2}, "one class, 'cat'"),
+        ({"cat": 0, "dog": 0}, "holds no images: expected files such as cat/1.jpg"),
+        ({}, "holds no class folders"),
+        ({"val/cat": 2, "val/dog": 2}, "holds val/ but no train/"),
+        ({"val/cat": 2, "test/cat": 2}, "holds val/ but no train/"),
+        ({"cat": 1, "dog": 5}, "'cat' has one training image: too few to carve a test split"),
+    ],
+)
+def test_unusable_trees(make_tree, tmp_path, tree, message):
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(CoterieError, match=message):
+        read(make_tree(tree))
+
+
+def test_only_other_files(make_tree):
+    root = make_tree({"cat": 0, "dog": 0})
+    (root / "cat" / "a.txt").write_text("x")
+    with pytest.raises(CoterieError, match="holds no images, only 1 other file"):
+        read(root)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(CoterieError, match=r"there is no folder .*nowhere"):
+        read(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CoterieError, match="file' is not a folder"):
+        read(tmp_path / "file")
+
+
+@pytest.mark.parametrize("function", ["scandir", "stat"])
+def test_what_may_not_be_read_is_named(make_tree, monkeypatch, function):
+    """The tests may run as root, whom no permission stops."""
+    root = make_tree({"cat": 2, "dog": 2})
+    forbidden = str(root / "dog") if function == "scandir" else str(root / "dog" / "1.png")
+    original = getattr(os, function)
+
+    def refuse(path=".", *arguments, **keywords):
+        if str(path) == forbidden:
+            raise PermissionError(13, "Permission denied", forbidden)
+        return original(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, function, refuse)
+    with pytest.raises(CoterieError, match=f"cannot read '{forbidden}': Permission denied"):
+        read(root, "data.skip_bad_images=true")
+
+
+def test_a_file_that_may_not_be_opened_is_no_broken_image(make_tree, monkeypatch, cache):
+    root = make_tree({"cat": 2, "dog": 2})
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders.Image, "open", refuse)
+        with pytest.raises(CoterieError, match=r"cannot read .*Permission denied"):
+            read(root, "data.skip_bad_images=true")
+    assert read(root).skipped == 0  # the refusal was not remembered
