@@ -227,7 +227,8 @@ class StudentGroup(nn.Module):
             raise CoterieError(f"no student {number}: the group has students 0 to {self.num_students - 1}")
         parts = [part for part in (self.trunk, self.branches[number]) if part is not None]
         if self._templates is None:
-            return Assembled(copy.deepcopy(self.trunk), copy.deepcopy(self.branches[number]))
+            assembled = Assembled(copy.deepcopy(self.trunk), copy.deepcopy(self.branches[number]))
+            return assembled.train(self.training)
         network = copy.deepcopy(self._templates[number])
         trained = {name: value for part in parts for name, value in _body(part).state_dict().items()}
         state = network.state_dict(keep_vars=True)

@@ -178,7 +178,7 @@ def embedding_node(graph: fx.Graph, classifier: str) -> fx.Node:
 
 
 def feature_map_node(graph: fx.Graph, classifier: str, shapes: dict[str, tuple[int, ...]]) -> fx.Node:
-    """The last value before the classifier that has more than one position: [B, C, H, W], [B, H, W, C] or [B, N, C].
+    """The last value before the classifier that is not pooled yet: tokens [B, N, C], or a map of more than one position.
 
     Where every map is a single position (a small image), the last value with axes for positions; where there is none at
     all (a multi-layer perceptron), the embedding.
@@ -193,13 +193,14 @@ def feature_map_node(graph: fx.Graph, classifier: str, shapes: dict[str, tuple[i
     mapped = [node for node in behind if len(shapes.get(node.name, ())) in (3, 4)]
     if not mapped:
         return embedding_node(graph, classifier)
-    return next((node for node in mapped if _positions(shapes[node.name]) > 1), mapped[0])
+    wide = (node for node in mapped if len(shapes[node.name]) == 3 or _positions(shapes[node.name]) > 1)
+    return next(wide, mapped[0])
 
 
 def _positions(shape: tuple[int, ...]) -> int:
-    """Positions of a map whose axes are not known yet: the two smallest of a 4-d one, the smaller of a 3-d one."""
-    inner = sorted(shape[1:])
-    return inner[0] * inner[1] if len(inner) == 3 else inner[0]
+    """Positions of a 4-d map whose channel axis is not known yet: the product of its two smallest axes."""
+    smallest = sorted(shape[1:])
+    return smallest[0] * smallest[1]
 
 
 def canonical_axes(shape: tuple[int, ...], width: int, channels_last: bool) -> tuple[int, ...] | None:
