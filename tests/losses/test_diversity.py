@@ -62,6 +62,16 @@ def test_gram_and_frobenius_take_classifiers_of_unequal_width():
         assert torch.isfinite(classifier_diversity(weights, form))
 
 
+def test_gram_is_tame_for_two_classes_and_for_classes_equally_far_apart():
+    for classes in (2, 5):
+        simplex = (torch.eye(classes) - 1 / classes).requires_grad_()
+        other = torch.randn(classes, classes, requires_grad=True)
+        classifier_diversity([simplex, other], "gram").backward()
+        assert simplex.grad.abs().max() < 1e3
+        assert torch.isfinite(other.grad).all()
+    assert classifier_diversity([torch.randn(2, 4), torch.randn(2, 4)], "gram") == 0
+
+
 def slow_coincident_error(logits, targets):
     probabilities = logits.softmax(-1)
     values = []

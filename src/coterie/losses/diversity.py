@@ -53,7 +53,7 @@ def _gram(first: Tensor, second: Tensor) -> Tensor:
     """Cosine of the centred off-diagonals of the Gram matrices of the unit class vectors, in [-1, 1].
 
     A Gram matrix does not change when the features are rotated, and unit rows do not change when they are scaled: the
-    form compares which classes a classifier holds close, and nothing else.
+    form compares which classes a classifier holds close, and nothing else. Two classes have one off-diagonal: it is 0 then.
     """
 
     def off_diagonal(weight: Tensor) -> Tensor:
@@ -63,8 +63,12 @@ def _gram(first: Tensor, second: Tensor) -> Tensor:
         centre = values.sum() / keep.sum().clamp(min=1)
         return (values - centre) * keep
 
+    if len(first) < 3:
+        return (first.sum() + second.sum()) * 0.0
     left, right = off_diagonal(first), off_diagonal(second)
-    return (left * right).sum() / (_norm(left) * _norm(right))
+    # The floor keeps the gradient finite where all classes of a classifier are equally far apart.
+    floor = 1e-6
+    return (left * right).sum() / torch.sqrt((left.square().sum() + floor) * (right.square().sum() + floor))
 
 
 _WEIGHT_FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
