@@ -172,7 +172,7 @@ def test_the_leader_is_outside_the_ensemble_and_deployed(make_group, batch):
 
 def test_the_published_diversity_term_is_inert(make_group, batch):
     """specs: its gradient is far below weight decay's; whoever relies on it should know."""
-    method = OKDMDE(make_group(4))
+    method = OKDMDE(make_group(4), diversity="frobenius", diversity_weight=5e-8)
     weight = method.group.branches[0].fc.weight
     (gradient,) = torch.autograd.grad(method(*batch)["diversity"], weight)
     assert 0 < gradient.norm() < 1e-2 * (5e-4 * weight).norm()
