@@ -218,6 +218,9 @@ def main() -> None:
             raise
         typer.echo(f"coterie: {error}", err=True)
         sys.exit(2 if isinstance(error, CoterieError) else 1)
+    except KeyboardInterrupt:
+        typer.echo("coterie: interrupted", err=True)
+        sys.exit(130)
     except Exception as error:
         if debug:
             raise

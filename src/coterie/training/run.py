@@ -205,7 +205,7 @@ def _run(
                 if folder.last.is_file():
                     trainer.restore()
             trainer.fit(interruption)
-        summary = conclude(trainer, header, time.perf_counter() - started)
+            summary = conclude(trainer, header, time.perf_counter() - started)
     except Interrupted:
         status = {"status": "interrupted"}
         raise
