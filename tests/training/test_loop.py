@@ -266,3 +266,35 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(small, tmp_path):
     coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True)
     with pytest.raises(coterie.CoterieError, match="holds another run"):
         coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True)
+
+
+def test_a_network_whose_predictions_are_not_finite_fails_the_run_in_words(small, tmp_path, monkeypatch):
+    from coterie.tasks.image_classification import ImageClassification
+
+    original = ImageClassification.evaluate
+
+    def diverged(self, method, loader):
+        with torch.no_grad():
+            method.group.classifiers[1].weight.fill_(float("nan"))
+        return original(self, method, loader)
+
+    monkeypatch.setattr(ImageClassification, "evaluate", diverged)
+    with pytest.raises(RunError, match="predictions of student 1 are not finite"):
+        coterie.train(small(), output=tmp_path / "run", quiet=True)
+
+
+def test_images_that_are_skipped_are_counted(tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number in range(15):
+            pixels = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / label / f"{number}.png")
+    (tmp_path / "images" / "a" / "broken.png").write_bytes(b"nothing")
+    settings = {"data": {"name": str(tmp_path / "images"), "skip_bad_images": True}, "training": {"epochs": 1, "batch_size": 8, "device": "cpu"}, "method": "baseline"}  # fmt: skip
+    summary = coterie.train(settings, output=tmp_path / "run", quiet=True).summary
+    assert summary["num_skipped"] == 1
+    assert summary["num_train"] + summary["num_validation"] + summary["num_test"] == 30

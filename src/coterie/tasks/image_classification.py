@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from coterie.data.bundle import DataBundle, EvaluationLoader, load_data
-from coterie.errors import CoterieError
+from coterie.errors import CoterieError, RunError
 from coterie.losses import LabelLoss, balanced_class_weights, mean_probability
 from coterie.methods import find_method
 from coterie.methods.method import Method
@@ -117,6 +117,12 @@ class ImageClassification:
         order = order[gathered[3][order] >= 0]  # pads have index -1
         all_logits, ensemble, targets, positions = (each[order] for each in gathered)
         all_logits = all_logits.transpose(0, 1)
+        finite = torch.isfinite(all_logits).flatten(1).all(1).tolist()
+        if not all(finite):
+            raise RunError(
+                f"the predictions of student {finite.index(False)} are not finite: training has diverged. "
+                "Try a lower optimizer.learning_rate or training.clip_gradient."
+            )
         figures = group_figures(all_logits, ensemble, targets, method.deployed_student)
         figures["statistics"] = {name: values[order].mean(0).tolist() for name, values in all_statistics.items()}
         return Evaluation(figures, all_logits.cpu(), ensemble.cpu(), targets.cpu(), positions.cpu())

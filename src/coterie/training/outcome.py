@@ -71,9 +71,10 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
 
 def _save_predictions(folder: RunFolder, task: ImageClassification, evaluation: Evaluation, split: str) -> None:
     keep = slice(0, SAVED_PREDICTIONS)
+    largest = torch.finfo(torch.float16).max
     tensors = {
-        "logits": evaluation.logits[:, keep].half().contiguous(),
-        "ensemble": evaluation.ensemble[keep].half().contiguous(),
+        "logits": evaluation.logits[:, keep].clamp(-largest, largest).half().contiguous(),
+        "ensemble": evaluation.ensemble[keep].clamp(-largest, largest).half().contiguous(),
         "labels": evaluation.labels[keep].contiguous(),
         "indices": evaluation.indices[keep].contiguous(),
     }

@@ -240,5 +240,6 @@ def _header(recipe: Recipe, task: ImageClassification, method: Method) -> dict[s
         "class_names": list(data.info.class_names),
         "num_train": data.train.num_samples,
         "num_validation": data.validation.num_samples if data.validation is not None else 0,
+        "num_skipped": data.info.skipped,
         "num_test": data.test.num_samples if data.test is not None else 0,
     }
