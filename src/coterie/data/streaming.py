@@ -98,16 +98,19 @@ def _drawing_from(seed: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-class _TrainImages(Dataset[Tensor]):
+class _TrainImages(Dataset["Tensor | RunError"]):
     """Views of one image: item (number, seed, views) to float [views, C, H, W]."""
 
     def __init__(self, samples: Samples, settings: StreamingSettings) -> None:
         self.samples = samples
         self.transform = train_transform(settings)
 
-    def __getitem__(self, item: tuple[int, int, int]) -> Tensor:
+    def __getitem__(self, item: tuple[int, int, int]) -> Tensor | RunError:
         number, seed, views = item
-        image = to_image(self.samples, number)
+        try:
+            image = to_image(self.samples, number)
+        except RunError as error:
+            return error
         results = []
         for view in range(views):
             with _drawing_from(derive_seed(seed, number, view)):
@@ -115,17 +118,38 @@ class _TrainImages(Dataset[Tensor]):
         return torch.stack(results)
 
 
-class _EvaluationImages(Dataset[Tensor]):
+class _EvaluationImages(Dataset["Tensor | RunError"]):
+    """Images as they are evaluated: number to float [C, H, W]."""
+
     def __init__(self, samples: Samples, settings: StreamingSettings) -> None:
         self.samples = samples
         self.transform = evaluation_transform(settings.info)
 
-    def __getitem__(self, number: int) -> Tensor:
-        result: Tensor = self.transform(to_image(self.samples, number))
+    def __getitem__(self, number: int) -> Tensor | RunError:
+        try:
+            result: Tensor = self.transform(to_image(self.samples, number))
+        except RunError as error:
+            return error
         return result
 
 
-def _stream(data: Dataset[Tensor], batches: list[list[Any]], settings: StreamingSettings) -> Iterator[Tensor]:
+def _stack(items: list[Tensor | RunError]) -> Tensor | RunError:
+    """A batch, or the first error in it.
+
+    Errors travel as values: one that is raised in a worker comes back wrapped in its traceback, and keeps the other workers
+    from ending for ten seconds.
+    """
+    tensors = []
+    for item in items:
+        if isinstance(item, RunError):
+            return item
+        tensors.append(item)
+    return torch.stack(tensors)
+
+
+def _stream(
+    data: Dataset[Tensor | RunError], batches: list[list[Any]], settings: StreamingSettings
+) -> Iterator[Tensor]:
     """Stacked items of each batch, in order, on the device.
 
     Raises:
@@ -135,17 +159,21 @@ def _stream(data: Dataset[Tensor], batches: list[list[Any]], settings: Streaming
         data,
         batch_sampler=batches,
         num_workers=min(settings.workers, len(batches)),
+        collate_fn=_stack,
         pin_memory=settings.device.type == "cuda",
         # A worker must not compute with all cores: there are as many workers as cores.
         worker_init_fn=_one_thread,
         # Without one of its own, a DataLoader takes a number from the global generator.
         generator=torch.Generator(),
     )
-    try:
-        for images in loader:
-            yield images.to(settings.device, non_blocking=True)
-    except RunError as error:  # a worker's error comes wrapped in its traceback
-        raise RunError(str(error).rpartition("RunError: ")[2].strip()) from None
+    failure = None
+    for images in loader:
+        if isinstance(images, RunError):
+            failure = images
+            break
+        yield images.to(settings.device, non_blocking=True)
+    if failure is not None:
+        raise failure
 
 
 def _one_thread(worker: int) -> None:
@@ -238,6 +266,8 @@ class StreamingEvaluationLoader:
         """The images as they are cropped for evaluation, uint8 [n, H, W, C]."""
         info = self.settings.info
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (info.mean, info.std))
-        batch = torch.stack([self.data[index] for index in indices])
+        batch = _stack([self.data[index] for index in indices])
+        if isinstance(batch, RunError):
+            raise batch
         pixels: Pixels = ((batch * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
         return pixels
