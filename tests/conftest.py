@@ -18,6 +18,15 @@ from coterie.tasks.construction import build_method, network_options
 from coterie.training.checkpoint import save_checkpoint
 from coterie.training.records import RunFolder
 
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """A cache folder of the test's own, so that no test writes to the home folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("COTERIE_CACHE", str(folder))
+    return folder
+
+
 FIGURES = {"top1": 0.75, "top5": 0.95, "nll": 0.9, "brier": 0.4, "ece": 0.05}
 
 

@@ -11,14 +11,6 @@ from coterie.data.bundle import load_data
 from coterie.recipe import load_recipe
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """A cache folder of the test's own."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("COTERIE_CACHE", str(folder))
-    return folder
-
-
 @pytest.fixture
 def make_tree(tmp_path):
     """Write ``{"train/cat": 5, ...}`` images below a folder and return it; each image has a colour of its own."""
