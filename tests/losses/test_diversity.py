@@ -67,7 +67,7 @@ def test_gram_is_tame_for_two_classes_and_for_classes_equally_far_apart():
         simplex = (torch.eye(classes) - 1 / classes).requires_grad_()
         other = torch.randn(classes, classes, requires_grad=True)
         classifier_diversity([simplex, other], "gram").backward()
-        assert simplex.grad.abs().max() < 1e3
+        assert simplex.grad.abs().max() < 200  # 1 / sqrt(floor), with some room for the normalisation
         assert torch.isfinite(other.grad).all()
     assert classifier_diversity([torch.randn(2, 4), torch.randn(2, 4)], "gram") == 0
 

@@ -67,7 +67,7 @@ def _gram(first: Tensor, second: Tensor) -> Tensor:
         return (first.sum() + second.sum()) * 0.0
     left, right = off_diagonal(first), off_diagonal(second)
     # The floor keeps the gradient finite where all classes of a classifier are equally far apart.
-    floor = 1e-6
+    floor = 1e-4
     return (left * right).sum() / torch.sqrt((left.square().sum() + floor) * (right.square().sum() + floor))
 
 
