@@ -142,7 +142,7 @@ def load_subject(folder: RunFolder, recipe: Recipe, which: str, network: Network
         number = int(which)
         if number >= students:
             raise CoterieError(f"which={which}: the run has {students} student(s), numbered from 0 to {students - 1}")
-        student = method.group.student(number).eval()
+        student = method.students.student(number).eval()
         figures = summary["students"][number] if "students" in summary else {}
         described = {**description, **_built_by(recipe, description, number), "student": number, "figures": figures}
         return Subject(student, student.state_dict(), described)
@@ -151,8 +151,8 @@ def load_subject(folder: RunFolder, recipe: Recipe, which: str, network: Network
     described["networks"] = [_built_by(recipe, description, number) for number in range(students)]
     described["figures"] = summary.get("ensemble", {}).get(rule, {})
     if which == "ensemble":
-        plain = nn.ModuleList(method.group.student(number) for number in range(students))
-        return Subject(MeanProbability(method.group).eval(), plain.state_dict(), described)
+        plain = nn.ModuleList(method.students.student(number) for number in range(students))
+        return Subject(MeanProbability(method.students).eval(), plain.state_dict(), described)
     method.label_loss = nn.Identity()  # serves training only
     return Subject(MethodEnsemble(method).eval(), method.state_dict(), described)
 

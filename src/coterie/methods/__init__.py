@@ -33,6 +33,72 @@ TABLE: dict[str, MethodEntry] = {
         "Feature fusion weighs the branches into a teaching ensemble; a loss keeps their classifiers diverse.",
         "coterie.methods.okdmde:OKDMDE",
     ),
+    "dml": MethodEntry(
+        "online",
+        "Zhang et al., CVPR 2018, arXiv 1706.00384",
+        "Peers learn from one another's predictions.",
+        "coterie.methods.dml:DML",
+    ),
+    "cl_ilr": MethodEntry(
+        "online",
+        "Song and Chai, NeurIPS 2018, arXiv 1805.11761",
+        "Each head learns from the mean of the others; the trunk's gradients are averaged.",
+        "coterie.methods.cl_ilr:CLILR",
+    ),
+    "one": MethodEntry(
+        "online",
+        "Zhu et al., NeurIPS 2018, arXiv 1806.04606",
+        "A gate on the trunk weighs the branches into a teaching ensemble.",
+        "coterie.methods.one:ONE",
+    ),
+    "ffl": MethodEntry(
+        "online",
+        "Kim et al., ICPR 2020, arXiv 1904.09058",
+        "A classifier on the fused feature maps and the students teach one another.",
+        "coterie.methods.ffl:FFL",
+    ),
+    "okddip": MethodEntry(
+        "online",
+        "Chen et al., AAAI 2020, arXiv 1912.00350",
+        "Each peer has a target of its own by attention; a leader learns from the peers' mean.",
+        "coterie.methods.okddip:OKDDip",
+    ),
+    "kdcl": MethodEntry(
+        "online",
+        "Guo et al., CVPR 2020",
+        "Peers with views of their own learn from one target made of all their predictions.",
+        "coterie.methods.kdcl:KDCL",
+    ),
+    "afd": MethodEntry(
+        "online",
+        "Chung et al., ICML 2020, arXiv 2002.01775",
+        "Peers learn from one another's logits, and their feature maps to pass for one another's.",
+        "coterie.methods.afd:AFD",
+    ),
+    "pcl": MethodEntry(
+        "online",
+        "Wu and Gong, AAAI 2021, arXiv 2006.04147",
+        "Peers with views of their own learn from an ensemble classifier and from moving averages of the others.",
+        "coterie.methods.pcl:PCL",
+    ),
+    "ffsd": MethodEntry(
+        "online",
+        "Li et al., TNNLS 2022, arXiv 2103.14473",
+        "Diverse students teach a leader by their fused features.",
+        "coterie.methods.ffsd:FFSD",
+    ),
+    "mcl": MethodEntry(
+        "online",
+        "Yang et al., AAAI 2022, arXiv 2104.12565",
+        "Peers contrast their embeddings by class and share what they find similar.",
+        "coterie.methods.mcl:MCL",
+    ),
+    "okdph": MethodEntry(
+        "online",
+        "Zhang et al., CVPR 2023, arXiv 2303.14666",
+        "Students and a network with the mean of their weights teach one another.",
+        "coterie.methods.okdph:OKDPH",
+    ),
 }
 
 

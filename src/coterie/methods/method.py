@@ -58,8 +58,18 @@ class Method(nn.Module):
         self.deployed_student = group.leader or 0
 
     @property
+    def students(self) -> StudentGroup:
+        """The group whose students are predicted with and deployed: the trained one, or a moving average of it."""
+        return self.group
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether the method learns from predictions on a validation split, see :meth:`after_validation`."""
+        return False
+
+    @property
     def views(self) -> int:
-        """How many augmented views of an image the method asks for: 1, or one for each student."""
+        """How many augmented views of an image the method asks for: 1, or one for each student (or more, for its own use)."""
         return 1
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
@@ -83,18 +93,30 @@ class Method(nn.Module):
 
     def student(self) -> nn.Module:
         """The plain network that is deployed, a copy without anything that served training only."""
-        return self.group.student(self.deployed_student)
+        return self.students.student(self.deployed_student)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimizer; a method may give its own modules another learning rate or weight decay."""
         return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
 
     def build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Further optimizers by name (adversaries, policies), which the method itself steps in ``after_step``."""
+        """Further optimizers by name (adversaries, policies), stepped after the main one.
+
+        Their parameters are left out of :meth:`parameter_groups`. One backward pass serves all, so a method separates
+        their gradients itself, by what it detaches.
+        """
         return {}
 
     def after_step(self, progress: Progress) -> None:
         """Called after every optimizer step (moving averages and the like)."""
+
+    def after_validation(self, logits: Tensor, targets: Tensor) -> None:
+        """Called after every evaluation on the validation split.
+
+        Args:
+            logits: every student's, [n, N, K], on the CPU.
+            targets: class indices [N].
+        """
 
     @staticmethod
     def ramp(progress: Progress | None, length: float) -> Tensor | float:

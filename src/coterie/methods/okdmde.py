@@ -42,7 +42,7 @@ class OKDMDE(Method):
         attention: ``sample``: one weight for a branch and a sample (ours); ``class``: one for each class too, as in OKDHP, which has the
             same first author; each branch's logits are then centred over the classes, since a constant added to one branch
             would change the prediction; ``pairwise``: OKDDip's queries and keys, with the fused feature added to the key, so that
-            each branch has a target of its own and the ensemble is the targets' mean.
+            each branch has a target of its own and the ensemble is the targets' mean; ``uniform``: the mean of the logits, no FFM.
         ensemble_label: whether CE(z_e, y) is there. ONE and OKDHP have it, the one human-written re-implementation has not. On by
             default, since with ``detach_target`` it is all that trains the FFM.
         ensemble_gradient: ``all``: that term trains branches and FFM (the family's code); ``gate``: only the FFM, which keeps
@@ -81,7 +81,7 @@ class OKDMDE(Method):
         ramp_up: Share = 80 / 300,
         fusion: FusionKind = "1x1",
         fusion_reduction: AtLeastOne = 8,
-        attention: Literal["sample", "class", "pairwise"] = "sample",
+        attention: Literal["sample", "class", "pairwise", "uniform"] = "sample",
         ensemble_label: bool = True,
         ensemble_gradient: Literal["all", "gate"] = "all",
         detach_target: bool = True,
@@ -113,22 +113,22 @@ class OKDMDE(Method):
             group.leader = self.deployed_student = self.followers
         shapes = group.feature_shapes[: self.followers]
         scores = self.followers * (group.num_classes if attention == "class" else 1)
-        # With pairwise attention, the queries and keys take the place of the fusion's last layer.
-        self.fusion = FeatureFusion(
-            shapes, None if attention == "pairwise" else scores, fusion, reduction=fusion_reduction
-        )
-        if attention == "pairwise":
-            self.queries, self.keys = self._query_and_key(group)
+        self.fusion: FeatureFusion | None = None
+        if attention != "uniform":
+            # With pairwise attention, the queries and keys take the place of the fusion's last layer.
+            outputs = None if attention == "pairwise" else scores
+            self.fusion = FeatureFusion(shapes, outputs, fusion, reduction=fusion_reduction)
+            if attention == "pairwise":
+                self.queries, self.keys = self._query_and_key(group, self.fusion.squeeze.out_features)
         if detach_target and not ensemble_label:
             # Nothing trains the attention then: it stays uniform, and says so to the optimizer.
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad and name.startswith("group."))
 
-    def _query_and_key(self, group: StudentGroup) -> tuple[nn.ModuleList, nn.ModuleList]:
+    def _query_and_key(self, group: StudentGroup, fused: int) -> tuple[nn.ModuleList, nn.ModuleList]:
         """OKDDip's W_q and W_k, d to d/8 without bias, here one of each a branch, since branches may differ in width."""
         dims = group.embedding_dims[: self.followers]
         size = max(8, min(dims) // 8)
-        fused = self.fusion.squeeze.out_features
         queries = nn.ModuleList(nn.Linear(dim, size, bias=False) for dim in dims)
         keys = nn.ModuleList(nn.Linear(dim + fused, size, bias=False) for dim in dims)
         for query in queries:  # zero energies: training starts from equal attention
@@ -143,6 +143,8 @@ class OKDMDE(Method):
             float32 [m, B, 1], [m, B, K] (``class``), or [m, B, m] (``pairwise``: the weight of branch b (first axis) in the target of
             branch a (last axis)).
         """
+        if self.fusion is None:
+            return output.logits.new_full((self.followers, output.logits.shape[1], 1), 1 / self.followers).float()
         maps = list(output.feature_maps[: self.followers])
         embeddings = list(output.embeddings[: self.followers])
         if self.ensemble_gradient == "gate":

@@ -25,11 +25,15 @@ class Progress:
             return torch.tensor(float(value), device=device)
 
         self.epoch, self.epochs, self.step, self.steps = scalar(epoch), scalar(epochs), scalar(step), scalar(steps)
+        # For what happens between steps, on the host; a compiled step that read them would be compiled again and again.
+        self.epoch_number, self.step_number = epoch, step
+        self.steps_per_epoch = max(1, round(steps / epochs))
 
     def update(self, epoch: int, step: int) -> None:
         """Move on, in place and without a host synchronisation."""
         self.epoch.fill_(epoch)
         self.step.fill_(step)
+        self.epoch_number, self.step_number = epoch, step
 
     @property
     def fraction(self) -> Tensor:

@@ -97,6 +97,7 @@ def branch(
         classifiers=[traced.classifier] * branches,
         templates=[template] * branches,
         split_point=at,
+        channels_last_maps=_channels_last(first),
     )
 
 
@@ -118,6 +119,10 @@ def peers(networks: list[nn.Module], example: Tensor | None = None) -> StudentGr
 def _build(network: Callable[[], nn.Module], seed: int, number: int) -> nn.Module:
     with seeded(derive_seed(seed, "student", number)):
         return network()
+
+
+def _channels_last(network: nn.Module) -> bool:
+    return str(getattr(network, "output_fmt", "")).upper().endswith("NHWC")
 
 
 def _input_size(network: nn.Module) -> tuple[int, ...]:
@@ -203,7 +208,7 @@ def _cut(graph: fx.Graph, traced: TracedNetwork, at: str | None) -> tuple[fx.Gra
     if own not in values:
         raise CoterieError(f"the split point {at!r} comes after the last feature map ({mapped.name}); split earlier")
     width = traced.shapes[embedding_node(traced.eval_graph, traced.classifier).name][1]
-    channels_last = str(getattr(traced.network, "output_fmt", "")).upper().endswith("NHWC")
+    channels_last = _channels_last(traced.network)
     shape = traced.shapes[mapped.name]
     if len(shape) == 2:  # no positions: one token
         feature_map = body.call_method("unsqueeze", (values[own], 1))

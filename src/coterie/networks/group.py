@@ -20,11 +20,14 @@ class GroupOutput(NamedTuple):
         logits: [n, B, K].
         embeddings: the classifiers' inputs, n tensors [B, d].
         feature_maps: the last maps before pooling, n tensors [B, C, H, W] or [B, N, C].
+        trunk_maps: what the trunk hands on, one map for each different input: one, n where each student has a view of its
+            own, none where nothing is shared. Of several values that cross the split it is the largest.
     """
 
     logits: Tensor
     embeddings: tuple[Tensor, ...]
     feature_maps: tuple[Tensor, ...]
+    trunk_maps: tuple[Tensor, ...]
 
 
 class TwoModeModule(nn.Module):
@@ -86,9 +89,11 @@ class StudentGroup(nn.Module):
         classifiers: path of each branch's last layer; None: the last linear layer in it.
         templates: the plain network of each student, which :meth:`student` copies and fills.
         split_point: the module before which a network was split, to be told to the user.
+        channels_last_maps: whether 4-d values inside the networks have their channels last (Swin).
 
     Attributes:
         num_students, num_classes, embedding_dims, feature_shapes: dimensions, the latter two one entry for each student.
+        trunk_shape: (C, H, W) or (N, C) of the trunk's map; None: nothing is shared, or no map crosses the split.
         leader: number of the student that a method singles out for deployment; None: all are equal.
 
     Raises:
@@ -105,6 +110,7 @@ class StudentGroup(nn.Module):
         classifiers: Sequence[str] | None = None,
         templates: Sequence[nn.Module] | None = None,
         split_point: str | None = None,
+        channels_last_maps: bool = False,
     ) -> None:
         super().__init__()
         if not branches:
@@ -113,19 +119,23 @@ class StudentGroup(nn.Module):
         self.branches = nn.ModuleList(branches)
         self.trunk_gradient = trunk_gradient
         self.split_point = split_point
+        self.channels_last_maps = channels_last_maps
         self.leader: int | None = None
         self._require_own_parameters()
         self._classifiers = list(classifiers) if classifiers else [_last_linear(each) for each in branches]
         # In a tuple, so that the templates are neither trained, moved nor saved.
         self._templates = tuple(templates) if templates else None
         with quiet_eval(self):
-            outputs = self._each(example)
+            values = self.branch_inputs(example)
+            outputs = self._run(values)
+            shared = self._trunk_map(values[0])
         shapes = {tuple(output[0].shape[1:]) for output in outputs}
         if len(shapes) > 1:
             raise CoterieError(f"the students' logits differ in shape: {sorted(shapes)}; they need the same classes")
         self.num_classes = int(outputs[0][0].shape[1])
         self.embedding_dims = tuple(int(output[1].shape[1]) for output in outputs)
         self.feature_shapes = tuple(tuple(int(size) for size in output[2].shape[1:]) for output in outputs)
+        self.trunk_shape = tuple(int(size) for size in shared.shape[1:]) if shared is not None else None
 
     @classmethod
     def of(cls, networks: Sequence[nn.Module], example: Tensor | None = None) -> StudentGroup:
@@ -162,18 +172,23 @@ class StudentGroup(nn.Module):
                         f"branches {owners[id(parameter)]} and {number} share the parameter {name!r}: give each a module of its own"
                     )
 
-    def _each(self, inputs: Tensor | Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Every branch's (logits, embedding, feature map)."""
+    def branch_inputs(self, inputs: Tensor | Sequence[Tensor]) -> list[tuple[Any, ...]]:
+        """What each branch is called with: the trunk's result (run once), or the inputs where nothing is shared.
+
+        Args:
+            inputs: as in :meth:`forward`.
+        """
         students = len(self.branches)
         if isinstance(inputs, Tensor):
-            shared = self._shared(inputs)
-            values = [shared] * students
-        else:
-            if len(inputs) != students:
-                raise CoterieError(
-                    f"{len(inputs)} views for {students} students: expected one for each, or one batch for all"
-                )
-            values = self._shared_views(inputs)
+            return [self._shared(inputs)] * students
+        if len(inputs) != students:
+            raise CoterieError(
+                f"{len(inputs)} views for {students} students: expected one for each, or one batch for all"
+            )
+        return self._shared_views(inputs)
+
+    def _run(self, values: Sequence[tuple[Any, ...]]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Every branch's (logits, embedding, feature map)."""
         outputs = []
         for each, value in zip(self.branches, values, strict=True):
             output = each(*value)
@@ -181,6 +196,16 @@ class StudentGroup(nn.Module):
                 raise CoterieError("a branch must return (logits, embedding, feature_map)")
             outputs.append(output)
         return outputs
+
+    def _trunk_map(self, values: tuple[Any, ...]) -> Tensor | None:
+        """The largest map among the values that cross the split, in canonical axes."""
+        maps = [value for value in values if isinstance(value, Tensor) and value.ndim in (3, 4)]
+        if self.trunk is None or not maps:
+            return None
+        largest = maps[0]
+        for value in maps[1:]:
+            largest = value if value.numel() > largest.numel() else largest
+        return largest.permute(0, 3, 1, 2) if self.channels_last_maps and largest.ndim == 4 else largest
 
     def _shared(self, inputs: Tensor) -> tuple[Any, ...]:
         """The trunk's result for a batch, as the tuple of values that cross the split."""
@@ -213,9 +238,13 @@ class StudentGroup(nn.Module):
         Args:
             inputs: one batch [B, ...] for all, or a list with one view for each student.
         """
-        outputs = self._each(inputs)
-        logits, embeddings, feature_maps = zip(*outputs, strict=True)
-        return GroupOutput(torch.stack(logits), embeddings, feature_maps)
+        values = self.branch_inputs(inputs)
+        logits, embeddings, feature_maps = zip(*self._run(values), strict=True)
+        views = values[:1] if isinstance(inputs, Tensor) else values
+        maps = [self._trunk_map(value) for value in views]
+        return GroupOutput(
+            torch.stack(logits), embeddings, feature_maps, tuple(each for each in maps if each is not None)
+        )
 
     def student(self, number: int) -> nn.Module:
         """Student ``number`` as a plain network of its own class, a copy that shares nothing with the group.

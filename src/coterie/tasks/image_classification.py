@@ -79,8 +79,14 @@ class ImageClassification:
         """Students, label loss and method for these data, see :func:`coterie.tasks.construction.build_method`."""
         info = self.data.info
         method = build_method(self.recipe, len(info.class_names), info.input_size, self.network, self._label_loss())
-        views = {"auto": method.views, "shared": 1, "per_student": method.group.num_students}[self.recipe.data.views]
+        views = {"auto": method.views, "shared": 1, "per_student": max(method.views, method.group.num_students)}[
+            self.recipe.data.views
+        ]
         self.data.train.views = views
+        if method.needs_validation and self.data.validation is None:
+            raise CoterieError(
+                f"method={self.recipe.method.name} with these settings learns from a validation split, and there is none; set data.validation"
+            )
         return method
 
     def _label_loss(self) -> LabelLoss:

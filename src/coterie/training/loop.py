@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
-from coterie.errors import RunError
+from coterie.errors import CoterieError, RunError
 from coterie.methods.method import Method
 from coterie.methods.progress import Progress
 from coterie.randomness import derive_seed
@@ -59,7 +59,7 @@ class Trainer:
         self.method = place(method, accelerator.device, settings.channels_last)
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.method)
-        self.own_optimizers = self.method.build_optimizers()
+        self.own_optimizers = self._build_own_optimizers()
         self.batches = task.data.train.steps_per_epoch
         self.steps_per_epoch = -(-self.batches // settings.accumulate)
         self.schedule = build_schedule(recipe.schedule, self.optimizer, settings.epochs, self.steps_per_epoch)
@@ -78,6 +78,15 @@ class Trainer:
         self.sums: Tensor | None = None  # of the terms since the last row
         self.count = 0
         self.first_bad: Tensor | None = None  # step at which each term was first not finite, -1: never
+
+    def _build_own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        own = self.method.build_optimizers()
+        if own and self.recipe.training.precision == "fp16":
+            raise CoterieError(
+                f"training.precision='fp16': {self.recipe.method.name} has optimizers of its own, which one loss scale does not serve; "
+                "use bf16 or fp32"
+            )
+        return own
 
     @property
     def evaluated(self) -> Method:
@@ -160,6 +169,9 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.method.parameters(), self.recipe.training.clip_gradient)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
+        for own in self.own_optimizers.values():
+            own.step()
+            own.zero_grad(set_to_none=True)
         self.step += 1
         self.schedule.step_update(self.step)
         if self.ema is not None:
@@ -205,7 +217,9 @@ class Trainer:
         figures: dict[str, Any] = {}
         if loader is not None:
             method = self.evaluated
-            figures = self.task.evaluate(method, loader).figures
+            evaluation = self.task.evaluate(method, loader)
+            figures = evaluation.figures
+            self.method.after_validation(evaluation.logits, evaluation.labels)
             deployed = self.task.choose_deployed(method, figures)
             figures["deployed"] = {"student": deployed, **figures["students"][deployed]}
             self.write_validation(figures)

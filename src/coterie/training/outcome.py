@@ -54,7 +54,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         if trainer.best_epoch >= 0
         else None,
         "parameters": {
-            "trained": sum(p.numel() for p in method.parameters()),
+            "trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
             "deployed": sum(p.numel() for p in student.parameters()),
         },
         "seconds": {"total": total_seconds, "training": trainer.seconds, "per_epoch": trainer.seconds / trainer.epoch},

@@ -1,0 +1,61 @@
+"""What students say of one another: divergence between all pairs of them, and the mean of the others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mutual_divergence(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""Divergence of every student from each of the others, mean over the others, sum over students.
+
+    .. math:: \sum_i \frac{1}{n-1} \sum_{j \ne i} T^2 KL(softmax(t_j/T) \| softmax(z_i/T))
+
+    Args:
+        logits: z, [n, B, K], n at least 2.
+        targets: t, [n, B, K]; ``logits.detach()`` where the others are constants.
+        temperature: T > 0.
+
+    Returns:
+        0-d float32.
+    """
+    students = len(logits)
+    # Written out, the sum over j needs no [n, n, B, K] tensor: the cross-entropy is linear in the targets.
+    log_predictions = torch.log_softmax(logits.float() / temperature, dim=-1)
+    log_targets = torch.log_softmax(targets.float() / temperature, dim=-1)
+    probabilities = log_targets.exp()
+    others = (probabilities.sum(0) - probabilities) / (students - 1)
+    # Each target stands n - 1 times with weight 1 / (n - 1).
+    negative_entropy = (probabilities * log_targets).sum()
+    cross = (others * log_predictions).sum()
+    return (negative_entropy - cross) / logits.shape[1] * temperature**2
+
+
+def mean_of_others(values: Tensor) -> Tensor:
+    """For each student the mean over the other ones.
+
+    Args:
+        values: [n, ...], n at least 2.
+
+    Returns:
+        float32 [n, ...].
+    """
+    values = values.float()
+    return (values.sum(0) - values) / (len(values) - 1)
+
+
+def log_mean_probability_of_others(logits: Tensor) -> Tensor:
+    """For each student the log of the others' mean probability: logits of their ensemble.
+
+    Args:
+        logits: [n, B, K], n at least 2.
+
+    Returns:
+        float32 [n, B, K].
+    """
+    log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+    students = len(logits)
+    # In log space, over the n - 1 others of each, so that no small probability is lost in a difference.
+    rest = [[other for other in range(students) if other != student] for student in range(students)]
+    others = log_probabilities[torch.tensor(rest, device=logits.device)]
+    return torch.logsumexp(others, dim=1) - torch.log(others.new_tensor(float(students - 1)))

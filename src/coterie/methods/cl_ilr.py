@@ -1,0 +1,71 @@
+"""CL-ILR: Collaborative Learning for Deep Neural Networks (Song and Chai, NeurIPS 2018, arXiv 1805.11761)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from coterie.losses import kl_divergence
+from coterie.losses.mutual import mean_of_others
+from coterie.methods.method import Inputs, Method
+from coterie.methods.options import NonNegative, Positive, Share
+from coterie.methods.progress import Progress
+from coterie.networks.group import StudentGroup
+
+
+class CLILR(Method):
+    r"""Heads on shared representations; each learns from the labels and from the mean of the other heads' logits.
+
+    .. math:: L = \sum_i \Big[ \beta\, CE(z_i, y) + \lambda w\, T^2 KL(softmax(\tfrac{1}{n-1}\sum_{j \ne i} z_j / T) \| p_i^T) \Big]
+
+    At the split the gradients of the heads are averaged ("backpropagation rescaling"), so that the shared layers are not pushed
+    n times as hard as in a lone network.
+
+    Args:
+        group: branches on a shared trunk; with peers the rescaling has nothing to act on.
+        temperature: T, 2 (recalled from the paper; MCL-OKD's code has it too). OKDDip's code: 3.
+        label_weight: β, 0.5 (as T). OKDDip's code: 1.
+        distillation_weight: λ, 0.5, which is 1 - β (as T). OKDDip's code: 1.
+        ramp_up: share of training over which w rises; 0, none (paper). OKDDip's code: 80/300.
+        detach_target: whether the mean of the others is a constant: MCL-OKD's code yes (default), OKDDip's no.
+        trunk_gradient: ``mean``: rescaled (paper); ``sum``: not. It takes the place of ``network.trunk_gradient``.
+
+    The paper's soft cross-entropy and the divergence here differ by the entropy of a constant target, so their gradients agree;
+    the factor T² is of the family's code, the paper's own scale is not known to us.
+
+    Losses: ``label`` and, with two or more students, ``distillation``.
+    """
+
+    def __init__(
+        self,
+        group: StudentGroup,
+        *,
+        temperature: Positive = 2.0,
+        label_weight: Positive = 0.5,
+        distillation_weight: NonNegative = 0.5,
+        ramp_up: Share = 0.0,
+        detach_target: bool = True,
+        trunk_gradient: Literal["mean", "sum"] = "mean",
+        label_loss: nn.Module | None = None,
+    ) -> None:
+        super().__init__(group, label_loss)
+        self.temperature = temperature
+        self.label_weight = label_weight
+        self.distillation_weight = distillation_weight
+        self.ramp_up = ramp_up
+        self.detach_target = detach_target
+        group.trunk_gradient = trunk_gradient
+
+    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
+        logits = self.group(inputs).logits
+        if len(logits) == 1:  # a lone head is a plain network
+            return {"label": self.label_losses(logits, targets)}
+        others = mean_of_others(logits.float())
+        if self.detach_target:
+            others = others.detach()
+        weight = self.distillation_weight * self.ramp(progress, self.ramp_up)
+        return {
+            "label": self.label_weight * self.label_losses(logits, targets),
+            "distillation": weight * kl_divergence(logits, others, self.temperature).sum(),
+        }

@@ -1,0 +1,109 @@
+"""MCL: Mutual Contrastive Learning for Visual Representation Learning (Yang et al., AAAI 2022, arXiv 2104.12565)."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError
+from coterie.losses import kl_divergence
+from coterie.losses.contrast import contrast, similarities, soft_contrast
+from coterie.methods.method import Inputs, Method
+from coterie.methods.options import AtLeastOne, NonNegative, Positive
+from coterie.methods.progress import Progress
+from coterie.networks.group import StudentGroup
+
+
+class MCL(Method):
+    r"""Peers whose embeddings are contrasted by class, within each peer and across peers, and that share what they find similar.
+
+    With unit embeddings :math:`v_i` of student i (a head of two layers on the pooled features):
+
+    .. math::
+        L = \sum_i CE(z_i, y) + \alpha \sum_i VCL(v_i) + \beta \sum_i \frac{1}{n-1}\sum_{j \ne i} KL(s_{jj} \| s_{ii})
+            + \alpha \sum_{i \ne j} ICL(v_i, v_j) + \beta \sum_{i \ne j} KL(s_{ji} \| s_{ij})
+
+    where VCL contrasts a student's own embeddings, ICL student i's anchors with student j's embeddings, and s are an anchor's softened
+    similarities to the other samples.
+
+    Args:
+        group: two whole networks as published.
+        contrast_weight: α, 0.1 (the authors' code).
+        soft_weight: β, 1 (code).
+        contrast_temperature: τ, 0.1 (code).
+        soft_temperature: T of the soft terms, 3 (code).
+        dimensions: of the embeddings, 128 (code).
+        distillation_weight: of a divergence from the mean of all logits, an option of the code; 0, off.
+        distillation_temperature: its T, 3.
+
+    The code draws batches in pairs of one class; a batch here is whatever the data give, and an anchor without a positive has no
+    contrast. Sums over pairs are divided by n - 1, which for the published two students changes nothing.
+
+    Losses: ``label``, ``contrast``, ``soft_contrast`` and, where its weight is positive, ``distillation``.
+
+    Raises:
+        CoterieError: mixed labels: a contrast needs classes.
+    """
+
+    default_branches: ClassVar[int] = 2
+    default_at: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        group: StudentGroup,
+        *,
+        contrast_weight: NonNegative = 0.1,
+        soft_weight: NonNegative = 1.0,
+        contrast_temperature: Positive = 0.1,
+        soft_temperature: Positive = 3.0,
+        dimensions: AtLeastOne = 128,
+        distillation_weight: NonNegative = 0.0,
+        distillation_temperature: Positive = 3.0,
+        label_loss: nn.Module | None = None,
+    ) -> None:
+        super().__init__(group, label_loss)
+        self.contrast_weight = contrast_weight
+        self.soft_weight = soft_weight
+        self.contrast_temperature = contrast_temperature
+        self.soft_temperature = soft_temperature
+        self.distillation_weight = distillation_weight
+        self.distillation_temperature = distillation_temperature
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dimensions))
+            for width in group.embedding_dims
+        )
+
+    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
+        if targets.ndim > 1:
+            raise CoterieError("mcl contrasts samples by their class, and mixup or cutmix mixes classes; turn them off")
+        output = self.group(inputs)
+        logits = output.logits
+        heads = zip(self.heads, output.embeddings, strict=True)
+        embeddings = [F.normalize(head(embedding).float(), dim=1) for head, embedding in heads]
+        hard, soft = self._contrasts(embeddings, targets)
+        losses = {"label": self.label_losses(logits, targets), "contrast": self.contrast_weight * hard}
+        if soft is not None:
+            losses["soft_contrast"] = self.soft_weight * soft
+        if self.distillation_weight > 0:
+            mean = logits.float().mean(0).detach()
+            divergence = kl_divergence(logits, mean, self.distillation_temperature).sum()
+            losses["distillation"] = self.distillation_weight * divergence
+        return losses
+
+    def _contrasts(self, embeddings: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The hard terms and, for two or more students, the soft ones; each a sum over students."""
+        count, temperature = len(embeddings), self.contrast_temperature
+        within = [similarities(each, each, temperature) for each in embeddings]
+        hard = torch.stack([contrast(similarity, targets) for similarity in within]).sum()
+        if count == 1:
+            return hard, None
+        pairs = list(permutations(range(count), 2))
+        across = {(i, j): similarities(embeddings[i], embeddings[j], temperature) for i, j in pairs}
+        hard = hard + torch.stack([contrast(across[pair], targets) for pair in pairs]).sum() / (count - 1)
+        soft = [soft_contrast(within[i], within[j].detach(), self.soft_temperature) for i, j in pairs]
+        soft += [soft_contrast(across[i, j], across[j, i].detach(), self.soft_temperature) for i, j in pairs]
+        return hard, torch.stack(soft).sum() / (count - 1)
