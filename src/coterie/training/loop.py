@@ -109,6 +109,8 @@ class Trainer:
                 self.save(self.folder.last)
                 if self.epoch % settings.evaluate_every == 0 or self.epoch == settings.epochs:
                     self._evaluate()
+                    if self.method.needs_validation:  # what it learned from the evaluation belongs to the epoch
+                        self.save(self.folder.last)
                 if asked := self._asked_to_stop(interruption, at_once=True):
                     raise Interrupted(asked, str(self.folder))
 
@@ -219,7 +221,8 @@ class Trainer:
             method = self.evaluated
             evaluation = self.task.evaluate(method, loader)
             figures = evaluation.figures
-            self.method.after_validation(evaluation.logits, evaluation.labels)
+            for each in {self.method, method}:  # the moving average, where there is one, has buffers of its own
+                each.after_validation(evaluation.logits, evaluation.labels)
             deployed = self.task.choose_deployed(method, figures)
             figures["deployed"] = {"student": deployed, **figures["students"][deployed]}
             self.write_validation(figures)
