@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from coterie.methods import METHODS, TABLE, create_method
 from coterie.methods.progress import Progress
@@ -218,3 +219,47 @@ def test_a_transformer(name):
 def test_every_online_method_has_its_paper():
     for name in METHODS:
         assert TABLE[name].paper or TABLE[name].kind == "control"
+
+
+def batch_for(method, batch):
+    inputs, targets = batch
+    return (inputs if method.views == 1 else [inputs.clone() for _ in range(method.views)]), targets
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_compiled_whole_and_once(name, images):
+    """One graph without a break, and no other one over epochs."""
+    torch._dynamo.reset()
+    method = make(name).train()
+    batch = batch_for(method, images)
+    progress = Progress(0, 10, 0, 100)
+    compiled = torch.compile(method, fullgraph=True, backend="eager")
+    sum(compiled(*batch, progress).values()).backward()
+    counters = torch._dynamo.utils.counters["stats"]
+    graphs = counters["unique_graphs"]
+    assert graphs > 0
+    for epoch in (1, 2, 3):
+        progress.update(epoch, 10 * epoch)
+        method.after_step(progress)
+        compiled(*batch, progress)
+    assert counters["unique_graphs"] == graphs
+
+
+class NoSynchronisation(TorchDispatchMode):
+    """Fails where a tensor's value is read on the host."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default, "a value was read on the host"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
+def test_a_step_reads_no_value_on_the_host(name, options, images):
+    method = make(name, **options).train()
+    batch = batch_for(method, images)
+    optimizer = torch.optim.SGD(method.parameter_groups(), lr=0.1)
+    progress = Progress(0, 10, 3, 40)
+    with NoSynchronisation():
+        sum(method(*batch, progress).values()).backward()
+        optimizer.step()
+        method.after_step(progress)

@@ -40,14 +40,14 @@ def linear_target(logits: Tensor, targets: Tensor) -> Tensor:
         float32 [B, K].
     """
     logits = logits.float()
-    truth = torch.nn.functional.one_hot(targets, logits.shape[-1]).float()
     relative = logits - logits.mean(0)
+    true = relative.gather(-1, targets.expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)  # [n, B]
     spread = (relative.amax(0) - relative.amin(0)).amax(-1)  # [B]
     scores = torch.zeros_like(logits[..., 0])  # logarithm of the weights, [n, B]
     rate = 4.0 / spread.square().clamp(min=1e-6)
     for _ in range(LINEAR_STEPS):
         mixed = torch.einsum("nb,nbk->bk", torch.softmax(scores, 0), logits)
-        slope = torch.einsum("bk,nbk->nb", torch.softmax(mixed, -1) - truth, relative)
+        slope = torch.einsum("bk,nbk->nb", torch.softmax(mixed, -1), relative) - true
         scores = scores - rate * slope
     return torch.einsum("nb,nbk->bk", torch.softmax(scores, 0), logits)
 

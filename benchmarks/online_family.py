@@ -1,0 +1,108 @@
+"""The online family, and what OKDMDE is made of, on CIFAR-100 at a size that two CPU cores manage.
+
+ResNet-8 on 16x16 images, few images a class and many epochs, so that the baseline over-fits: where it under-fits, nothing
+can be learned about distillation. A comparison in rounds of one seed for every arm: a stop leaves a balanced table, and the
+same command goes on. All arms share data order, augmentation, steps, and the initial weights of student 0.
+
+    python benchmarks/online_family.py family   --root FOLDER [--seeds 5] [--output DIR]
+    python benchmarks/online_family.py ablation --root FOLDER [--seeds 3] [--output DIR]
+
+FOLDER holds CIFAR-100 in any form that `data.root` takes. About 22 minutes a round (family) or 50 (ablation) on one core. Settings are
+judged on the validation split, the family's table is on test. The report and the tables are written into DIR, and the
+tables that are committed to benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+SETTINGS: dict[str, Any] = {
+    "data": {"name": "cifar100", "image_size": 16, "train_limit": 2500, "views": "shared"},
+    "network": {"name": "resnet8_cifar"},
+    "optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4},
+    "schedule": {"name": "cosine", "warmup_epochs": 2},
+    "training": {"epochs": 60, "batch_size": 64, "device": "cpu", "evaluate_every": 20},
+}
+OWN_VIEWS = {"data": {"views": "auto"}}
+PEERS = {"network": {"at": "peers"}}
+
+
+def method(name: str, *more: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Settings of an arm: a method with its options, and sections that differ."""
+    merged: dict[str, Any] = {"method": {"name": name, **options}}
+    for sections in more:
+        merged |= sections
+    return merged
+
+
+def branches(count: int) -> dict[str, Any]:
+    return {"network": {"branches": count}}
+
+
+# Every method as published: its own number of students, trunk or peers. Then those that ask for views of their own with them,
+# and those of two peers with four branches on a trunk, as the others have them.
+FAMILY: dict[str, dict[str, Any]] = {
+    name: method(name)
+    for name in (
+        *("baseline", "independent", "okdmde", "dml", "cl_ilr", "one", "ffl"),
+        *("okddip", "kdcl", "afd", "pcl", "ffsd", "mcl", "okdph"),
+    )
+} | {
+    "kdcl-own-views": method("kdcl", OWN_VIEWS),
+    "pcl-own-views": method("pcl", OWN_VIEWS),
+    "okdph-own-views": method("okdph", OWN_VIEWS),
+    "dml-4-branches": method("dml", {"network": {"branches": 4, "at": "auto"}}),
+}
+
+
+def okdmde(*more: dict[str, Any], **options: Any) -> dict[str, Any]:
+    return method("okdmde", *more, **options)
+
+
+def cd(form: str, weight: float) -> dict[str, Any]:
+    return okdmde(diversity=form, diversity_weight=weight)
+
+
+STRUCTURE: dict[str, dict[str, Any]] = {
+    "default": okdmde(),
+    "no-CD": okdmde(diversity_weight=0.0),
+    "uniform": okdmde(attention="uniform"),
+    "one-4": method("one", branches(4)),
+    "gate": okdmde(ensemble_gradient="gate"),
+    "class": okdmde(attention="class"),
+    "pairwise": okdmde(attention="pairwise"),
+    "fusion-depthwise": okdmde(fusion="depthwise"),
+    "fusion-sum": okdmde(fusion="sum"),
+    "no-ensemble-label": okdmde(ensemble_label=False, attention="uniform"),
+    "target-not-detached": okdmde(detach_target=False),
+    "leader": okdmde(leader=True),
+    "distillation-2": okdmde(distillation_weight=2.0),
+    "trunk-mean": okdmde({"network": {"trunk_gradient": "mean"}}),
+    "2-branches": okdmde(branches(2)),
+    "3-branches": okdmde(branches(3)),
+    "6-branches": okdmde(branches(6)),
+    "at-layer2": okdmde({"network": {"at": "layer2"}}),
+    "peers": okdmde(PEERS),
+}
+DIVERSITY: dict[str, dict[str, Any]] = {
+    **{f"frobenius-{w:g}": cd("frobenius", w) for w in (5e-8, 5e-6, 5e-4, 5e-2)},
+    **{f"squared-{w:g}": cd("squared", w) for w in (5e-6, 5e-4, 5e-2)},
+    **{f"frobenius_classes-{w:g}": cd("frobenius_classes", w) for w in (5e-4, 5e-2)},
+    **{f"logits-{w:g}": cd("logits", w) for w in (5e-6, 5e-4, 5e-2)},
+    **{f"cosine-{w:g}": cd("cosine", w) for w in (0.1, 1.0)},
+    **{f"gram-{w:g}": cd("gram", w) for w in (0.1, 10.0)},  # weight 1 is the default arm
+    **{f"coincident_error-{w:g}": cd("coincident_error", w) for w in (0.1, 1.0, 10.0)},
+}
+PARTS = {"family": FAMILY, "ablation": {**STRUCTURE, **DIVERSITY}}
+
+
+def arms(part: str, root: Path) -> dict[str, dict[str, Any]]:
+    """Label -> the settings of a whole recipe."""
+    found = {}
+    for label, changes in PARTS[part].items():
+        sections = {name: {**section, **changes.get(name, {})} for name, section in SETTINGS.items()}
+        sections["data"]["root"] = str(root)
+        found[label] = {**sections, "method": changes["method"]}
+    return found
