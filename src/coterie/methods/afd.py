@@ -82,7 +82,7 @@ class AFD(Method):
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         output = self.group(inputs)
         logits, maps = output.logits, output.feature_maps
-        losses = {"label": self.label_losses(logits, targets)}
+        losses = self.supervision(logits, inputs, targets)
         if len(logits) == 1:
             return losses
         weight = self.distillation_weight * self.ramp(progress, self.ramp_up)

@@ -60,12 +60,12 @@ class CLILR(Method):
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         logits = self.group(inputs).logits
         if len(logits) == 1:  # a lone head is a plain network
-            return {"label": self.label_losses(logits, targets)}
+            return self.supervision(logits, inputs, targets)
         others = mean_of_others(logits.float())
         if self.detach_target:
             others = others.detach()
         weight = self.distillation_weight * self.ramp(progress, self.ramp_up)
         return {
-            "label": self.label_weight * self.label_losses(logits, targets),
+            **self.supervision(logits, inputs, targets, self.label_weight),
             "distillation": weight * kl_divergence(logits, others, self.temperature).sum(),
         }

@@ -57,7 +57,7 @@ class DML(Method):
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         logits = self.group(inputs).logits
-        losses = {"label": self.label_losses(logits, targets)}
+        losses = self.supervision(logits, inputs, targets)
         if len(logits) > 1:
             weight = self.distillation_weight * self.ramp(progress, self.ramp_up)
             losses["distillation"] = weight * self._divergence(

@@ -70,7 +70,7 @@ class FFL(Method):
             + kl_divergence(fused, output.logits.float().mean(0).detach(), self.temperature)
         )  # fmt: skip
         return {
-            "label": self.label_losses(output.logits, targets),
+            **self.supervision(output.logits, inputs, targets),
             "ensemble_label": self.label_loss(fused, targets),
             "distillation": self.distillation_weight * self.ramp(progress, self.ramp_up) * divergence,
         }

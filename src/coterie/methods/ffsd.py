@@ -88,7 +88,7 @@ class FFSD(Method):
         )  # fmt: skip
         ramp = self.ramp(progress, self.ramp_up)
         return {
-            "label": self.label_losses(logits, targets),
+            **self.supervision(logits, inputs, targets),
             "ensemble_label": self.label_loss(fused, targets),
             "distillation": divergence,
             "diversity": self.diversity_weight * ramp * self._shift(maps[: self.common]),

@@ -17,7 +17,7 @@ class Independent(Method):
     """
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        return {"label": self.label_losses(self.group(inputs).logits, targets)}
+        return self.supervision(self.group(inputs).logits, inputs, targets)
 
 
 class Baseline(Independent):

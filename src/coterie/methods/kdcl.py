@@ -84,7 +84,7 @@ class KDCL(Method):
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         logits = self.group(inputs).logits
-        losses = {"label": self.label_losses(logits, targets)}
+        losses = self.supervision(logits, inputs, targets)
         if len(logits) > 1:
             divergence = kl_divergence(logits, self.soft_target(logits, targets), self.temperature).sum()
             losses["distillation"] = self.distillation_weight * self.ramp(progress, self.ramp_up) * divergence

@@ -85,7 +85,7 @@ class MCL(Method):
         heads = zip(self.heads, output.embeddings, strict=True)
         embeddings = [F.normalize(head(embedding).float(), dim=1) for head, embedding in heads]
         hard, soft = self._contrasts(embeddings, targets)
-        losses = {"label": self.label_losses(logits, targets), "contrast": self.contrast_weight * hard}
+        losses = {**self.supervision(logits, inputs, targets), "contrast": self.contrast_weight * hard}
         if soft is not None:
             losses["soft_contrast"] = self.soft_weight * soft
         if self.distillation_weight > 0:

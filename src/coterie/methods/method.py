@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from coterie.errors import CoterieError
 from coterie.losses import LabelLoss, mean_probability, ramp_up
+from coterie.methods.guide import Guide
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
+from coterie.networks.teacher import Teachers
 
 Inputs = Tensor | list[Tensor]
 
@@ -53,6 +55,7 @@ class Method(nn.Module):
                 f"{type(self).__name__} trains at most {self.max_students} student(s), got {group.num_students}"
             )
         self.group = group
+        self.guide: Guide | None = None
         self.label_loss = label_loss or LabelLoss()
         # Which student is deployed: the leader, or (set after training) the one that is best on validation.
         self.deployed_student = group.leader or 0
@@ -86,6 +89,38 @@ class Method(nn.Module):
         """Every student's logits; here the ensemble is the mean probability."""
         logits = self.group(inputs).logits
         return Predictions(logits, mean_probability(logits), logits[self.deployed_student], {})
+
+    def supervision(self, logits: Tensor, inputs: Inputs, targets: Tensor, weight: float = 1.0) -> dict[str, Tensor]:
+        """What the students learn from outside: the labels, and a teacher where one joins the group (:meth:`join`).
+
+        Args:
+            logits: every student's, [n, B, K].
+            inputs, targets: the batch.
+            weight: of the label losses.
+
+        Returns:
+            ``label`` and, with a teacher, ``teacher``.
+        """
+        label = self.label_losses(logits, targets)
+        losses = {"label": label if weight == 1.0 else weight * label}
+        if self.guide is not None:
+            losses["teacher"] = self.guide(logits, inputs)
+        return losses
+
+    def join(self, guide: Guide) -> None:
+        """Let a teacher join the group: every student learns from it besides what the method does."""
+        self.guide = guide
+
+    def _apply(self, function: Any, recurse: bool = True) -> Method:
+        """Frozen teachers are no submodules, so that nothing saves, averages or trains them; they are moved along."""
+        super()._apply(function, recurse)
+        for teachers in self.held_teachers():
+            teachers._apply(function)
+        return self
+
+    def held_teachers(self) -> list[Teachers]:
+        """Every group of teachers that the method asks."""
+        return [self.guide.teachers] if self.guide is not None else []
 
     def label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Sum over students of the label loss: logits [n, B, K] to 0-d."""

@@ -102,7 +102,7 @@ class OKDDip(Method):
         if self.group.leader is not None:
             divergence = divergence + kl_divergence(logits[-1], mean, self.temperature)
         weight = self.distillation_weight * self.ramp(progress, self.ramp_up)
-        return {"label": self.label_losses(logits, targets), "distillation": weight * divergence}
+        return {**self.supervision(logits, inputs, targets), "distillation": weight * divergence}
 
     def predict(self, inputs: Inputs) -> Predictions:
         output = self.group(inputs)

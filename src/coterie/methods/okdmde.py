@@ -176,7 +176,7 @@ class OKDMDE(Method):
         output = self.group(inputs)
         logits = output.logits
         ensemble, soft_targets, _ = self.ensembles(output)
-        losses = {"label": self.label_losses(logits, targets)}
+        losses = self.supervision(logits, inputs, targets)
         if self.ensemble_label:
             losses["ensemble_label"] = self.label_loss(ensemble, targets)
         if self.detach_target:

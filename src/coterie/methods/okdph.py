@@ -106,7 +106,7 @@ class OKDPH(Method):
         target = torch.cat([logits, hybrid.unsqueeze(0)]).float().mean(0).detach()
         divergence = kl_divergence(logits, target, self.temperature).sum()
         return {
-            "label": self.label_share * self.label_losses(logits, targets),
+            **self.supervision(logits, own, targets, self.label_share),
             "hybrid_label": (1.0 - self.label_share) * students * self.label_loss(hybrid, targets),
             "distillation": self.distillation_weight * divergence,
         }

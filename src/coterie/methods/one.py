@@ -69,7 +69,7 @@ class ONE(Method):
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         output = self.group(inputs)
-        losses = {"label": self.label_losses(output.logits, targets)}
+        losses = self.supervision(output.logits, inputs, targets)
         if self.gate is None:
             return losses
         ensemble, _ = self.ensemble(output)

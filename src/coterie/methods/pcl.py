@@ -77,7 +77,7 @@ class PCL(Method):
         logits = output.logits
         ensemble = self.ensemble(torch.cat(output.embeddings, dim=1))
         losses = {
-            "label": self.label_losses(logits, targets),
+            **self.supervision(logits, inputs, targets),
             "ensemble_label": self.label_loss(ensemble, targets),
         }
         weight = self.distillation_weight * self.ramp(progress, self.ramp_up)

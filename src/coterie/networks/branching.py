@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from coterie.errors import CoterieError, did_you_mean
 from coterie.networks.group import StudentGroup, TwoModeModule
 from coterie.networks.initialization import copied, permuted
 from coterie.networks.operations import split_candidates
+from coterie.networks.taps import stage_taps
 from coterie.networks.tracing import (
     TracedNetwork,
     canonical_axes,
@@ -35,6 +36,7 @@ def branch(
     seed: int = 0,
     example: Tensor | None = None,
     trunk_gradient: Literal["sum", "mean"] = "sum",
+    taps: Sequence[str] | Literal["stages"] = (),
 ) -> StudentGroup:
     """Split a network before the first operation of the module ``at`` and give every student a branch of its own.
 
@@ -53,6 +55,8 @@ def branch(
         seed: of the initial values.
         example: a batch of inputs to measure shapes with; None: zeros of timm's input size, or [2, 3, 224, 224].
         trunk_gradient: whether the branches' gradients add up at the split or are averaged (CL-ILR's rescaling).
+        taps: module paths in the branches whose outputs the group returns besides, or ``stages``: the ends of the network's
+            stages, see :func:`~coterie.networks.taps.stage_taps`.
 
     Raises:
         CoterieError: an unknown split point (with the nearest right spelling), a network that cannot be traced (with the
@@ -76,7 +80,7 @@ def branch(
             f"unknown split point {at!r} of {type(first).__name__}{did_you_mean(at, names)}; "
             f"expected a module such as {', '.join(name for name, _ in first.named_children())}"
         )
-    traced = trace(first, at, example)
+    traced = trace(first, at, example, stage_taps(first) if taps == "stages" else taps)
     networks = [first]
     for number in range(1, branches):
         if init == "copy":
@@ -98,14 +102,18 @@ def branch(
         templates=[template] * branches,
         split_point=at,
         channels_last_maps=_channels_last(first),
+        tap_names=[traced.taps] * branches,
     )
 
 
-def peers(networks: list[nn.Module], example: Tensor | None = None) -> StudentGroup:
+def peers(
+    networks: list[nn.Module], example: Tensor | None = None, taps: Sequence[str] | Literal["stages"] = ()
+) -> StudentGroup:
     """Students of different architectures, nothing shared; see :meth:`StudentGroup.of`."""
     if example is None:
         example = torch.zeros(2, *_input_size(networks[0]))
-    traced = [trace(network, None, example) for network in networks]
+    asked = [stage_taps(network) if taps == "stages" else taps for network in networks]
+    traced = [trace(network, None, example, each) for network, each in zip(networks, asked, strict=True)]
     templates = [copy.deepcopy(network) for network in networks]
     return StudentGroup(
         None,
@@ -113,7 +121,17 @@ def peers(networks: list[nn.Module], example: Tensor | None = None) -> StudentGr
         example=example,
         classifiers=[each.classifier for each in traced],
         templates=templates,
+        tap_names=[each.taps for each in traced],
     )
+
+
+def whole(network: nn.Module, example: Tensor, taps: Sequence[str] = ()) -> nn.Module:
+    """A network as one module that returns (logits, embedding, feature map, taps), over the network's own modules.
+
+    Raises:
+        CoterieError: it cannot be traced, or does not take the example.
+    """
+    return _Parts(trace(network, None, example, taps), None).branch(network)
 
 
 def _build(network: Callable[[], nn.Module], seed: int, number: int) -> nn.Module:
@@ -209,15 +227,36 @@ def _cut(graph: fx.Graph, traced: TracedNetwork, at: str | None) -> tuple[fx.Gra
         raise CoterieError(f"the split point {at!r} comes after the last feature map ({mapped.name}); split earlier")
     width = traced.shapes[embedding_node(traced.eval_graph, traced.classifier).name][1]
     channels_last = _channels_last(traced.network)
-    shape = traced.shapes[mapped.name]
-    if len(shape) == 2:  # no positions: one token
-        feature_map = body.call_method("unsqueeze", (values[own], 1))
-    elif (axes := canonical_axes(shape, width, channels_last)) is not None:
-        feature_map = body.call_method("permute", (values[own], *axes))
-    else:
-        feature_map = values[own]
-    body.output((logits, embedding, feature_map))
+
+    def canonical(node: fx.Node, shape: tuple[int, ...], width: int) -> fx.Node:
+        if len(shape) == 2:  # no positions: one token
+            return body.call_method("unsqueeze", (values[node], 1))
+        axes = canonical_axes(shape, width, channels_last)
+        return values[node] if axes is None else body.call_method("permute", (values[node], *axes))
+
+    tapped = []
+    for tap in traced.taps:
+        node, shape = _tapped_node(graph, tap, traced)
+        if node not in values:
+            raise CoterieError(f"the tap {tap!r} comes before the split point {at!r}, in what all students share")
+        tapped.append(canonical(node, shape, 0))
+    own_map = canonical(own, traced.shapes[mapped.name], width)
+    body.output((logits, embedding, own_map, tuple(tapped)) if tapped else (logits, embedding, own_map))
     return trunk[0], body
+
+
+def _tapped_node(graph: fx.Graph, tap: str, traced: TracedNetwork) -> tuple[fx.Node, tuple[int, ...]]:
+    """The last value that the module ``tap`` computes, and its shape."""
+    inside = [node for node in graph.nodes if _is_within(node, tap)]
+    known = [node for node in traced.eval_graph.nodes if _is_within(node, tap)]
+    shape = traced.shapes.get(known[-1].name) if known else None
+    if not inside or shape is None or len(shape) not in (2, 3, 4):
+        names = [name for name, _ in traced.network.named_modules() if name]
+        raise CoterieError(
+            f"cannot tap {tap!r} of {type(traced.network).__name__}{did_you_mean(tap, names)}; "
+            "expected a module that returns one map [B, C, H, W], [B, N, C] or [B, d]"
+        )
+    return inside[-1], shape
 
 
 def _copy(keep: list[fx.Node], nodes: list[fx.Node], inputs: list[fx.Node]) -> tuple[fx.Graph, dict[fx.Node, Any]]:

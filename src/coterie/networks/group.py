@@ -22,12 +22,14 @@ class GroupOutput(NamedTuple):
         feature_maps: the last maps before pooling, n tensors [B, C, H, W] or [B, N, C].
         trunk_maps: what the trunk hands on, one map for each different input: one, n where each student has a view of its
             own, none where nothing is shared. Of several values that cross the split it is the largest.
+        taps: outputs of the modules that were asked for, n tuples of maps [B, C, H, W] or [B, N, C].
     """
 
     logits: Tensor
     embeddings: tuple[Tensor, ...]
     feature_maps: tuple[Tensor, ...]
     trunk_maps: tuple[Tensor, ...]
+    taps: tuple[tuple[Tensor, ...], ...]
 
 
 class TwoModeModule(nn.Module):
@@ -90,10 +92,12 @@ class StudentGroup(nn.Module):
         templates: the plain network of each student, which :meth:`student` copies and fills.
         split_point: the module before which a network was split, to be told to the user.
         channels_last_maps: whether 4-d values inside the networks have their channels last (Swin).
+        tap_names: module paths of each branch's fourth result, a tuple of further maps; None: branches return three.
 
     Attributes:
         num_students, num_classes, embedding_dims, feature_shapes: dimensions, the latter two one entry for each student.
         trunk_shape: (C, H, W) or (N, C) of the trunk's map; None: nothing is shared, or no map crosses the split.
+        tap_shapes: of each student's taps, in the order of ``tap_names``.
         leader: number of the student that a method singles out for deployment; None: all are equal.
 
     Raises:
@@ -111,6 +115,7 @@ class StudentGroup(nn.Module):
         templates: Sequence[nn.Module] | None = None,
         split_point: str | None = None,
         channels_last_maps: bool = False,
+        tap_names: Sequence[Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         if not branches:
@@ -120,6 +125,7 @@ class StudentGroup(nn.Module):
         self.trunk_gradient = trunk_gradient
         self.split_point = split_point
         self.channels_last_maps = channels_last_maps
+        self.tap_names = tuple(tuple(names) for names in tap_names or [()] * len(branches))
         self.leader: int | None = None
         self._require_own_parameters()
         self._classifiers = list(classifiers) if classifiers else [_last_linear(each) for each in branches]
@@ -135,6 +141,9 @@ class StudentGroup(nn.Module):
         self.num_classes = int(outputs[0][0].shape[1])
         self.embedding_dims = tuple(int(output[1].shape[1]) for output in outputs)
         self.feature_shapes = tuple(tuple(int(size) for size in output[2].shape[1:]) for output in outputs)
+        self.tap_shapes = tuple(
+            tuple(tuple(int(size) for size in tap.shape[1:]) for tap in _taps(output)) for output in outputs
+        )
         self.trunk_shape = tuple(int(size) for size in shared.shape[1:]) if shared is not None else None
 
     @classmethod
@@ -187,12 +196,12 @@ class StudentGroup(nn.Module):
             )
         return self._shared_views(inputs)
 
-    def _run(self, values: Sequence[tuple[Any, ...]]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Every branch's (logits, embedding, feature map)."""
+    def _run(self, values: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Every branch's (logits, embedding, feature map), and its taps where it has some."""
         outputs = []
         for each, value in zip(self.branches, values, strict=True):
             output = each(*value)
-            if not (isinstance(output, tuple) and len(output) == 3):
+            if not (isinstance(output, tuple) and len(output) in (3, 4)):
                 raise CoterieError("a branch must return (logits, embedding, feature_map)")
             outputs.append(output)
         return outputs
@@ -239,11 +248,16 @@ class StudentGroup(nn.Module):
             inputs: one batch [B, ...] for all, or a list with one view for each student.
         """
         values = self.branch_inputs(inputs)
-        logits, embeddings, feature_maps = zip(*self._run(values), strict=True)
+        outputs = self._run(values)
+        logits, embeddings, feature_maps = zip(*(output[:3] for output in outputs), strict=True)
         views = values[:1] if isinstance(inputs, Tensor) else values
         maps = [self._trunk_map(value) for value in views]
         return GroupOutput(
-            torch.stack(logits), embeddings, feature_maps, tuple(each for each in maps if each is not None)
+            torch.stack(logits),
+            embeddings,
+            feature_maps,
+            tuple(each for each in maps if each is not None),
+            tuple(_taps(output) for output in outputs),
         )
 
     def student(self, number: int) -> nn.Module:
@@ -273,6 +287,10 @@ class StudentGroup(nn.Module):
         network.load_state_dict({**trained, **unused}, strict=True)
         device = next(iter(trained.values())).device
         return network.to(device).train(self.training)
+
+
+def _taps(output: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    return tuple(output[3]) if len(output) == 4 else ()
 
 
 def _body(part: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class TracedNetwork:
         graphs: one graph for each of train mode and eval mode, the same object where they do not differ.
         classifier: module path of the last layer.
         shapes: shape of each tensor-valued node of the eval graph, measured on the example.
+        taps: module paths whose outputs are asked for besides.
     """
 
     network: nn.Module
@@ -35,6 +36,7 @@ class TracedNetwork:
     eval_graph: fx.Graph
     classifier: str
     shapes: dict[str, tuple[int, ...]]
+    taps: tuple[str, ...] = ()
 
 
 class _AncestorTracer(fx.Tracer):
@@ -101,14 +103,14 @@ def _trace(network: nn.Module, through: set[str], training: bool) -> fx.Graph:
     return module.graph
 
 
-def trace(network: nn.Module, at: str | None, example: Tensor) -> TracedNetwork:
-    """Trace a network through the ancestors of ``at`` and of its classifier, in train mode and in eval mode.
+def trace(network: nn.Module, at: str | None, example: Tensor, taps: Sequence[str] = ()) -> TracedNetwork:
+    """Trace a network through the ancestors of ``at``, of its classifier and of the taps, in train mode and in eval mode.
 
     Raises:
         CoterieError: it cannot be traced (the message names the place), or its output is not one tensor.
     """
     classifier = find_classifier(network)
-    through = ancestors(classifier) | (ancestors(at) if at else set())
+    through = ancestors(classifier) | (ancestors(at) if at else set()).union(*(ancestors(tap) for tap in taps))
     eval_graph, train_graph = _trace(network, through, False), _trace(network, through, True)
     if str(eval_graph) == str(train_graph):
         train_graph = eval_graph
@@ -117,7 +119,8 @@ def trace(network: nn.Module, at: str | None, example: Tensor) -> TracedNetwork:
             raise CoterieError(f"{type(network).__name__} returns more than one tensor; {MANUAL}")
         if not any(node.op == "call_module" and node.target == classifier for node in graph.nodes):
             raise CoterieError(f"the classifier {classifier!r} of {type(network).__name__} is never called; {MANUAL}")
-    return TracedNetwork(network, train_graph, eval_graph, classifier, measure_shapes(network, eval_graph, example))
+    shapes = measure_shapes(network, eval_graph, example)
+    return TracedNetwork(network, train_graph, eval_graph, classifier, shapes, tuple(taps))
 
 
 def output_node(graph: fx.Graph) -> fx.Node:

@@ -1,0 +1,155 @@
+"""Teachers: whole networks that are frozen. What they say of a batch, in the images that they expect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError
+from coterie.networks.branching import whole
+from coterie.networks.taps import stage_taps
+from coterie.networks.tracing import quiet_eval
+
+
+class TeacherOutput(NamedTuple):
+    """What a teacher returns for a batch, without gradients.
+
+    Attributes:
+        logits: [B, K].
+        embedding: the classifier's input, [B, d].
+        feature_map: the last map before pooling, [B, C, H, W] or [B, N, C].
+        taps: outputs of the modules that were asked for.
+    """
+
+    logits: Tensor
+    embedding: Tensor
+    feature_map: Tensor
+    taps: tuple[Tensor, ...]
+
+
+class Statistics(NamedTuple):
+    """Mean and standard deviation with which an image's channels are normalised, of pixels in 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Teacher(nn.Module):
+    """A frozen network: eval mode even under ``train()``, no gradients, nothing of it in a checkpoint or an optimizer.
+
+    The network is not edited; its maps are read through a graph of it, so a compiled step holds no hooks.
+
+    Args:
+        network: any network that ``torch.fx`` can trace through the ancestors of its classifier and of the taps.
+        example: a batch of the students' inputs.
+        taps: module paths whose outputs are returned besides; ``stages``: the ends of its stages.
+        size: (height, width) of the images it expects; None: as they come. They are resized on the device otherwise.
+        statistics: of its inputs, with ``student_statistics`` those of the students'; None: the same.
+        name: for messages and the summary.
+
+    Attributes:
+        num_classes, embedding_dim, feature_shape, tap_shapes, tap_names: its dimensions.
+
+    Raises:
+        CoterieError: a network that cannot be traced or does not take the images.
+    """
+
+    factor: Tensor | None
+    shift: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        *,
+        taps: Sequence[str] | Literal["stages"] = "stages",
+        size: tuple[int, int] | None = None,
+        statistics: Statistics | None = None,
+        student_statistics: Statistics | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self.name = name or type(network).__name__
+        self.size = size if size is not None and tuple(example.shape[2:]) != tuple(size) else None
+        factor, shift = _adaptation(student_statistics, statistics)
+        self.register_buffer("factor", factor)
+        self.register_buffer("shift", shift)
+        self.tap_names = tuple(stage_taps(network) if taps == "stages" else taps)
+        self.body = whole(network.eval(), self._prepared(example), self.tap_names)
+        self.requires_grad_(False)
+        with quiet_eval(self):
+            logits, embedding, feature_map, tapped = self(example)
+        self.num_classes = int(logits.shape[1])
+        self.embedding_dim = int(embedding.shape[1])
+        self.feature_shape = tuple(int(side) for side in feature_map.shape[1:])
+        self.tap_shapes = tuple(tuple(int(side) for side in tap.shape[1:]) for tap in tapped)
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stays in eval mode: the statistics of its BatchNorm layers are part of what it knows."""
+        return super().train(False)
+
+    def __deepcopy__(self, memory: dict[int, Any]) -> Teacher:
+        """Itself: a frozen network need not be held twice (by a moving average, say)."""
+        return self
+
+    def _prepared(self, inputs: Tensor) -> Tensor:
+        """The images as the teacher was trained on them."""
+        if self.factor is not None and self.shift is not None:
+            inputs = inputs * self.factor + self.shift
+        if self.size is not None:
+            inputs = F.interpolate(inputs, self.size, mode="bilinear", antialias=True, align_corners=False)
+        return inputs
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> TeacherOutput:
+        """Run it on the students' images [B, C, H, W]."""
+        output = self.body(self._prepared(inputs))
+        return TeacherOutput(output[0], output[1], output[2], tuple(output[3]) if len(output) == 4 else ())
+
+
+def _adaptation(students: Statistics | None, teachers: Statistics | None) -> tuple[Tensor | None, Tensor | None]:
+    """Factor and shift from the students' normalised pixels to the teacher's, [1, C, 1, 1]; None where they are alike."""
+    if students is None or teachers is None or students == teachers:
+        return None, None
+    own_mean, own_std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in students)
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in teachers)
+    return (own_std / std).float(), ((own_mean - mean) / std).float()
+
+
+class Teachers(nn.Module):
+    """One or several teachers with the same classes.
+
+    Args:
+        teachers: at least one.
+
+    Raises:
+        CoterieError: teachers with different numbers of classes.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        super().__init__()
+        counts = {teacher.num_classes for teacher in teachers}
+        if len(counts) != 1:
+            raise CoterieError(f"the teachers have {sorted(counts)} classes; they need the same ones")
+        self.members = nn.ModuleList(teachers)
+        self.num_classes = counts.pop()
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, number: int) -> Teacher:
+        member = self.members[number]
+        assert isinstance(member, Teacher)
+        return member
+
+    def __deepcopy__(self, memory: dict[int, Any]) -> Teachers:
+        """Itself, see :class:`Teacher`."""
+        return self
+
+    def forward(self, inputs: Tensor) -> tuple[TeacherOutput, ...]:
+        """Every teacher's output for one batch."""
+        return tuple(member(inputs) for member in self.members)
