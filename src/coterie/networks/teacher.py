@@ -146,6 +146,10 @@ class Teachers(nn.Module):
         assert isinstance(member, Teacher)
         return member
 
+    def each(self) -> list[Teacher]:
+        """The teachers in order."""
+        return [self[number] for number in range(len(self))]
+
     def __deepcopy__(self, memory: dict[int, Any]) -> Teachers:
         """Itself, see :class:`Teacher`."""
         return self

@@ -1,0 +1,47 @@
+"""RKD's relations between the samples of a batch: distances of pairs and angles of triplets."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pair_distances(embeddings: Tensor) -> Tensor:
+    """Euclidean distances between all samples, over the mean of those that are not zero: float32 [B, B].
+
+    Args:
+        embeddings: [B, d].
+    """
+    values = embeddings.float()
+    squares = values.square().sum(1)
+    squared = (squares[:, None] + squares[None, :] - 2 * values @ values.T).clamp(min=1e-12)
+    own = torch.eye(len(values), dtype=torch.bool, device=values.device)
+    distances = squared.sqrt().masked_fill(own, 0.0)
+    return distances / (distances.sum() / (~own).sum()).clamp(min=1e-12)
+
+
+def triplet_angles(embeddings: Tensor) -> Tensor:
+    """Cosines of the angles at the middle sample of all triplets: float32 [B, B, B].
+
+    Args:
+        embeddings: [B, d].
+    """
+    values = embeddings.float()
+    directions = F.normalize(values[None, :] - values[:, None], dim=2)
+    return directions @ directions.transpose(1, 2)
+
+
+def relation_loss(student: Tensor, teacher: Tensor, distance_weight: float, angle_weight: float) -> Tensor:
+    """Smooth L1 differences of distances and of angles, weighted; 0-d.
+
+    Args:
+        student: embeddings [B, d].
+        teacher: embeddings [B, d'], constants.
+        distance_weight, angle_weight: of the two.
+
+    Source: RKD (Park et al., CVPR 2019), sections 3.2.1 and 3.2.2; weights 25 and 50 in the paper's code.
+    """
+    distance = F.smooth_l1_loss(pair_distances(student), pair_distances(teacher))
+    angle = F.smooth_l1_loss(triplet_angles(student), triplet_angles(teacher))
+    return distance_weight * distance + angle_weight * angle

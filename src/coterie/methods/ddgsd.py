@@ -1,0 +1,68 @@
+"""DDGSD: Data-Distortion Guided Self-Distillation (Xu and Liu, AAAI 2019)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from coterie.losses.mutual import mutual_divergence
+from coterie.methods.method import Inputs, Method
+from coterie.methods.options import NonNegative, Positive
+from coterie.methods.progress import Progress
+from coterie.networks.group import StudentGroup
+
+
+class DDGSD(Method):
+    r"""Two augmented views of an image go through one student and learn from each other.
+
+    .. math:: L = \tfrac12 (CE(z_1, y) + CE(z_2, y)) + \lambda \big[T^2 KL(p_2^T \| p_1^T) + T^2 KL(p_1^T \| p_2^T)\big] + \mu (\bar f_1 - \bar f_2)^2
+
+    where :math:`\bar f` is the mean of a view's whole feature tensor, one number, as in the code that was read.
+
+    Args:
+        group: one student.
+        temperature: T, 4 (Self-KD-Lib's settings).
+        distillation_weight: λ, 1 (its code).
+        feature_weight: μ, 5e-4 (its code).
+
+    With one shared view, both are the same and the last two terms are zero.
+
+    Losses: ``label``, ``distillation``, ``feature``.
+    """
+
+    default_branches: ClassVar[int] = 1
+    default_at: ClassVar[str | None] = None
+    max_students: ClassVar[int | None] = 1
+
+    def __init__(
+        self,
+        group: StudentGroup,
+        *,
+        temperature: Positive = 4.0,
+        distillation_weight: NonNegative = 1.0,
+        feature_weight: NonNegative = 5e-4,
+        label_loss: nn.Module | None = None,
+    ) -> None:
+        super().__init__(group, label_loss)
+        self.temperature = temperature
+        self.distillation_weight = distillation_weight
+        self.feature_weight = feature_weight
+
+    @property
+    def views(self) -> int:
+        return 2
+
+    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
+        pair = [inputs, inputs] if isinstance(inputs, Tensor) else inputs[:2]
+        output = self.group(torch.cat(pair))  # one pass, so that BatchNorm sees both views together
+        logits = output.logits[0].unflatten(0, (2, -1))
+        losses = {"label": self.label_losses(logits, targets) / 2}
+        if self.guide is not None:
+            losses["teacher"] = self.guide(logits, pair) / 2
+        divergence = mutual_divergence(logits, logits.detach(), self.temperature)
+        losses["distillation"] = self.distillation_weight * divergence
+        first, second = output.feature_maps[0].float().chunk(2)
+        losses["feature"] = self.feature_weight * (first.mean() - second.mean()).square()
+        return losses
