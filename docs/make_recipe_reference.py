@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import types
 import typing
@@ -12,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from coterie.methods import METHODS
 from coterie.methods.options import option_fields
-from coterie.recipe import Recipe
+from coterie.recipe import Recipe, section_of
 
 INTRODUCTION = """# Recipe reference
 
@@ -37,6 +38,8 @@ def type_name(annotation: object) -> str:
         return f"list of {type_name(arguments[0])}"
     if origin is dict:
         return "mapping"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "sections like `teacher`, or run folders"
     names = {int: "integer", float: "number", bool: "true \\| false", str: "text", type(None): "null"}
     return names[annotation]  # type: ignore[index]
 
@@ -78,12 +81,12 @@ def methods() -> list[str]:
 def reference() -> str:
     parts = [INTRODUCTION]
     for name, field in Recipe.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if section := section_of(field.annotation):
             parts.append(
-                f"## {name}\n\n{field.annotation.__doc__ or ''}".rstrip()
+                f"## {name}\n\n{inspect.cleandoc(section.__doc__ or '')}".rstrip()
                 + "\n\n| key | value | default | meaning |\n|---|---|---|---|"
             )
-            parts += [row(f"{name}.{key}", inner) for key, inner in field.annotation.model_fields.items()]
+            parts += [row(f"{name}.{key}", inner) for key, inner in section.model_fields.items()]
             parts.append("")
             if name == "method":
                 parts += methods()

@@ -14,7 +14,7 @@ from coterie.data.batch import DataInfo
 from coterie.data.bundle import DataBundle, load_data
 from coterie.errors import CoterieError
 from coterie.prediction import load_images, predict_images
-from coterie.recipe import DataRecipe
+from coterie.sections import DataRecipe
 from coterie.student import load_student
 
 

@@ -53,7 +53,11 @@ def test_differing_keys_are_named():
 def test_every_setting_is_described():
     schema = Recipe.model_json_schema()
     assert "training.epochs" in known_keys()
-    assert set(schema["properties"]) == {"data", "network", "method", "optimizer", "schedule", "training", "seed"}
+    assert set(schema["properties"]) == {
+        *("data", "network", "method", "optimizer", "schedule", "training"),
+        *("teacher", "teachers", "teaching", "seed"),
+    }
+    assert {"teacher.run", "teaching.weight"} <= set(known_keys())
 
 
 @pytest.mark.parametrize(

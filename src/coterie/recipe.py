@@ -1,4 +1,4 @@
-"""What a run is: the settings, their defaults and bounds, YAML in and out, and ``key=value`` overrides.
+"""What a run is: YAML in and out, and ``key=value`` overrides. The settings themselves stand in ``coterie.sections``.
 
 Knows nothing of torch. What only a network or a method can judge (a split point, a constructor argument of a method)
 is checked where that network or method is built.
@@ -8,164 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from coterie.errors import CoterieError, did_you_mean
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-def _text(value: object) -> object:
-    """A path object is as good as its text."""
-    return str(value) if isinstance(value, Path) else value
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataRecipe(Section):
-    name: Text = Field(
-        "digits",
-        description="digits, cifar10, cifar100, cinic10, fashion_mnist, a folder of images, or hf://user/dataset.",
-    )
-    root: Text | None = Field(
-        None,
-        description="Where the named data set lies or is downloaded to: torchvision's files, a folder tree or .npz.",
-    )
-    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.1,
-        description="Share of the training images held out, stratified and seeded, where the data bring no validation split; 0: none.",
-    )
-    validation_seed: int = Field(
-        0, description="Seed of that split; apart from `seed`, so that all seeds share one split."
-    )
-    train_limit: Positive | None = Field(
-        None, description="Keep this many training images, the same number of each class."
-    )
-    image_size: Positive | None = Field(
-        None, description="Side in pixels to which images are brought; null: the data's or the network's."
-    )
-    normalize: Literal["auto", "data", "network", "none"] = Field(
-        "auto",
-        description="Mean and standard deviation: the network's where it is pretrained, else the data set's (auto).",
-    )
-    crop_padding: Annotated[int, Field(ge=0, le=64)] | None = Field(
-        None,
-        description="Zero padding before the random crop of small images; null: an eighth of the side (4 at 32 pixels).",
-    )
-    flip: bool | None = Field(None, description="Random horizontal flip; null: yes, except for digits.")
-    cutout: Annotated[int, Field(ge=0)] = Field(0, description="Side in pixels of a square that is blanked; 0: none.")
-    auto_augment: str | None = Field(None, description="timm's policy for folders of images, such as rand-m9-mstd0.5.")
-    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="Alpha of mixup's Beta distribution; 0: none.")
-    cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="Alpha of cutmix's Beta distribution; 0: none.")
-    views: Literal["auto", "shared", "per_student"] = Field(
-        "auto", description="One augmented view for all students, or one for each; auto: what the method asks for."
-    )
-    in_memory: bool | None = Field(
-        None,
-        description="Keep the pixels in memory and augment in batches on the device; null: yes up to 64 pixels a side.",
-    )
-    workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
-        None, description="Processes that decode images; null: one for each core."
-    )
-    skip_bad_images: bool = Field(
-        False, description="Leave out images that cannot be decoded, and count them, instead of stopping."
-    )
-
-
-class NetworkRecipe(Section):
-    name: Text | list[str] | None = Field(
-        None, description="A timm name, or a list of names for students of different architectures; null: tiny_cifar."
-    )
-    pretrained: bool = Field(False, description="Start from timm's pretrained weights.")
-    branches: Annotated[int, Field(ge=1, le=64)] | None = Field(
-        None, description="Number of students; null: the method's default."
-    )
-    at: str | None = Field(
-        None,
-        description="Module before which the network is split, `auto`, or `peers` (nothing shared); null: the method's default.",
-    )
-    trunk_gradient: Literal["sum", "mean"] = Field("sum", description="How the branches' gradients meet at the split.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")
-
-
-class MethodRecipe(BaseModel):
-    """The method's name; every other key is an argument of its constructor and is checked there."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = Field("okdmde", description="See `coterie list methods`, or package.module:Class.")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-class OptimizerRecipe(Section):
-    name: str = Field("sgd", description="Any optimizer of timm; sgd is Nesterov's.")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="The largest rate, after the warm-up.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Also of normalisation layers and biases.")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of optimizers that have one.")
-    exclude_norm_and_bias: bool = Field(
-        False, description="No weight decay on vectors and scalars; the papers decay everything."
-    )
-    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of the optimizer.")
-
-
-class ScheduleRecipe(Section):
-    name: Literal["constant", "cosine", "multistep", "step", "poly", "tanh"] = Field(
-        "cosine", description="How the rate falls; it moves at every step."
-    )
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="Epochs over which the rate rises first.")
-    warmup_learning_rate: Annotated[float, Field(ge=0)] = Field(1e-5, description="Where the warm-up starts.")
-    minimum_learning_rate: Annotated[float, Field(ge=0)] = Field(0.0, description="Where cosine, poly and tanh end.")
-    milestones: list[Annotated[float, Field(gt=0)]] = Field(
-        default_factory=lambda: [0.5, 0.75], description="multistep: where the rate falls, as fractions of training."
-    )
-    decay_rate: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="multistep, step: factor of each fall.")
-    decay_epochs: Annotated[float, Field(gt=0)] = Field(30, description="step: epochs between two falls.")
-
-
-class TrainingRecipe(Section):
-    epochs: Positive = Field(30, description="Passes over the training images.")
-    batch_size: Positive = Field(128, description="Images a step over all processes.")
-    accumulate: Positive = Field(1, description="Batches whose gradients are added up before the optimizer steps.")
-    clip_gradient: Annotated[float, Field(gt=0)] | None = Field(None, description="Largest norm of the gradient.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16: mixed precision.")
-    compile: bool = Field(False, description="Compile the training step with torch.compile.")
-    channels_last: bool = Field(True, description="Memory format of images and convolutions.")
-    device: str | None = Field(None, description="cpu, cuda, mps; null: the best there is.")
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="Decay of the moving average of all weights, which is then evaluated and deployed."
-    )
-    label_loss: Literal["cross_entropy", "binary_cross_entropy"] = Field(
-        "cross_entropy", description="Loss against the labels; the binary one is summed over the classes."
-    )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Share of the target that is spread over all classes."
-    )
-    class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(ge=0)]] = Field(
-        "none", description="One factor for each class, or balanced: inversely proportional to its frequency."
-    )
-    select: Literal["last", "best"] = Field("last", description="Which epoch is deployed; best: by validation top-1.")
-    evaluate_every: Positive = Field(1, description="Epochs between evaluations on the validation split.")
-    log_every: Positive = Field(
-        50, description="Steps between rows of training losses, and between checks for values that are not finite."
-    )
-    checkpoint_steps: Positive | None = Field(
-        None, description="Steps between checkpoints within an epoch; null: one an epoch."
-    )
-    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
-        default_factory=list, description="Where figures are sent besides metrics.jsonl; each needs its extra."
-    )
-
+from coterie.sections import (
+    DataRecipe,
+    MethodRecipe,
+    NetworkRecipe,
+    OptimizerRecipe,
+    ScheduleRecipe,
+    Section,
+    TeacherRecipe,
+    TeachingRecipe,
+    TrainingRecipe,
+)
 
 SECTIONS = ("data", "network", "method")
 
@@ -179,6 +38,9 @@ class Recipe(Section):
     optimizer: OptimizerRecipe = Field(default_factory=lambda: OptimizerRecipe())
     schedule: ScheduleRecipe = Field(default_factory=lambda: ScheduleRecipe())
     training: TrainingRecipe = Field(default_factory=lambda: TrainingRecipe())
+    teacher: TeacherRecipe | None = None
+    teachers: list[TeacherRecipe] = Field(default_factory=list, description="Several teachers.")
+    teaching: TeachingRecipe = Field(default_factory=lambda: TeachingRecipe())
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="before")
@@ -187,6 +49,14 @@ class Recipe(Section):
         if not isinstance(value, Mapping):
             return value
         short = {k: {"name": v} for k, v in value.items() if k in SECTIONS and isinstance(v, (str, list, Path))}
+
+        def taught(entry: object) -> object:
+            return {"run": str(entry)} if isinstance(entry, (str, Path)) else entry
+
+        if "teacher" in value:
+            short["teacher"] = taught(value["teacher"])  # type: ignore[assignment]
+        if isinstance(value.get("teachers"), list):
+            short["teachers"] = [taught(entry) for entry in value["teachers"]]  # type: ignore[assignment]
         return {**value, **short}
 
     @model_validator(mode="after")
@@ -197,7 +67,13 @@ class Recipe(Section):
             )
         if self.training.label_smoothing and self.training.label_loss == "binary_cross_entropy":
             raise ValueError("training.label_smoothing applies to training.label_loss=cross_entropy only")
+        if self.teacher is not None and self.teachers:
+            raise ValueError("set teacher (one) or teachers (a list), not both")
         return self
+
+    def all_teachers(self) -> list[TeacherRecipe]:
+        """The recipe's teachers, one, several or none."""
+        return [self.teacher] if self.teacher is not None else list(self.teachers)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -313,13 +189,21 @@ def _explain(error: ValidationError) -> str:
     return f"{key}={first['input']!r}: {message[0].lower()}{message[1:]}"
 
 
+def section_of(annotation: object) -> type[BaseModel] | None:
+    """The section that a field holds, also where it may be missing; None for a plain value or a list."""
+    for kind in (annotation, *get_args(annotation)) if get_origin(annotation) is not list else ():
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
 def known_keys() -> list[str]:
     """Every setting's full name, such as ``training.epochs``; a method's own settings come with the method."""
     keys = []
     for name, field in Recipe.model_fields.items():
         keys.append(name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += [f"{name}.{inner}" for inner in field.annotation.model_fields]
+        if section := section_of(field.annotation):
+            keys += [f"{name}.{inner}" for inner in section.model_fields]
     return keys
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from coterie.data.objects import from_objects, hub
 from coterie.data.raw import Arrays, Objects
 from coterie.errors import CoterieError, RunError
-from coterie.recipe import DataRecipe
+from coterie.sections import DataRecipe
 
 
 class Pictures(Dataset):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from coterie.errors import CoterieError
-from coterie.recipe import OptimizerRecipe, ScheduleRecipe
+from coterie.sections import OptimizerRecipe, ScheduleRecipe
 from coterie.training.optimization import build_optimizer, build_schedule
 
 

@@ -34,7 +34,7 @@ from coterie.data.splits import carve, limit
 from coterie.data.statistics import measure, measure_streamed
 from coterie.data.streaming import StreamingEvaluationLoader, StreamingSettings, StreamingTrainLoader
 from coterie.errors import CoterieError
-from coterie.recipe import DataRecipe
+from coterie.sections import DataRecipe
 
 __all__ = ["Batch", "DataBundle", "DataInfo", "EvaluationLoader", "TrainLoader", "load_data"]
 

@@ -14,7 +14,7 @@ from coterie.data.cache import fingerprint, remembered
 from coterie.data.raw import Files, RawData
 from coterie.data.splits import assign_held_out
 from coterie.errors import CoterieError
-from coterie.recipe import DataRecipe
+from coterie.sections import DataRecipe
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 DECODE_AT_MOST = 20_000  # files; beyond that only headers are read

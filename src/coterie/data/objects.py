@@ -10,7 +10,7 @@ import numpy as np
 from coterie.data.raw import Arrays, Labels, Objects, RawData, Samples, four_axes, numbered, to_pixels
 from coterie.data.splits import assign_held_out
 from coterie.errors import CoterieError
-from coterie.recipe import DataRecipe
+from coterie.sections import DataRecipe
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")

@@ -19,7 +19,7 @@ from coterie.data.raw import Arrays, RawData, four_axes, numbered
 from coterie.data.splits import TEST_SHARE, assign_held_out, carve
 from coterie.data.statistics import KNOWN
 from coterie.errors import CoterieError, did_you_mean
-from coterie.recipe import DataRecipe
+from coterie.sections import DataRecipe
 
 DIGITS = tuple("0123456789")
 

@@ -11,9 +11,15 @@ from torch import Tensor, nn
 LabelLossKind = Literal["cross_entropy", "binary_cross_entropy"]
 
 
+def one_hot(targets: Tensor, num_classes: int) -> Tensor:
+    """Class indices [B] as float32 [B, K]. Unlike torch's, it does not look at the values on the host."""
+    zeros = torch.zeros(len(targets), num_classes, device=targets.device)
+    return zeros.scatter(1, targets[:, None], 1.0)
+
+
 def soft_labels(targets: Tensor, num_classes: int) -> Tensor:
     """Class indices [B] as one-hot float32 [B, K]; distributions [B, K] as they are."""
-    return F.one_hot(targets, num_classes).float() if targets.ndim == 1 else targets.float()
+    return one_hot(targets, num_classes) if targets.ndim == 1 else targets.float()
 
 
 class LabelLoss(nn.Module):

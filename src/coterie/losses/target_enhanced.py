@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from coterie.losses.label import one_hot
 
 
 def target_enhanced_weights(
@@ -22,7 +23,7 @@ def target_enhanced_weights(
     """
     probabilities = torch.softmax(teacher.detach().float() / temperature, dim=-1)
     classes = targets.argmax(-1) if targets.ndim > 1 else targets
-    truth = F.one_hot(classes, teacher.shape[-1]).float()
+    truth = one_hot(classes, teacher.shape[-1])
     enhanced = (probabilities + truth).pow(gamma) - truth
     return enhanced if nontarget_power else torch.where(truth > 0, enhanced, probabilities)
 

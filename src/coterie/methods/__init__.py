@@ -99,6 +99,96 @@ TABLE: dict[str, MethodEntry] = {
         "Students and a network with the mean of their weights teach one another.",
         "coterie.methods.okdph:OKDPH",
     ),
+    "kd": MethodEntry(
+        "teacher",
+        "Hinton et al., 2015, arXiv 1503.02531",
+        "The student learns from the teacher's softened prediction.",
+        "coterie.methods.kd:KD",
+    ),
+    "dkd": MethodEntry(
+        "teacher",
+        "Zhao et al., CVPR 2022, arXiv 2203.08679",
+        "KD in two halves: the target class, and the others.",
+        "coterie.methods.dkd:DKD",
+    ),
+    "dist": MethodEntry(
+        "teacher",
+        "Huang et al., NeurIPS 2022, arXiv 2205.10536",
+        "Correlation with the teacher in place of divergence.",
+        "coterie.methods.dist:DIST",
+    ),
+    "fitnet": MethodEntry(
+        "teacher",
+        "Romero et al., ICLR 2015, arXiv 1412.6550",
+        "The student's projected stages shall equal the teacher's.",
+        "coterie.methods.fitnet:FitNet",
+    ),
+    "at": MethodEntry(
+        "teacher",
+        "Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928",
+        "The student looks where the teacher looks.",
+        "coterie.methods.at:AttentionTransfer",
+    ),
+    "rkd": MethodEntry(
+        "teacher",
+        "Park et al., CVPR 2019, arXiv 1904.05068",
+        "Distances and angles between samples as the teacher has them.",
+        "coterie.methods.rkd:RKD",
+    ),
+    "ofa": MethodEntry(
+        "teacher",
+        "Hao et al., NeurIPS 2023, arXiv 2310.19444",
+        "Exit branches learn from the teacher's logits, whatever its architecture.",
+        "coterie.methods.ofa:OFA",
+    ),
+    "diffkd": MethodEntry(
+        "teacher",
+        "Huang et al., NeurIPS 2023, arXiv 2305.15712",
+        "A diffusion model of the teacher's features denoises the student's.",
+        "coterie.methods.diffkd:DiffKD",
+    ),
+    "stkd": MethodEntry(
+        "teacher",
+        "after Zhao et al., 2021, arXiv 2103.10047",
+        "The teacher's similarities between classes on mixtures of two images.",
+        "coterie.methods.stkd:STKD",
+    ),
+    "rl_kd": MethodEntry(
+        "multi-teacher",
+        "after Yuan et al., AAAI 2021, arXiv 2012.06048",
+        "A policy selects the teachers of every sample.",
+        "coterie.methods.rl_kd:RLKD",
+    ),
+    "byot": MethodEntry(
+        "self",
+        "Zhang et al., ICCV 2019, arXiv 1905.08094",
+        "Exits of shallow stages learn from the deepest prediction.",
+        "coterie.methods.byot:BYOT",
+    ),
+    "dks": MethodEntry(
+        "self",
+        "Sun et al., CVPR 2019, arXiv 1906.00675",
+        "Exits and the last classifier learn from one another.",
+        "coterie.methods.dks:DKS",
+    ),
+    "ddgsd": MethodEntry(
+        "self",
+        "Xu and Liu, AAAI 2019",
+        "Two views of an image learn from each other.",
+        "coterie.methods.ddgsd:DDGSD",
+    ),
+    "frskd": MethodEntry(
+        "self",
+        "Ji et al., CVPR 2021, arXiv 2103.08273",
+        "A pyramid over the student's stages teaches it.",
+        "coterie.methods.frskd:FRSKD",
+    ),
+    "multilevel": MethodEntry(
+        "self",
+        "ours, prompted by Lin and Li, 2021, arXiv 2112.13642",
+        "Fused features of several levels teach the student.",
+        "coterie.methods.multilevel:MultilevelSelfKD",
+    ),
 }
 
 

@@ -47,6 +47,7 @@ class Method(nn.Module):
     default_branches: ClassVar[int] = 4
     default_at: ClassVar[str | None] = "auto"  # None: peers, nothing shared
     max_students: ClassVar[int | None] = None
+    uses_taps: ClassVar[bool] = False  # whether the group shall return the ends of its stages
 
     def __init__(self, group: StudentGroup, label_loss: nn.Module | None = None) -> None:
         super().__init__()

@@ -13,13 +13,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+PASSED_ON = frozenset({"label_loss", "teachers"})  # what a recipe sets elsewhere
 
 
 def option_fields(method: type) -> dict[str, tuple[Any, Any]]:
     """Name -> (type, default) of the constructor arguments that a recipe can set."""
     hints = get_type_hints(method.__init__, include_extras=True)  # type: ignore[misc]
     parameters = inspect.signature(method).parameters.values()
-    return {p.name: (hints.get(p.name, Any), p.default) for p in parameters if p.name not in {"group", "label_loss"}}
+    return {p.name: (hints.get(p.name, Any), p.default) for p in parameters if p.name not in PASSED_ON | {"group"}}
 
 
 def check_options(method: type, options: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def check_options(method: type, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         CoterieError: an unknown argument, or a value of the wrong type or out of bounds.
     """
-    passed_on = {key: options[key] for key in ("label_loss",) if key in options}
+    passed_on = {key: options[key] for key in PASSED_ON if key in options}
     options = {key: value for key, value in options.items() if key not in passed_on}
     fields = option_fields(method)
     for key in options:

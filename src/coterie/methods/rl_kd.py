@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coterie.losses import kl_divergence
+from coterie.losses.label import one_hot
 from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
@@ -98,7 +99,7 @@ class RLKD(TaughtMethod):
         if self.selection == "uniform":
             return uniform, uniform
         if self.selection == "argmin_ce":
-            chosen = F.one_hot(losses.argmin(0), len(losses)).T.float()
+            chosen = one_hot(losses.argmin(0), len(losses)).T
             return chosen, chosen
         if self.selection == "softmax_ce":
             weights = torch.softmax(-losses, 0)
@@ -112,7 +113,9 @@ class RLKD(TaughtMethod):
 
     def _probabilities(self, state: Tensor) -> Tensor:
         """Of selecting each teacher, [m, B], from states [m, B, d]."""
-        return torch.sigmoid(torch.einsum("mbd,md->mb", state, self.policy_weight) + self.policy_bias[:, None])
+        return torch.sigmoid(
+            torch.einsum("mbd,md->mb", state, self.policy_weight.float()) + self.policy_bias.float()[:, None]
+        )
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         require_classes(targets, "rl_kd")
@@ -148,8 +151,8 @@ class RLKD(TaughtMethod):
         slope = (actions - self._probabilities(state)) * reward
         resting = (progress.fraction < self.warm_up).float() if self.warm_up > 0 else 0.0
         rate = self.policy_learning_rate * (1.0 - resting) / len(before)
-        self.policy_weight += rate * torch.einsum("mb,mbd->md", slope, state)
-        self.policy_bias += rate * slope.sum(1)
+        self.policy_weight.add_(rate * torch.einsum("mb,mbd->md", slope, state))
+        self.policy_bias.add_(rate * slope.sum(1))
 
     def _rewards(self, before: Tensor, divergence: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Each sample's reward less its baseline, [B]."""

@@ -147,19 +147,25 @@ class StudentGroup(nn.Module):
         self.trunk_shape = tuple(int(size) for size in shared.shape[1:]) if shared is not None else None
 
     @classmethod
-    def of(cls, networks: Sequence[nn.Module], example: Tensor | None = None) -> StudentGroup:
+    def of(
+        cls,
+        networks: Sequence[nn.Module],
+        example: Tensor | None = None,
+        taps: Sequence[str] | Literal["stages"] = (),
+    ) -> StudentGroup:
         """Peers, of the same or of different architectures, with nothing shared.
 
         Args:
             networks: whole networks with the same number of classes; they are owned by the group afterwards.
             example: a batch of inputs to measure shapes with; None: zeros of the first network's input size.
+            taps: module paths whose outputs are returned besides, or ``stages``.
 
         Raises:
             CoterieError: a network that cannot be traced, or networks with different classes.
         """
         from coterie.networks.branching import peers
 
-        return peers(list(networks), example)
+        return peers(list(networks), example, taps)
 
     @property
     def num_students(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,15 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.methods import create_method, find_method
+from coterie.methods.guide import Guide
 from coterie.methods.method import Method
 from coterie.networks.branching import branch
 from coterie.networks.group import StudentGroup
 from coterie.networks.registration import register
+from coterie.networks.teacher import Teachers
 from coterie.randomness import derive_seed, seeded
 from coterie.recipe import Recipe
+from coterie.sections import TeachingRecipe
 from coterie.student import create_network
 
 NetworkSource = nn.Module | Callable[[], nn.Module]
@@ -60,8 +64,11 @@ def build_method(
     input_size: ImageSize,
     network: NetworkSource | None = None,
     label_loss: nn.Module | None = None,
+    teachers: Teachers | None = None,
 ) -> Method:
     """Students and method, with initial weights that depend on the seed and the student's number only.
+
+    Teachers go to a method that is made of them, and beside any other one as the recipe's ``teaching`` says.
 
     So student 0 starts from the same weights under every method and number of students, a lone baseline included.
 
@@ -73,7 +80,15 @@ def build_method(
     if group.num_classes != num_classes:
         raise CoterieError(f"the network has {group.num_classes} outputs, the data have {num_classes} classes")
     with seeded(derive_seed(recipe.seed, "method")):
-        return create_method(recipe.method.name, group, label_loss=label_loss, **recipe.method.options)
+        passed = {"teachers": teachers} if "teachers" in inspect.signature(method_class).parameters else {}
+        method = create_method(recipe.method.name, group, label_loss=label_loss, **passed, **recipe.method.options)
+    if teachers is not None and not passed:
+        method.join(Guide(teachers, **recipe.teaching.model_dump()))
+    elif recipe.teaching != TeachingRecipe():
+        raise CoterieError(
+            f"teaching.* says how a teacher joins a method; {recipe.method.name} {'has settings of its own for it' if passed else 'has no teacher here'}"
+        )
+    return method
 
 
 def _build_group(
@@ -103,7 +118,7 @@ def _build_group(
         for position, name in enumerate(names):
             with seeded(derive_seed(recipe.seed, "student", position)):
                 peers.append(create(name))
-        return StudentGroup.of(peers, torch.zeros(2, *input_size))
+        return StudentGroup.of(peers, torch.zeros(2, *input_size), taps="stages" if method.uses_taps else ())
     at = method.default_at if settings.at is None else None if settings.at == "peers" else settings.at
     return branch(
         network if network is not None else lambda: create(names[0]),
@@ -113,4 +128,5 @@ def _build_group(
         seed=recipe.seed,
         example=torch.zeros(2, *input_size),
         trunk_gradient=settings.trunk_gradient,
+        taps="stages" if method.uses_taps else (),
     )

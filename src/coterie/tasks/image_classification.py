@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from coterie.data.bundle import DataBundle, EvaluationLoader, load_data
 from coterie.errors import CoterieError, RunError
@@ -18,6 +18,7 @@ from coterie.losses import LabelLoss, balanced_class_weights, mean_probability
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.metrics import classification_figures, diversity_figures, mean_figures
+from coterie.networks.teacher import Statistics, Teachers
 from coterie.recipe import Recipe
 from coterie.tasks.construction import (
     NetworkSource,
@@ -26,6 +27,7 @@ from coterie.tasks.construction import (
     network_options,
     pretrained_config,
 )
+from coterie.tasks.teachers import Expectation, build_teachers, own_teachers
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class ImageClassification:
         network: a module, or a callable that builds one, in place of ``network.name``.
         datasets: (train, validation, test) in place of ``data.name``; None where there is none.
         input_config: how images are prepared, in timm's words (mean, std, input_size, ...), in place of a pretrained network's.
+        teachers: modules in place of the recipe's ``teacher``; they take the students' images as they are.
     """
 
     def __init__(
@@ -57,8 +60,11 @@ class ImageClassification:
         network: NetworkSource | None = None,
         datasets: tuple[Any, Any, Any] | None = None,
         input_config: dict[str, Any] | None = None,
+        teachers: list[nn.Module] | None = None,
     ) -> None:
         self.recipe = recipe
+        self.own_teachers = teachers
+        self.teacher_notes: list[dict[str, Any]] = []
         self.accelerator = accelerator
         self.network = network
         self.network_names = [] if network is not None else network_names(recipe)
@@ -78,7 +84,9 @@ class ImageClassification:
     def build_method(self) -> Method:
         """Students, label loss and method for these data, see :func:`coterie.tasks.construction.build_method`."""
         info = self.data.info
-        method = build_method(self.recipe, len(info.class_names), info.input_size, self.network, self._label_loss())
+        classes, size = len(info.class_names), info.input_size
+        teachers = self._teachers()
+        method = build_method(self.recipe, classes, size, self.network, self._label_loss(), teachers)
         views = {"auto": method.views, "shared": 1, "per_student": max(method.views, method.group.num_students)}[
             self.recipe.data.views
         ]
@@ -88,6 +96,16 @@ class ImageClassification:
                 f"method={self.recipe.method.name} with these settings learns from a validation split, and there is none; set data.validation"
             )
         return method
+
+    def _teachers(self) -> Teachers | None:
+        info = self.data.info
+        statistics = Statistics(tuple(info.mean), tuple(info.std))
+        expected = Expectation(len(info.class_names), info.input_size, statistics, list(info.class_names))
+        if self.own_teachers:
+            teachers, self.teacher_notes = own_teachers(self.own_teachers, expected)
+            return teachers
+        built, self.teacher_notes = build_teachers(self.recipe, expected)
+        return built
 
     def _label_loss(self) -> LabelLoss:
         training = self.recipe.training
@@ -133,6 +151,26 @@ class ImageClassification:
         figures["statistics"] = {name: values[order].mean(0).tolist() for name, values in all_statistics.items()}
         return Evaluation(figures, all_logits.cpu(), ensemble.cpu(), targets.cpu(), positions.cpu())
 
+    @torch.inference_mode()
+    def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
+        """What the run notes of each teacher, with its figures on a whole split; empty where there is none."""
+        held = method.held_teachers()
+        if not held:
+            return []
+        logits, labels, indices = [], [], []
+        for batch in loader:
+            with self.accelerator.autocast():
+                outputs = held[0](batch.inputs)
+            logits.append(torch.stack([output.logits for output in outputs], dim=1).float())
+            labels.append(batch.targets)
+            indices.append(batch.indices)
+        gathered = self.accelerator.gather([torch.cat(each) for each in (logits, labels, indices)])
+        keep = gathered[2] >= 0
+        return [
+            {**note, **classification_figures(gathered[0][keep, number], gathered[1][keep])}
+            for number, note in enumerate(self.teacher_notes)
+        ]
+
     def choose_deployed(self, method: Method, figures: dict[str, Any]) -> int:
         """The leader, otherwise the student that is best on validation (the first of equals)."""
         if method.group.leader is not None:
@@ -157,6 +195,7 @@ class ImageClassification:
             "method": self.recipe.method.name,
             "data": info.name,
             "student": method.deployed_student,
+            "teachers": self.teacher_notes,
             "figures": {key: value for key, value in figures["deployed"].items() if key != "student"},
         }
 

@@ -10,7 +10,7 @@ import torch
 
 from coterie.errors import CoterieError, did_you_mean
 from coterie.methods.method import Method
-from coterie.recipe import OptimizerRecipe, ScheduleRecipe
+from coterie.sections import OptimizerRecipe, ScheduleRecipe
 
 
 def build_optimizer(recipe: OptimizerRecipe, method: Method) -> torch.optim.Optimizer:

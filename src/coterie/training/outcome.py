@@ -38,6 +38,8 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         }
     tested = task.evaluate(method, task.data.test) if task.data.test is not None else validation
     on_train = task.evaluate(method, task.data.train_evaluation)
+    loader = task.data.test or task.data.validation or task.data.train_evaluation
+    teachers = task.evaluate_teachers(trainer.method, loader)
     student = method.student().cpu().eval()
     images = header["num_train"] * trainer.epoch
     final = tested if tested is not None else on_train
@@ -49,6 +51,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         **final.figures,
         "train_top1": on_train.figures["deployed"]["top1"],
         "validation": validation.figures if validation is not None else None,
+        "teachers": teachers,
         "selected_epoch": selected,
         "best_validation": {"epoch": trainer.best_epoch, "top1": trainer.best_score}
         if trainer.best_epoch >= 0

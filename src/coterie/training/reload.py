@@ -10,6 +10,7 @@ from coterie.methods.method import Method
 from coterie.recipe import Recipe, load_recipe
 from coterie.tasks.construction import NetworkSource, build_method
 from coterie.tasks.image_classification import Evaluation, ImageClassification
+from coterie.tasks.teachers import Expectation, untrained_teachers
 from coterie.training.checkpoint import load_checkpoint
 from coterie.training.records import RunFolder, read_json
 
@@ -32,7 +33,9 @@ def load_method(run: str | Path, network: NetworkSource | None = None) -> Method
     description = read_json(folder.student_description)
     if description["network"] is None and network is None:
         raise CoterieError(f"the run {str(run)!r} was trained on a network of your own: pass it, network=...")
-    method = build_method(recipe, description["num_classes"], tuple(description["input_size"]), network)
+    classes, size = description["num_classes"], tuple(description["input_size"])
+    teachers = untrained_teachers(description.get("teachers", []), Expectation(classes, size))
+    method = build_method(recipe, classes, size, network, teachers=teachers)
     best = recipe.training.select == "best" and folder.best.is_file()
     state = load_checkpoint(folder.best if best else folder.last)
     method.load_state_dict(state["ema"] if state["ema"] is not None else state["method"])

@@ -56,6 +56,7 @@ def train(
     output: str | Path | None = None,
     network: NetworkSource | str | list[str] | dict[str, Any] | None = None,
     data: tuple[Any, Any, Any] | str | dict[str, Any] | None = None,
+    teacher: nn.Module | list[nn.Module] | str | Path | dict[str, Any] | None = None,
     resume: bool = False,
     overrides: tuple[str, ...] | list[str] = (),
     quiet: bool = False,
@@ -69,6 +70,7 @@ def train(
         network: a timm name or a section of the recipe; or a module, or a callable that builds one. A callable is the better choice: every further
             branch then comes from a network of its own.
         data: a data set's name or a section of the recipe; or (train, validation, test) data sets of one's own with None where there is none.
+        teacher: a finished run's folder or a section of the recipe; or a trained module, or several, of one's own.
         resume: go on with the run in ``output``; without a recipe, with the one that it was started with.
         overrides: ``"key=value"`` strings, as on the command line.
         quiet: show no progress.
@@ -87,6 +89,9 @@ def train(
     if isinstance(network, (str, list, dict)):
         sections["network"] = network
         network = None
+    modules = [each for each in (teacher if isinstance(teacher, list) else [teacher]) if isinstance(each, nn.Module)]
+    if teacher is not None and not modules:
+        sections["teacher"] = teacher
     given = recipe is not None or bool(overrides) or bool(sections)
     if resume:
         if output is None:
@@ -105,7 +110,7 @@ def train(
     if summary.get("status") == "finished":
         return TrainResult(folder.path, summary, network)
     with torch.random.fork_rng(devices=[]):
-        return _run(settings, folder, network, datasets, resume, quiet)
+        return _run(settings, folder, network, datasets, modules, resume, quiet)
 
 
 def _continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
@@ -178,11 +183,17 @@ def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accele
 
 
 def _run(
-    recipe: Recipe, folder: RunFolder, network: NetworkSource | None, datasets: Any, resume: bool, quiet: bool
+    recipe: Recipe,
+    folder: RunFolder,
+    network: NetworkSource | None,
+    datasets: Any,
+    teachers: list[nn.Module],
+    resume: bool,
+    quiet: bool,
 ) -> TrainResult:
     started = time.perf_counter()
     accelerator = build_accelerator(recipe, folder)
-    task = ImageClassification(recipe, accelerator, network, datasets)
+    task = ImageClassification(recipe, accelerator, network, datasets, teachers=teachers)
     method = task.build_method()
     steps = recipe.training.epochs * -(-task.data.train.steps_per_epoch // recipe.training.accumulate)
     display = Display(steps, recipe.training.epochs, quiet or not accelerator.is_main_process)

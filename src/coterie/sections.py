@@ -1,0 +1,187 @@
+"""The sections of a recipe: settings, defaults and bounds. Reading and writing them is ``coterie.recipe``'s work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _text(value: object) -> object:
+    """A path object is as good as its text."""
+    return str(value) if isinstance(value, Path) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataRecipe(Section):
+    name: Text = Field(
+        "digits",
+        description="digits, cifar10, cifar100, cinic10, fashion_mnist, a folder of images, or hf://user/dataset.",
+    )
+    root: Text | None = Field(
+        None,
+        description="Where the named data set lies or is downloaded to: torchvision's files, a folder tree or .npz.",
+    )
+    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1,
+        description="Share of the training images held out, stratified and seeded, where the data bring no validation split; 0: none.",
+    )
+    validation_seed: int = Field(
+        0, description="Seed of that split; apart from `seed`, so that all seeds share one split."
+    )
+    train_limit: Positive | None = Field(
+        None, description="Keep this many training images, the same number of each class."
+    )
+    image_size: Positive | None = Field(
+        None, description="Side in pixels to which images are brought; null: the data's or the network's."
+    )
+    normalize: Literal["auto", "data", "network", "none"] = Field(
+        "auto",
+        description="Mean and standard deviation: the network's where it is pretrained, else the data set's (auto).",
+    )
+    crop_padding: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        None,
+        description="Zero padding before the random crop of small images; null: an eighth of the side (4 at 32 pixels).",
+    )
+    flip: bool | None = Field(None, description="Random horizontal flip; null: yes, except for digits.")
+    cutout: Annotated[int, Field(ge=0)] = Field(0, description="Side in pixels of a square that is blanked; 0: none.")
+    auto_augment: str | None = Field(None, description="timm's policy for folders of images, such as rand-m9-mstd0.5.")
+    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="Alpha of mixup's Beta distribution; 0: none.")
+    cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="Alpha of cutmix's Beta distribution; 0: none.")
+    views: Literal["auto", "shared", "per_student"] = Field(
+        "auto", description="One augmented view for all students, or one for each; auto: what the method asks for."
+    )
+    in_memory: bool | None = Field(
+        None,
+        description="Keep the pixels in memory and augment in batches on the device; null: yes up to 64 pixels a side.",
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
+        None, description="Processes that decode images; null: one for each core."
+    )
+    skip_bad_images: bool = Field(
+        False, description="Leave out images that cannot be decoded, and count them, instead of stopping."
+    )
+
+
+class NetworkRecipe(Section):
+    name: Text | list[str] | None = Field(
+        None, description="A timm name, or a list of names for students of different architectures; null: tiny_cifar."
+    )
+    pretrained: bool = Field(False, description="Start from timm's pretrained weights.")
+    branches: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None, description="Number of students; null: the method's default."
+    )
+    at: str | None = Field(
+        None,
+        description="Module before which the network is split, `auto`, or `peers` (nothing shared); null: the method's default.",
+    )
+    trunk_gradient: Literal["sum", "mean"] = Field("sum", description="How the branches' gradients meet at the split.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")
+
+
+class MethodRecipe(BaseModel):
+    """The method's name; every other key is an argument of its constructor and is checked there."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = Field("okdmde", description="See `coterie list methods`, or package.module:Class.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class OptimizerRecipe(Section):
+    name: str = Field("sgd", description="Any optimizer of timm; sgd is Nesterov's.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="The largest rate, after the warm-up.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Also of normalisation layers and biases.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of optimizers that have one.")
+    exclude_norm_and_bias: bool = Field(
+        False, description="No weight decay on vectors and scalars; the papers decay everything."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of the optimizer.")
+
+
+class ScheduleRecipe(Section):
+    name: Literal["constant", "cosine", "multistep", "step", "poly", "tanh"] = Field(
+        "cosine", description="How the rate falls; it moves at every step."
+    )
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="Epochs over which the rate rises first.")
+    warmup_learning_rate: Annotated[float, Field(ge=0)] = Field(1e-5, description="Where the warm-up starts.")
+    minimum_learning_rate: Annotated[float, Field(ge=0)] = Field(0.0, description="Where cosine, poly and tanh end.")
+    milestones: list[Annotated[float, Field(gt=0)]] = Field(
+        default_factory=lambda: [0.5, 0.75], description="multistep: where the rate falls, as fractions of training."
+    )
+    decay_rate: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="multistep, step: factor of each fall.")
+    decay_epochs: Annotated[float, Field(gt=0)] = Field(30, description="step: epochs between two falls.")
+
+
+class TrainingRecipe(Section):
+    epochs: Positive = Field(30, description="Passes over the training images.")
+    batch_size: Positive = Field(128, description="Images a step over all processes.")
+    accumulate: Positive = Field(1, description="Batches whose gradients are added up before the optimizer steps.")
+    clip_gradient: Annotated[float, Field(gt=0)] | None = Field(None, description="Largest norm of the gradient.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16: mixed precision.")
+    compile: bool = Field(False, description="Compile the training step with torch.compile.")
+    channels_last: bool = Field(True, description="Memory format of images and convolutions.")
+    device: str | None = Field(None, description="cpu, cuda, mps; null: the best there is.")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Decay of the moving average of all weights, which is then evaluated and deployed."
+    )
+    label_loss: Literal["cross_entropy", "binary_cross_entropy"] = Field(
+        "cross_entropy", description="Loss against the labels; the binary one is summed over the classes."
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the target that is spread over all classes."
+    )
+    class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(ge=0)]] = Field(
+        "none", description="One factor for each class, or balanced: inversely proportional to its frequency."
+    )
+    select: Literal["last", "best"] = Field("last", description="Which epoch is deployed; best: by validation top-1.")
+    evaluate_every: Positive = Field(1, description="Epochs between evaluations on the validation split.")
+    log_every: Positive = Field(
+        50, description="Steps between rows of training losses, and between checks for values that are not finite."
+    )
+    checkpoint_steps: Positive | None = Field(
+        None, description="Steps between checkpoints within an epoch; null: one an epoch."
+    )
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        default_factory=list, description="Where figures are sent besides metrics.jsonl; each needs its extra."
+    )
+
+
+class TeacherRecipe(Section):
+    """A frozen network that teaches: a finished run, or a network with its weights."""
+
+    run: Text | None = Field(None, description="Folder of a finished coterie run, whose student teaches.")
+    network: Text | None = Field(None, description="A timm name, with `weights` or `pretrained`.")
+    weights: Text | None = Field(None, description="File of the network's weights: .safetensors, .pth or .pt.")
+    pretrained: bool = Field(False, description="timm's pretrained weights; their classes must be the data's.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")
+    mean: list[float] | None = Field(
+        None,
+        description="Mean of its inputs, of pixels in 0..1; null: the run's or the pretrained network's, else the student's.",
+    )
+    std: list[float] | None = Field(None, description="Standard deviation of its inputs; null: as `mean`.")
+    image_size: Positive | None = Field(
+        None, description="Side in pixels of its inputs, resized on the device; null: as `mean`."
+    )
+
+
+class TeachingRecipe(Section):
+    """How teachers join a method that has none of its own (OKDMDE, DML, ...): a divergence for every student."""
+
+    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Of the divergence from the teachers.")
+    temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="Of both sides.")
+    combination: Literal["mean_probability", "mean_logit"] = Field(
+        "mean_probability", description="One prediction of several teachers."
+    )

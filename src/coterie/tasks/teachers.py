@@ -1,0 +1,185 @@
+"""From a recipe to frozen teachers: where their weights come from, what images they expect, what they are called later."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError
+from coterie.networks.teacher import Statistics, Teacher, Teachers
+from coterie.recipe import Recipe
+from coterie.sections import TeacherRecipe
+from coterie.student import create_network, load_student
+from coterie.training.records import RunFolder, read_json
+
+
+class Expectation:
+    """What the students see: their images' size and statistics, and the classes.
+
+    Args:
+        num_classes: K.
+        input_size: (C, H, W).
+        statistics: with which images are normalised; None: not known (a method that is only rebuilt).
+        class_names: for the comparison with a run's; None: not known.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        input_size: tuple[int, int, int],
+        statistics: Statistics | None = None,
+        class_names: list[str] | None = None,
+    ) -> None:
+        self.num_classes = num_classes
+        self.input_size = input_size
+        self.statistics = statistics
+        self.class_names = class_names
+
+
+def build_teachers(recipe: Recipe, expected: Expectation) -> tuple[Teachers | None, list[dict[str, Any]]]:
+    """The recipe's teachers, or None, and what the run notes of each: its source, how it is built, a hash of its weights.
+
+    Raises:
+        CoterieError: no weights, a damaged file, weights that do not fit, other classes, images that it does not take.
+    """
+    built: list[Teacher] = []
+    notes: list[dict[str, Any]] = []
+    for settings in recipe.all_teachers():
+        teacher, note = _build(settings, expected)
+        built.append(teacher)
+        notes.append(note)
+    return (Teachers(built) if built else None), notes
+
+
+def untrained_teachers(notes: list[dict[str, Any]], expected: Expectation) -> Teachers | None:
+    """Teachers of the noted architectures without their weights, with which a finished run's method can be rebuilt.
+
+    Raises:
+        CoterieError: a teacher that was a module of the user's own.
+    """
+    built = []
+    for note in notes:
+        if note["network"] is None:
+            raise CoterieError("the run was taught by a module of your own, and cannot be rebuilt without it")
+        network = create_network(note["network"], num_classes=expected.num_classes, **note["options"])
+        size = note["image_size"]
+        built.append(_teacher(network, expected, note["network"], (size, size) if size else None, None))
+    return Teachers(built) if built else None
+
+
+def own_teachers(networks: list[nn.Module], expected: Expectation) -> tuple[Teachers, list[dict[str, Any]]]:
+    """Teachers from modules of the user's own, which take the students' images as they are."""
+    built = [_teacher(network, expected, type(network).__name__, None, None) for network in networks]
+    notes: list[dict[str, Any]] = [
+        {"source": type(each).__name__, "network": None, "options": {}, "sha256": None, "image_size": None}
+        for each in networks
+    ]
+    return Teachers(built), notes
+
+
+def _build(settings: TeacherRecipe, expected: Expectation) -> tuple[Teacher, dict[str, Any]]:
+    chosen = [key for key in ("run", "weights", "pretrained") if getattr(settings, key)]
+    if len(chosen) != 1 or (settings.run is None) != (settings.network is not None):
+        raise CoterieError(
+            "a teacher is teacher.run=FOLDER, or teacher.network=NAME with teacher.weights=FILE or teacher.pretrained=true"
+        )
+    if settings.run is not None:
+        network, name, options, config, source, digest = _from_run(settings.run, expected)
+    else:
+        network, name, options, config, source, digest = _from_name(settings, expected)
+    mean, std = settings.mean or config.get("mean"), settings.std or config.get("std")
+    statistics = Statistics(tuple(mean), tuple(std)) if mean and std else None
+    side = settings.image_size or config.get("side")
+    teacher = _teacher(network, expected, name, (side, side) if side else None, statistics)
+    note = {"source": source, "network": name, "options": options, "sha256": digest, "image_size": side}
+    return teacher, note
+
+
+Loaded = tuple[nn.Module, str, dict[str, Any], dict[str, Any], str, str | None]
+
+
+def _from_run(run: str, expected: Expectation) -> Loaded:
+    network = load_student(run)
+    description = read_json(RunFolder(run).student_description)
+    names = list(description["class_names"])
+    if expected.class_names is not None and names != expected.class_names:
+        raise CoterieError(
+            f"the teacher {run!r} knows {len(names)} classes ({', '.join(map(str, names[:3]))}, ...), the data have "
+            f"{len(expected.class_names)} ({', '.join(map(str, expected.class_names[:3]))}, ...); they must be the same, in order"
+        )
+    config = {"mean": description["mean"], "std": description["std"], "side": description["input_size"][1]}
+    digest = _digest(RunFolder(run).student)
+    return network, description["network"], description["options"], config, str(run), digest
+
+
+def _from_name(settings: TeacherRecipe, expected: Expectation) -> Loaded:
+    name, classes = str(settings.network), expected.num_classes
+    options = dict(settings.options)
+    if not settings.pretrained:
+        network = create_network(name, num_classes=classes, **options)
+        path = Path(str(settings.weights))
+        _load(network, path, name)
+        return network, name, options, {}, str(path), _digest(path)
+    network = create_network(name, pretrained=True, **options)
+    config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
+    known = config.get("num_classes")
+    if known != classes:
+        raise CoterieError(f"the pretrained teacher {name!r} has {known} classes, the data have {classes}")
+    size = config.get("input_size") or expected.input_size
+    found = {"mean": config.get("mean"), "std": config.get("std"), "side": size[1]}
+    return network, name, options, found, "timm's pretrained weights", None
+
+
+def _teacher(
+    network: nn.Module,
+    expected: Expectation,
+    name: str,
+    size: tuple[int, int] | None,
+    statistics: Statistics | None,
+) -> Teacher:
+    teacher = Teacher(
+        network,
+        torch.zeros(2, *expected.input_size),
+        size=size,
+        statistics=statistics,
+        student_statistics=expected.statistics,
+        name=name,
+    )
+    if teacher.num_classes != expected.num_classes:
+        raise CoterieError(
+            f"the teacher {name!r} has {teacher.num_classes} classes, the data have {expected.num_classes}"
+        )
+    return teacher
+
+
+def _load(network: nn.Module, path: Path, name: str) -> None:
+    """Weights of a plain network from a file, without executing anything from it."""
+    if not path.is_file():
+        raise CoterieError(f"teacher.weights={str(path)!r} is not a file")
+    try:
+        if path.suffix == ".safetensors":
+            state: dict[str, Tensor] = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            state = loaded.get("state_dict", loaded.get("model", loaded))
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, AttributeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise CoterieError(f"teacher.weights={str(path)!r} cannot be read as weights: {first}") from None
+    try:
+        network.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError) as error:
+        raise CoterieError(
+            f"teacher.weights={str(path)!r} does not fit {name!r}: {str(error).splitlines()[-1].strip()[:160]}"
+        ) from None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
