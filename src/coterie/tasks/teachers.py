@@ -7,12 +7,14 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from coterie.errors import CoterieError
+from coterie.networks.registration import register
 from coterie.networks.teacher import Statistics, Teacher, Teachers
 from coterie.recipe import Recipe
 from coterie.sections import TeacherRecipe
@@ -127,11 +129,15 @@ def _from_name(settings: TeacherRecipe, expected: Expectation) -> Loaded:
         path = Path(str(settings.weights))
         _load(network, path, name)
         return network, name, options, {}, str(path), _digest(path)
+    register()
+    entry = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if entry is not None and entry.num_classes != classes:  # before anything is fetched
+        raise CoterieError(
+            f"the pretrained teacher {name!r} has {entry.num_classes} classes, the data have {classes}; "
+            "fine-tune it to the data first, by a run of its own"
+        )
     network = create_network(name, pretrained=True, **options)
     config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
-    known = config.get("num_classes")
-    if known != classes:
-        raise CoterieError(f"the pretrained teacher {name!r} has {known} classes, the data have {classes}")
     size = config.get("input_size") or expected.input_size
     found = {"mean": config.get("mean"), "std": config.get("std"), "side": size[1]}
     return network, name, options, found, "timm's pretrained weights", None
