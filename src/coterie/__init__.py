@@ -6,6 +6,7 @@
 
     result = coterie.train("recipe.yaml", output="runs/a")
     network = coterie.load_student("runs/a")
+    result = coterie.compare("recipe.yaml", methods=["baseline", "okdmde"], seeds=5, output="comparisons/a")
 
 Names are imported when they are used, so that ``import coterie`` costs nothing.
 """
@@ -16,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coterie.comparison.run import ComparisonResult, compare
     from coterie.errors import CoterieError, RunError
     from coterie.export import export_run
     from coterie.methods import METHODS, create_method
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LOCATIONS = {
+    "ComparisonResult": "coterie.comparison.run",
     "CoterieError": "coterie.errors",
     "GroupOutput": "coterie.networks.group",
     "METHODS": "coterie.methods",
@@ -42,6 +45,7 @@ _LOCATIONS = {
     "StudentGroup": "coterie.networks.group",
     "TrainResult": "coterie.training.run",
     "branch": "coterie.networks.branching",
+    "compare": "coterie.comparison.run",
     "create_method": "coterie.methods",
     "create_network": "coterie.student",
     "export_run": "coterie.export",
@@ -53,6 +57,7 @@ _LOCATIONS = {
 
 __all__ = [
     "METHODS",
+    "ComparisonResult",
     "CoterieError",
     "GroupOutput",
     "Method",
@@ -63,6 +68,7 @@ __all__ = [
     "StudentGroup",
     "TrainResult",
     "branch",
+    "compare",
     "create_method",
     "create_network",
     "export_run",

@@ -100,12 +100,108 @@ def export(
 
 
 @app.command()
-def report(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", show_default=False)]) -> None:
-    """Write report.html, one self-contained page, into each run's folder."""
+def compare(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE]... [KEY=VALUE]...", help="Recipes, and settings for all.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The comparison's folder; the same command goes on with it.")
+    ] = Path("comparisons/comparison"),
+    methods: Annotated[
+        str | None, typer.Option("--methods", "-m", help="Names, separated by commas; default: the recipes' own.")
+    ] = None,
+    seeds: Annotated[str, typer.Option("--seeds", "-s", help="How many (5: seeds 0 to 4), or which (3,5,7).")] = "3",
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="The arm that others are compared with; default: baseline.")
+    ] = None,
+    workers: Annotated[
+        str, typer.Option("--workers", "-w", help="Trainings at once on this machine, or auto: as many as fit.")
+    ] = "1",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress of single runs.")] = False,
+) -> None:
+    """Train every method with every seed, and say what can be said of the differences."""
+    arguments = arguments or []
+    recipes = [each for each in arguments if "=" not in each]
+    overrides = [each for each in arguments if "=" in each]
+    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+    if names == []:
+        raise CoterieError(f"--methods {methods!r} names no method; expected names separated by commas")
+    chosen = _seeds(seeds)
+    if workers != "auto" and not (workers.isdecimal() and int(workers) > 0):
+        raise CoterieError(f"--workers {workers}: expected a number of at least 1, or auto")
+    from coterie.comparison.run import compare as run
+
+    number = "auto" if workers == "auto" else int(workers)
+    result = run(
+        recipes,
+        methods=names,
+        seeds=chosen,
+        output=output,
+        reference=reference,
+        overrides=overrides,
+        workers=number,  # type: ignore[arg-type]  # typer's text was checked above
+        quiet=quiet,
+    )
+    _print_comparison(result.comparison)
+    _say(f"report  {result.path / 'report.html'}")
+
+
+def _seeds(text: str) -> int | list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or parts == ["0"]:
+        raise CoterieError(f"--seeds {text}: expected how many (5) or which, separated by commas (3,5,7)")
+    return int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]
+
+
+def _print_comparison(comparison: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from coterie.report import comparison_tables as tables
+
+    table = Table(title=comparison["title"], title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    reference = comparison["reference"]
+    for name in ("n", "top-1 %", "ensemble %", f"- {reference}", "95 % interval", "p (Holm)"):
+        table.add_column(name, justify="right")
+    for label, entry in comparison["methods"].items():
+        row = comparison["differences"].get(tables.MAIN, {}).get(label)
+        low_high = (
+            ""
+            if row is None or row["interval"] is None
+            else "{:+.2f} to {:+.2f}".format(*(100 * x for x in row["interval"]))
+        )
+        table.add_row(
+            label,
+            str(entry["runs"]),
+            tables.cell(entry, tables.COLUMNS[0]),
+            tables.cell(entry, tables.COLUMNS[2]),
+            tables.difference(comparison, label),
+            low_high,
+            "" if label == reference else tables.p_value(comparison, label, "p_holm"),
+            style="bold" if label == reference else "",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(table)
+    for sentence in comparison["reading"]:
+        console.print(f"- {sentence}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or comparisons.", show_default=False)],
+) -> None:
+    """Write report.html, one self-contained page, into each folder of a run or a comparison."""
     from coterie.report import write_report
 
     for run in runs:
-        _say(str(write_report(run)))
+        if (run / "plan.json").is_file():
+            from coterie.comparison.run import write_again
+
+            _say(str(write_again(run)))
+        else:
+            _say(str(write_report(run)))
 
 
 @app.command("list")

@@ -26,7 +26,7 @@ INK, MUTED, GRID, ACCENT = "#000101", "#000102", "#000103", "#000104"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", ACCENT: "--accent"} | {
     f"#0002{number:02x}": f"--student-{number}" for number in range(STUDENT_COLOURS)
 }
-_STYLE: Any = {  # matplotlib's own type for this lists every setting
+STYLE: Any = {  # matplotlib's own type for this lists every setting
     "svg.fonttype": "none",  # text stays text: it can be searched, read aloud, and takes the page's font
     "font.size": 12,
     "axes.edgecolor": GRID,
@@ -86,8 +86,8 @@ def line_chart(
         bottom: where the vertical axis starts; None: below the smallest value.
         level: a horizontal dashed line of reference.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(width, height)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(width, height)
         axes = figure.subplots()
         for line in lines:
             x, y = _thinned(np.asarray(line.x, float), np.asarray(line.y, float))
@@ -106,15 +106,15 @@ def line_chart(
             FuncFormatter(lambda value, _: f"{100 * value:g} %" if percent else f"{value:g}")
         )
         axes.set_xlabel("epoch", loc="right", fontsize=11)
-        return _svg(figure, description)
+        return as_svg(figure, description)
 
 
 def reliability_chart(bins: Reliability, description: str) -> Markup:
     """Accuracy against confidence, above a strip that shows how many samples have that confidence."""
     edges = np.linspace(0, 1, len(bins.share) + 1)
     centres, width = (edges[:-1] + edges[1:]) / 2, 0.86 / len(bins.share)
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(400, 380)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(400, 380)
         upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [4.5, 1]})
         upper.bar(centres, np.nan_to_num(bins.accuracy), width, color=ACCENT, alpha=0.8)
         upper.plot([0, 1], [0, 1], color=INK, linewidth=1.2, linestyle=(0, (4, 2.5)))
@@ -128,7 +128,7 @@ def reliability_chart(bins: Reliability, description: str) -> Markup:
         upper.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
         lower.yaxis.set_major_locator(MaxNLocator(2, prune="lower"))
         figure.align_ylabels([upper, lower])
-        return _svg(figure, description)
+        return as_svg(figure, description)
 
 
 def heat_map(depths: NDArray[np.float64], names: Sequence[str], description: str) -> Markup:
@@ -170,7 +170,7 @@ def heat_map(depths: NDArray[np.float64], names: Sequence[str], description: str
     )
 
 
-def _figure(width: int, height: int) -> Figure:
+def new_figure(width: int, height: int) -> Figure:
     """Matplotlib's SVG has 72 units an inch."""
     return Figure(figsize=(width / 72, height / 72), layout="constrained")
 
@@ -187,7 +187,7 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np
     return np.array([x[group].mean() for group in groups]), np.array([y[group].mean() for group in groups])
 
 
-def _svg(figure: Figure, description: str) -> Markup:
+def as_svg(figure: Figure, description: str) -> Markup:
     """The figure as an element of a page: no prologue, no names that two charts would share, colours by variable."""
     buffer = io.StringIO()
     # The salt makes names of clip paths and markers differ between charts, and equal between two reports of one run.

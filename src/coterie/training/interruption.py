@@ -37,6 +37,7 @@ class Interruption:
 class Interrupted(Exception):
     """A run was stopped by a signal after it was put away; ``exit_code`` is 130 or 143."""
 
-    def __init__(self, number: int, path: str) -> None:
-        super().__init__(f"interrupted; `coterie train --resume --output {path}` goes on from here")
+    def __init__(self, number: int, path: str, advice: str | None = None) -> None:
+        super().__init__(f"interrupted; {advice or f'`coterie train --resume --output {path}` goes on from here'}")
+        self.number = number
         self.exit_code = 128 + number

@@ -49,6 +49,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         **header,
         "split": split,
         **final.figures,
+        "leader": method.group.leader,
         "train_top1": on_train.figures["deployed"]["top1"],
         "validation": validation.figures if validation is not None else None,
         "teachers": teachers,

@@ -1,0 +1,1 @@
+"""Comparisons: several methods over several seeds, resumable, on one machine or several, and what they say."""

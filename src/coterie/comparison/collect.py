@@ -1,0 +1,147 @@
+"""From run folders to ``comparison.json``: figures and learning curves of every run, settings, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coterie.comparison.plan import ComparisonFolder, Job, Plan
+from coterie.comparison.summary import summarise
+from coterie.files import write_json
+from coterie.recipe import Recipe
+from coterie.training.records import MetricsLog, RunFolder
+
+SINGLE = ("top1", "top5", "nll", "brier", "ece")
+
+
+def collect(folder: ComparisonFolder, plan: Plan) -> dict[str, Any]:
+    """Read what there is of every planned run, and write ``comparison.json``."""
+    runs = [_read(folder, job) for job in plan.jobs()]
+    shared, own = _split_settings(plan.arms)
+    comparison = {
+        "title": _title(runs, folder.path),
+        "reference": plan.reference,
+        "seeds": list(plan.seeds),
+        "shared_settings": shared,
+        "arm_settings": own,
+        "runs": runs,
+        **summarise(runs, plan.reference),
+    }
+    write_json(folder.comparison, comparison)
+    return comparison
+
+
+def _title(runs: list[dict[str, Any]], path: Path) -> str:
+    about = next((run["about"] for run in runs if run["about"]), None)
+    if about is None:
+        return path.name
+    return f"{about['data']}, {about['network']}, {about['num_train']:,} training images, {about['epochs']} epochs"
+
+
+def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
+    run = RunFolder(folder.run(job))
+    summary = run.read_summary()
+    found: dict[str, Any] = {
+        "label": job.label,
+        "seed": job.seed,
+        "folder": str(run.path.relative_to(folder.path)),
+        "status": summary.get("status", "missing"),
+        "about": {},
+        "figures": {},
+        "curves": {},
+    }
+    if found["status"] == "finished":
+        keys = (
+            "method",
+            "data",
+            "network",
+            "split_point",
+            "epochs",
+            "split",
+            "num_train",
+            "num_validation",
+            "num_test",
+        )
+        found["about"] = {key: summary[key] for key in keys}
+        found["figures"] = flat_figures(summary, job.recipe)
+        found["curves"] = _curves(MetricsLog(run.metrics).rows())
+    elif folder.failure(job).is_file():
+        found["status"] = "failed"
+        found["error"] = folder.failure(job).read_text(encoding="utf-8").strip()
+    return found
+
+
+def flat_figures(summary: Mapping[str, Any], recipe: Recipe) -> dict[str, float]:
+    """A run's figures by flat names, such as ``primary.top1``.
+
+    ``primary`` is the leader's where the method singles one out, else the mean student's; ``deployed`` the one that is best on
+    validation among the students, a choice that a lone network does not have.
+    """
+    figures: dict[str, float] = {}
+
+    def add(prefix: str, values: Mapping[str, Any]) -> None:
+        figures.update({f"{prefix}.{key}": float(values[key]) for key in SINGLE})
+
+    def primary(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = values["students"][leader] if leader is not None else values["mean_student"]
+        return found
+
+    leader = summary.get("leader")
+    add("primary", primary(summary))
+    for name in ("deployed", "mean_student"):
+        add(name, summary[name])
+    for name, values in summary["ensemble"].items():
+        add(f"ensemble_{name}", values)
+    figures |= {f"diversity.{name}": float(value) for name, value in summary["diversity"].items()}
+    if summary["validation"] is not None:
+        add("validation.primary", primary(summary["validation"]))
+        for name, values in summary["validation"]["ensemble"].items():
+            add(f"validation.ensemble_{name}", values)
+    figures["train_top1"] = float(summary["train_top1"])
+    figures["seconds_per_epoch"] = float(summary["seconds"]["per_epoch"])
+    figures |= {f"parameters.{name}": float(value) for name, value in summary["parameters"].items()}
+    entropy = summary["statistics"].get("attention_entropy")
+    if entropy is not None:
+        figures["attention_entropy"] = float(entropy)
+    return figures
+
+
+def _curves(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Validation top-1 over epochs, and the training loss at the end of each of them."""
+    evaluated = [row for row in rows if row["split"] == "validation"]
+    last_of: dict[int, float] = {}
+    for row in rows:
+        if row["split"] == "train":
+            last_of[row["epoch"]] = sum(row["losses"].values())
+    return {
+        "epoch": [row["epoch"] + 1 for row in evaluated],
+        "mean_student_top1": [row["mean_student"]["top1"] for row in evaluated],
+        "ensemble_top1": [row["ensemble"]["mean_probability"]["top1"] for row in evaluated],
+        "train_epoch": [epoch + 1 for epoch in last_of],
+        "train_loss": list(last_of.values()),
+    }
+
+
+def _split_settings(arms: Mapping[str, Recipe]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings that are equal in all arms, and each arm's other ones, by dotted names."""
+
+    def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in tree.items():
+            inner = isinstance(value, Mapping) and value
+            flat |= flatten(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+        return flat
+
+    each = {label: flatten(recipe.model_dump(mode="json")) for label, recipe in arms.items()}
+    first = next(iter(each.values()))
+    shared = {
+        key: value for key, value in first.items() if all(key in flat and flat[key] == value for flat in each.values())
+    }
+    for private in ("seed", "data.root"):  # the one means nothing here, the other is a place on somebody's disk
+        shared.pop(private, None)
+    own = {
+        label: {key: value for key, value in flat.items() if key not in shared and key not in {"seed", "data.root"}}
+        for label, flat in each.items()
+    }
+    return shared, own

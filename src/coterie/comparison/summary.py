@@ -1,0 +1,196 @@
+"""What the runs of a comparison say: statistics of each arm, paired differences, and a reading of them in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from coterie.metrics.statistics import detectable, holm, paired_difference, spread
+
+COMPARED = (
+    "primary.top1",
+    "primary.nll",
+    "primary.ece",
+    "deployed.top1",
+    "ensemble_mean_probability.top1",
+    "ensemble_mean_probability.nll",
+    "ensemble_method.top1",
+    "validation.primary.top1",
+    "validation.primary.nll",
+    "validation.ensemble_mean_probability.top1",
+    "validation.ensemble_mean_probability.nll",
+    "validation.ensemble_method.top1",
+    "validation.ensemble_method.nll",
+)
+MAIN = "primary.top1"
+ENOUGH_SEEDS = 3
+SIGNIFICANT = 0.05
+
+
+def summarise(runs: Sequence[dict[str, Any]], reference: str) -> dict[str, Any]:
+    """Statistics over seeds of finished runs.
+
+    Args:
+        runs: each with ``label``, ``seed``, ``status`` and, where it is finished, flat ``figures``.
+        reference: label of the arm that the others are compared with.
+
+    Returns:
+        ``methods`` (label -> number of runs and each figure's mean, standard deviation, interval, values), ``differences``
+        (figure -> label -> paired difference from the reference with p-values, Holm's over the arms), ``reading`` (sentences).
+    """
+    finished: dict[str, dict[int, dict[str, float]]] = {run["label"]: {} for run in runs}
+    for run in runs:
+        if run["status"] == "finished":
+            finished[run["label"]][run["seed"]] = run["figures"]
+    methods = {label: _statistics(by_seed) for label, by_seed in finished.items()}
+    differences = {figure: _differences(figure, finished, reference) for figure in COMPARED}
+    differences = {figure: rows for figure, rows in differences.items() if rows}
+    return {
+        "methods": methods,
+        "differences": differences,
+        "reading": _reading(runs, finished, methods, differences.get(MAIN, {}), reference),
+    }
+
+
+def _statistics(by_seed: dict[int, dict[str, float]]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for name in next(iter(by_seed.values()), {}):
+        values = [figures_of[name] for figures_of in by_seed.values() if name in figures_of]
+        found = spread(values)
+        figures[name] = {**found._asdict(), "values": values}
+    return {"runs": len(by_seed), "seeds": list(by_seed), "figures": figures}
+
+
+def _differences(
+    figure: str, finished: dict[str, dict[int, dict[str, float]]], reference: str
+) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for label in finished:
+        pair = paired(finished, figure, label, reference)
+        if label != reference and pair:
+            rows[label] = paired_difference(*pair)._asdict()
+    corrected = holm({label: row["p_t"] for label, row in rows.items()})
+    return {label: {**row, "p_holm": corrected[label]} for label, row in rows.items()}
+
+
+def paired(
+    finished: dict[str, dict[int, dict[str, float]]], figure: str, first: str, second: str
+) -> tuple[list[float], list[float]] | None:
+    """A figure of two arms at the seeds that both have; None where there is none."""
+    ours, theirs = finished.get(first, {}), finished.get(second, {})
+    seeds = [seed for seed in ours if figure in ours[seed] and figure in theirs.get(seed, {})]
+    return ([ours[seed][figure] for seed in seeds], [theirs[seed][figure] for seed in seeds]) if seeds else None
+
+
+def points(value: float, signed: bool = True) -> str:
+    """A share as percentage points, two decimals."""
+    return f"{100 * value:+.2f}" if signed else f"{100 * value:.2f}"
+
+
+def _reading(
+    runs: Sequence[dict[str, Any]],
+    finished: dict[str, dict[int, dict[str, float]]],
+    methods: dict[str, Any],
+    differences: dict[str, dict[str, Any]],
+    reference: str,
+) -> list[str]:
+    said = _about_missing(runs)
+    if not methods.get(reference, {}).get("runs"):
+        return [*said, f"The reference {reference} has no finished run, so nothing can be compared yet."]
+    fewest = min((row["pairs"] for row in differences.values()), default=0)
+    if fewest < ENOUGH_SEEDS:
+        said.append(
+            f"Some arms have {fewest} seed(s) together with the reference: no claim can be made of those; {ENOUGH_SEEDS} are the least, 5 are better."
+        )
+    said += [_verdict(label, row, reference) for label, row in differences.items() if row["pairs"] >= ENOUGH_SEEDS]
+    said += _about_best(finished, methods)
+    said += _about_ensembles(finished)
+    said += _about_fit(methods, reference)
+    return said + _about_cost(methods, reference)
+
+
+def _about_missing(runs: Sequence[dict[str, Any]]) -> list[str]:
+    failed = [
+        f"{run['label']} seed {run['seed']} ({run.get('error', 'no reason noted')})"
+        for run in runs
+        if run["status"] == "failed"
+    ]
+    missing = sum(run["status"] not in {"finished", "failed"} for run in runs)
+    said = [f"Failed and left out: {'; '.join(failed)}."] if failed else []
+    return said + ([f"{missing} of {len(runs)} runs are not finished."] if missing else [])
+
+
+def _verdict(label: str, row: dict[str, Any], reference: str) -> str:
+    low, high = row["interval"]
+    if row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT:
+        word = "more" if row["mean"] > 0 else "less"
+        return (
+            f"{label} is {word} accurate than {reference} by {points(abs(row['mean']), False)} points "
+            f"(95 % interval {points(low)} to {points(high)}, p = {row['p_holm']:.3f} after Holm's correction, {row['pairs']} seeds)."
+        )
+    visible = detectable(row["standard_error"], row["pairs"])
+    return (
+        f"{label} is not distinguishable from {reference} at {row['pairs']} seeds ({points(row['mean'])} points, 95 % interval "
+        f"{points(low)} to {points(high)}); an effect below about {points(visible, False)} points would mostly go unseen."
+    )
+
+
+def _about_best(finished: dict[str, dict[int, dict[str, float]]], methods: dict[str, Any]) -> list[str]:
+    enough = {
+        label: entry["figures"][MAIN]["mean"] for label, entry in methods.items() if entry["runs"] >= ENOUGH_SEEDS
+    }
+    if len(enough) < 3:
+        return []
+    best = max(enough, key=lambda label: enough[label])
+    rows = {label: pair for label in enough if label != best and (pair := paired(finished, MAIN, label, best))}
+    corrected = holm({label: paired_difference(*pair).p_t for label, pair in rows.items()})
+    level = [label for label, p in corrected.items() if p is None or p >= SIGNIFICANT]
+    named = (
+        f"Not distinguishable from it: {', '.join(level)}." if level else "Every other arm is distinguishable from it."
+    )
+    return [
+        f"The highest mean is {best}'s; the best of {len(enough)} arms is a selection and looks better than it is. {named}"
+    ]
+
+
+def _about_ensembles(finished: dict[str, dict[int, dict[str, float]]]) -> list[str]:
+    said = []
+    for label, by_seed in finished.items():
+        pairs = [
+            (each["ensemble_method.top1"], each["ensemble_mean_probability.top1"])
+            for each in by_seed.values()
+            if each.get("diversity.disagreement") is not None
+        ]
+        if len(pairs) < ENOUGH_SEEDS:
+            continue
+        row = paired_difference([own for own, _ in pairs], [mean for _, mean in pairs])
+        if row.interval is not None and (row.interval[0] > 0 or row.interval[1] < 0):
+            word = "better" if row.mean > 0 else "worse"
+            said.append(
+                f"{label}'s own ensemble is {word} than the mean probability of the same students by {points(abs(row.mean), False)} points "
+                f"(95 % interval {points(row.interval[0])} to {points(row.interval[1])}, not corrected)."
+            )
+    return said
+
+
+def _about_fit(methods: dict[str, Any], reference: str) -> list[str]:
+    figures = methods[reference]["figures"]
+    train, primary = figures["train_top1"]["mean"], figures[MAIN]["mean"]
+    word = "over-fits" if train - primary > 0.05 else "does not over-fit"
+    advice = "" if train - primary > 0.05 else ", a regime in which distillation has little to add"
+    return [f"{reference} {word}: {100 * train:.1f} % on training images, {100 * primary:.1f} % on the others{advice}."]
+
+
+def _about_cost(methods: dict[str, Any], reference: str) -> list[str]:
+    base = methods[reference]["figures"]["seconds_per_epoch"]["mean"]
+    ratios = {
+        label: entry["figures"]["seconds_per_epoch"]["mean"] / base
+        for label, entry in methods.items()
+        if entry["runs"] and label != reference
+    }
+    if not ratios or base <= 0:
+        return []
+    cheap, dear = min(ratios, key=lambda x: ratios[x]), max(ratios, key=lambda x: ratios[x])
+    return [
+        f"Training costs {ratios[cheap]:.1f} ({cheap}) to {ratios[dear]:.1f} ({dear}) times {reference}'s; the deployed network is the same."
+    ]

@@ -1,0 +1,203 @@
+"""From ``comparison.json`` to tables, figures and one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from coterie.errors import CoterieError
+from coterie.files import write_text
+from coterie.report import comparison_tables as tables
+from coterie.report.comparison_figures import Band, Point, forest, learning_curve, scatter, standalone
+from coterie.training.records import read_json
+
+Comparison = Mapping[str, Any]
+PRIMARY, ENSEMBLE = "primary.top1", "ensemble_mean_probability.top1"
+
+
+def write_comparison_report(folder: Path | str) -> Path:
+    """Write ``report.html``, ``comparison.md``, ``comparison.csv`` and ``figures/*.svg`` into a comparison's folder.
+
+    Args:
+        folder: with ``comparison.json``; nothing else is read.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        CoterieError: no comparison, or a damaged one.
+        RunError: a file cannot be written.
+    """
+    path = Path(folder)
+    comparison = read_json(path / "comparison.json")
+    try:
+        charts = draw(comparison)
+        page = render(comparison, charts)
+        write_text(path / "comparison.md", tables.markdown(comparison))
+        write_text(path / "comparison.csv", tables.as_csv(comparison))
+    except (KeyError, TypeError) as error:
+        raise CoterieError(f"{str(path / 'comparison.json')!r} is damaged: {error!r}") from None
+    if charts:
+        (path / "figures").mkdir(exist_ok=True)
+    for name, chart in charts.items():
+        write_text(path / "figures" / f"{name}.svg", standalone(chart))
+    write_text(path / "report.html", page)
+    return path / "report.html"
+
+
+def draw(comparison: Comparison) -> dict[str, Markup]:
+    """The charts by name; those for which there are figures."""
+    reference = comparison["reference"]
+    charts: dict[str, Markup] = {}
+    rows = [(label, row["mean"], row["interval"]) for label, row in comparison["differences"].get(PRIMARY, {}).items()]
+    if rows:
+        rows.sort(key=lambda row: -row[1])
+        charts["differences"] = forest(rows, f"Difference of top-1 from {reference} by arm, with 95 % intervals")
+    grouped = [label for label, entry in comparison["methods"].items() if "diversity.disagreement" in entry["figures"]]
+    finished = [label for label, entry in comparison["methods"].items() if entry["runs"]]
+    if grouped:
+        points = [_point(comparison, label, PRIMARY, ENSEMBLE) for label in grouped]
+        charts["ensemble"] = scatter(
+            points, "Accuracy of the deployed network against the ensemble's, by arm", "top-1", "ensemble, mean probability", diagonal=True
+        )  # fmt: skip
+        gains = [_gain(comparison, label) for label in grouped]
+        charts["diversity"] = scatter(
+            gains, "Gain of the ensemble over the mean student against the students' disagreement, by arm", "disagreement", "ensemble gain"
+        )  # fmt: skip
+    base = comparison["methods"].get(reference, {}).get("figures", {}).get("seconds_per_epoch")
+    if base and base["mean"] > 0 and len(finished) > 1:
+        costs = [_cost(comparison, label, base["mean"]) for label in finished]
+        charts["cost"] = scatter(
+            costs, "Accuracy against the time of an epoch relative to the reference, by arm", f"time of an epoch, {reference} = 1", "top-1", x_share=False
+        )  # fmt: skip
+    return charts
+
+
+def _number(comparison: Comparison, label: str) -> int:
+    return list(comparison["methods"]).index(label) + 1
+
+
+def _half(found: Mapping[str, Any]) -> float:
+    return 0.0 if found["interval"] is None else (found["interval"][1] - found["interval"][0]) / 2
+
+
+def _point(comparison: Comparison, label: str, x: str, y: str) -> Point:
+    figures = comparison["methods"][label]["figures"]
+    across, up = figures[x], figures[y]
+    return Point(
+        _number(comparison, label),
+        across["mean"],
+        up["mean"],
+        _half(across),
+        _half(up),
+        label == comparison["reference"],
+    )
+
+
+def _gain(comparison: Comparison, label: str) -> Point:
+    figures = comparison["methods"][label]["figures"]
+    gain = figures[ENSEMBLE]["mean"] - figures["mean_student.top1"]["mean"]
+    across = figures["diversity.disagreement"]
+    return Point(_number(comparison, label), across["mean"], gain, _half(across), 0.0, label == comparison["reference"])
+
+
+def _cost(comparison: Comparison, label: str, base: float) -> Point:
+    figures = comparison["methods"][label]["figures"]
+    ratio = figures["seconds_per_epoch"]["mean"] / base
+    up = figures[PRIMARY]
+    return Point(_number(comparison, label), ratio, up["mean"], 0.0, _half(up), label == comparison["reference"])
+
+
+def curves(comparison: Comparison) -> list[tuple[str, Markup]]:
+    """(label, chart) of every arm's mean student on the validation split over the epochs."""
+    bands = {label: band for label in comparison["methods"] if (band := _band(comparison, label)) is not None}
+    if not bands:
+        return []
+    lows = [
+        mean - deviation for band in bands.values() for mean, deviation in zip(band.mean, band.deviation, strict=True)
+    ]
+    highs = [
+        mean + deviation for band in bands.values() for mean, deviation in zip(band.mean, band.deviation, strict=True)
+    ]
+    margin = 0.05 * (max(highs) - min(lows)) or 0.01
+    limits = (max(0.0, min(lows) - margin), max(highs) + margin)
+    reference = bands.get(comparison["reference"])
+    return [
+        (
+            label,
+            learning_curve(
+                band,
+                None if label == comparison["reference"] else reference,
+                f"Validation top-1 of {label} over epochs",
+                limits,
+            ),
+        )
+        for label, band in bands.items()
+    ]
+
+
+def _band(comparison: Comparison, label: str) -> Band | None:
+    """Mean and spread over seeds at the epochs that all runs of an arm have."""
+    found = [run["curves"] for run in comparison["runs"] if run["label"] == label and run["curves"].get("epoch")]
+    if not found:
+        return None
+    epochs = sorted(set.intersection(*(set(curve["epoch"]) for curve in found)))
+    if not epochs:
+        return None
+    values = np.array(
+        [[curve["mean_student_top1"][curve["epoch"].index(epoch)] for epoch in epochs] for curve in found]
+    )
+    deviation = values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(epochs))
+    return Band(epochs, values.mean(0).tolist(), deviation.tolist())
+
+
+def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=PackageLoader("coterie.report"),
+        autoescape=select_autoescape(["html.jinja"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    columns = tables.shown_columns(comparison)
+    rows = [
+        {
+            "number": _number(comparison, label),
+            "label": label,
+            "runs": entry["runs"],
+            "reference": label == comparison["reference"],
+            "main": tables.cell(entry, tables.COLUMNS[0]),
+            "interval": tables.interval(entry),
+            "difference": tables.difference(comparison, label),
+            "holm": tables.p_value(comparison, label, "p_holm"),
+            "permutation": tables.p_value(comparison, label, "p_permutation"),
+            "cells": [tables.cell(entry, column) for column in columns[1:]],
+        }
+        for label, entry in comparison["methods"].items()
+    ]
+    finished = sum(run["status"] == "finished" for run in comparison["runs"])
+    return environment.get_template("comparison.html.jinja").render(
+        title=comparison["title"],
+        reference=comparison["reference"],
+        reading=comparison["reading"],
+        seeds=comparison["seeds"],
+        finished=finished,
+        planned=len(comparison["runs"]),
+        columns=columns[1:],
+        rows=rows,
+        charts=charts,
+        curves=curves(comparison),
+        settings=yaml.safe_dump(comparison["shared_settings"], sort_keys=False, allow_unicode=True, width=100),
+        arm_settings=[
+            (label, yaml.safe_dump(own, sort_keys=False, allow_unicode=True, width=100))
+            for label, own in comparison["arm_settings"].items()
+        ],
+        failures=[run for run in comparison["runs"] if run["status"] == "failed"],
+    )
