@@ -15,6 +15,7 @@ tables that are committed to benchmarks/results/.
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,8 @@ STRUCTURE: dict[str, dict[str, Any]] = {
     "6-branches": okdmde(branches(6)),
     "at-layer2": okdmde({"network": {"at": "layer2"}}),
     "peers": okdmde(PEERS),
+    "no-label-not-detached": okdmde(ensemble_label=False, detach_target=False),
+    "gate-trunk-mean": okdmde({"network": {"trunk_gradient": "mean"}}, ensemble_gradient="gate"),
 }
 DIVERSITY: dict[str, dict[str, Any]] = {
     **{f"frobenius-{w:g}": cd("frobenius", w) for w in (5e-8, 5e-6, 5e-4, 5e-2)},
@@ -96,6 +99,7 @@ DIVERSITY: dict[str, dict[str, Any]] = {
     **{f"coincident_error-{w:g}": cd("coincident_error", w) for w in (0.1, 1.0, 10.0)},
 }
 PARTS = {"family": FAMILY, "ablation": {**STRUCTURE, **DIVERSITY}}
+REFERENCES = {"family": "baseline", "ablation": "default"}
 
 
 def arms(part: str, root: Path) -> dict[str, dict[str, Any]]:
@@ -106,3 +110,35 @@ def arms(part: str, root: Path) -> dict[str, dict[str, Any]]:
         sections["data"]["root"] = str(root)
         found[label] = {**sections, "method": changes["method"]}
     return found
+
+
+def main() -> None:
+    import coterie
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--root", type=Path, default=Path("data/cifar100"))
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 1 to this one")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    result = coterie.compare(
+        arms(arguments.part, arguments.root),
+        seeds=list(range(1, arguments.seeds + 1)),
+        output=arguments.output or Path("comparisons") / arguments.part,
+        reference=REFERENCES[arguments.part],
+        workers=arguments.workers,
+    )
+    keep(result.path, Path(__file__).parent / "results" / f"online_{arguments.part}")
+
+
+def keep(comparison: Path, results: Path) -> None:
+    """Copy what is worth committing: tables, figures and the figures' source, not the runs."""
+    results.mkdir(parents=True, exist_ok=True)
+    for name in ("comparison.md", "comparison.csv", "comparison.json"):
+        shutil.copy(comparison / name, results / name)
+    shutil.copytree(comparison / "figures", results / "figures", dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    main()
