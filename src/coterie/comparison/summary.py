@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from coterie.metrics.statistics import detectable, holm, paired_difference, spread
+from coterie.metrics.statistics import ENOUGH_SEEDS, detectable, holm, paired_difference, spread
 
 COMPARED = (
     "primary.top1",
@@ -23,7 +23,6 @@ COMPARED = (
     "validation.ensemble_method.nll",
 )
 MAIN = "primary.top1"
-ENOUGH_SEEDS = 3
 SIGNIFICANT = 0.05
 
 

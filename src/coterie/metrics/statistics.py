@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+ENOUGH_SEEDS = 3  # below it nothing is claimed
 RESAMPLES = 20_000  # of sign flips; up to 14 pairs have fewer, and are counted out
 
 
@@ -85,7 +86,7 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
         n_resamples=RESAMPLES,
         rng=np.random.default_rng(0),
     )
-    return float(min(1.0, result.pvalue))
+    return min(1.0, float(np.asarray(result.pvalue)))
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:

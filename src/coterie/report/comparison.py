@@ -83,8 +83,9 @@ def _number(comparison: Comparison, label: str) -> int:
     return list(comparison["methods"]).index(label) + 1
 
 
-def _half(found: Mapping[str, Any]) -> float:
-    return 0.0 if found["interval"] is None else (found["interval"][1] - found["interval"][0]) / 2
+def _error(found: Mapping[str, Any]) -> float:
+    """Standard error of a figure's mean; 0 for one run."""
+    return 0.0 if found["standard_deviation"] is None else found["standard_deviation"] / len(found["values"]) ** 0.5
 
 
 def _point(comparison: Comparison, label: str, x: str, y: str) -> Point:
@@ -94,8 +95,8 @@ def _point(comparison: Comparison, label: str, x: str, y: str) -> Point:
         _number(comparison, label),
         across["mean"],
         up["mean"],
-        _half(across),
-        _half(up),
+        _error(across),
+        _error(up),
         label == comparison["reference"],
     )
 
@@ -104,14 +105,16 @@ def _gain(comparison: Comparison, label: str) -> Point:
     figures = comparison["methods"][label]["figures"]
     gain = figures[ENSEMBLE]["mean"] - figures["mean_student.top1"]["mean"]
     across = figures["diversity.disagreement"]
-    return Point(_number(comparison, label), across["mean"], gain, _half(across), 0.0, label == comparison["reference"])
+    return Point(
+        _number(comparison, label), across["mean"], gain, _error(across), 0.0, label == comparison["reference"]
+    )
 
 
 def _cost(comparison: Comparison, label: str, base: float) -> Point:
     figures = comparison["methods"][label]["figures"]
     ratio = figures["seconds_per_epoch"]["mean"] / base
     up = figures[PRIMARY]
-    return Point(_number(comparison, label), ratio, up["mean"], 0.0, _half(up), label == comparison["reference"])
+    return Point(_number(comparison, label), ratio, up["mean"], 0.0, _error(up), label == comparison["reference"])
 
 
 def curves(comparison: Comparison) -> list[tuple[str, Markup]]:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from coterie.report.figures import ACCENT, GRID, INK, MUTED, STYLE, as_svg, new_figure
+from coterie.report.figures import ACCENT, INK, MUTED, STYLE, as_svg, new_figure
 
 # What the page's variables are in its light colours, for a chart that stands in a file of its own.
 LIGHT = {"--ink": "#1d2330", "--muted": "#5d6675", "--line": "#dfe3ea", "--accent": "#2f5fd0"}
@@ -71,7 +71,7 @@ def forest(rows: Sequence[tuple[str, float, tuple[float, float] | None]], descri
 def scatter(
     points: Sequence[Point], description: str, x: str, y: str, *, diagonal: bool = False, x_share: bool = True
 ) -> Markup:
-    """Arms in a plane by their numbers; bars are 95 % intervals over seeds.
+    """Arms in a plane by their numbers; bars are standard errors over seeds.
 
     Args:
         points: the arms.
@@ -87,8 +87,11 @@ def scatter(
             colour = INK if point.reference else ACCENT
             axes.errorbar(
                 point.x, point.y, point.y_error or None, point.x_error or None,
-                fmt="o", color=colour, ecolor=GRID, markersize=5, elinewidth=1.2,
+                fmt="o", color=colour, ecolor=MUTED, markersize=5, elinewidth=0.7,
             )  # fmt: skip
+        # By the points: intervals of few seeds are long, and would press everything together.
+        axes.set_xlim(*_limits([point.x for point in points]))
+        axes.set_ylim(*_limits([point.y for point in points]))
         _number(figure, axes, points)
         if diagonal:
             low = max(axes.get_xlim()[0], axes.get_ylim()[0])
@@ -102,6 +105,12 @@ def scatter(
         axes.set_xlabel(x, loc="right", fontsize=11)
         axes.set_ylabel(y, loc="top", fontsize=11)
         return as_svg(figure, description)
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    margin = 0.12 * (high - low) or 0.01
+    return low - margin, high + margin
 
 
 def _number(figure: Figure, axes: Any, points: Sequence[Point]) -> None:

@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from coterie.metrics.statistics import ENOUGH_SEEDS
+
 Comparison = Mapping[str, Any]
 
 
@@ -69,9 +71,9 @@ def difference(comparison: Comparison, label: str, figure: str = MAIN) -> str:
 
 
 def p_value(comparison: Comparison, label: str, kind: str) -> str:
-    """A p-value of the main difference: ``p_holm``, ``p_permutation`` or ``p_t``."""
+    """A p-value of the main difference, ``p_holm``, ``p_permutation`` or ``p_t``; none of fewer than three seeds."""
     row = comparison["differences"].get(MAIN, {}).get(label)
-    value = None if row is None else row[kind]
+    value = None if row is None or row["pairs"] < ENOUGH_SEEDS else row[kind]
     return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

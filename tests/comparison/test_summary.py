@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from coterie.comparison.summary import summarise
+
+LEVELS = {"baseline": 0.20, "better": 0.24, "level": 0.20}
+
+
+def test_statistics_and_paired_differences(make_runs):
+    runs = make_runs(LEVELS, 5)
+    found = summarise(runs, "baseline")
+    values = {label: [run["figures"]["primary.top1"] for run in runs if run["label"] == label] for label in LEVELS}
+    assert found["methods"]["better"]["figures"]["primary.top1"]["values"] == values["better"]
+    difference = found["differences"]["primary.top1"]["better"]
+    pairs = zip(values["better"], values["baseline"], strict=True)
+    assert difference["mean"] == pytest.approx(sum(a - b for a, b in pairs) / 5)
+    assert difference["p_holm"] >= difference["p_t"]
+    assert "baseline" not in found["differences"]["primary.top1"]
+
+
+def test_the_reading_says_what_is_distinguishable_and_what_is_not(make_runs):
+    reading = " ".join(summarise(make_runs(LEVELS, 5), "baseline")["reading"])
+    assert "better is more accurate than baseline" in reading
+    assert "level is not distinguishable from baseline at 5 seeds" in reading
+    assert "would mostly go unseen" in reading
+    assert "The highest mean is better's" in reading
+    assert "baseline over-fits: 70.0 %" in reading
+    assert "Training costs" in reading
+    worse = " ".join(summarise(make_runs({"baseline": 0.3, "worse": 0.2}, 5), "baseline")["reading"])
+    assert "worse is less accurate than baseline" in worse
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_claim_below_three_seeds(make_runs, seeds):
+    reading = summarise(make_runs(LEVELS, seeds), "baseline")["reading"]
+    assert any("no claim can be made" in sentence for sentence in reading)
+    assert not any("accurate than" in sentence or "distinguishable" in sentence for sentence in reading)
+
+
+def test_only_seeds_that_both_have_are_paired(make_runs):
+    runs = make_runs(LEVELS, 5)
+    for run in runs:
+        if run["label"] == "better" and run["seed"] < 2:
+            run.update(status="failed", error="diverged", figures={}, curves={})
+        if run["label"] == "level" and run["seed"] == 4:
+            run.update(status="running", figures={}, curves={})
+    found = summarise(runs, "baseline")
+    assert found["differences"]["primary.top1"]["better"]["pairs"] == 3
+    reading = " ".join(found["reading"])
+    assert "better seed 0 (diverged)" in reading
+    assert "1 of 15 runs are not finished" in reading
+
+
+def test_without_the_reference_nothing_is_compared(make_runs):
+    runs = [run for run in make_runs(LEVELS, 3) if run["label"] != "baseline"]
+    runs.append({"label": "baseline", "seed": 0, "status": "missing", "figures": {}, "curves": {}})
+    reading = summarise(runs, "baseline")["reading"]
+    assert any("no finished run" in sentence for sentence in reading)
+
+
+def test_an_own_ensemble_that_is_worse_is_said_to_be(make_runs):
+    runs = make_runs(LEVELS, 5)
+    for run in runs:
+        if run["label"] == "better":
+            run["figures"]["ensemble_method.top1"] -= 0.02 + 0.0001 * run["seed"]
+    reading = " ".join(summarise(runs, "baseline")["reading"])
+    assert "better's own ensemble is worse than the mean probability of the same students by 2.0" in reading
