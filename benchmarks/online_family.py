@@ -5,7 +5,8 @@ can be learned about distillation. A comparison in rounds of one seed for every 
 same command goes on. All arms share data order, augmentation, steps, and the initial weights of student 0.
 
     python benchmarks/online_family.py family   --root FOLDER [--seeds 5] [--output DIR]
-    python benchmarks/online_family.py ablation --root FOLDER [--seeds 3] [--output DIR]
+    python benchmarks/online_family.py ablation --root FOLDER [--seeds 3] [--output DIR] [--only ARM ...]
+    python benchmarks/online_family.py paper    --root FOLDER [--seeds 3] [--output DIR]     # ResNet-32, 300 epochs: a GPU
 
 FOLDER holds CIFAR-100 in any form that `data.root` takes. About 22 minutes a round (family) or 50 (ablation) on one core. Settings are
 judged on the validation split, the family's table is on test. The report and the tables are written into DIR, and the
@@ -98,15 +99,42 @@ DIVERSITY: dict[str, dict[str, Any]] = {
     **{f"gram-{w:g}": cd("gram", w) for w in (0.1, 10.0)},  # weight 1 is the default arm
     **{f"coincident_error-{w:g}": cd("coincident_error", w) for w in (0.1, 1.0, 10.0)},
 }
-PARTS = {"family": FAMILY, "ablation": {**STRUCTURE, **DIVERSITY}}
-REFERENCES = {"family": "baseline", "ablation": "default"}
+# The family's own setting, for a GPU: ResNet-32 on all of CIFAR-100, 300 epochs, four branches. Its published anchors stand in
+# recipes/cifar100_resnet32_*.yaml; CL-ILR as OKDDip's comparison has it.
+PAPER_SETTINGS: dict[str, Any] = {
+    "data": {"name": "cifar100", "validation": 0, "views": "shared"},
+    "network": {"name": "resnet32_cifar"},
+    "optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4},
+    "schedule": {"name": "multistep", "milestones": [0.5, 0.75]},
+    "training": {"epochs": 300, "batch_size": 128, "evaluate_every": 300},
+}
+CL_ILR_OF_OKDDIP = {
+    "temperature": 3.0,
+    "label_weight": 1.0,
+    "distillation_weight": 1.0,
+    "ramp_up": 80 / 300,
+    "detach_target": False,
+}
+PAPER: dict[str, dict[str, Any]] = {
+    "baseline": method("baseline"),
+    "independent": method("independent"),
+    "dml": method("dml", {"network": {"branches": 4, "at": "peers"}}, temperature=3.0, target="mean_logit"),
+    "cl_ilr": method("cl_ilr", branches(4), **CL_ILR_OF_OKDDIP),
+    "one": method("one", branches(4)),
+    "okddip": method("okddip", branches(4)),
+    "okdmde": method("okdmde", branches(4)),
+    "okdmde-published-CD": method("okdmde", branches(4), diversity="frobenius", diversity_weight=5e-8),
+}
+PARTS = {"family": FAMILY, "ablation": {**STRUCTURE, **DIVERSITY}, "paper": PAPER}
+REFERENCES = {"family": "baseline", "ablation": "default", "paper": "baseline"}
 
 
 def arms(part: str, root: Path) -> dict[str, dict[str, Any]]:
     """Label -> the settings of a whole recipe."""
     found = {}
     for label, changes in PARTS[part].items():
-        sections = {name: {**section, **changes.get(name, {})} for name, section in SETTINGS.items()}
+        settings = PAPER_SETTINGS if part == "paper" else SETTINGS
+        sections = {name: {**section, **changes.get(name, {})} for name, section in settings.items()}
         sections["data"]["root"] = str(root)
         found[label] = {**sections, "method": changes["method"]}
     return found
@@ -121,9 +149,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="seeds 1 to this one")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", nargs="+", help="these arms only")
     arguments = parser.parse_args()
     result = coterie.compare(
-        arms(arguments.part, arguments.root),
+        {
+            label: recipe
+            for label, recipe in arms(arguments.part, arguments.root).items()
+            if not arguments.only or label in arguments.only
+        },
         seeds=list(range(1, arguments.seeds + 1)),
         output=arguments.output or Path("comparisons") / arguments.part,
         reference=REFERENCES[arguments.part],

@@ -16,6 +16,12 @@ def test_arms_of_one_recipe_and_several_methods():
     assert {recipe.training.epochs for recipe in arms.values()} == {3}
 
 
+def test_the_baseline_beside_a_recipe_of_branches_is_one_network():
+    arms = build_arms([{"network": {"branches": 4, "at": "layer3"}}], ["baseline", "one"])
+    assert (arms["baseline"].network.branches, arms["baseline"].network.at) == (None, None)
+    assert (arms["one"].network.branches, arms["one"].network.at) == (4, "layer3")
+
+
 def test_arms_of_several_recipes_carry_their_names(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text("method: dml\n")

@@ -81,7 +81,8 @@ def build_arms(
 ) -> dict[str, Recipe]:
     """The arms of recipes and methods, each checked as far as it can be without data.
 
-    A recipe's ``method.*`` settings belong to its own method; where another one takes its place, that one has its defaults.
+    A recipe's ``method.*`` settings belong to its own method; where another one takes its place, that one has its defaults. The
+    recipe's students and split point hold for all, except for methods that train one network (the baseline).
 
     Args:
         recipes: files, mappings or recipes; or a mapping from labels to them. None at all: the defaults (the digits demo).
@@ -103,6 +104,8 @@ def build_arms(
             tree = own.model_dump()
             if method != own.method.name:
                 tree["method"] = {"name": method}
+                if _trains_fewer(method, own.network.branches):
+                    tree["network"] |= {"branches": None, "at": None}
             recipe = load_recipe(tree, overrides)
             check_options(find_method(recipe.method.name), recipe.method.options)
             if isinstance(recipes, Mapping) and methods is None:
@@ -118,6 +121,12 @@ def build_arms(
             f"the labels {', '.join(map(repr, arms))} give the same folder names; use letters and digits"
         )
     return arms
+
+
+def _trains_fewer(method: str, branches: int | None) -> bool:
+    """Whether a method (the baseline, a lone student's) cannot have as many students as a recipe names."""
+    most = find_method(method).max_students
+    return branches is not None and most is not None and branches > most
 
 
 def _named(recipes: Sequence[RecipeSource] | Mapping[str, RecipeSource]) -> dict[str, RecipeSource | None]:
