@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -38,3 +42,60 @@ def make_group():
 def batch():
     generator = torch.Generator().manual_seed(1)
     return torch.randn(6, 3, 6, 6, generator=generator), torch.tensor([0, 1, 2, 3, 0, 1])
+
+
+class Slow:
+    """The family's formulas once more, sample by sample in double precision, to check the fast ones against."""
+
+    @staticmethod
+    def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+        exponentials = [math.exp(float(value) / temperature) for value in logits]
+        return np.array([each / sum(exponentials) for each in exponentials])
+
+    @classmethod
+    def divergence(cls, target: np.ndarray, logits: np.ndarray, temperature: float) -> float:
+        """T² KL(softmax(target/T) ‖ softmax(logits/T)) of [B, K], mean over samples."""
+        total = 0.0
+        for wanted, said in zip(target, logits, strict=True):
+            q, p = cls.softmax(wanted, temperature), cls.softmax(said, temperature)
+            total += sum(a * (math.log(a) - math.log(b)) for a, b in zip(q, p, strict=True))
+        return temperature**2 * total / len(logits)
+
+    @classmethod
+    def cross_entropy(cls, logits: np.ndarray, targets: Sequence[int]) -> float:
+        return -sum(math.log(cls.softmax(z)[y]) for z, y in zip(logits, targets, strict=True)) / len(targets)
+
+    @classmethod
+    def labels(cls, logits: np.ndarray, targets: Sequence[int]) -> float:
+        """Sum over students of [n, B, K]."""
+        return sum(cls.cross_entropy(each, targets) for each in logits)
+
+
+@pytest.fixture
+def slow():
+    return Slow
+
+
+@pytest.fixture
+def said(batch):
+    """``said(method)``: every student's logits on the batch as float64 [n, B, K]."""
+
+    def run(method) -> np.ndarray:
+        with torch.no_grad():
+            return method.group(batch[0]).logits.double().numpy()
+
+    return run
+
+
+@pytest.fixture
+def reaches():
+    """``reaches(method, term, part)``: whether a term's gradient reaches the parameters whose names start with ``part``."""
+
+    def find(method, term, part: str) -> bool:
+        named = [p for name, p in method.named_parameters() if name.startswith(part) and p.requires_grad]
+        if not named or not term.requires_grad:
+            return False
+        found = torch.autograd.grad(term, named, retain_graph=True, allow_unused=True)
+        return any(bool(each.abs().sum() > 0) for each in found if each is not None)
+
+    return find

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 LINEAR_STEPS = 60
+LINEAR_RATE = 4.0
 
 
 @torch.no_grad()
@@ -29,8 +30,8 @@ def naive_target(logits: Tensor, targets: Tensor) -> Tensor:
 def linear_target(logits: Tensor, targets: Tensor) -> Tensor:
     """The convex combination of the students' logits with the smallest cross-entropy on the sample.
 
-    Exponentiated gradient on the simplex, a fixed number of steps (no host synchronisation), with the step that the
-    problem's smoothness allows: the logits' largest difference between students bounds its curvature.
+    Exponentiated gradient on the simplex with AdaGrad's step, a fixed number of steps (no host synchronisation); the best point on the
+    way is kept. Within 0.1 % of the optimum for logits of ordinary size, within a few per cent for logits of tens.
 
     Args:
         logits: [n, B, K].
@@ -40,16 +41,23 @@ def linear_target(logits: Tensor, targets: Tensor) -> Tensor:
         float32 [B, K].
     """
     logits = logits.float()
+    wanted = targets[:, None]
     relative = logits - logits.mean(0)
     true = relative.gather(-1, targets.expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)  # [n, B]
-    spread = (relative.amax(0) - relative.amin(0)).amax(-1)  # [B]
-    scores = torch.zeros_like(logits[..., 0])  # logarithm of the weights, [n, B]
-    rate = 4.0 / spread.square().clamp(min=1e-6)
+    scores, squares = torch.zeros_like(true), torch.zeros_like(true[0])
+    best, smallest = logits.mean(0), torch.full_like(true[0], float("inf"))
     for _ in range(LINEAR_STEPS):
-        mixed = torch.einsum("nb,nbk->bk", torch.softmax(scores, 0), logits)
-        slope = torch.einsum("bk,nbk->nb", torch.softmax(mixed, -1), relative) - true
-        scores = scores - rate * slope
-    return torch.einsum("nb,nbk->bk", torch.softmax(scores, 0), logits)
+        weights = torch.softmax(scores, 0)
+        mixed = torch.einsum("nb,nbk->bk", weights, logits)
+        log_probabilities = torch.log_softmax(mixed, -1)
+        loss = -log_probabilities.gather(1, wanted).squeeze(1)
+        best = torch.where((loss < smallest)[:, None], mixed, best)
+        smallest = torch.minimum(loss, smallest)
+        slope = torch.einsum("bk,nbk->nb", log_probabilities.exp(), relative) - true
+        slope = slope - (weights * slope).sum(0)
+        squares = squares + slope.abs().amax(0).square()
+        scores = scores - LINEAR_RATE * slope / squares.clamp(min=1e-12).sqrt()
+    return best
 
 
 @torch.no_grad()

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from coterie.errors import CoterieError
+from coterie.methods.okddip import OKDDip
+from coterie.methods.progress import Progress
+
+
+def test_losses_against_a_slow_reference(make_group, batch, slow, said):
+    method = OKDDip(make_group(4))
+    torch.nn.init.normal_(method.queries[0].weight)
+    torch.nn.init.normal_(method.keys[0].weight)
+    with torch.no_grad():
+        features = [h.double().numpy() for h in method.group(batch[0]).embeddings[:3]]
+    w_q, w_k = (layer.weight.detach().double().numpy() for layer in (method.queries[0], method.keys[0]))
+    z, targets = said(method), batch[1].tolist()
+    wanted = np.zeros_like(z[:3])
+    for a in range(3):
+        for s in range(len(targets)):
+            energies = [(w_q @ features[a][s]) @ (w_k @ features[b][s]) for b in range(3)]
+            shares = np.exp(energies) / np.exp(energies).sum()
+            wanted[a, s] = sum(share * z[b, s] for b, share in enumerate(shares))
+    expected = sum(slow.divergence(wanted[a], z[a], 3.0) for a in range(3)) + slow.divergence(z[:3].mean(0), z[3], 3.0)
+    losses = method(*batch, Progress(epoch=40, epochs=300))
+    assert losses["label"].item() == pytest.approx(slow.labels(z, targets), rel=1e-5)
+    assert losses["distillation"].item() == pytest.approx(math.exp(-5 * 0.25) * expected, rel=1e-3)
+    predictions = method.predict(batch[0])
+    np.testing.assert_allclose(predictions.ensemble.detach(), z[:3].mean(0), atol=1e-5)
+    np.testing.assert_allclose(predictions.deployed.detach(), z[3], atol=1e-6)
+
+
+def test_equal_attention_mixes_equally(make_group, batch, slow, said):
+    method = OKDDip(make_group(3), leader=False)
+    torch.nn.init.zeros_(method.queries[0].weight)
+    z = said(method)
+    expected = sum(slow.divergence(z.mean(0), z[a], 3.0) for a in range(3))
+    assert method(*batch)["distillation"].item() == pytest.approx(expected, rel=1e-3)
+    torch.testing.assert_close(method.predict(batch[0]).statistics["attention_entropy"], torch.ones(6))
+
+
+def test_the_gradient_through_the_targets_trains_the_attention(make_group, batch, reaches):
+    method = OKDDip(make_group(4))
+    term = method(*batch)["distillation"]
+    assert reaches(method, term, "queries")
+    assert reaches(method, term, "keys")
+    method = OKDDip(make_group(4), detach_target=True)
+    assert not any(parameter.requires_grad for parameter in [*method.queries.parameters(), *method.keys.parameters()])
+
+
+def test_peers_of_different_widths_have_projections_of_their_own(make_group, batch):
+    method = OKDDip(make_group(4, widths=[8, 12, 16, 8]))
+    assert len(method.queries) == 3
+    sum(method(*batch).values()).backward()
+
+
+@pytest.mark.parametrize(("students", "leader"), [(2, True), (1, False)])
+def test_one_peer_is_refused(make_group, students, leader):
+    with pytest.raises(CoterieError, match="at least 2 peers"):
+        OKDDip(make_group(students), leader=leader)
