@@ -1,4 +1,4 @@
-"""Base of the self-distillation methods with an exit branch after each stage but the last."""
+"""Bases of the self-distillation methods: one student with taps at its stages; and exits after them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from coterie.networks.exits import build_exit
 from coterie.networks.group import GroupOutput, StudentGroup
 
 
-class ExitingMethod(Method):
-    """One student; its shallow stages have exits, which are dropped afterwards.
+class StagedMethod(Method):
+    """One student that learns from the ends of its own stages.
 
     Args:
         group: one student with taps at its stages.
@@ -31,11 +31,18 @@ class ExitingMethod(Method):
 
     def __init__(self, group: StudentGroup, label_loss: nn.Module | None = None) -> None:
         super().__init__(group, label_loss)
-        shapes = group.tap_shapes[0]
-        if len(shapes) < 2:
+        if len(group.tap_shapes[0]) < 2:
             raise CoterieError(
                 f"{type(self).__name__} reads the student's stages: make the group by branch(network, 1, None, taps='stages')"
             )
+
+
+class ExitingMethod(StagedMethod):
+    """Its shallow stages have exits, which are dropped afterwards; arguments as in :class:`StagedMethod`."""
+
+    def __init__(self, group: StudentGroup, label_loss: nn.Module | None = None) -> None:
+        super().__init__(group, label_loss)
+        shapes = group.tap_shapes[0]
         width = group.embedding_dims[0]
         self.exits = nn.ModuleList(
             build_exit(shape, len(shapes) - 1 - number, group.num_classes, width, width)

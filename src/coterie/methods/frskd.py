@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.attention import spatial_attention
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.exiting import StagedMethod
+from coterie.methods.method import Inputs, Predictions
 from coterie.methods.options import AtLeastOne, NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
@@ -19,7 +17,7 @@ from coterie.networks.projection import as_grid
 from coterie.networks.pyramid import FeaturePyramid
 
 
-class FRSKD(Method):
+class FRSKD(StagedMethod):
     r"""A pyramid over the student's own stages is its teacher: by its prediction, and by where its refined maps look.
 
     .. math:: L = CE(z, y) + CE(z_{aux}, y) + \alpha T^2 KL(p_{aux}^T \| p^T) + \beta \sum_l \overline{(A(f_l) - A(F_l))^2}
@@ -39,11 +37,6 @@ class FRSKD(Method):
         CoterieError: a student without the taps.
     """
 
-    default_branches: ClassVar[int] = 1
-    default_at: ClassVar[str | None] = None
-    max_students: ClassVar[int | None] = 1
-    uses_taps: ClassVar[bool] = True
-
     def __init__(
         self,
         group: StudentGroup,
@@ -55,10 +48,6 @@ class FRSKD(Method):
         label_loss: nn.Module | None = None,
     ) -> None:
         super().__init__(group, label_loss)
-        if len(group.tap_shapes[0]) < 2:
-            raise CoterieError(
-                "FRSKD reads the student's stages: make the group by branch(network, 1, None, taps='stages')"
-            )
         self.distillation_weight = distillation_weight
         self.feature_weight = feature_weight
         self.temperature = temperature

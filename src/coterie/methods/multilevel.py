@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.attention import spatial_attention
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.exiting import StagedMethod
+from coterie.methods.method import Inputs, Predictions
 from coterie.methods.options import AtLeastOne, NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.networks.fusion import channels_of
@@ -19,7 +17,7 @@ from coterie.networks.group import GroupOutput, StudentGroup
 from coterie.networks.projection import as_grid
 
 
-class MultilevelSelfKD(Method):
+class MultilevelSelfKD(StagedMethod):
     r"""The levels' projected features are classified each by itself and all together; the fused prediction teaches the student and the levels.
 
     With level heads :math:`z_l` on pooled 1x1 projections of the stages and a fused head :math:`z_F` on their concatenation:
@@ -47,11 +45,6 @@ class MultilevelSelfKD(Method):
         CoterieError: a student without the taps.
     """
 
-    default_branches: ClassVar[int] = 1
-    default_at: ClassVar[str | None] = None
-    max_students: ClassVar[int | None] = 1
-    uses_taps: ClassVar[bool] = True
-
     def __init__(
         self,
         group: StudentGroup,
@@ -64,10 +57,6 @@ class MultilevelSelfKD(Method):
     ) -> None:
         super().__init__(group, label_loss)
         shapes = group.tap_shapes[0]
-        if len(shapes) < 2:
-            raise CoterieError(
-                "MultilevelSelfKD reads the student's stages: make the group by branch(network, 1, None, taps='stages')"
-            )
         self.distillation_weight = distillation_weight
         self.feature_weight = feature_weight
         self.temperature = temperature

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from coterie.errors import CoterieError
 from coterie.files import write_text
 from coterie.report import comparison_tables as tables
 from coterie.report.comparison_figures import Band, Point, forest, learning_curve, scatter, standalone
+from coterie.report.page import templates
 from coterie.training.records import read_json
 
 Comparison = Mapping[str, Any]
@@ -162,13 +162,6 @@ def _band(comparison: Comparison, label: str) -> Band | None:
 
 def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
     """The whole page."""
-    environment = Environment(
-        loader=PackageLoader("coterie.report"),
-        autoescape=select_autoescape(["html.jinja"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     columns = tables.shown_columns(comparison)
     rows = [
         {
@@ -186,21 +179,25 @@ def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
         for label, entry in comparison["methods"].items()
     ]
     finished = sum(run["status"] == "finished" for run in comparison["runs"])
-    return environment.get_template("comparison.html.jinja").render(
-        title=comparison["title"],
-        reference=comparison["reference"],
-        reading=comparison["reading"],
-        seeds=comparison["seeds"],
-        finished=finished,
-        planned=len(comparison["runs"]),
-        columns=columns[1:],
-        rows=rows,
-        charts=charts,
-        curves=curves(comparison),
-        settings=yaml.safe_dump(comparison["shared_settings"], sort_keys=False, allow_unicode=True, width=100),
-        arm_settings=[
-            (label, yaml.safe_dump(own, sort_keys=False, allow_unicode=True, width=100))
-            for label, own in comparison["arm_settings"].items()
-        ],
-        failures=[run for run in comparison["runs"] if run["status"] == "failed"],
+    return (
+        templates()
+        .get_template("comparison.html.jinja")
+        .render(
+            title=comparison["title"],
+            reference=comparison["reference"],
+            reading=comparison["reading"],
+            seeds=comparison["seeds"],
+            finished=finished,
+            planned=len(comparison["runs"]),
+            columns=columns[1:],
+            rows=rows,
+            charts=charts,
+            curves=curves(comparison),
+            settings=yaml.safe_dump(comparison["shared_settings"], sort_keys=False, allow_unicode=True, width=100),
+            arm_settings=[
+                (label, yaml.safe_dump(own, sort_keys=False, allow_unicode=True, width=100))
+                for label, own in comparison["arm_settings"].items()
+            ],
+            failures=[run for run in comparison["runs"] if run["status"] == "failed"],
+        )
     )

@@ -43,15 +43,20 @@ def write_report(run: Path | str, output: Path | None = None) -> Path:
     return path
 
 
-def render(run: RunData) -> str:
-    """The whole page."""
-    environment = Environment(
+def templates() -> Environment:
+    """Jinja with everything escaped, where a misspelt name is an error."""
+    return Environment(
         loader=PackageLoader("coterie.report"),
         autoescape=select_autoescape(["html.jinja"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render(run: RunData) -> str:
+    """The whole page."""
+    environment = templates()
     environment.globals.update(
         measure=wording.measure, percent=wording.percent, plural=wording.plural, student_colours=8
     )
