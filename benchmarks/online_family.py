@@ -88,6 +88,11 @@ STRUCTURE: dict[str, dict[str, Any]] = {
     "at-layer2": okdmde({"network": {"at": "layer2"}}),
     "peers": okdmde(PEERS),
     "no-label-not-detached": okdmde(ensemble_label=False, detach_target=False),
+    "not-detached-no-CD": okdmde(detach_target=False, diversity_weight=0.0),
+    "not-detached-trunk-mean": okdmde({"network": {"trunk_gradient": "mean"}}, detach_target=False),
+    "not-detached-leader": okdmde(detach_target=False, leader=True),
+    "gate-leader": okdmde(ensemble_gradient="gate", leader=True),
+    "not-detached-uniform": okdmde(detach_target=False, attention="uniform"),
     "gate-trunk-mean": okdmde({"network": {"trunk_gradient": "mean"}}, ensemble_gradient="gate"),
 }
 DIVERSITY: dict[str, dict[str, Any]] = {
