@@ -189,6 +189,40 @@ def _print_comparison(comparison: dict[str, Any]) -> None:
 
 
 @app.command()
+def benchmark(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help=SETTINGS, show_default=False)
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Method to compare with; default: the same network alone.")
+    ] = None,
+    repetitions: Annotated[int, typer.Option("--repetitions", min=1, help="Rounds; figures are medians.")] = 7,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for benchmark.json and benchmark.md.")
+    ] = None,
+) -> None:
+    """Measure what a step of a recipe costs, beside a plain network's: time, operations, memory, data."""
+    recipe, overrides = _recipe_and_overrides(arguments or [])
+    from coterie.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides)
+    from coterie.benchmark.measure import measure
+    from coterie.benchmark.table import markdown
+    from coterie.comparison.plan import build_arms
+
+    other = None if against is None else build_arms([settings], [against])[against]
+    found = measure(settings, other, repetitions)
+    text = markdown(found)
+    _say(text)
+    if output is not None:
+        from coterie.files import write_json, write_text
+
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "benchmark.json", found)
+        write_text(output / "benchmark.md", text)
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs or comparisons.", show_default=False)],
 ) -> None:

@@ -4,9 +4,12 @@ import types
 
 import numpy as np
 import pytest
+import torch
 import torchvision.datasets
 from PIL import Image
 
+from coterie.data.augmentation import Augmentation
+from coterie.data.memory import MemoryTrainLoader
 from coterie.data.sources import digits
 from coterie.errors import CoterieError
 
@@ -82,12 +85,29 @@ def test_a_folder_tree_and_npz_files_of_the_same_images_are_the_same_data(load, 
         assert (one.inputs == other.inputs).all()
 
 
+CINIC10 = {
+    f"{split}/{name}": count for split, count in (("train", 6), ("valid", 5), ("test", 4)) for name in ("cat", "dog")
+}
+
+
 def test_cinic10_keeps_its_splits_and_statistics(load, make_tree):
-    folders = {f"{split}/{name}": 5 for split in ("train", "valid", "test") for name in ("cat", "dog")}
-    data = load("data=cinic10", f"data.root={make_tree(folders, size=(32, 32))}", batch_size=5)
-    assert (data.train.num_samples, data.validation.num_samples, data.test.num_samples) == (10, 10, 10)
+    data = load("data=cinic10", f"data.root={make_tree(CINIC10, size=(32, 32))}", batch_size=5)
+    assert (data.train.num_samples, data.validation.num_samples, data.test.num_samples) == (12, 10, 8)
     assert data.info.mean == (0.47889522, 0.47227842, 0.43047404)
     assert data.info.std == (0.24205776, 0.23828046, 0.25874835)
+
+
+def test_cinic10_as_a_plain_folder_is_kept_in_memory_and_cropped_like_cifar(load, make_tree):
+    root = make_tree(CINIC10, size=(32, 32), name="CINIC-10")
+    data = load(f"data={root}", batch_size=5)
+    assert isinstance(data.train, MemoryTrainLoader)
+    assert data.train.images.pixels.dtype == torch.uint8
+    assert data.train.augmentation == Augmentation(padding=4, flip=True, cutout=0)
+    for split, loader in (("valid", data.validation), ("test", data.test)):
+        written = np.stack([np.asarray(Image.open(path)) for path in sorted((root / split).rglob("*.png"))])
+        assert np.array_equal(loader.raw_images(range(len(written))), written)
+    measured = data.train.images.pixels.float().div(255).mean(dim=(0, 2, 3))  # known by name only, not by folder
+    assert data.info.mean == pytest.approx(measured.tolist(), abs=1e-4)
 
 
 def test_a_grey_data_set_kept_as_files_is_colour_with_measured_statistics(load, make_tree):

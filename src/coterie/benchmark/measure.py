@@ -1,0 +1,208 @@
+"""What is measured of a recipe: whole steps, their parts, the data, operations, memory; the recipe's group and a plain network."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from coterie.benchmark.timing import LEAST_SECONDS, Timing, interleaved, matrix_ceiling, synchronise
+from coterie.data.batch import Batch
+from coterie.errors import CoterieError
+from coterie.recipe import Recipe, load_recipe
+from coterie.tasks.image_classification import ImageClassification
+from coterie.training.display import Display
+from coterie.training.environment import describe_environment
+from coterie.training.loop import Trainer
+from coterie.training.records import RunFolder
+from coterie.training.run import build_accelerator
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Subject:
+    """A recipe's trainer with a batch to train on, which is done nothing with but timing.
+
+    Args:
+        recipe: what is measured.
+        folder: where the trainer would write.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe = recipe
+        self.accelerator = build_accelerator(recipe)
+        self.task = ImageClassification(recipe, self.accelerator)
+        method = self.task.build_method()
+        display = Display(1, 1, True)
+        folder.mkdir()
+        self.trainer = Trainer(recipe, self.task, method, self.accelerator, RunFolder(folder), display)
+        self.method = self.trainer.method.train()
+        self.device = self.accelerator.device
+        self.batch: Batch = next(iter(self.task.data.train.epoch(0)))
+        self._stream: Iterator[Batch] = iter(())
+        self._epoch = 0
+
+    @property
+    def images(self) -> int:
+        """Images of one step."""
+        return len(self.batch.targets)
+
+    def step(self) -> None:
+        """One step of the training loop on the same batch."""
+        self.trainer._backward(self.batch.inputs, self.batch.targets, True, 1)
+
+    def next_batch(self) -> Batch:
+        """The next batch of the data."""
+        batch = next(self._stream, None)
+        if batch is None:
+            self._epoch += 1
+            self._stream = self.task.data.train.epoch(self._epoch)
+            batch = next(self._stream)
+        return batch
+
+    def step_with_data(self) -> None:
+        """One step of the training loop on the next batch."""
+        batch = self.next_batch()
+        self.trainer._backward(batch.inputs, batch.targets, True, 1)
+
+    def forward(self) -> Tensor:
+        """The method's losses, added up."""
+        with self.accelerator.autocast():
+            losses = self.trainer.compiled(self.batch.inputs, self.batch.targets, self.trainer.progress)
+        return torch.stack(tuple(losses.values())).sum()
+
+    def forward_of_students(self) -> None:
+        """The students alone."""
+        with self.accelerator.autocast():
+            self.method.group(self._own_views())
+
+    def _own_views(self) -> Any:
+        inputs = self.batch.inputs
+        return inputs if isinstance(inputs, Tensor) else inputs[: self.method.group.num_students]
+
+    def forward_backward(self) -> None:
+        """Losses and gradients, which are thrown away."""
+        self.forward().backward()
+        self.method.zero_grad(set_to_none=True)
+
+    def bare_step(self) -> None:
+        """What a loop must do at the least: losses, gradients, optimizer."""
+        self.forward().backward()
+        self.trainer.optimizer.step()
+        self.trainer.optimizer.zero_grad(set_to_none=True)
+
+    def operations(self) -> int:
+        """Operations of one step's forward and backward pass, counted (two for a multiplication with its addition)."""
+        with FlopCounterMode(display=False) as counter:
+            with self.accelerator.autocast():
+                losses = self.method(self.batch.inputs, self.batch.targets, self.trainer.progress)
+            torch.stack(tuple(losses.values())).sum().backward()
+        self.method.zero_grad(set_to_none=True)
+        return int(counter.get_total_flops())
+
+    def peak_bytes(self) -> int:
+        """Largest memory of a step on a GPU; elsewhere the process's own so far."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.step()
+            synchronise(self.device)
+            return torch.cuda.max_memory_allocated(self.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def plain_recipe(recipe: Recipe) -> Recipe:
+    """The same network alone, on the labels: what a group's cost is compared with."""
+    tree = recipe.model_dump()
+    tree["method"] = {"name": "baseline"}
+    name = recipe.network.name
+    tree["network"] |= {"branches": None, "at": None, "name": name[0] if isinstance(name, list) else name}
+    tree["teacher"], tree["teachers"] = None, []
+    return load_recipe(tree)
+
+
+def measure(
+    recipe: Recipe, against: Recipe | None = None, repetitions: int = 7, least: float = LEAST_SECONDS
+) -> dict[str, Any]:
+    """Measure a recipe's training, and another's beside it.
+
+    Args:
+        recipe: the group.
+        against: None: the same network alone.
+        repetitions: rounds; every figure is the median.
+        least: seconds that a call is repeated for in a round.
+
+    Returns:
+        ``group`` and ``plain`` (``images``, ``students``, ``operations_per_image``, ``step``, ``images_per_second``, ...), ``cost_ratio`` (time over operations, of
+        the group and the plain network), ``loop_overhead``, ``ceiling`` (operations a second of a matrix product), ``machine``.
+    """
+    if recipe.training.accumulate != 1:
+        raise CoterieError("training.accumulate: a benchmark measures steps of one batch; set it to 1")
+    with tempfile.TemporaryDirectory() as folder:
+        group = Subject(recipe, Path(folder) / "group")
+        plain = Subject(against or plain_recipe(recipe), Path(folder) / "plain")
+        calls = {
+            "group.step": group.step,
+            "plain.step": plain.step,
+            "group.bare": group.bare_step,
+            "group.data": group.next_batch,
+            "group.step_with_data": group.step_with_data,
+            "group.students": group.forward_of_students,
+            "group.forward": group.forward,
+            "group.forward_backward": group.forward_backward,
+        }
+        times = interleaved(calls, group.device, repetitions, least)
+        operations = {"group": group.operations(), "plain": plain.operations()}
+        ceiling = matrix_ceiling(group.device, PRECISIONS[recipe.training.precision])
+        return _report(group, plain, times, operations, ceiling, group.peak_bytes())
+
+
+def _report(
+    group: Subject,
+    plain: Subject,
+    times: Mapping[str, Timing],
+    operations: Mapping[str, int],
+    ceiling: float,
+    peak: int,
+) -> dict[str, Any]:
+    step, bare = times["group.step"].median, times["group.bare"].median
+    forward, both = times["group.forward"].median, times["group.forward_backward"].median
+    ratio = step / times["plain.step"].median
+    work = operations["group"] / operations["plain"]
+    return {
+        "recipe": group.recipe.model_dump(mode="json"),
+        "machine": describe_environment(group.device, group.recipe.seed, 1),
+        "ceiling": ceiling,
+        "group": {
+            "students": group.method.group.num_students,
+            "images": group.images,
+            "operations_per_image": operations["group"] / group.images,
+            "step": times["group.step"]._asdict(),
+            "images_per_second": group.images / step,
+            "images_per_second_with_data": group.images / times["group.step_with_data"].median,
+            "data_images_per_second": group.images / times["group.data"].median,
+            "share_of_ceiling": operations["group"] / step / ceiling,
+            "peak_bytes": peak,
+            "shares": {
+                "students forward": times["group.students"].median / bare,
+                "method forward": max(0.0, forward - times["group.students"].median) / bare,
+                "backward": (both - forward) / bare,
+                "optimizer": max(0.0, bare - both) / bare,
+            },
+        },
+        "plain": {
+            "operations_per_image": operations["plain"] / plain.images,
+            "step": times["plain.step"]._asdict(),
+            "images_per_second": plain.images / times["plain.step"].median,
+        },
+        "time_ratio": ratio,
+        "operations_ratio": work,
+        "cost_ratio": ratio / work,
+        "loop_overhead": step / bare - 1,
+    }

@@ -1,0 +1,38 @@
+"""A benchmark's figures as a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The figures of :func:`coterie.benchmark.measure.measure` for people."""
+    group, plain, machine = found["group"], found["plain"], found["machine"]
+    recipe = found["recipe"]
+    title = f"{recipe['method']['name']}, {recipe['network']['name'] or 'tiny_cifar'}, {group['students']} student(s), batch {group['images']}"
+    rows = [
+        ("images a second, step only", f"{group['images_per_second']:,.0f}", f"{plain['images_per_second']:,.0f}"),
+        ("images a second, with data", f"{group['images_per_second_with_data']:,.0f}", ""),
+        ("images a second, data alone", f"{group['data_images_per_second']:,.0f}", ""),
+        ("step, ms (quartiles)", _milliseconds(group["step"]), _milliseconds(plain["step"])),
+        ("operations an image, forward and backward, M", f"{group['operations_per_image'] / 1e6:,.1f}", f"{plain['operations_per_image'] / 1e6:,.1f}"),
+        ("share of the matrix-product ceiling", f"{group['share_of_ceiling']:.0%}", ""),
+        ("peak memory, MiB", f"{group['peak_bytes'] / 2**20:,.0f}", ""),
+    ]  # fmt: skip
+    lines = [f"# {title}", "", "| | group | plain network |", "|---|---|---|"]
+    lines += [f"| {name} | {ours} | {theirs} |" for name, ours, theirs in rows]
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in group["shares"].items())
+    lines += [
+        "",
+        f"Time ratio {found['time_ratio']:.2f}, operations ratio {found['operations_ratio']:.2f}: **cost ratio {found['cost_ratio']:.2f}**.",
+        f"Of a bare step: {shares}. The training loop adds {found['loop_overhead']:+.1%} to it.",
+        f"Matrix product: {found['ceiling'] / 1e9:,.0f} billion operations a second. {machine.get('device', '')}, {machine.get('threads', '?')} thread(s), "
+        f"torch {machine.get('versions', {}).get('torch', '?')}, {recipe['training']['precision']}. Medians of interleaved repetitions.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _milliseconds(step: Mapping[str, float]) -> str:
+    return f"{1e3 * step['median']:.2f} ({1e3 * step['low']:.2f} to {1e3 * step['high']:.2f})"

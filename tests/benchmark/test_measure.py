@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from coterie.benchmark.measure import measure, plain_recipe
+from coterie.benchmark.table import markdown
+from coterie.benchmark.timing import interleaved, matrix_ceiling
+from coterie.errors import CoterieError
+from coterie.recipe import load_recipe
+
+SMALL = [
+    "data=digits",
+    "data.train_limit=100",
+    "network=tiny_cifar",
+    "network.branches=3",
+    "network.at=layer3",
+    "training.device=cpu",
+    "training.batch_size=16",
+]
+
+
+@pytest.fixture(scope="module")
+def found():
+    return measure(load_recipe(None, SMALL), repetitions=2, least=0.01)
+
+
+def test_operations_are_those_of_the_networks(found):
+    """Two branches more cost twice what lies behind the split; the fusion module and the losses are small beside it."""
+    from coterie.networks.operations import branch_shares
+    from coterie.networks.tiny import tiny_cifar
+
+    share = branch_shares(tiny_cifar(num_classes=10, in_chans=1), torch.zeros(1, 1, 8, 8))["layer3"]
+    assert found["operations_ratio"] == pytest.approx(1 + 2 * share, rel=0.1)
+    assert found["cost_ratio"] == pytest.approx(found["time_ratio"] / found["operations_ratio"])
+    assert found["plain"]["operations_per_image"] > 0
+
+
+def test_figures_fit_together(found):
+    group = found["group"]
+    assert group["images"] == 16
+    assert group["students"] == 3
+    assert group["images_per_second"] == pytest.approx(16 / group["step"]["median"])
+    assert group["step"]["low"] <= group["step"]["median"] <= group["step"]["high"]
+    assert 0 < group["share_of_ceiling"] < 1
+    assert sum(group["shares"].values()) == pytest.approx(1, abs=0.35)
+    assert group["peak_bytes"] > 1e7
+    text = markdown(found)
+    assert f"cost ratio {found['cost_ratio']:.2f}" in text
+    assert "1 thread(s)" in text or "thread(s)" in text
+
+
+def test_what_is_compared_with():
+    recipe = load_recipe(None, [*SMALL, "method.temperature=2"])
+    plain = plain_recipe(recipe)
+    assert (plain.method.name, plain.network.branches, plain.network.at) == ("baseline", None, None)
+    with pytest.raises(CoterieError, match="set it to 1"):
+        measure(load_recipe(None, [*SMALL, "training.accumulate=2"]))
+
+
+def test_the_clock_sees_what_takes_longer():
+    times = interleaved(
+        {"short": lambda: time.sleep(0.001), "long": lambda: time.sleep(0.01)}, torch.device("cpu"), 3, 0.02
+    )
+    assert times["long"].median > 3 * times["short"].median
+    assert matrix_ceiling(torch.device("cpu"), torch.float32, 128) > 1e8
