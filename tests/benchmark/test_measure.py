@@ -45,11 +45,11 @@ def test_figures_fit_together(found):
     assert group["images_per_second"] == pytest.approx(16 / group["step"]["median"])
     assert group["step"]["low"] <= group["step"]["median"] <= group["step"]["high"]
     assert 0 < group["share_of_ceiling"] < 1
-    assert sum(group["shares"].values()) == pytest.approx(1, abs=0.35)
+    assert all(share >= 0 for share in group["shares"].values())
     assert group["peak_bytes"] > 1e7
     text = markdown(found)
     assert f"cost ratio {found['cost_ratio']:.2f}" in text
-    assert "1 thread(s)" in text or "thread(s)" in text
+    assert f"{torch.get_num_threads()} thread(s)" in text
 
 
 def test_what_is_compared_with():
