@@ -153,6 +153,12 @@ TABLE: dict[str, MethodEntry] = {
         "The teacher's similarities between classes on mixtures of two images.",
         "coterie.methods.stkd:STKD",
     ),
+    "amd": MethodEntry(
+        "teacher",
+        "after Han et al., ECCV 2024, arXiv 2407.04208",
+        "A pruned teacher's assistant is found first, and teaches the student: two runs by one command.",
+        "coterie.methods.amd:AMD",
+    ),
     "rl_kd": MethodEntry(
         "multi-teacher",
         "after Yuan et al., AAAI 2021, arXiv 2012.06048",

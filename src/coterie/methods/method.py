@@ -48,6 +48,8 @@ class Method(nn.Module):
     default_at: ClassVar[str | None] = "auto"  # None: peers, nothing shared
     max_students: ClassVar[int | None] = None
     uses_taps: ClassVar[bool] = False  # whether the group shall return the ends of its stages
+    first_stage: ClassVar[str | None] = None  # a method whose deployed student is this one's teacher, trained first
+    first_stage_options: ClassVar[tuple[str, ...]] = ()  # which of this method's settings are that one's
 
     def __init__(self, group: StudentGroup, label_loss: nn.Module | None = None) -> None:
         super().__init__()
@@ -142,6 +144,10 @@ class Method(nn.Module):
         their gradients itself, by what it detaches.
         """
         return {}
+
+    def choose(self, accuracies: list[float]) -> int:
+        """Which student is deployed, by their validation accuracies, where there is no leader: the best, the first of equals."""
+        return accuracies.index(max(accuracies))
 
     def after_step(self, progress: Progress) -> None:
         """Called after every optimizer step (moving averages and the like)."""

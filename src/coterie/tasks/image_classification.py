@@ -175,8 +175,7 @@ class ImageClassification:
         """The leader, otherwise the student that is best on validation (the first of equals)."""
         if method.group.leader is not None:
             return method.group.leader
-        accuracies = [student["top1"] for student in figures["students"]]
-        return accuracies.index(max(accuracies))
+        return method.choose([student["top1"] for student in figures["students"]])
 
     def describe_student(self, method: Method, figures: dict[str, Any]) -> dict[str, Any]:
         """The contents of ``student.json``."""

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from coterie.errors import CoterieError
+from coterie.methods import find_method
 from coterie.networks.registration import register
 from coterie.networks.teacher import Statistics, Teacher, Teachers
-from coterie.recipe import Recipe
+from coterie.recipe import Recipe, load_recipe
 from coterie.sections import TeacherRecipe
 from coterie.student import create_network, load_student
 from coterie.training.records import RunFolder, read_json
@@ -58,6 +59,32 @@ def build_teachers(recipe: Recipe, expected: Expectation) -> tuple[Teachers | No
         built.append(teacher)
         notes.append(note)
     return (Teachers(built) if built else None), notes
+
+
+def first_stage(recipe: Recipe) -> Recipe | None:
+    """The recipe of the method's first stage: the teacher's network, trained by that stage's method; None where it has none.
+
+    Raises:
+        CoterieError: not exactly one teacher with a network that can be named.
+    """
+    method = find_method(recipe.method.name)
+    if method.first_stage is None:
+        return None
+    teachers = recipe.all_teachers()
+    if len(teachers) != 1:
+        raise CoterieError(f"{recipe.method.name} starts from one teacher, got {len(teachers)}; set teacher.run=FOLDER")
+    (teacher,) = teachers
+    name, options = teacher.network, teacher.options
+    if teacher.run is not None:
+        description = read_json(RunFolder(teacher.run).require().student_description)
+        name, options = description["network"], description["options"]
+    if name is None:
+        raise CoterieError(f"{recipe.method.name} prunes the teacher's network, which must be one that timm builds")
+    own = {key: value for key, value in recipe.method.options.items() if key in method.first_stage_options}
+    tree = recipe.model_dump()
+    tree["method"] = {"name": method.first_stage, **own}
+    tree["network"] |= {"name": name, "options": options, "branches": None, "at": None, "pretrained": False}
+    return load_recipe(tree)
 
 
 def untrained_teachers(notes: list[dict[str, Any]], expected: Expectation) -> Teachers | None:

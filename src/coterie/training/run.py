@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from coterie.errors import CoterieError
 from coterie.files import write_json, write_text
 from coterie.methods.method import Method
 from coterie.recipe import Recipe, differing_keys, load_recipe
+from coterie.sections import TeacherRecipe
 from coterie.student import load_student
 from coterie.tasks.construction import NetworkSource
 from coterie.tasks.image_classification import ImageClassification
+from coterie.tasks.teachers import first_stage
 from coterie.training.display import Display
 from coterie.training.environment import describe_environment
 from coterie.training.interruption import Interrupted, Interruption
@@ -27,6 +30,7 @@ from coterie.training.loop import Trainer
 from coterie.training.outcome import conclude
 from coterie.training.records import RunFolder
 
+FIRST_STAGE = "assistant"  # folder of a first stage's run, inside the run's
 # Settings that change how fast a run goes, not what comes out of it.
 FREE_ON_RESUME = {"data.workers", "training.trackers"}
 
@@ -110,7 +114,9 @@ def train(
     if summary.get("status") == "finished":
         return TrainResult(folder.path, summary, network)
     with torch.random.fork_rng(devices=[]):
-        return _run(settings, folder, network, datasets, modules, resume, quiet)
+        return _run(
+            settings, with_first_stage(settings, folder, quiet), folder, network, datasets, modules, resume, quiet
+        )
 
 
 def _continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
@@ -182,8 +188,23 @@ def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accele
         ) from None
 
 
+def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool) -> Recipe:
+    """Train the method's first stage where it has one, or go on with it; the recipe with that stage's student as the teacher."""
+    stage = first_stage(recipe)
+    if stage is None:
+        return recipe
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_text(folder.recipe, recipe.to_yaml())
+    first = RunFolder(folder.path / FIRST_STAGE)
+    if not first.is_run and first.path.is_dir():
+        shutil.rmtree(first.path)  # a kill came before the first checkpoint
+    train(stage, output=first.path, resume=first.is_run, quiet=quiet)
+    return recipe.model_copy(update={"teacher": TeacherRecipe(run=str(first.path)), "teachers": []})
+
+
 def _run(
     recipe: Recipe,
+    taught: Recipe,
     folder: RunFolder,
     network: NetworkSource | None,
     datasets: Any,
@@ -193,7 +214,7 @@ def _run(
 ) -> TrainResult:
     started = time.perf_counter()
     accelerator = build_accelerator(recipe, folder)
-    task = ImageClassification(recipe, accelerator, network, datasets, teachers=teachers)
+    task = ImageClassification(taught, accelerator, network, datasets, teachers=teachers)
     method = task.build_method()
     steps = recipe.training.epochs * -(-task.data.train.steps_per_epoch // recipe.training.accumulate)
     display = Display(steps, recipe.training.epochs, quiet or not accelerator.is_main_process)
