@@ -50,7 +50,7 @@ def run_command(line: str, monkeypatch, capsys) -> None:
             is_folder = any(each.startswith("data=./") for each in arguments)
             arguments += SMALLER + (SMALLER_IMAGES if is_folder else [])
     elif arguments[1] == "compare":
-        arguments += SMALLER + ["data.train_limit=100"]
+        arguments += [*SMALLER, "data.train_limit=100"]
     expanded = [str(path) for each in arguments for path in (sorted(Path().glob(each)) if "*" in each else [each])]
     monkeypatch.setattr(sys, "argv", expanded)
     cli.main()
