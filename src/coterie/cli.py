@@ -336,6 +336,11 @@ def _print_figures(figures: dict[str, Any], split: str) -> None:
 
 def main() -> None:
     """Entry point: errors in one or two lines; exit code 2 for bad input, 1 for a failed run, 130/143 for a signal."""
+    here = str(Path.cwd())
+    if (
+        here not in sys.path
+    ):  # a method of the user's own may lie there; last, so that it hides nothing that is installed
+        sys.path.append(here)
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
