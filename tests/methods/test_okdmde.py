@@ -89,7 +89,9 @@ def test_class_attention_ignores_a_constant_added_to_one_branch(make_group, batc
 
 @pytest.mark.parametrize("attention", ["sample", "class", "pairwise"])
 def test_what_receives_gradient(make_group, batch, attention):
-    method = train_attention(OKDMDE(make_group(3), attention=attention, diversity="squared", diversity_weight=1.0))
+    method = train_attention(
+        OKDMDE(make_group(3), ensemble_gradient="all", attention=attention, diversity="squared", diversity_weight=1.0)
+    )
     losses = method(*batch)
     assert gradients(method, [losses["distillation"]], "fusion") == 0  # the target is a constant
     assert gradients(method, [losses["distillation"]], "group.branches.2") > 0
