@@ -5,7 +5,8 @@ can be learned about distillation. A comparison in rounds of one seed for every 
 same command goes on. All arms share data order, augmentation, steps, and the initial weights of student 0.
 
     python benchmarks/online_family.py family   --root FOLDER [--seeds 5] [--output DIR]
-    python benchmarks/online_family.py ablation --root FOLDER [--seeds 3] [--output DIR] [--only ARM ...]
+    python benchmarks/online_family.py ablation --root FOLDER --seeds 2 [--output DIR] [--only ARM ...]
+    python benchmarks/online_family.py promising --root FOLDER [--seeds 5] [--output DIR]
     python benchmarks/online_family.py paper    --root FOLDER [--seeds 3] [--output DIR]     # ResNet-32, 300 epochs: a GPU
 
 FOLDER holds CIFAR-100 in any form that `data.root` takes. About 22 minutes a round (family) or 50 (ablation) on one core. Settings are
@@ -132,8 +133,22 @@ PAPER: dict[str, dict[str, Any]] = {
     "okdmde": method("okdmde", branches(4)),
     "okdmde-published-CD": method("okdmde", branches(4), diversity="frobenius", diversity_weight=5e-8),
 }
-PARTS = {"family": FAMILY, "ablation": {**STRUCTURE, **DIVERSITY}, "paper": PAPER}
-REFERENCES = {"family": "baseline", "ablation": "base", "paper": "baseline"}
+# After the coarse round: what looked promising on validation, and what it has to be told from.
+PROMISING = {
+    label: STRUCTURE[label]
+    for label in (
+        "base",
+        "no-CD",
+        "uniform",
+        "one-4",
+        "gate",
+        "target-not-detached",
+        "not-detached-no-CD",
+        "not-detached-leader",
+    )
+}
+PARTS = {"family": FAMILY, "ablation": {**STRUCTURE, **DIVERSITY}, "promising": PROMISING, "paper": PAPER}
+REFERENCES = {"family": "baseline", "ablation": "base", "promising": "base", "paper": "baseline"}
 
 
 def arms(part: str, root: Path) -> dict[str, dict[str, Any]]:
