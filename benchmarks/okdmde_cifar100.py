@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "schedule": {"name": "cosine", "warmup_epochs": 2},
     "training": {"epochs": 60, "batch_size": 64, "device": "cpu", "evaluate_every": 20},
 }
-OKDMDE: dict[str, Any] = {"name": "okdmde", "diversity_weight": 0.0}
+OKDMDE: dict[str, Any] = {"name": "okdmde", "diversity_weight": 0.0, "ensemble_gradient": "all"}
 # The first arms answer the main question, the others choose the form of the diversity loss.
 ARMS: dict[str, dict[str, Any]] = {
     "baseline": {"name": "baseline"},
