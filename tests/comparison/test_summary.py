@@ -31,6 +31,22 @@ def test_the_reading_says_what_is_distinguishable_and_what_is_not(make_runs):
     assert "worse is less accurate than baseline" in worse
 
 
+def test_what_would_count_alone_but_not_among_many_arms_is_said_so(make_runs):
+    def reading(others: int) -> list[str]:
+        runs = make_runs({"baseline": 0.20, "a": 0.20, **{f"arm{number}": 0.2 for number in range(others)}}, 5)
+        base = {run["seed"]: run["figures"]["primary.top1"] for run in runs if run["label"] == "baseline"}
+        for run in runs:
+            if run["label"] == "a":  # p = 0.01
+                gain = (0.004, 0.006, 0.005, 0.009, 0.002)[run["seed"]]
+                run["figures"]["primary.top1"] = base[run["seed"]] + gain
+        return summarise(runs, "baseline")["reading"]
+
+    assert any(sentence.startswith("a is more accurate than baseline") for sentence in reading(0))
+    assert any(
+        sentence.startswith("a is above baseline") and "would count alone" in sentence for sentence in reading(14)
+    )
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_no_claim_below_three_seeds(make_runs, seeds):
     reading = summarise(make_runs(LEVELS, seeds), "baseline")["reading"]

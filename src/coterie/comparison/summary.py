@@ -127,6 +127,12 @@ def _verdict(label: str, row: dict[str, Any], reference: str) -> str:
             f"{label} is {word} accurate than {reference} by {points(abs(row['mean']), False)} points "
             f"(95 % interval {points(low)} to {points(high)}, p = {row['p_holm']:.3f} after Holm's correction, {row['pairs']} seeds)."
         )
+    if row["p_t"] is not None and row["p_t"] < SIGNIFICANT:
+        word = "above" if row["mean"] > 0 else "below"
+        return (
+            f"{label} is {word} {reference} by {points(abs(row['mean']), False)} points (95 % interval {points(low)} to {points(high)}), which would count alone "
+            f"(p = {row['p_t']:.3f}), but not among so many arms (p = {row['p_holm']:.3f} after Holm's correction, {row['pairs']} seeds)."
+        )
     visible = detectable(row["standard_error"], row["pairs"])
     return (
         f"{label} is not distinguishable from {reference} at {row['pairs']} seeds ({points(row['mean'])} points, 95 % interval "
