@@ -7,7 +7,7 @@ import torch
 
 from coterie.benchmark.measure import measure, plain_recipe
 from coterie.benchmark.table import markdown
-from coterie.benchmark.timing import interleaved, matrix_ceiling
+from coterie.benchmark.timing import ceiling, interleaved
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
 
@@ -65,4 +65,4 @@ def test_the_clock_sees_what_takes_longer():
         {"short": lambda: time.sleep(0.001), "long": lambda: time.sleep(0.01)}, torch.device("cpu"), 3, 0.02
     )
     assert times["long"].median > 3 * times["short"].median
-    assert matrix_ceiling(torch.device("cpu"), torch.float32, 128) > 1e8
+    assert ceiling(torch.device("cpu"), torch.float32, 128) > 1e8

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from coterie.benchmark.timing import LEAST_SECONDS, Timing, interleaved, matrix_ceiling, synchronise
+from coterie.benchmark.timing import LEAST_SECONDS, Timing, ceiling, interleaved, synchronise
 from coterie.data.batch import Batch
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
@@ -140,7 +140,7 @@ def measure(
 
     Returns:
         ``group`` and ``plain`` (``images``, ``students``, ``operations_per_image``, ``step``, ``images_per_second``, ...), ``cost_ratio`` (time over operations, of
-        the group and the plain network), ``loop_overhead``, ``ceiling`` (operations a second of a matrix product), ``machine``.
+        the group and the plain network), ``loop_overhead``, ``ceiling`` (operations a second at most, see :func:`~coterie.benchmark.timing.ceiling`), ``machine``.
     """
     if recipe.training.accumulate != 1:
         raise CoterieError("training.accumulate: a benchmark measures steps of one batch; set it to 1")
@@ -159,8 +159,8 @@ def measure(
         }
         times = interleaved(calls, group.device, repetitions, least)
         operations = {"group": group.operations(), "plain": plain.operations()}
-        ceiling = matrix_ceiling(group.device, PRECISIONS[recipe.training.precision])
-        return _report(group, plain, times, operations, ceiling, group.peak_bytes())
+        most = ceiling(group.device, PRECISIONS[recipe.training.precision])
+        return _report(group, plain, times, operations, most, group.peak_bytes())
 
 
 def _report(
@@ -168,7 +168,7 @@ def _report(
     plain: Subject,
     times: Mapping[str, Timing],
     operations: Mapping[str, int],
-    ceiling: float,
+    most: float,
     peak: int,
 ) -> dict[str, Any]:
     step, bare = times["group.step"].median, times["group.bare"].median
@@ -178,7 +178,7 @@ def _report(
     return {
         "recipe": group.recipe.model_dump(mode="json"),
         "machine": describe_environment(group.device, group.recipe.seed, 1),
-        "ceiling": ceiling,
+        "ceiling": most,
         "group": {
             "students": group.method.group.num_students,
             "images": group.images,
@@ -187,7 +187,7 @@ def _report(
             "images_per_second": group.images / step,
             "images_per_second_with_data": group.images / times["group.step_with_data"].median,
             "data_images_per_second": group.images / times["group.data"].median,
-            "share_of_ceiling": operations["group"] / step / ceiling,
+            "share_of_ceiling": operations["group"] / step / most,
             "peak_bytes": peak,
             "shares": {
                 "students forward": times["group.students"].median / bare,

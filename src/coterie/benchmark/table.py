@@ -17,7 +17,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         ("images a second, data alone", f"{group['data_images_per_second']:,.0f}", ""),
         ("step, ms (quartiles)", _milliseconds(group["step"]), _milliseconds(plain["step"])),
         ("operations an image, forward and backward, M", f"{group['operations_per_image'] / 1e6:,.1f}", f"{plain['operations_per_image'] / 1e6:,.1f}"),
-        ("share of the matrix-product ceiling", f"{group['share_of_ceiling']:.0%}", ""),
+        ("share of the ceiling", f"{group['share_of_ceiling']:.0%}", ""),
         ("peak memory, MiB", f"{group['peak_bytes'] / 2**20:,.0f}", ""),
     ]  # fmt: skip
     lines = [f"# {title}", "", "| | group | plain network |", "|---|---|---|"]
@@ -27,7 +27,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         "",
         f"Time ratio {found['time_ratio']:.2f}, operations ratio {found['operations_ratio']:.2f}: **cost ratio {found['cost_ratio']:.2f}**.",
         f"Of a bare step: {shares}. The training loop adds {found['loop_overhead']:+.1%} to it.",
-        f"Matrix product: {found['ceiling'] / 1e9:,.0f} billion operations a second. {machine.get('device', '')}, {machine.get('threads', '?')} thread(s), "
+        f"Ceiling (large matrix product or convolution): {found['ceiling'] / 1e9:,.0f} billion operations a second. {machine.get('device', '')}, {machine.get('threads', '?')} thread(s), "
         f"torch {machine.get('versions', {}).get('torch', '?')}, {recipe['training']['precision']}. Medians of interleaved repetitions.",
         "",
     ]

@@ -69,15 +69,29 @@ def _timing(values: list[float]) -> Timing:
     return Timing(median, low, high)
 
 
-def matrix_ceiling(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
-    """Operations a second of a square matrix product, the best of several: what the machine could do at most.
+def ceiling(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
+    """Operations a second of a large matrix product or a large convolution, whichever is faster: what the machine could do at most.
+
+    On CPUs the two go through different libraries, and either may be well ahead.
 
     Args:
         device: the device.
-        dtype: of the matrices.
-        side: of the matrices; None: 8192 on a GPU, 1024 elsewhere.
+        dtype: of the numbers.
+        side: of the square matrices; None: 8192 on a GPU, 2048 elsewhere. The 3x3 convolution has side/8 channels on side/64 positions a side.
     """
-    side = side or (8192 if device.type == "cuda" else 1024)
+    side = side or (8192 if device.type == "cuda" else 2048)
     first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    seconds(lambda: first @ second, 2, device)
-    return 2 * side**3 / min(seconds(lambda: first @ second, 3, device) for _ in range(5))
+    channels, positions, images = side // 8, side // 64, 32
+    maps = torch.randn(images, channels, positions, positions, device=device, dtype=dtype)
+    kernel = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
+    maps, kernel = (each.contiguous(memory_format=torch.channels_last) for each in (maps, kernel))
+    work: dict[Callable[[], object], int] = {
+        lambda: first @ second: 2 * side**3,
+        lambda: torch.nn.functional.conv2d(maps, kernel, padding=1): 2 * 9 * images * positions**2 * channels**2,
+    }
+    rates = []
+    with torch.no_grad():
+        for call, operations in work.items():
+            seconds(call, 2, device)
+            rates.append(operations / min(seconds(call, 3, device) for _ in range(5)))
+    return max(rates)
