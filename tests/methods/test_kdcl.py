@@ -50,3 +50,11 @@ def test_mixed_labels_have_no_true_class(make_group, batch):
     with pytest.raises(CoterieError, match=r"use method\.target=general"):
         KDCL(make_group(2))(batch[0], soft)
     assert torch.isfinite(KDCL(make_group(2), target="general")(batch[0], soft)["distillation"])
+
+
+def test_general_mixes_in_float32_under_autocast(make_group, batch):
+    method = KDCL(make_group(3), target="general")
+    logits = 10 * torch.randn(3, 6, 4)
+    expected = method.soft_target(logits, batch[1])
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(method.soft_target(logits, batch[1]), expected, atol=0, rtol=0)

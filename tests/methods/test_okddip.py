@@ -62,3 +62,14 @@ def test_peers_of_different_widths_have_projections_of_their_own(make_group, bat
 def test_one_peer_is_refused(make_group, students, leader):
     with pytest.raises(CoterieError, match="at least 2 peers"):
         OKDDip(make_group(students), leader=leader)
+
+
+def test_attention_and_targets_are_mixed_in_float32_under_autocast(make_group, batch):
+    """Only the projections are layers; their products and the mixture of logits stay float32."""
+    method = OKDDip(make_group(4))
+    output = method.group(batch[0])
+    method.group.forward = lambda inputs: output._replace(logits=10 * output.logits)
+    torch.nn.init.zeros_(method.queries[0].weight)
+    expected = method(*batch)["distillation"]
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(method(*batch)["distillation"], expected, atol=0, rtol=0)

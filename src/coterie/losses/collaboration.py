@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from coterie.losses.precision import einsum
+
 LINEAR_STEPS = 60
 LINEAR_RATE = 4.0
 
@@ -48,12 +50,12 @@ def linear_target(logits: Tensor, targets: Tensor) -> Tensor:
     best, smallest = logits.mean(0), torch.full_like(true[0], float("inf"))
     for _ in range(LINEAR_STEPS):
         weights = torch.softmax(scores, 0)
-        mixed = torch.einsum("nb,nbk->bk", weights, logits)
+        mixed = einsum("nb,nbk->bk", weights, logits)
         log_probabilities = torch.log_softmax(mixed, -1)
         loss = -log_probabilities.gather(1, wanted).squeeze(1)
         best = torch.where((loss < smallest)[:, None], mixed, best)
         smallest = torch.minimum(loss, smallest)
-        slope = torch.einsum("bk,nbk->nb", log_probabilities.exp(), relative) - true
+        slope = einsum("bk,nbk->nb", log_probabilities.exp(), relative) - true
         slope = slope - (weights * slope).sum(0)
         squares = squares + slope.abs().amax(0).square()
         scores = scores - LINEAR_RATE * slope / squares.clamp(min=1e-12).sqrt()

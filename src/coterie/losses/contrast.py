@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from coterie.losses.distillation import kl_divergence
+from coterie.losses.precision import matmul
 
 
 def similarities(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
@@ -15,7 +16,7 @@ def similarities(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
         anchors, others: unit vectors, [B, d].
         temperature: of the contrast.
     """
-    values = anchors.float() @ others.float().T / temperature
+    values = matmul(anchors, others.T) / temperature
     own = torch.eye(len(values), dtype=torch.bool, device=values.device)
     return values.masked_fill(own, torch.finfo(values.dtype).min)
 

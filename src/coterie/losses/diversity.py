@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from coterie.losses.label import soft_labels
+from coterie.losses.precision import matmul
 
 WeightForm = Literal["frobenius", "frobenius_classes", "squared", "cosine", "gram"]
 PredictionForm = Literal["logits", "coincident_error"]
@@ -28,17 +29,17 @@ def _norm(matrix: Tensor) -> Tensor:
 
 def _frobenius(first: Tensor, second: Tensor) -> Tensor:
     """||W_i^T W_j||_F, the d x d product: the two classifiers use other feature directions."""
-    return _norm(first.T @ second)
+    return _norm(matmul(first.T, second))
 
 
 def _frobenius_classes(first: Tensor, second: Tensor) -> Tensor:
     """||W_i W_j^T||_F, the K x K product: the transposed reading."""
-    return _norm(first @ second.T)
+    return _norm(matmul(first, second.T))
 
 
 def _squared(first: Tensor, second: Tensor) -> Tensor:
     """||W_i^T W_j||_F^2."""
-    return (first.T @ second).square().sum()
+    return matmul(first.T, second).square().sum()
 
 
 def _cosine(first: Tensor, second: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ def _gram(first: Tensor, second: Tensor) -> Tensor:
     def off_diagonal(weight: Tensor) -> Tensor:
         rows = torch.nn.functional.normalize(weight, dim=1, eps=1e-8)
         keep = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-        values = (rows @ rows.T) * keep
+        values = matmul(rows, rows.T) * keep
         centre = values.sum() / keep.sum().clamp(min=1)
         return (values - centre) * keep
 
@@ -137,7 +138,7 @@ def logit_agreement(logits: Tensor) -> Tensor:
     Source: a reading of CD that would not be negligible at a small weight (``frobenius`` applied to predictions).
     """
     centred = logits.float() - logits.float().mean(-1, keepdim=True)
-    pairs = [_norm(first.T @ second) / logits.shape[1] for first, second in combinations(centred, 2)]
+    pairs = [_norm(matmul(first.T, second)) / logits.shape[1] for first, second in combinations(centred, 2)]
     return torch.stack(pairs).mean() if pairs else centred.sum() * 0.0
 
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coterie.losses.precision import matmul
+
 
 def pair_distances(embeddings: Tensor) -> Tensor:
     """Euclidean distances between all samples, over the mean of those that are not zero: float32 [B, B].
@@ -15,7 +17,7 @@ def pair_distances(embeddings: Tensor) -> Tensor:
     """
     values = embeddings.float()
     squares = values.square().sum(1)
-    squared = (squares[:, None] + squares[None, :] - 2 * values @ values.T).clamp(min=1e-12)
+    squared = (squares[:, None] + squares[None, :] - 2 * matmul(values, values.T)).clamp(min=1e-12)
     own = torch.eye(len(values), dtype=torch.bool, device=values.device)
     distances = squared.sqrt().masked_fill(own, 0.0)
     return distances / (distances.sum() / (~own).sum()).clamp(min=1e-12)
@@ -29,7 +31,7 @@ def triplet_angles(embeddings: Tensor) -> Tensor:
     """
     values = embeddings.float()
     directions = F.normalize(values[None, :] - values[:, None], dim=2)
-    return directions @ directions.transpose(1, 2)
+    return matmul(directions, directions.transpose(1, 2))
 
 
 def relation_loss(student: Tensor, teacher: Tensor, distance_weight: float, angle_weight: float) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.collaboration import covariance_weights, linear_target, min_logit_target, naive_target
+from coterie.losses.precision import einsum
 from coterie.methods.method import Inputs, Method, Predictions
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
@@ -74,7 +75,7 @@ class KDCL(Method):
     def soft_target(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The target's logits, float32 [B, K], of the students' [n, B, K]."""
         if self.target == "general":
-            return torch.einsum("n,nbk->bk", self.weights.float(), logits.detach().float())
+            return einsum("n,nbk->bk", self.weights, logits.detach())
         if targets.ndim > 1:
             raise CoterieError(
                 f"kdcl's target={self.target!r} needs the true class, and mixup or cutmix mixes classes; use method.target=general"
@@ -92,7 +93,7 @@ class KDCL(Method):
 
     def predict(self, inputs: Inputs) -> Predictions:
         logits = self.group(inputs).logits
-        ensemble = torch.einsum("n,nbk->bk", self.weights.float(), logits.float())
+        ensemble = einsum("n,nbk->bk", self.weights, logits)
         return Predictions(logits, ensemble, logits[self.deployed_student], {})
 
     def after_validation(self, logits: Tensor, targets: Tensor) -> None:

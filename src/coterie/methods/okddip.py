@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
+from coterie.losses.precision import einsum, matmul
 from coterie.methods.method import Inputs, Method, Predictions
 from coterie.methods.options import AtLeastOne, NonNegative, Positive, Share
 from coterie.methods.progress import Progress
@@ -86,15 +87,15 @@ class OKDDip(Method):
 
         def project(layers: nn.ModuleList) -> Tensor:
             each = [layers[number % len(layers)](embedding) for number, embedding in enumerate(embeddings)]
-            return torch.stack(each, dim=1).float()
+            return torch.stack(each, dim=1)
 
-        return torch.softmax(project(self.queries) @ project(self.keys).transpose(1, 2), dim=-1)
+        return torch.softmax(matmul(project(self.queries), project(self.keys).transpose(1, 2)), dim=-1)
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         output = self.group(inputs)
         logits = output.logits
         peers = logits[: self.peers].float()
-        soft_targets = torch.einsum("sab,bsk->ask", self.attention(output), peers)
+        soft_targets = einsum("sab,bsk->ask", self.attention(output), peers)
         mean = peers.mean(0)
         if self.detach_target:
             soft_targets, mean = soft_targets.detach(), mean.detach()

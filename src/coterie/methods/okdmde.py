@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from coterie.errors import CoterieError
 from coterie.losses import diversity_loss, kl_divergence
 from coterie.losses.diversity import NEEDS_EQUAL_WIDTH, DiversityForm
+from coterie.losses.precision import einsum
 from coterie.methods.method import Inputs, Method, Predictions
 from coterie.methods.options import AtLeastOne, NonNegative, Positive, Share
 from coterie.methods.progress import Progress
@@ -156,7 +157,7 @@ class OKDMDE(Method):
             queries = torch.stack([q(h) for q, h in zip(self.queries, embeddings, strict=True)], dim=-1)
             joined = [torch.cat([h, scores.to(h.dtype)], dim=1) for h in embeddings]
             keys = torch.stack([k(h) for k, h in zip(self.keys, joined, strict=True)])
-            return torch.softmax(torch.einsum("bsa,nbs->nba", queries.float(), keys.float()), dim=0)
+            return torch.softmax(einsum("bsa,nbs->nba", queries, keys), dim=0)
         return torch.softmax(scores.unflatten(1, (self.followers, -1)).transpose(0, 1), dim=0)
 
     def ensembles(self, output: GroupOutput) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,7 +167,7 @@ class OKDMDE(Method):
             logits = logits.detach()
         weights = self.branch_weights(output)
         if self.attention == "pairwise":
-            targets = torch.einsum("nba,nbk->abk", weights, logits)
+            targets = einsum("nba,nbk->abk", weights, logits)
             return targets.mean(0), targets, weights
         if self.attention == "class":
             logits = logits - logits.mean(-1, keepdim=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from coterie.losses import kl_divergence
 from coterie.losses.label import one_hot
+from coterie.losses.precision import einsum
 from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
@@ -113,9 +114,7 @@ class RLKD(TaughtMethod):
 
     def _probabilities(self, state: Tensor) -> Tensor:
         """Of selecting each teacher, [m, B], from states [m, B, d]."""
-        return torch.sigmoid(
-            torch.einsum("mbd,md->mb", state, self.policy_weight.float()) + self.policy_bias.float()[:, None]
-        )
+        return torch.sigmoid(einsum("mbd,md->mb", state, self.policy_weight) + self.policy_bias.float()[:, None])
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         require_classes(targets, "rl_kd")
@@ -131,7 +130,7 @@ class RLKD(TaughtMethod):
             state = state.roll(1, 1)
         weights, actions = self.selected(state, teacher_losses, progress)
         softened = torch.softmax(teachers / self.temperature, -1)
-        mixed = torch.einsum("mb,mbk->bk", weights, softened).clamp(min=1e-12).log() * self.temperature
+        mixed = einsum("mb,mbk->bk", weights, softened).clamp(min=1e-12).log() * self.temperature
         losses = self.supervision(output.logits, inputs, targets, self.label_weight)
         divergence = kl_divergence(logits, mixed, self.temperature)
         losses["distillation"] = (1 - self.label_weight) * divergence

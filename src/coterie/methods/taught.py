@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from coterie.errors import CoterieError
+from coterie.losses.precision import einsum
 from coterie.methods.guide import Combination, combined_logits
 from coterie.methods.method import Inputs, Method
 from coterie.networks.group import StudentGroup
@@ -89,7 +90,7 @@ class LogitTaughtMethod(TaughtMethod):
         if self.teacher_scores is None:
             rule: Combination = "mean_logit" if self.combination == "mean_logit" else "mean_probability"
             return combined_logits(logits, rule)
-        mixed = torch.einsum("m,mbk->bk", torch.softmax(self.teacher_scores.float(), 0), logits.float())
+        mixed = einsum("m,mbk->bk", torch.softmax(self.teacher_scores.float(), 0), logits)
         losses["teacher_weights"] = self.label_loss(mixed, targets)
         return mixed.detach()
 

@@ -1,0 +1,21 @@
+"""Matrix products in float32, also under autocast, which would round their operands and results to half precision.
+
+For losses and for what mixes predictions; the layers of a network stay at autocast's precision.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def matmul(first: Tensor, second: Tensor) -> Tensor:
+    """``first @ second`` in float32."""
+    with torch.autocast(first.device.type, enabled=False):
+        return first.float() @ second.float()
+
+
+def einsum(equation: str, *operands: Tensor) -> Tensor:
+    """``torch.einsum`` in float32."""
+    with torch.autocast(operands[0].device.type, enabled=False):
+        return torch.einsum(equation, *(each.float() for each in operands))
