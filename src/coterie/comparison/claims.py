@@ -6,13 +6,18 @@ long, or whose process on this machine is gone, is taken over: it is moved away,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import threading
+import time
 import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 HEARTBEAT_SECONDS = 20.0
 STALE_SECONDS = 180.0
@@ -23,21 +28,41 @@ class Claim:
 
     Args:
         path: of the file, which this process has just created.
+        owner: its content.
         heartbeat: seconds between two touches.
+        when_lost: called at each of them from the moment that the claim is found to be another's.
+
+    Attributes:
+        lost: whether another process took over, because this one slept or did not reach the folder for too long.
     """
 
-    def __init__(self, path: Path, heartbeat: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        owner: dict[str, Any],
+        heartbeat: float = HEARTBEAT_SECONDS,
+        when_lost: Callable[[], object] | None = None,
+    ) -> None:
         self.path = path
+        self.lost = False
+        self._token = owner["token"]
+        self._when_lost = when_lost
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, args=(heartbeat,), daemon=True)
         self._thread.start()
 
     def _beat(self, every: float) -> None:
         while not self._stop.wait(every):
-            try:
-                os.utime(self.path)
-            except OSError:  # the folder is gone, or another process judged this one dead: nothing to keep alive
-                return
+            with contextlib.suppress(OSError):  # the folder is out of reach; it may come back
+                self.lost = self.lost or not self._is_ours()
+                if not self.lost:
+                    os.utime(self.path)
+            if self.lost and self._when_lost is not None:
+                self._when_lost()
+
+    def _is_ours(self) -> bool:
+        found = _content(self.path)
+        return found is not None and found.get("token", self._token) == self._token
 
     def __enter__(self) -> Claim:
         return self
@@ -47,50 +72,76 @@ class Claim:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self.path.unlink(missing_ok=True)
+        if not self.lost and self._is_ours():
+            self.path.unlink(missing_ok=True)
 
 
-def claim(path: Path, stale_after: float = STALE_SECONDS) -> Claim | None:
+def claim(
+    path: Path,
+    *,
+    stale_after: float = STALE_SECONDS,
+    heartbeat: float = HEARTBEAT_SECONDS,
+    when_lost: Callable[[], object] | None = None,
+) -> Claim | None:
     """Try to claim; None where a living process holds it.
 
     Args:
         path: of the claim's file.
         stale_after: seconds without a touch after which the owner counts as dead.
+        heartbeat, when_lost: see ``Claim``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if (made := _create(path)) is not None:
-        return made
-    before = _content(path)
-    if before is None:  # given back in between
-        return _create(path)
-    if not _is_dead(path, before, stale_after):
-        return None
+    owner = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processes": _process_space(),
+        "token": uuid.uuid4().hex,
+    }
+    if not _create(path, owner):
+        found = _content(path)
+        if found is not None and not (_is_dead(path, found, stale_after) and _bury(path, found)):
+            return None
+        if not _create(path, owner):  # given back or buried, but another process was faster
+            return None
+    return Claim(path, owner, heartbeat, when_lost)
+
+
+def wait_for(path: Path, every: float = 0.1) -> Claim:
+    """Claim, however long another process holds it; for work of a moment."""
+    while (held := claim(path)) is None:
+        time.sleep(every)
+    return held
+
+
+def _create(path: Path, owner: dict[str, Any]) -> bool:
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w") as file:
+        file.write(json.dumps(owner))
+    return True
+
+
+def _bury(path: Path, dead: dict[str, Any]) -> bool:
+    """Move a dead process's claim away; whether it was this process that did."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         os.rename(path, aside)
     except OSError:
-        return None  # another process was faster
-    taken = _content(aside)
-    if taken is not None and taken.get("token") != before.get("token"):
-        # Between our look and the move, another process took it over: give that one its claim back.
-        os.rename(aside, path)
-        return None
+        return False
+    moved = _content(aside) or {}
     aside.unlink(missing_ok=True)
-    return _create(path)
+    if moved.get("token") == dead.get("token"):
+        return True
+    # Between our look and our move another process took over: it gets its claim back, unless a third one has it by now, in
+    # which case the second one's heartbeat finds out.
+    _create(path, moved)
+    return False
 
 
-def _create(path: Path) -> Claim | None:
-    owner = {"host": _process_space(), "pid": os.getpid(), "token": uuid.uuid4().hex}
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        return None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(json.dumps(owner))
-    return Claim(path)
-
-
-def _content(path: Path) -> dict[str, object] | None:
+def _content(path: Path) -> dict[str, Any] | None:
     """Owner of a claim, {} where it cannot be read (yet), None where there is no file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -101,9 +152,9 @@ def _content(path: Path) -> dict[str, object] | None:
     return found if isinstance(found, dict) else {}
 
 
-def _is_dead(path: Path, owner: dict[str, object], stale_after: float) -> bool:
+def _is_dead(path: Path, owner: dict[str, Any], stale_after: float) -> bool:
     pid = owner.get("pid")
-    if owner.get("host") == _process_space() and isinstance(pid, int) and not _runs(pid):
+    if owner.get("processes") == _process_space() and isinstance(pid, int) and not _runs(pid):
         return True
     # Machines' clocks differ, so the age is measured by the file system's own: against a file touched now.
     probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -117,11 +168,15 @@ def _is_dead(path: Path, owner: dict[str, object], stale_after: float) -> bool:
 
 
 def _process_space() -> str:
-    """Where a process number means the same process: this machine, and within it this container."""
+    """Where a process number means the same process: this machine since it was started, and within it this container.
+
+    Neither a host's name (many are called localhost) nor the number of its first name space (the same on all) tells machines apart.
+    """
     try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # no such file system
-        return socket.gethostname()
+        return f"{socket.gethostname()} {uuid.getnode()}"
 
 
 def _runs(pid: int) -> bool:
