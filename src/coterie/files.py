@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written; ``path`` is then what it was before.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not by the process's number: two machines that share a folder may have the same.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write(temporary)
         with temporary.open("rb+") as file:
