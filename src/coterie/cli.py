@@ -130,20 +130,28 @@ def compare(
     chosen = _seeds(seeds)
     if workers != "auto" and not (workers.isdecimal() and int(workers) > 0):
         raise CoterieError(f"--workers {workers}: expected a number of at least 1, or auto")
+    from coterie.comparison.plan import build_arms, make_plan
+
+    make_plan(build_arms(recipes, names, overrides), chosen)  # a mistake is named before all of training is imported
     from coterie.comparison.run import compare as run
 
     number = "auto" if workers == "auto" else int(workers)
-    result = run(
-        recipes,
-        methods=names,
-        seeds=chosen,
-        output=output,
-        reference=reference,
-        overrides=overrides,
-        workers=number,  # type: ignore[arg-type]  # typer's text was checked above
-        quiet=quiet,
-    )
-    _print_comparison(result.comparison)
+    try:
+        result = run(
+            recipes,
+            methods=names,
+            seeds=chosen,
+            output=output,
+            reference=reference,
+            overrides=overrides,
+            workers=number,  # type: ignore[arg-type]  # typer's text was checked above
+            quiet=quiet,
+        )
+    except RunError:
+        if (output / "report.html").is_file():  # runs failed; the others count
+            _print_comparison(output)
+        raise
+    _print_comparison(result.path)
     _say(f"report  {result.path / 'report.html'}")
 
 
@@ -154,12 +162,15 @@ def _seeds(text: str) -> int | list[int]:
     return int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]
 
 
-def _print_comparison(comparison: dict[str, Any]) -> None:
+def _print_comparison(folder: Path) -> None:
+    """A comparison's table and what it says, from its folder."""
     from rich.console import Console
     from rich.table import Table
 
     from coterie.report import comparison_tables as tables
+    from coterie.training.records import read_json
 
+    comparison = read_json(folder / "comparison.json")
     table = Table(title=comparison["title"], title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     reference = comparison["reference"]

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from coterie.comparison.plan import ComparisonFolder, build_arms, keep_plan, make_plan, read_plan
@@ -22,6 +26,30 @@ def test_the_baseline_beside_a_recipe_of_branches_is_one_network():
     assert (arms["one"].network.branches, arms["one"].network.at) == (4, "layer3")
 
 
+def test_students_named_on_the_command_line_are_not_the_baselines_either():
+    arms = build_arms([], ["baseline", "dml"], ["network.branches=2", "network.at=peers"])
+    assert (arms["baseline"].network.branches, arms["baseline"].network.at) == (None, None)
+    assert (arms["dml"].network.branches, arms["dml"].network.at) == (2, "peers")
+
+
+def test_a_setting_of_the_method_goes_to_every_method():
+    arms = build_arms([{"method": "baseline"}], ["dml", "one"], ["method.temperature=5"])
+    assert {label: arm.method.options for label, arm in arms.items()} == {
+        "dml": {"temperature": 5},
+        "one": {"temperature": 5},
+    }
+
+
+def test_a_method_on_the_command_line_names_its_arm():
+    assert {label: arm.method.name for label, arm in build_arms([], None, ["method=dml"]).items()} == {"dml": "dml"}
+
+
+def test_an_unknown_method_is_named_without_importing_torch():
+    code = "import sys; from coterie.comparison.plan import build_arms\ntry: build_arms([], ['baseline', 'okdmd'])\nexcept Exception as e: print('torch' in sys.modules, e)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.startswith("False unknown method 'okdmd'")
+
+
 def test_arms_of_several_recipes_carry_their_names(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text("method: dml\n")
@@ -39,8 +67,14 @@ def test_named_recipes_keep_their_names():
     [
         ([], ["okdmd"], [], "did you mean 'okdmde'"),
         ([], ["baseline", "okdmde"], ["method.temperature=3"], "unknown setting 'method.temperature' of Baseline"),
-        ([], ["dml", "dml"], [], "two arms are called 'dml'"),
-        ({"a b": {}, "a-b": {}}, None, [], "same folder names"),
+        ([], ["dml", "dml"], [], "named twice"),
+        ({"a b": {}, "a-b": {}}, None, [], "same folder name"),
+        ({"Run": {}, "run": {}}, None, [], "same folder name"),
+        ([], ["baseline", "dml"], ["method=one"], "chosen by --methods already"),
+        ([], ["baseline", "dml"], ["method.name=one"], "chosen by --methods already"),
+        ([], None, ["seed=3"], "chosen by --seeds"),
+        ([{"network": ["resnet18", "vgg11"]}], ["baseline", "dml"], [], "at most 1 student.* names 2"),
+        ([{"method": "baseline", "network": {"branches": 2}}], None, [], "at most 1 student.* names 2"),
         (["nowhere.yaml"], None, [], "cannot read the recipe"),
         ([], None, ["training.epoch=3"], "did you mean 'training.epochs'"),
     ],
@@ -51,43 +85,98 @@ def test_bad_input_is_named_before_anything_is_trained(recipes, methods, overrid
     assert "\n" not in str(caught.value)
 
 
+def test_no_recipe_at_all_in_a_mapping():
+    with pytest.raises(CoterieError, match="at least one recipe"):
+        make_plan(build_arms({}), 2)
+
+
 def test_rounds_of_one_seed_for_every_arm():
-    plan = make_plan(build_arms([], ["dml", "one"]), [3, 5], None)
+    plan = make_plan(build_arms([], ["dml", "one"]), [3, 5])
     assert [(job.seed, job.label) for job in plan.jobs()] == [(3, "dml"), (3, "one"), (5, "dml"), (5, "one")]
     assert [job.recipe.seed for job in plan.jobs()] == [3, 3, 5, 5]
 
 
-def test_the_reference_is_the_baseline_where_there_is_one():
+def test_the_reference_is_the_baseline_where_there_is_one(tmp_path):
     arms = build_arms([], ["dml", "baseline"])
-    assert make_plan(arms, 2, None).reference == "baseline"
-    assert make_plan(build_arms([], ["one", "dml"]), 2, None).reference == "one"
+    assert make_plan(arms, 2).reference == "baseline"
+    assert make_plan(build_arms([], ["one", "dml"]), 2).reference == "one"
     with pytest.raises(CoterieError, match="did you mean 'dml'"):
-        make_plan(arms, 2, "dmll")
+        keep_plan(ComparisonFolder(tmp_path / "c"), make_plan(arms, 2), "dmll")
+    assert not (tmp_path / "c").exists()
 
 
-@pytest.mark.parametrize("seeds", [0, [], [1, 1], [-1]])
+@pytest.mark.parametrize("seeds", [0, [], [1, 1], [-1], [2**31]])
 def test_wrong_seeds(seeds):
     with pytest.raises(CoterieError, match="seeds"):
-        make_plan(build_arms([], ["dml"]), seeds, None)
+        make_plan(build_arms([], ["dml"]), seeds)
+
+
+def started(folder: ComparisonFolder, label: str) -> None:
+    """As far as a training that has just begun."""
+    (folder.runs(label) / "seed0").mkdir(parents=True)
+    (folder.runs(label) / "seed0" / "recipe.yaml").write_text("data: digits\n")
 
 
 def test_a_plan_is_kept_and_can_grow_but_not_change(tmp_path):
     folder = ComparisonFolder(tmp_path / "c")
-    keep_plan(folder, make_plan(build_arms([], ["dml"]), 2, None))
-    grown = keep_plan(folder, make_plan(build_arms([], ["one"]), [1, 7], None))
+    keep_plan(folder, make_plan(build_arms([], ["dml"]), 2))
+    started(folder, "dml")
+    grown = keep_plan(folder, make_plan(build_arms([], ["one"]), [1, 7]))
     assert list(grown.arms) == ["dml", "one"]
     assert grown.seeds == (0, 1, 7)
     assert read_plan(folder) == grown
     with pytest.raises(CoterieError, match=r"'dml' has other settings \(training.epochs\)"):
-        keep_plan(folder, make_plan(build_arms([], ["dml"], ["training.epochs=9"]), 2, None))
+        keep_plan(folder, make_plan(build_arms([], ["dml"], ["training.epochs=9"]), 2))
+    with pytest.raises(CoterieError, match="same folder name"):
+        keep_plan(folder, make_plan(build_arms({"DML": {}}), 2))
     assert read_plan(folder) == grown
+    assert sorted(path.name for path in folder.path.iterdir()) == ["plan.json", "runs"]
+
+
+def test_how_fast_a_run_goes_may_change(tmp_path):
+    folder = ComparisonFolder(tmp_path)
+    keep_plan(folder, make_plan(build_arms([], ["dml"]), 2))
+    started(folder, "dml")
+    plan = keep_plan(folder, make_plan(build_arms([], ["dml"], ["data.workers=1"]), 2))
+    assert plan.arms["dml"].data.workers == 1
+
+
+def test_a_wrong_setting_can_be_put_right_while_nothing_was_trained_by_it(tmp_path):
+    folder = ComparisonFolder(tmp_path)
+    keep_plan(folder, make_plan(build_arms([], ["dml"], ["network=resnet88"]), 2))
+    plan = keep_plan(folder, make_plan(build_arms([], ["dml"], ["network=tiny_cifar"]), 2))
+    assert read_plan(folder).arms["dml"].network.name == plan.arms["dml"].network.name == "tiny_cifar"
+    (folder.runs("dml")).mkdir(parents=True)
+    (folder.runs("dml") / "seed1.claim").write_text("{}")  # another machine is about to begin
+    with pytest.raises(CoterieError, match="other settings"):
+        keep_plan(folder, make_plan(build_arms([], ["dml"], ["network=resnet88"]), 2))
+
+
+def test_the_reference_stays_until_another_is_named(tmp_path):
+    folder = ComparisonFolder(tmp_path)
+    keep_plan(folder, make_plan(build_arms([], ["dml", "one"]), 2), "one")
+    assert keep_plan(folder, make_plan(build_arms([], ["kdcl"]), 2)).reference == "one"
+    assert keep_plan(folder, make_plan(build_arms([], ["kdcl"]), 2), "dml").reference == "dml"
+
+
+def test_several_that_extend_at_once_lose_nothing(tmp_path):
+    folder = ComparisonFolder(tmp_path / "c")
+    plans = [make_plan(build_arms({f"arm{number}": {}}), [number]) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda plan: keep_plan(folder, plan), plans))
+    stored = read_plan(folder)
+    assert sorted(stored.arms) == [f"arm{number}" for number in range(8)]
+    assert sorted(stored.seeds) == list(range(8))
+    assert [path.name for path in folder.path.iterdir()] == ["plan.json"]
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(CoterieError, match="not empty"):
-        keep_plan(ComparisonFolder(tmp_path), make_plan(build_arms([], ["dml"]), 2, None))
+        keep_plan(ComparisonFolder(tmp_path), make_plan(build_arms([], ["dml"]), 2))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(CoterieError, match="cannot write to"):
+        keep_plan(ComparisonFolder(tmp_path / "thesis.txt" / "c"), make_plan(build_arms([], ["dml"]), 2))
 
 
 def test_a_damaged_plan(tmp_path):

@@ -133,7 +133,7 @@ def test_two_processes_share_the_work(tmp_path):
 
 def test_a_killed_process_is_replaced(tmp_path):
     folder = tmp_path / "c"
-    plan = make_plan(build_arms([], ["baseline"], [*SMALL, "training.epochs=400"]), 1, None)
+    plan = make_plan(build_arms([], ["baseline"], [*SMALL, "training.epochs=400"]), 1)
     plan = keep_plan(ComparisonFolder(folder), plan)
     (job,) = plan.jobs()
     worker = subprocess.Popen([sys.executable, "-m", "coterie.comparison.run", str(folder)], env=ENVIRONMENT)
@@ -144,7 +144,7 @@ def test_a_killed_process_is_replaced(tmp_path):
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert ComparisonFolder(folder).claim(job).is_file()
-    work(ComparisonFolder(folder), plan, True, set())
+    work(ComparisonFolder(folder), plan, True)
     summary = json.loads((ComparisonFolder(folder).run(job) / "summary.json").read_text())
     assert summary["status"] == "finished"
     rows = [json.loads(line) for line in (ComparisonFolder(folder).run(job) / "metrics.jsonl").read_text().splitlines()]

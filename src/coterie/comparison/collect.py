@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coterie.comparison.plan import ComparisonFolder, Job, Plan
+from coterie.comparison.plan import ComparisonFolder, Job, read_plan
 from coterie.comparison.summary import summarise
 from coterie.files import write_json
 from coterie.recipe import Recipe
@@ -15,8 +15,15 @@ from coterie.training.records import MetricsLog, RunFolder
 SINGLE = ("top1", "top5", "nll", "brier", "ece")
 
 
-def collect(folder: ComparisonFolder, plan: Plan) -> dict[str, Any]:
-    """Read what there is of every planned run, and write ``comparison.json``."""
+def collect(folder: ComparisonFolder) -> dict[str, Any]:
+    """Read what there is of every planned run, and write ``comparison.json``.
+
+    The plan is read again each time: another machine may have extended it.
+
+    Raises:
+        CoterieError: the folder holds no comparison, or a file in it is damaged.
+    """
+    plan = read_plan(folder)
     runs = [_read(folder, job) for job in plan.jobs()]
     shared, own = _split_settings(plan.arms)
     comparison = {
@@ -69,6 +76,8 @@ def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
     elif folder.failure(job).is_file():
         found["status"] = "failed"
         found["error"] = folder.failure(job).read_text(encoding="utf-8").strip()
+    elif "error" in summary:  # it is about to be tried again
+        found["error"] = summary["error"]
     return found
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from coterie.comparison.claims import wait_for
 from coterie.errors import CoterieError, did_you_mean
 from coterie.files import write_json
-from coterie.methods import find_method
+from coterie.methods import TABLE, find_method
 from coterie.methods.options import check_options
 from coterie.recipe import Recipe, differing_keys, load_recipe
 from coterie.training.records import read_json
+
+if TYPE_CHECKING:
+    from coterie.methods.method import Method
 
 RecipeSource = str | Path | Recipe | Mapping[str, Any]
 
@@ -57,9 +61,17 @@ class ComparisonFolder:
     def is_comparison(self) -> bool:
         return self.plan.is_file()
 
+    def runs(self, label: str) -> Path:
+        """Where an arm's runs are."""
+        return self.path / "runs" / _file_name(label)
+
+    def has_begun(self, label: str) -> bool:
+        """Whether a run of an arm was started; one that failed before that, by a wrong setting, does not count."""
+        return any(next(self.runs(label).glob(pattern), None) for pattern in ("seed*/recipe.yaml", "seed*.claim"))
+
     def run(self, job: Job) -> Path:
         """The run folder of a job."""
-        return self.path / "runs" / _file_name(job.label) / f"seed{job.seed}"
+        return self.runs(job.label) / f"seed{job.seed}"
 
     def claim(self, job: Job) -> Path:
         """The file by which a process says that it works on a job."""
@@ -81,13 +93,13 @@ def build_arms(
 ) -> dict[str, Recipe]:
     """The arms of recipes and methods, each checked as far as it can be without data.
 
-    A recipe's ``method.*`` settings belong to its own method; where another one takes its place, that one has its defaults. The
-    recipe's students and split point hold for all, except for methods that train one network (the baseline).
+    A recipe's ``method.*`` settings belong to its own method; where another one takes its place, they are dropped and that one has
+    its defaults. The recipe's students and split point hold for all, except for methods that train one network (the baseline).
 
     Args:
         recipes: files, mappings or recipes; or a mapping from labels to them. None at all: the defaults (the digits demo).
         methods: names that each recipe is run with; None: its own.
-        overrides: ``key=value`` for all arms.
+        overrides: ``key=value`` for all arms; ``method.x=value`` must hold for every method.
 
     Returns:
         Label -> recipe: the method's name, with several recipes ``<recipe>:<method>``, or the mapping's labels.
@@ -95,38 +107,73 @@ def build_arms(
     Raises:
         CoterieError: an unknown method or setting, or two arms of one label.
     """
+    for method in methods or ():
+        if ":" not in method and method not in TABLE:
+            find_method(method)  # says so; names first, since finding the others imports torch
+    _refuse_what_the_comparison_sets(overrides, bool(methods))
     named = _named(recipes)
-    several = len(named) > 1
+    of_method = [each for each in overrides if each.partition("=")[0].partition(".")[0] == "method"]
+    of_others = [each for each in overrides if each not in of_method]
     arms: dict[str, Recipe] = {}
     for name, source in named.items():
-        own = load_recipe(source)
-        for method in methods or [own.method.name]:
-            tree = own.model_dump()
-            if method != own.method.name:
-                tree["method"] = {"name": method}
-                if _trains_fewer(method, own.network.branches):
-                    tree["network"] |= {"branches": None, "at": None}
-            recipe = load_recipe(tree, overrides)
-            check_options(find_method(recipe.method.name), recipe.method.options)
-            if isinstance(recipes, Mapping) and methods is None:
-                label = name
-            else:
-                label = f"{name}:{method}" if several else method
-            if label in arms:
-                raise CoterieError(f"two arms are called {label!r}; name every recipe and method once")
-            arms[label] = recipe
-    files = {_file_name(label) for label in arms}
-    if len(files) < len(arms):
-        raise CoterieError(
-            f"the labels {', '.join(map(repr, arms))} give the same folder names; use letters and digits"
-        )
+        if methods:
+            common = load_recipe(source, of_others)
+            found = {method: load_recipe(_with_method(common, method), of_method) for method in methods}
+        else:
+            own = load_recipe(source, overrides)
+            found = {own.method.name: own}
+        if len(found) < len(methods or found):
+            raise CoterieError(f"a method is named twice in {', '.join(methods or ())}; name each once")
+        for method, recipe in found.items():
+            _check(recipe)
+            is_labelled = isinstance(recipes, Mapping) and not methods
+            arms[name if is_labelled else f"{name}:{method}" if len(named) > 1 else method] = recipe
+    _require_folders_apart(arms)
     return arms
 
 
-def _trains_fewer(method: str, branches: int | None) -> bool:
-    """Whether a method (the baseline, a lone student's) cannot have as many students as a recipe names."""
-    most = find_method(method).max_students
-    return branches is not None and most is not None and branches > most
+def _refuse_what_the_comparison_sets(overrides: Sequence[str], has_methods: bool) -> None:
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key == "seed":
+            raise CoterieError(f"{override!r}: a comparison's seeds are chosen by --seeds (seeds=[3, 5] in Python)")
+        if has_methods and key in {"method", "method.name"}:
+            raise CoterieError(f"{override!r}: the methods are chosen by --methods already; leave one of them out")
+
+
+def _with_method(recipe: Recipe, method: str) -> dict[str, Any]:
+    """The recipe's settings with another method in place of its own."""
+    tree = recipe.model_dump()
+    if method != recipe.method.name:
+        tree["method"] = {"name": method}
+        if _too_many(find_method(method), recipe.network.branches):
+            tree["network"] |= {"branches": None, "at": None}
+    return tree
+
+
+def _too_many(method: type[Method], students: int | None) -> bool:
+    return students is not None and method.max_students is not None and students > method.max_students
+
+
+def _check(recipe: Recipe) -> None:
+    method = find_method(recipe.method.name)
+    check_options(method, recipe.method.options)
+    networks = recipe.network.name
+    students = len(networks) if isinstance(networks, list) else recipe.network.branches
+    if _too_many(method, students):
+        raise CoterieError(
+            f"method={recipe.method.name} trains at most {method.max_students} student(s), and the recipe names {students}; "
+            "give it a recipe of its own"
+        )
+
+
+def _require_folders_apart(labels: Iterable[str]) -> None:
+    """Refuse labels whose runs would share a folder; some disks take A and a for the same name."""
+    by_file: dict[str, str] = {}
+    for label in labels:
+        other = by_file.setdefault(_file_name(label).casefold(), label)
+        if other != label:
+            raise CoterieError(f"the labels {other!r} and {label!r} give the same folder name; use letters and digits")
 
 
 def _named(recipes: Sequence[RecipeSource] | Mapping[str, RecipeSource]) -> dict[str, RecipeSource | None]:
@@ -143,49 +190,88 @@ def _named(recipes: Sequence[RecipeSource] | Mapping[str, RecipeSource]) -> dict
     return named
 
 
-def make_plan(arms: dict[str, Recipe], seeds: int | Sequence[int], reference: str | None) -> Plan:
+def make_plan(arms: dict[str, Recipe], seeds: int | Sequence[int]) -> Plan:
     """A plan of these arms; ``seeds`` is a number of seeds from 0, or the seeds themselves.
 
+    The reference is the first arm whose method is the baseline, else the first arm.
+
     Raises:
-        CoterieError: no seeds, a repeated one, or a reference that is no arm.
+        CoterieError: no seeds, a repeated one, or no arms.
     """
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not chosen or len(set(chosen)) < len(chosen) or any(seed < 0 for seed in chosen):
+    if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= seed < 2**31 for seed in chosen):
         raise CoterieError(f"seeds={seeds}: expected a number of seeds, or different seeds such as 3,5,7")
-    if reference is None:
-        reference = next(
-            (label for label, recipe in arms.items() if recipe.method.name == "baseline"), next(iter(arms))
-        )
-    if reference not in arms:
-        raise CoterieError(
-            f"the reference {reference!r} is no arm{did_you_mean(reference, arms)}; arms are {', '.join(arms)}"
-        )
-    return Plan(arms, chosen, reference)
+    if not arms:
+        raise CoterieError("nothing to compare: expected at least one recipe")
+    baselines = [label for label, recipe in arms.items() if recipe.method.name == "baseline"]
+    return Plan(arms, chosen, (baselines or list(arms))[0])
 
 
-def keep_plan(folder: ComparisonFolder, plan: Plan) -> Plan:
-    """Write the plan; where there is one, extend it by further arms and seeds.
+def with_reference(plan: Plan, reference: str) -> Plan:
+    """The plan with another reference.
 
     Raises:
-        CoterieError: an arm that was planned with other settings, or a folder with something else in it.
+        CoterieError: it is no arm.
     """
-    if folder.is_comparison:
-        stored = read_plan(folder)
-        for label in stored.arms.keys() & plan.arms.keys():
-            different = [key for key in differing_keys(stored.arms[label], plan.arms[label]) if key != "seed"]
-            if different:
-                raise CoterieError(
-                    f"{str(folder.path)!r} holds a comparison in which {label!r} has other settings ({', '.join(different[:5])}); "
-                    "choose another --output"
-                )
-        seeds = (*stored.seeds, *(seed for seed in plan.seeds if seed not in stored.seeds))
-        plan = replace(plan, arms={**stored.arms, **plan.arms}, seeds=seeds)
-    elif folder.path.is_dir() and any(folder.path.iterdir()):
-        raise CoterieError(f"{str(folder.path)!r} is not empty and holds no comparison; choose another --output")
-    folder.path.mkdir(parents=True, exist_ok=True)
-    arms = {label: _without_seed(recipe) for label, recipe in plan.arms.items()}
-    write_json(folder.plan, {"reference": plan.reference, "seeds": list(plan.seeds), "arms": arms})
+    if reference not in plan.arms:
+        raise CoterieError(
+            f"the reference {reference!r} is no arm{did_you_mean(reference, plan.arms)}; arms are {', '.join(plan.arms)}"
+        )
+    return replace(plan, reference=reference)
+
+
+def keep_plan(folder: ComparisonFolder, plan: Plan, reference: str | None = None) -> Plan:
+    """Write the plan; where there is one, extend it by further arms and seeds.
+
+    Args:
+        reference: label of an arm; None: the stored plan's, in a new folder the plan's own.
+
+    Raises:
+        CoterieError: an arm that has begun with other settings, a reference that is no arm, or a folder with something else in it.
+    """
+    if not folder.is_comparison:
+        if reference is not None:
+            with_reference(plan, reference)  # before anything is written
+        _require_free(folder)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with wait_for(folder.plan.with_suffix(".claim")):  # several machines may start, or extend it, at once
+            if folder.is_comparison:
+                plan = _extended(folder, read_plan(folder), plan)
+            if reference is not None:
+                plan = with_reference(plan, reference)
+            arms = {label: _without_seed(recipe) for label, recipe in plan.arms.items()}
+            write_json(folder.plan, {"reference": plan.reference, "seeds": list(plan.seeds), "arms": arms})
+    except OSError as error:
+        raise CoterieError(f"cannot write to {str(folder.path)!r}: {error.strerror}") from None
     return plan
+
+
+def _require_free(folder: ComparisonFolder) -> None:
+    """A new comparison's folder may hold what another machine, starting at this moment, is writing there, and nothing else."""
+    starting = folder.plan.with_suffix(".claim").name
+    if folder.path.is_dir() and any(
+        starting not in path.name and path.name[:1] != "." for path in folder.path.iterdir()
+    ):
+        if folder.is_comparison:  # by now
+            return
+        raise CoterieError(f"{str(folder.path)!r} is not empty and holds no comparison; choose another --output")
+
+
+def _extended(folder: ComparisonFolder, stored: Plan, plan: Plan) -> Plan:
+    from coterie.training.run import FREE_ON_RESUME  # imports torch, which a check of the arguments does without
+
+    for label in stored.arms.keys() & plan.arms.keys():
+        different = set(differing_keys(stored.arms[label], plan.arms[label])) - FREE_ON_RESUME - {"seed"}
+        if different and folder.has_begun(label):
+            raise CoterieError(
+                f"{str(folder.path)!r} holds a comparison in which {label!r} has other settings "
+                f"({', '.join(sorted(different)[:5])}); choose another --output"
+            )
+    arms = {**stored.arms, **plan.arms}
+    _require_folders_apart(arms)
+    seeds = (*stored.seeds, *(seed for seed in plan.seeds if seed not in stored.seeds))
+    return Plan(arms, seeds, stored.reference)
 
 
 def _without_seed(recipe: Recipe) -> dict[str, Any]:

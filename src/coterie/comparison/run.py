@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import _thread
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from coterie.comparison.claims import claim
+import torch
+
+from coterie.comparison.claims import Claim, claim
 from coterie.comparison.collect import collect
 from coterie.comparison.plan import (
     ComparisonFolder,
@@ -29,11 +32,12 @@ from coterie.comparison.plan import (
 from coterie.errors import CoterieError, RunError
 from coterie.files import write_text
 from coterie.report.comparison import write_comparison_report
-from coterie.training.interruption import Interrupted
+from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.records import RunFolder
 from coterie.training.run import train
 
-POLL_SECONDS = 5.0
+POLL_SECONDS = 2.0
+CUDA_CONTEXT = 2**30  # bytes that a process takes on a GPU besides its tensors
 GO_ON = "the same command goes on from here"
 
 
@@ -73,8 +77,8 @@ def compare(
         output: the comparison's folder, new or with the same comparison; further arms and seeds extend it.
         reference: label of the arm that the others are compared with; None: the first one whose method is ``baseline``, else the first.
         overrides: ``key=value`` for all arms.
-        workers: trainings at once on this machine, each a process of its own; ``auto``: as many as cores (or, on a GPU, its memory) allow
-            by the first run.
+        workers: trainings at once on this machine, each a process of its own; ``auto``: as many as fit by what the first run took, on a
+            GPU the first run of every arm.
         quiet: show no progress of single runs.
 
     Raises:
@@ -84,15 +88,16 @@ def compare(
     if isinstance(recipes, (str, Path)):
         recipes = [recipes]
     folder = ComparisonFolder(output)
-    plan = keep_plan(folder, make_plan(build_arms(recipes, methods, overrides), seeds, reference))
-    attempted: set[tuple[str, int]] = set()
+    plan = keep_plan(folder, make_plan(build_arms(recipes, methods, overrides), seeds), reference)
+    for job in plan.jobs():  # what failed is tried once more by every call
+        folder.failure(job).unlink(missing_ok=True)
     if workers == "auto":
-        work(folder, plan, quiet, attempted, limit=1)
-        workers = _workers_that_fit()
-    if workers > 1:
-        _work_in_processes(folder, workers)
-    work(folder, plan, quiet, attempted if workers == 1 else {(job.label, job.seed) for job in plan.jobs()})
-    return conclude(folder, plan)
+        work(folder, plan, quiet, limit=len(plan.arms) if torch.cuda.is_available() else 1)
+        workers = workers_that_fit()
+    if workers > 1 and not all(_is_done(folder, job) for job in plan.jobs()):
+        _work_in_processes(folder, workers, quiet)
+    work(folder, plan, quiet)  # with several processes there is nothing left, unless all of them were killed
+    return conclude(folder)
 
 
 def write_again(folder: str | Path) -> Path:
@@ -102,124 +107,146 @@ def write_again(folder: str | Path) -> Path:
         CoterieError: the folder holds no comparison.
     """
     found = ComparisonFolder(folder)
-    collect(found, read_plan(found))
+    collect(found)
     return write_comparison_report(found.path)
 
 
-def conclude(folder: ComparisonFolder, plan: Plan) -> ComparisonResult:
+def conclude(folder: ComparisonFolder) -> ComparisonResult:
     """Write what the comparison has found so far.
 
     Raises:
         RunError: runs failed.
     """
-    comparison = collect(folder, plan)
+    comparison = collect(folder)
     write_comparison_report(folder.path)
     failed = [run for run in comparison["runs"] if run["status"] == "failed"]
     if failed:
-        names = ", ".join(f"{run['label']} seed {run['seed']}" for run in failed[:6])
+        names = ", ".join(f"{run['label']} seed {run['seed']}" for run in failed)
         raise RunError(
             f"{len(failed)} run(s) failed: {names}; the first one: {failed[0].get('error', '')}\nreport  {folder.report}"
         )
     return ComparisonResult(folder.path, comparison)
 
 
-def work(
-    folder: ComparisonFolder, plan: Plan, quiet: bool, attempted: set[tuple[str, int]], limit: int | None = None
-) -> None:
-    """Do what is not done and not being done, until nothing is left; a job that failed is tried once a call.
+def work(folder: ComparisonFolder, plan: Plan, quiet: bool, *, bars: bool = True, limit: int | None = None) -> None:
+    """Do what is neither done nor being done, until nothing is left of the plan.
 
     Args:
-        attempted: jobs that are not tried (again) here; added to.
+        quiet: print nothing.
+        bars: show each run's progress, where not quiet.
         limit: stop after so many trainings.
+
+    Raises:
+        Interrupted: a signal came; the run in progress was put away.
     """
-    jobs, done = plan.jobs(), 0
+    trained = 0
     while True:
-        waiting = False
-        for job in jobs:
-            key = (job.label, job.seed)
-            if _is_finished(folder, job) or (key in attempted and not folder.claim(job).exists()):
+        is_waiting = False
+        for job in plan.jobs():
+            if _is_done(folder, job):
                 continue
-            held = claim(folder.claim(job))
+            held = claim(folder.claim(job), when_lost=_stop_training)
             if held is None:
-                waiting = True
+                is_waiting = True
                 continue
             with held:
-                if _is_finished(folder, job) or key in attempted:
+                if _is_done(folder, job):
                     continue
-                attempted.add(key)
-                _train(folder, job, quiet)
-            done += 1
-            collect(folder, plan)
-            if limit is not None and done >= limit:
+                _train(folder, job, held, quiet, bars)
+            is_waiting = is_waiting or held.lost
+            trained += 1
+            collect(folder)
+            if limit is not None and trained >= limit:
                 return
-        if not waiting:
+        if not is_waiting:
             return
         time.sleep(POLL_SECONDS)  # others are at work; one of them may die
 
 
-def _is_finished(folder: ComparisonFolder, job: Job) -> bool:
-    return RunFolder(folder.run(job)).read_summary().get("status") == "finished"
+def _is_done(folder: ComparisonFolder, job: Job) -> bool:
+    """Whether a run is finished, or failed in this call or in another one that is going on."""
+    return folder.failure(job).is_file() or RunFolder(folder.run(job)).read_summary().get("status") == "finished"
 
 
-def _train(folder: ComparisonFolder, job: Job, quiet: bool) -> None:
+def _stop_training() -> None:
+    """Have the training stop at its next step as if by a signal; where none is under way that would note it, do nothing."""
+    if isinstance(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), Interruption):
+        _thread.interrupt_main(signal.SIGTERM)
+
+
+def _train(folder: ComparisonFolder, job: Job, held: Claim, quiet: bool, bars: bool) -> None:
     """Start a run, or go on with it; a failure is noted, an interruption is passed on."""
     run = RunFolder(folder.run(job))
-    resume = run.last.is_file()
-    if not resume and run.path.exists():
-        shutil.rmtree(run.path)  # nothing to go on from
-    folder.failure(job).unlink(missing_ok=True)
+    if not run.is_run and run.path.exists():
+        shutil.rmtree(run.path)  # a kill came before anything of worth was written
+    name = f"{job.label}, seed {job.seed}"
     if not quiet:
-        print(f"{job.label}, seed {job.seed}", flush=True)
+        print(name, flush=True)
     try:
-        train(job.recipe, output=run.path, resume=resume, quiet=quiet)
+        train(job.recipe, output=run.path, resume=run.is_run, quiet=quiet or not bars)
     except Interrupted as stop:
-        raise Interrupted(stop.number, str(run.path), GO_ON) from None
+        if not held.lost:
+            raise Interrupted(stop.number, str(run.path), GO_ON) from None
     except Exception as error:
-        write_text(folder.failure(job), " ".join(str(error).split())[:500] or type(error).__name__)
+        if held.lost:  # two were at work in one folder, which says nothing of the run
+            return
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        write_text(folder.failure(job), reason)
+        if not quiet:
+            print(f"{name} failed: {reason}", flush=True)
 
 
-def _work_in_processes(folder: ComparisonFolder, workers: int) -> None:
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+def _cores() -> int:
+    """Cores that this process may use, which in a container or under a batch system are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _work_in_processes(folder: ComparisonFolder, workers: int, quiet: bool) -> None:
+    threads = str(max(1, _cores() // workers))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    command = [sys.executable, "-m", "coterie.comparison.run", str(folder.path)]
-    processes = [subprocess.Popen(command, env=environment) for _ in range(workers)]
-    try:
-        codes = [process.wait() for process in processes]
-    except BaseException:
-        for process in processes:  # each finishes its step, writes a checkpoint and ends
-            process.terminate()
-        for process in processes:
-            process.wait()
-        raise
-    signals = [code for code in codes if code in (130, 143)]
-    if signals:
-        raise Interrupted(signals[0] - 128, str(folder.path), GO_ON)
+    # The user's own methods are found where this process finds them, and in the same order (-P: the working folder not first).
+    environment["PYTHONPATH"] = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    command = [sys.executable, "-P", "-m", "coterie.comparison.run", str(folder.path), *(["--quiet"] if quiet else [])]
+    with Interruption() as interruption:
+        processes = [subprocess.Popen(command, env=environment) for _ in range(workers)]
+        try:
+            while interruption.signal is None and any(process.poll() is None for process in processes):
+                time.sleep(0.2)
+        finally:
+            for process in processes:  # each finishes its step, writes a checkpoint and ends
+                process.terminate()
+            for process in processes:
+                process.wait()
+    codes = {process.returncode for process in processes}
+    signals = [number for number in (signal.SIGINT, signal.SIGTERM) if 128 + number in codes]
+    if interruption.signal is not None or signals:
+        raise Interrupted(interruption.signal or signals[0], str(folder.path), GO_ON)
 
 
-def _workers_that_fit() -> int:
-    """Trainings that fit at once, by what the first one took; at most one a core."""
-    import torch
-
-    cores = os.cpu_count() or 1
-    if torch.cuda.is_available():
+def workers_that_fit() -> int:
+    """Trainings that fit at once, by what those of this process took: at most one a core, on a GPU as many as its memory holds."""
+    peak = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+    if peak:
+        torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()
-        peak = max(1, torch.cuda.max_memory_reserved())
-        return max(1, min(cores, 1 + int(0.9 * free / peak)))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cores, int(0.6 * memory / max(1, peak))))
+        fit = 0.9 * free / (peak + CUDA_CONTEXT)
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        fit = 0.6 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / peak
+    return max(1, min(_cores(), int(fit)))
 
 
 def main() -> None:
-    """A worker process: ``python -m coterie.comparison.run FOLDER`` does what is left of a comparison."""
+    """A worker process: ``python -m coterie.comparison.run FOLDER [--quiet]`` does what is left of a comparison."""
     folder = ComparisonFolder(sys.argv[1])
     try:
-        work(folder, read_plan(folder), True, set())
+        work(folder, read_plan(folder), "--quiet" in sys.argv, bars=False)
     except Interrupted as stop:
         sys.exit(stop.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except (CoterieError, RunError) as error:
-        with contextlib.suppress(OSError):
-            print(f"coterie: {error}", file=sys.stderr)
+        print(f"coterie: {error}", file=sys.stderr)
         sys.exit(1)
 
 
