@@ -1,18 +1,30 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
+import torch
 
 import coterie
+from coterie import cli
+from coterie.comparison import run
+from coterie.comparison.claims import claim
 from coterie.comparison.plan import ComparisonFolder, build_arms, keep_plan, make_plan
 from coterie.comparison.run import work
 from coterie.errors import CoterieError, RunError
+from coterie.tasks.image_classification import ImageClassification
+from coterie.training.records import RunFolder
+from coterie.training.run import build_accelerator
 
 SMALL = [
     "data=digits",
@@ -28,6 +40,19 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 def finished(folder) -> dict[str, float]:
     """When each run's summary was written."""
     return {str(path.parent): path.stat().st_mtime_ns for path in sorted(folder.glob("runs/*/*/summary.json"))}
+
+
+def until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def epochs_of(folder) -> list[int]:
+    """Epochs that a run's metrics evaluate, in their order."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["epoch"] for row in rows if row["split"] == "validation"]
 
 
 def command(folder, *more: str) -> list[str]:
@@ -79,8 +104,6 @@ def test_every_arm_and_seed_is_trained_and_reported(comparison):
 
 
 def test_the_same_call_trains_nothing_again_and_more_seeds_only_those(comparison, tmp_path):
-    import shutil
-
     folder = tmp_path / "c"
     shutil.copytree(comparison[0], folder)
     before = finished(folder)
@@ -92,24 +115,37 @@ def test_the_same_call_trains_nothing_again_and_more_seeds_only_those(comparison
     assert [run["status"] for run in result.comparison["runs"]] == ["finished"] * 6
 
 
-def test_one_seed_means_the_same_start_for_student_0(comparison):
-    folder, _ = comparison
-    losses = []
-    for label in ("baseline", "dml"):
-        rows = [json.loads(line) for line in (folder / f"runs/{label}/seed0/metrics.jsonl").read_text().splitlines()]
-        losses.append(next(row["losses"]["label"] for row in rows if row["split"] == "train"))
-    assert losses[1] > losses[0] > 0  # two students' sum
+def test_one_seed_means_the_same_images_and_the_same_start_for_student_0(tmp_path):
+    plan = make_plan(build_arms([], ["baseline", "dml", "okdmde"], SMALL), [3])
+    starts, batches = [], []
+    for job in plan.jobs():
+        task = ImageClassification(job.recipe, build_accelerator(job.recipe))
+        starts.append(task.build_method().group.student(0).state_dict())
+        batches.append(next(iter(task.data.train.epoch(0))))
+    for start, batch in zip(starts[1:], batches[1:], strict=True):
+        assert start.keys() == starts[0].keys()
+        assert all(torch.equal(start[key], starts[0][key]) for key in start)
+        assert torch.equal(batch.inputs, batches[0].inputs)
+        assert torch.equal(batch.targets, batches[0].targets)
 
 
-def test_a_failing_arm_is_noted_and_the_others_go_on(tmp_path):
-    arms = {"good": ["optimizer.learning_rate=0.1"], "bad": ["optimizer.learning_rate=1e30"]}
-    recipes = {label: coterie.load_recipe(None, [*SMALL, "method=baseline", *more]) for label, more in arms.items()}
-    with pytest.raises(RunError, match="1 run\\(s\\) failed: bad seed 0"):
-        coterie.compare(recipes, seeds=1, output=tmp_path / "c")
-    stored = json.loads((tmp_path / "c" / "comparison.json").read_text())
-    assert [run["status"] for run in stored["runs"]] == ["finished", "failed"]
-    assert "not finite" in stored["runs"][1]["error"]
-    assert (tmp_path / "c" / "report.html").is_file()
+def test_a_failing_arm_is_noted_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, rate in (("good", 0.1), ("bad", 1e30)):
+        recipe = coterie.load_recipe(None, [*SMALL, "method=baseline", f"optimizer.learning_rate={rate}"])
+        Path(f"{name}.yaml").write_text(recipe.to_yaml())
+    monkeypatch.setattr(sys, "argv", ["coterie", "compare", "bad.yaml", "good.yaml", "--seeds", "1", "-o", "c"])
+    for _ in range(2):  # the second call tries the failed run again, and only that
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == 1
+        output, error = capsys.readouterr()
+        assert "1 run(s) failed: bad:baseline seed 0; the first one: " in error
+        assert output.count("bad:baseline, seed 0 failed: ") == 1
+        assert "good:baseline" in output[output.index("top-1 %") :]  # the table of what did not fail
+    stored = json.loads(Path("c/comparison.json").read_text())
+    assert [run["status"] for run in stored["runs"]] == ["failed", "finished"]
+    assert "not finite" in stored["runs"][0]["error"]
 
 
 def test_nothing_is_written_for_bad_input(tmp_path):
@@ -120,36 +156,39 @@ def test_nothing_is_written_for_bad_input(tmp_path):
 
 def test_two_processes_share_the_work(tmp_path):
     folder = tmp_path / "c"
-    processes = [subprocess.Popen(command(folder), env=ENVIRONMENT, stdout=subprocess.PIPE) for _ in range(2)]
+    spoken = [each for each in command(folder) if each != "-q"]
+    processes = [subprocess.Popen(spoken, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said: list[str] = []
     for process in processes:
-        process.communicate(timeout=240)
+        said += process.communicate(timeout=240)[0].splitlines()
         assert process.returncode == 0
     assert len(finished(folder)) == 4
-    # Run once each: a second training in the same folder would have begun its metrics anew or twice.
-    for path in folder.glob("runs/*/*/metrics.jsonl"):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        assert sum(row["split"] == "validation" for row in rows) == 1
+    # Each says what it trains, and a second training in the same folder would have left its rows as well.
+    assert sorted(line for line in said if ", seed " in line) == [
+        "baseline, seed 0",
+        "baseline, seed 1",
+        "dml, seed 0",
+        "dml, seed 1",
+    ]
+    assert all(epochs_of(path.parent) == [0] for path in folder.glob("runs/*/*/metrics.jsonl"))
 
 
 def test_a_killed_process_is_replaced(tmp_path):
     folder = tmp_path / "c"
-    plan = make_plan(build_arms([], ["baseline"], [*SMALL, "training.epochs=400"]), 1)
+    plan = make_plan(build_arms([], ["baseline"], [*SMALL, "training.epochs=150"]), 1)
     plan = keep_plan(ComparisonFolder(folder), plan)
     (job,) = plan.jobs()
     worker = subprocess.Popen([sys.executable, "-m", "coterie.comparison.run", str(folder)], env=ENVIRONMENT)
-    checkpoint = ComparisonFolder(folder).run(job) / "checkpoint" / "last.pt"
-    deadline = time.monotonic() + 120
-    while not checkpoint.is_file() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(RunFolder(ComparisonFolder(folder).run(job)).last.is_file, 120)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert ComparisonFolder(folder).claim(job).is_file()
     work(ComparisonFolder(folder), plan, True)
     summary = json.loads((ComparisonFolder(folder).run(job) / "summary.json").read_text())
     assert summary["status"] == "finished"
-    rows = [json.loads(line) for line in (ComparisonFolder(folder).run(job) / "metrics.jsonl").read_text().splitlines()]
-    epochs = [row["epoch"] for row in rows if row["split"] == "validation"]
-    assert epochs == list(range(400))  # it went on from the checkpoint; no epoch is missing or there twice
+    assert epochs_of(ComparisonFolder(folder).run(job)) == list(
+        range(150)
+    )  # it went on from the checkpoint; no epoch is missing or there twice
 
 
 def test_an_interruption_can_be_gone_on_from(tmp_path):
@@ -161,9 +200,7 @@ def test_an_interruption_can_be_gone_on_from(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("runs/*/*/checkpoint/last.pt")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: list(folder.glob("runs/*/*/checkpoint/last.pt")), 120)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -171,7 +208,113 @@ def test_an_interruption_can_be_gone_on_from(tmp_path):
     assert not list(folder.rglob("*.claim"))
 
 
+def test_a_run_of_a_comparison_is_the_run_alone(comparison, tmp_path):
+    folder, _ = comparison
+    coterie.train(overrides=[*SMALL, "method=dml", "seed=1"], output=tmp_path / "alone", quiet=True)
+    for name in ("metrics.jsonl", "student.safetensors", "recipe.yaml"):
+        assert (tmp_path / "alone" / name).read_bytes() == (folder / "runs/dml/seed1" / name).read_bytes(), name
+
+
+def test_the_report_of_an_unfinished_comparison(comparison, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "c"
+    shutil.copytree(comparison[0], folder)
+    shutil.rmtree(folder / "runs/dml/seed1")
+    (folder / "report.html").unlink()
+    monkeypatch.setattr(sys, "argv", ["coterie", "report", str(folder)])
+    cli.main()
+    assert capsys.readouterr().out.strip() == str(folder / "report.html")
+    stored = json.loads((folder / "comparison.json").read_text())
+    assert stored["runs"][3]["status"] == "missing"
+    assert "1 of 4 runs are not finished." in (folder / "comparison.md").read_text()
+
+
+def test_one_who_lost_its_claim_leaves_the_run_and_does_it_when_it_is_free(tmp_path, monkeypatch):
+    folder = ComparisonFolder(tmp_path / "c")
+    plan = keep_plan(folder, make_plan(build_arms([], ["baseline"], [*SMALL, "training.epochs=200"]), 1))
+    (job,) = plan.jobs()
+    monkeypatch.setattr(run, "claim", functools.partial(claim, heartbeat=0.05))
+    monkeypatch.setattr(run, "POLL_SECONDS", 0.05)
+    left: list[dict] = []
+
+    def other_machine() -> None:
+        """Take the run over when it is under way; give it back when its first owner has let go."""
+        until(RunFolder(folder.run(job)).last.is_file)
+        theirs = tmp_path / "theirs"
+        theirs.write_text(json.dumps({"host": "elsewhere", "pid": 1, "processes": "other", "token": "theirs"}))
+        os.replace(theirs, folder.claim(job))
+        until(lambda: RunFolder(folder.run(job)).read_summary()["status"] != "running")
+        left.append(RunFolder(folder.run(job)).read_summary())
+        folder.claim(job).unlink()
+
+    thread = threading.Thread(target=other_machine)
+    thread.start()
+    work(folder, plan, True)
+    thread.join()
+    assert left[0]["status"] == "interrupted"
+    assert RunFolder(folder.run(job)).read_summary()["status"] == "finished"
+    assert not folder.failure(job).exists()
+    assert epochs_of(folder.run(job)) == list(range(200))
+
+
+def test_what_dying_worker_processes_leave_is_done_by_the_one_that_started_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "_work_in_processes", lambda *arguments: None)
+    result = coterie.compare(methods=["baseline"], seeds=1, output=tmp_path / "c", overrides=SMALL, workers=2)
+    assert [each["status"] for each in result.comparison["runs"]] == ["finished"]
+
+
+@pytest.mark.parametrize(
+    ("peak", "free", "cores", "expected"),
+    [(3, 40, 16, 9), (3, 40, 4, 4), (39, 40, 16, 1), (60, 10, 16, 1)],  # 0.9 * 40 / (3 + 1)
+)
+def test_workers_that_fit_a_gpu(monkeypatch, peak, free, cores, expected):
+    monkeypatch.setattr(run, "_cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: peak * 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert run.workers_that_fit() == expected
+
+
+def test_workers_that_fit_the_memory(monkeypatch):
+    monkeypatch.setattr(run, "_cores", lambda: 8)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    for times, expected in ((100, 8), (5.1, 3), (1, 1)):  # 0.6 of the memory
+        sizes = {"SC_PHYS_PAGES": int(times * used / 4096), "SC_PAGE_SIZE": 4096}
+        monkeypatch.setattr(run.os, "sysconf", sizes.__getitem__)
+        assert run.workers_that_fit() == expected
+
+
 @pytest.mark.slow
-def test_workers(tmp_path):
-    result = coterie.compare(methods=["baseline", "dml"], seeds=2, output=tmp_path / "c", overrides=SMALL, workers=2)
-    assert [run["status"] for run in result.comparison["runs"]] == ["finished"] * 4
+def test_several_processes_try_a_failing_run_once_in_all(tmp_path, capfd):
+    recipe = coterie.load_recipe(None, [*SMALL, "method=baseline"])
+    arms = {"bad": coterie.load_recipe(recipe, ["optimizer.learning_rate=1e30"]), "good": recipe}
+    with pytest.raises(RunError, match="2 run\\(s\\) failed: bad seed 0, bad seed 1"):
+        coterie.compare(arms, seeds=2, output=tmp_path / "c", workers=2, quiet=False)
+    lines = capfd.readouterr().out.splitlines()
+    assert sorted(line.partition(" failed: ")[0] for line in lines if " failed: " in line) == [
+        "bad, seed 0",
+        "bad, seed 1",
+    ]
+    assert len(finished(tmp_path / "c")) == 4  # a failed run has a summary as well
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_puts_the_runs_of_all_worker_processes_away(tmp_path, number, code):
+    folder = tmp_path / "c"
+    process = subprocess.Popen(
+        command(folder, "training.epochs=2000", "--workers", "2"),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: len(list(folder.glob("runs/*/*/checkpoint/last.pt"))) == 2, 120)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "the same command goes on" in error
+    assert "Traceback" not in error
+    summaries = [json.loads(path.read_text()) for path in folder.glob("runs/*/*/summary.json")]
+    assert [summary["status"] for summary in summaries] == ["interrupted"] * 2
+    assert not list(folder.rglob("*.claim"))
