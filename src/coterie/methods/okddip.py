@@ -100,7 +100,7 @@ class OKDDip(Method):
         if self.detach_target:
             soft_targets, mean = soft_targets.detach(), mean.detach()
         divergence = kl_divergence(peers, soft_targets, self.temperature).sum()
-        if self.group.leader is not None:
+        if len(logits) > self.peers:
             divergence = divergence + kl_divergence(logits[-1], mean, self.temperature)
         weight = self.distillation_weight * self.ramp(progress, self.ramp_up)
         return {**self.supervision(logits, inputs, targets), "distillation": weight * divergence}
