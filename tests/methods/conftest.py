@@ -99,3 +99,23 @@ def reaches():
         return any(bool(each.abs().sum() > 0) for each in found if each is not None)
 
     return find
+
+
+@pytest.fixture
+def logit_gradient():
+    """``logit_gradient(method, inputs, targets, term)``: logits on which the students disagree, and a term's gradient with respect to them.
+
+    Both are [n, B, K]; the logits take the place of the group's, whose untrained students hardly differ.
+    """
+
+    def find(method, inputs, targets, term: str) -> tuple[torch.Tensor, torch.Tensor]:
+        output = method.group(inputs)
+        generator = torch.Generator().manual_seed(2)
+        logits = (3 * torch.randn(output.logits.shape, generator=generator)).requires_grad_()
+        forward, method.group.forward = method.group.forward, lambda _: output._replace(logits=logits)
+        loss = method(inputs, targets)[term]
+        method.group.forward = forward
+        (gradient,) = torch.autograd.grad(loss, logits)
+        return logits.detach(), gradient
+
+    return find

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from coterie.methods.dml import DML
 from coterie.methods.progress import Progress
@@ -56,3 +57,30 @@ def test_ramp_up(make_group, batch):
     full = method(*batch)["distillation"]
     start = method(*batch, Progress(epoch=0, epochs=10))["distillation"]
     assert (start / full).item() == pytest.approx(np.exp(-5), rel=1e-4)
+
+
+@pytest.mark.parametrize("target", ["pairwise", "mean", "mean_logit"])
+def test_the_others_get_no_gradient_as_targets_unless_asked(make_group, batch, logit_gradient, target):
+    """With constant targets q_i the gradient of student i's logits is T (p_i - q_i) / B and nothing else."""
+    method = DML(make_group(3), target=target, temperature=2.0)
+    z, found = logit_gradient(method, *batch, "distillation")
+    p = (z / 2).softmax(-1)
+    others = [[other for other in range(3) if other != student] for student in range(3)]
+    q = torch.stack(
+        [(z[each].mean(0) / 2).softmax(-1) if target == "mean_logit" else p[each].mean(0) for each in others]
+    )
+    expected = 2 * (p - q) / len(batch[1])
+    torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-4)
+    free = DML(make_group(3), target=target, temperature=2.0, detach_target=False)
+    difference = logit_gradient(free, *batch, "distillation")[1] - expected
+    assert (difference.abs().amax((1, 2)) > 1e-3 * expected.abs().max()).all()
+
+
+def test_the_published_settings(make_group, batch, slow, said):
+    """Two peers, no temperature, weight 1, no ramp-up, constant targets."""
+    method = DML(make_group(2))
+    z = said(method)
+    expected = slow.divergence(z[0], z[1], 1.0) + slow.divergence(z[1], z[0], 1.0)
+    found = method(*batch, Progress(epoch=0, epochs=300))["distillation"]
+    assert found.item() == pytest.approx(expected, rel=1e-3)
+    assert (DML.default_branches, DML.default_at) == (2, None)

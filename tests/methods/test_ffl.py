@@ -34,3 +34,17 @@ def test_the_fusion_has_a_weight_decay_of_its_own(make_group):
     groups = FFL(make_group(2)).parameter_groups()
     assert "weight_decay" not in groups[0]
     assert groups[1]["weight_decay"] == 1e-5
+
+
+def test_students_and_the_fused_classifier_are_constants_for_one_another(make_group, batch, slow, logit_gradient):
+    method = FFL(make_group(2), detach_features=True).eval()
+    output = method.group(batch[0])
+    fused, _ = method.fusion([each.detach() for each in output.feature_maps])
+    q = (fused.detach() / 3).softmax(-1)
+    z, found = logit_gradient(method, *batch, "distillation")
+    expected = 3 * ((z / 3).softmax(-1) - q) / len(batch[1])
+    torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-4)
+    # The fused classifier learns from the students' mean alone: the gradient of its bias is T (p_f - p_m), mean over the batch.
+    method(*batch)["distillation"].backward()
+    mean = (output.logits.detach().mean(0) / 3).softmax(-1)
+    torch.testing.assert_close(method.fusion.classifier.bias.grad, 3 * (q - mean).mean(0), atol=1e-6, rtol=1e-4)

@@ -58,3 +58,27 @@ def test_general_mixes_in_float32_under_autocast(make_group, batch):
     expected = method.soft_target(logits, batch[1])
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(method.soft_target(logits, batch[1]), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("target", ["naive", "linear", "min_logit", "general"])
+def test_the_target_is_a_constant_for_every_student(make_group, batch, logit_gradient, target):
+    method = KDCL(make_group(3), target=target)
+    z, found = logit_gradient(method, *batch, "distillation")
+    q = (method.soft_target(z, batch[1]) / 2).softmax(-1)
+    expected = 2 * ((z / 2).softmax(-1) - q) / len(batch[1])
+    torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-4)
+
+
+@pytest.mark.parametrize("target", ["naive", "linear", "min_logit", "general"])
+def test_equal_students_have_nothing_to_say(make_group, batch, target):
+    group = make_group(3)
+    for number in (1, 2):
+        group.branches[number].load_state_dict(group.branches[0].state_dict())
+    assert KDCL(group, target=target)(*batch)["distillation"].item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_general_predicts_with_its_weights(make_group, batch):
+    method = KDCL(make_group(2), target="general").eval()
+    method.weights.copy_(torch.tensor([0.9, 0.1]))
+    predictions = method.predict(batch[0])
+    torch.testing.assert_close(predictions.ensemble, 0.9 * predictions.logits[0] + 0.1 * predictions.logits[1])

@@ -73,3 +73,54 @@ def test_attention_and_targets_are_mixed_in_float32_under_autocast(make_group, b
     expected = method(*batch)["distillation"]
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(method(*batch)["distillation"], expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("leader", [True, False])
+def test_equal_peers_have_nothing_to_say_whatever_their_attention(make_group, batch, leader):
+    group = make_group(4)
+    for number in (1, 2, 3):
+        group.branches[number].load_state_dict(group.branches[0].state_dict())
+    method = OKDDip(group, leader=leader)
+    torch.nn.init.normal_(method.queries[0].weight)
+    assert method(*batch)["distillation"].item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_constant_targets_are_an_option_and_the_leaders_is_seen_by_the_peers_otherwise(
+    make_group, batch, logit_gradient
+):
+    fixed, free = OKDDip(make_group(4), detach_target=True), OKDDip(make_group(4))
+    free.load_state_dict(fixed.state_dict())
+    z, constant = logit_gradient(fixed, *batch, "distillation")
+    with torch.no_grad():
+        attention = fixed.attention(fixed.group(batch[0]))
+    targets = torch.einsum("sab,bsk->ask", attention, z[:3])
+    q = (torch.cat([targets, z[:3].mean(0, keepdim=True)]) / 3).softmax(-1)
+    expected = 3 * ((z / 3).softmax(-1) - q) / len(batch[1])
+    torch.testing.assert_close(constant, expected, atol=1e-7, rtol=1e-4)
+    _, found = logit_gradient(free, *batch, "distillation")
+    torch.testing.assert_close(found[3], expected[3], atol=1e-7, rtol=1e-4)  # nobody learns from the leader
+    assert (found[:3] - expected[:3]).abs().max() > 1e-2 * expected.abs().max()
+
+
+def test_a_group_that_had_a_leader_serves_peers_alone(make_group, batch, slow, said):
+    group = make_group(3)
+    OKDDip(group)
+    method = OKDDip(group, leader=False)
+    torch.nn.init.zeros_(method.queries[0].weight)
+    z = said(method)
+    expected = sum(slow.divergence(z.mean(0), z[a], 3.0) for a in range(3))
+    assert method(*batch)["distillation"].item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_attention_is_the_softmax_of_each_peers_query_with_all_keys(make_group, batch):
+    """On embeddings that differ more than those of untrained peers do."""
+    method = OKDDip(make_group(4), reduction=2)
+    embeddings = torch.randn(3, 6, 8)
+    output = method.group(batch[0])._replace(embeddings=(*embeddings, torch.randn(6, 8)))
+    w_q, w_k = (layer.weight.detach().numpy() for layer in (method.queries[0], method.keys[0]))
+    assert w_q.shape == w_k.shape == (4, 8)
+    found = method.attention(output).detach().numpy()
+    for s in range(6):
+        for a in range(3):
+            energies = [float((w_q @ embeddings[a, s].numpy()) @ (w_k @ embeddings[b, s].numpy())) for b in range(3)]
+            np.testing.assert_allclose(found[s, a], np.exp(energies) / np.exp(energies).sum(), rtol=1e-4)

@@ -66,3 +66,49 @@ def test_the_hybrid_has_a_view_of_its_own(make_group, batch):
 def test_different_architectures_are_refused(make_group):
     with pytest.raises(CoterieError, match="one architecture"):
         OKDPH(make_group(2, widths=[8, 12]))
+
+
+@pytest.mark.parametrize(("epochs", "moves"), [(0.5, [1, 3, 5, 7]), (2.0, [7]), (0.01, list(range(8)))])
+def test_moves_come_every_so_many_epochs(make_group, epochs, moves):
+    """Four steps an epoch, two epochs; never more often than every step."""
+    method = OKDPH(make_group(2), fusion_epochs=epochs, fusion=1.0)
+    first, second = (branch.fc.weight for branch in method.group.branches)
+    progress = Progress(0, 2, 0, 8)
+    moved = []
+    for step in range(8):
+        with torch.no_grad():
+            first.normal_()
+        progress.update(step // 4, step)
+        method.after_step(progress)
+        if torch.equal(first, second):  # all the way to the hybrid
+            moved.append(step)
+    assert moved == moves
+
+
+def test_the_mean_prediction_is_a_constant(make_group, batch, logit_gradient):
+    method = OKDPH(make_group(2))
+    z, found = logit_gradient(method, *batch, "distillation")
+    with torch.no_grad():
+        hybrid = method.predict(batch[0]).ensemble
+    q = ((z.sum(0) + hybrid) / 3 / 4).softmax(-1)
+    expected = 0.8 * 4 * ((z / 4).softmax(-1) - q) / len(batch[1])
+    torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-4)
+
+
+def test_the_hybrids_gradient_is_shared_by_the_students_alike(make_group, batch):
+    """d mean / d theta_i = 1/n: each of two students gets half of what the hybrid's own weights would get."""
+    method = OKDPH(make_group(2))
+    for branch in method.group.branches:
+        branch.load_state_dict(method.group.branches[0].state_dict())
+    term = method(*batch)["hybrid_label"]
+    found = torch.autograd.grad(term, [branch.fc.weight for branch in method.group.branches], retain_graph=True)
+    own = 2 * 0.2 * torch.nn.functional.cross_entropy(method.group(batch[0]).logits[0], batch[1])
+    (whole,) = torch.autograd.grad(own, method.group.branches[0].fc.weight)
+    for each in found:
+        torch.testing.assert_close(each, whole / 2)
+
+
+def test_equal_students_have_nothing_to_say(make_group, batch):
+    group = make_group(2)
+    group.branches[1].load_state_dict(group.branches[0].state_dict())
+    assert OKDPH(group)(*batch)["distillation"].item() == pytest.approx(0.0, abs=1e-5)

@@ -66,3 +66,20 @@ def test_peers_have_no_trunk_for_the_gate(make_group):
     peers = StudentGroup(None, [make_group(1).branches[0] for _ in range(2)], example=torch.zeros(2, 5, 6, 6))
     with pytest.raises(CoterieError, match=r"set network\.at"):
         ONE(peers)
+
+
+def test_equal_branches_have_nothing_to_learn_from_their_ensemble(make_group, batch):
+    group = make_group(3)
+    for branch in (1, 2):
+        group.branches[branch].load_state_dict(group.branches[0].state_dict())
+    method = ONE(group)
+    assert method(*batch)["distillation"].item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_branches_learn_from_the_ensemble_as_a_constant(make_group, batch, logit_gradient):
+    method = ONE(make_group(3)).eval()
+    z, found = logit_gradient(method, *batch, "distillation")
+    weights = torch.from_numpy(gate_weights(method, batch[0])).float()
+    q = (sum(weights[:, i, None] * z[i] for i in range(3)) / 3).softmax(-1)
+    expected = 3 * ((z / 3).softmax(-1) - q) / len(batch[1])
+    torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-4)
