@@ -132,6 +132,10 @@ class TrainingRecipe(Section):
     clip_gradient: Annotated[float, Field(gt=0)] | None = Field(None, description="Largest norm of the gradient.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16: mixed precision.")
     compile: bool = Field(False, description="Compile the training step with torch.compile.")
+    cuda_graph: bool = Field(
+        True,
+        description="On a CUDA device, record the forward and backward pass once and replay it: one launch a step, the same results. Not with several processes, `accumulate` or fp16.",
+    )
     channels_last: bool = Field(True, description="Memory format of images and convolutions.")
     device: str | None = Field(None, description="cpu, cuda, mps; null: the best there is.")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(

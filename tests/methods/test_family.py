@@ -18,6 +18,7 @@ from coterie.networks.group import StudentGroup
 from coterie.networks.registration import register
 from coterie.networks.teacher import Teacher, Teachers
 from coterie.networks.tiny import tiny_cifar
+from coterie.training.capture import CapturedStep
 
 register()
 FAMILY = list(TABLE)
@@ -47,6 +48,8 @@ VARIANTS = [
     ("ofa", {"gamma": 1.3, "nontarget_power": False}),
     ("diffkd", {"taps": "feature", "autoencoder": 6, "standardise": True}),
     ("diffkd", {"taps": "logits", "steps": 1, "noise_matching": False}),
+    ("diffkd", {"denoiser": "projector"}),
+    ("diffkd", {"denoiser": "none"}),
     ("stkd", {"reading": "mixed"}),
     ("stkd", {"wrong_classes": True}),
     ("stkd", {"mixing": 0.0}),
@@ -315,3 +318,42 @@ def test_a_step_reads_no_value_on_the_host(name, options, images):
         sum(method(*batch, progress).values()).backward()
         optimizer.step()
         method.after_step(progress)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
+def test_a_recorded_step_is_the_step(name, options, images, monkeypatch):
+    """Eight steps, of which five are replays, against eight that run as they are."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+    def train(record: bool) -> tuple[dict[str, torch.Tensor], str | None]:
+        method = make(name, **options).cuda().train()
+        inputs, targets = batch_for(method, images)
+        optimizer = torch.optim.SGD(method.parameter_groups(), lr=0.01)
+        progress = Progress(0, 10, 0, 40, device="cuda")
+
+        def compute(inputs, targets) -> None:
+            sum(method(inputs, targets, progress).values()).backward()
+
+        step = CapturedStep(compute, method.parameters(), torch.device("cuda"))
+        for number in range(8):
+            torch.manual_seed(number)
+            progress.update(number, number)
+            generator = torch.Generator().manual_seed(number)
+            order = torch.randperm(len(targets), generator=generator)
+            views = [each[order].cuda() for each in (inputs if isinstance(inputs, list) else [inputs])]
+            batch = (views if isinstance(inputs, list) else views[0], targets[order].cuda())
+            (step if record else compute)(*batch)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            method.after_step(progress)
+        assert not record or step.failure or step.graph is not None
+        return method.state_dict(), step.failure
+
+    ours, failure = train(True)
+    theirs, _ = train(False)
+    assert failure is None
+    for key in theirs:
+        torch.testing.assert_close(
+            ours[key], theirs[key], atol=1e-5, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}"
+        )

@@ -19,6 +19,8 @@ from coterie.networks.group import StudentGroup
 from coterie.networks.projection import as_grid
 from coterie.networks.teacher import TeacherOutput, Teachers
 
+Kind = Literal["diffusion", "projector", "none"]
+
 
 class DiffKD(TaughtMethod):
     r"""A diffusion model of the teacher's features denoises the student's, which then shall equal the teacher's.
@@ -37,6 +39,8 @@ class DiffKD(TaughtMethod):
         autoencoder: channels of the teacher's latent feature; None: no autoencoder, as in the CIFAR-100 recipe (1024 for ResNet-34/50 on ImageNet).
         steps: denoising steps, 5 (paper's ablation: 1, 3, 5, 10 and 20 differ by 0.3 points).
         noise_matching: the adapter that decides how much noise is mixed in (paper's "ANM").
+        denoiser: ``diffusion``; or a control that tells denoising from capacity: ``projector``, the same network, as deep, trained by d alone and without
+            noise (ours: the paper lacks it); ``none``: the 1x1 convolution and the projection alone (the paper's own control).
         distillation_weight: w, 1 (paper; the code has one factor for the whole bracket).
         standardise: bring the teacher's features to zero mean and unit variance by channel, with running statistics: the noise schedule assumes
             it, the paper does not do it; off.
@@ -44,7 +48,7 @@ class DiffKD(TaughtMethod):
     The denoising is not detached: d trains the student, the 1x1 convolution, the adapter, the projection and the noise predictor. The
     autoencoder is trained by its own term only. The student's own features serve at inference.
 
-    Losses: ``label``, ``distillation`` (d), ``diffusion``, and ``autoencoder`` where there is one.
+    Losses: ``label``, ``distillation`` (d), ``diffusion`` where there is any, and ``autoencoder`` where there is one.
     """
 
     max_teachers: ClassVar[int | None] = 1
@@ -58,6 +62,7 @@ class DiffKD(TaughtMethod):
         autoencoder: AtLeastOne | None = None,
         steps: AtLeastOne = 5,
         noise_matching: bool = True,
+        denoiser: Kind = "diffusion",
         distillation_weight: NonNegative = 1.0,
         standardise: bool = False,
         label_loss: nn.Module | None = None,
@@ -69,10 +74,10 @@ class DiffKD(TaughtMethod):
         self.logits: _Tap | None = None
         if taps != "logits":
             shapes = (group.feature_shapes[0], teacher.feature_shape)
-            self.feature = _Tap(*shapes, autoencoder, steps, noise_matching, standardise)
+            self.feature = _Tap(*shapes, autoencoder, steps, noise_matching, standardise, denoiser)
         if taps != "feature":
             classes = (group.num_classes, 1, 1)
-            self.logits = _Tap(classes, classes, None, steps, noise_matching, False, spatial=False)
+            self.logits = _Tap(classes, classes, None, steps, noise_matching, False, denoiser, spatial=False)
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         (teacher,) = self.taught(inputs)
@@ -94,12 +99,14 @@ class DiffKD(TaughtMethod):
                 add("autoencoder", reconstruction)
             own, _ = self.feature.student(feature_map, wanted)
             add("distillation", F.mse_loss(own.float(), wanted.float()))
-            add("diffusion", self.feature.denoiser.diffusion_loss(wanted))
+            if self.feature.diffuses:
+                add("diffusion", self.feature.denoiser.diffusion_loss(wanted))
         if self.logits is not None:
             wanted, _ = self.logits.target(teacher.logits[:, :, None, None])
             own, _ = self.logits.student(logits[:, :, None, None], wanted)
             add("distillation", kl_divergence(own.flatten(1), teacher.logits))
-            add("diffusion", self.logits.denoiser.diffusion_loss(wanted))
+            if self.logits.diffuses:
+                add("diffusion", self.logits.denoiser.diffusion_loss(wanted))
         return sums
 
     @torch.no_grad()
@@ -111,6 +118,7 @@ class DiffKD(TaughtMethod):
             projected one that was not denoised (means of squares); ``gamma``, its mean, where noise is matched; of the feature tap.
         """
         assert self.feature is not None, "the map's tap is off"
+        assert self.feature.diffuses, "nothing diffuses"
         (teacher,) = self.taught(inputs)
         wanted, _ = self.feature.target(teacher.feature_map)
         output = self.group(single_view(inputs))
@@ -135,6 +143,7 @@ class _Tap(nn.Module):
         steps: int,
         noise_matching: bool,
         standardise: bool,
+        kind: Kind,
         spatial: bool = True,
     ) -> None:
         super().__init__()
@@ -148,8 +157,15 @@ class _Tap(nn.Module):
             self.decoder = nn.Conv2d(channels, channels_of(target), 1)
         self.standardise = nn.BatchNorm2d(channels, affine=False) if standardise else nn.Identity()
         self.transform = nn.Conv2d(channels_of(shape), channels, 1)
-        self.denoiser = Denoiser(channels, spatial, steps, noise_matching)
+        self.kind = kind
+        if kind != "none":
+            self.denoiser = Denoiser(channels, spatial, steps, noise_matching and self.diffuses)
         self.project = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+
+    @property
+    def diffuses(self) -> bool:
+        """Whether there is noise, and a model of it, at all."""
+        return self.kind == "diffusion"
 
     def target(self, teacher: Tensor) -> tuple[Tensor, Tensor | None]:
         """Z_t, a constant, and the autoencoder's error."""
@@ -169,5 +185,8 @@ class _Tap(nn.Module):
 
     def student(self, student: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
         """The student's feature denoised and projected, and gamma."""
-        start, gamma = self.denoiser.mixed_with_noise(self.transform_map(student, wanted))
+        start = self.transform_map(student, wanted)
+        if not self.diffuses:
+            return self.project(start if self.kind == "none" else self.denoiser.project(start)), None
+        start, gamma = self.denoiser.mixed_with_noise(start)
         return self.project(self.denoiser.denoise(start)), gamma

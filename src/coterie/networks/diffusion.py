@@ -129,6 +129,13 @@ class Denoiser(nn.Module):
         gamma = self.adapter(features).to(features.dtype)
         return gamma * features + (1 - gamma) * torch.randn_like(features), gamma
 
+    def project(self, start: Tensor) -> Tensor:
+        """The same network, run as often and at the same times, as nothing but a residual projector: no noise, no schedule."""
+        values = start
+        for time in self.times:
+            values = values - self.predictor(values, torch.full((len(values),), time, device=values.device))
+        return values
+
     def denoise(self, start: Tensor) -> Tensor:
         """DDIM without added noise; gradients run through every step."""
         values = start

@@ -20,6 +20,7 @@ from coterie.methods.progress import Progress
 from coterie.randomness import derive_seed
 from coterie.recipe import Recipe
 from coterie.tasks.image_classification import ImageClassification, selection_score
+from coterie.training.capture import CapturedStep
 from coterie.training.checkpoint import load_checkpoint, save_checkpoint
 from coterie.training.display import Display
 from coterie.training.interruption import Interrupted, Interruption
@@ -78,6 +79,7 @@ class Trainer:
         self.sums: Tensor | None = None  # of the terms since the last row
         self.count = 0
         self.first_bad: Tensor | None = None  # step at which each term was first not finite, -1: never
+        self.captured = self._build_capture()
 
     def _build_own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         own = self.method.build_optimizers()
@@ -87,6 +89,15 @@ class Trainer:
                 "use bf16 or fp32"
             )
         return own
+
+    def _build_capture(self) -> CapturedStep | None:
+        """The step's record on a GPU, where one process trains on whole batches: what the others do between passes is not fixed."""
+        settings, device = self.recipe.training, self.accelerator.device
+        if not settings.cuda_graph or device.type != "cuda":
+            return None
+        if self.accelerator.num_processes > 1 or settings.accumulate > 1 or settings.precision == "fp16":
+            return None
+        return CapturedStep(self._compute, self.method.parameters(), device)
 
     @property
     def evaluated(self) -> Method:
@@ -152,6 +163,14 @@ class Trainer:
                 self._forward_backward(inputs, targets, together)
 
     def _forward_backward(self, inputs: Tensor | list[Tensor], targets: Tensor, together: int) -> None:
+        if self.captured is not None:
+            self.captured(inputs, targets)
+        else:
+            self._compute(inputs, targets, together)
+        self.count += 1
+
+    def _compute(self, inputs: Tensor | list[Tensor], targets: Tensor, together: int = 1) -> None:
+        """Gradients, and the record of the loss terms: all on the device and in place, so that it can be captured."""
         with self.accelerator.autocast():
             losses = self.compiled(inputs, targets, self.progress)
         total = torch.stack(tuple(losses.values())).sum()
@@ -162,9 +181,8 @@ class Trainer:
             self.first_bad = torch.full_like(terms, -1, dtype=torch.int64)
         self.names = list(losses)
         self.sums += terms
-        self.count += 1
         bad = ~torch.isfinite(terms) & (self.first_bad < 0)
-        self.first_bad.masked_fill_(bad, self.step)
+        self.first_bad.copy_(torch.where(bad, self.progress.step.long(), self.first_bad))
 
     def _optimizer_step(self) -> None:
         if self.recipe.training.clip_gradient is not None:

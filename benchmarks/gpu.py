@@ -1,0 +1,172 @@
+"""OKDMDE on one CUDA device: what precision, memory format, compilation and CUDA graphs bring, and the paper's whole training.
+
+    python benchmarks/gpu.py modes  [--output DIR]                      # steps and images a second in every mode, synthetic pixels
+    python benchmarks/gpu.py methods [--output DIR]                     # the cost ratio of every online method
+    python benchmarks/gpu.py branches [--output DIR]                    # 1 to 8 branches, with and without checkpointing
+    python benchmarks/gpu.py train --root CIFAR100 [--epochs 300]       # the paper's recipe with an evaluation every epoch
+
+ResNet-32, four branches at layer3, CIFAR shape, batch 128. Every row is measured beside the plain network in the same mode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+RECIPE: dict[str, Any] = {
+    "method": {"name": "okdmde"},
+    "network": {"name": "resnet32_cifar", "branches": 4, "at": "layer3"},
+    "training": {"batch_size": 128, "device": "cuda"},
+}
+EAGER = {"precision": "fp32", "channels_last": False, "compile": False, "cuda_graph": False}
+MODES: dict[str, dict[str, Any]] = {
+    "eager float32": EAGER,
+    "eager float32, channels last": {**EAGER, "channels_last": True},
+    "eager bf16, channels last": {**EAGER, "channels_last": True, "precision": "bf16"},
+    "graph float32": {**EAGER, "cuda_graph": True},
+    "graph bf16, channels last": {**EAGER, "channels_last": True, "precision": "bf16", "cuda_graph": True},
+    "compiled bf16, channels last": {**EAGER, "channels_last": True, "precision": "bf16", "compile": True},
+    "compiled graph float32, channels last": {**EAGER, "channels_last": True, "compile": True, "cuda_graph": True},
+    "compiled graph bf16": {**EAGER, "precision": "bf16", "compile": True, "cuda_graph": True},
+    "compiled graph bf16, channels last": {
+        "precision": "bf16",
+        "channels_last": True,
+        "compile": True,
+        "cuda_graph": True,
+    },
+}
+ONLINE = (
+    "okdmde",
+    "independent",
+    "dml",
+    "cl_ilr",
+    "one",
+    "okddip",
+    "kdcl",
+    "ffl",
+    "afd",
+    "pcl",
+    "ffsd",
+    "mcl",
+    "okdph",
+)
+
+
+def synthetic(folder: Path, count: int = 20_000, side: int = 32, classes: int = 100) -> Path:
+    """Random pixels in the shape of CIFAR-100."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    for split, size in {"train": count, "test": 1000}.items():
+        images = generator.integers(0, 256, (size, side, side, 3), dtype=np.uint8)
+        np.savez(folder / f"{split}.npz", images=images, labels=np.arange(size) % classes)
+    return folder
+
+
+def measured(changes: dict[str, Any], root: Path, repetitions: int) -> dict[str, Any]:
+    """One recipe measured beside its plain network, in one process."""
+    from coterie.benchmark.measure import measure
+    from coterie.recipe import load_recipe
+
+    sections = {name: {**RECIPE.get(name, {}), **changes.get(name, {})} for name in {*RECIPE, *changes}}
+    sections["data"] = {"name": "cifar100", "root": str(root), **changes.get("data", {})}
+    torch._dynamo.reset()
+    found = measure(load_recipe(sections), repetitions=repetitions)
+    torch.cuda.empty_cache()
+    return found
+
+
+def row(name: str, found: dict[str, Any]) -> str:
+    group = found["group"]
+    cells = (
+        f"{1e3 * group['step']['median']:.2f}",
+        f"{group['images_per_second']:,.0f}",
+        f"{group['images_per_second_with_data']:,.0f}",
+        f"{group['data_images_per_second']:,.0f}",
+        f"{found['time_ratio']:.2f}",
+        f"{found['operations_ratio']:.2f}",
+        f"{found['cost_ratio']:.2f}",
+        f"{found['loop_overhead']:+.1%}",
+        f"{group['share_of_ceiling']:.1%}",
+        f"{group['peak_bytes'] / 2**20:,.0f}",
+        f"{group['shares']['optimizer']:.0%}",
+    )
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+HEAD = (
+    "| | step, ms | images/s, step | images/s, with data | data alone, images/s | time ratio | operations ratio | cost ratio | loop adds | share of ceiling | peak MiB | optimizer, of eager parts |\n"
+    "|---|" + "---|" * 11
+)
+
+
+def table(name: str, cases: dict[str, dict[str, Any]], output: Path, repetitions: int) -> None:
+    """Measure every case, and write the table after each, so that a stop loses nothing."""
+    output.mkdir(parents=True, exist_ok=True)
+    lines, found = [HEAD], {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = synthetic(Path(folder))
+        for label, changes in cases.items():
+            try:
+                found[label] = measured(changes, root, repetitions)
+                lines.append(row(label, found[label]))
+            except Exception as error:  # one mode that fails must not cost the others
+                lines.append(f"| {label} | {type(error).__name__}: {str(error).splitlines()[0][:150]} |")
+            print(lines[-1], flush=True)
+            device = torch.cuda.get_device_name()
+            title = f"# {name}\n\n{device}, torch {torch.__version__}. ResNet-32, CIFAR shape, batch 128.\n\n"
+            (output / f"gpu_{name}.md").write_text(title + "\n".join(lines) + "\n")
+            (output / f"gpu_{name}.json").write_text(json.dumps(found, indent=1))
+
+
+def main() -> None:
+    import coterie
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["modes", "methods", "branches", "train"])
+    parser.add_argument("--root", type=Path, default=Path("data/cifar100"))
+    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--mode", choices=MODES, default="compiled graph bf16, channels last")
+    arguments = parser.parse_args()
+    mode = MODES[arguments.mode]
+    if arguments.part == "modes":
+        table("modes", {name: {"training": {**RECIPE["training"], **values}} for name, values in MODES.items()}, arguments.output, arguments.repetitions)  # fmt: skip
+    elif arguments.part == "methods":
+        cases: dict[str, dict[str, Any]] = {}
+        for name in ONLINE:
+            network = {"branches": 4} if name != "dml" else {"branches": 2, "at": "peers"}
+            graph = {**mode, "compile": False}  # compiling fourteen methods takes longer than measuring them
+            cases[name] = {"method": {"name": name}, "network": network, "training": {**RECIPE["training"], **graph}}
+        table("methods", cases, arguments.output, arguments.repetitions)
+    elif arguments.part == "branches":
+        cases = {}
+        for count in (1, 2, 4, 6, 8):
+            for checkpoint in (False, True):
+                training = {**RECIPE["training"], **mode, "compile": False, "checkpoint_branches": checkpoint}
+                label = f"{count} branches{', checkpointed' if checkpoint else ''}"
+                cases[label] = {"network": {"branches": count}, "training": training}
+        table("branches", cases, arguments.output, arguments.repetitions)
+    else:
+        recipe = {
+            **RECIPE,
+            "data": {"name": "cifar100", "root": str(arguments.root)},
+            "optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4},
+            "schedule": {"name": "multistep", "milestones": [0.5, 0.75]},
+            "training": {**RECIPE["training"], **mode, "epochs": arguments.epochs, "evaluate_every": 1},
+            "seed": arguments.seed,
+        }
+        result = coterie.train(recipe, output=arguments.output / f"okdmde_{arguments.mode.replace(', ', '_').replace(' ', '_')}_{arguments.seed}", quiet=True)  # fmt: skip
+        summary = result.summary
+        print(json.dumps({key: summary[key] for key in ("deployed", "mean_student", "ensemble", "seconds", "images_per_second")}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A training step's forward and backward pass as one CUDA graph: hundreds of small kernels for the price of one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+Inputs = Tensor | list[Tensor]
+Compute = Callable[[Inputs, Tensor], None]
+WARM_UP = 3  # steps that run as they are: libraries choose algorithms, compilers compile
+
+
+class CapturedStep:
+    """Runs ``compute`` as it is for the first steps, then records it once and replays the record.
+
+    The record is of one shape and of fixed addresses: batches are copied to where it reads them, and it leaves gradients where it
+    wrote them when it was recorded, so they are put back before every replay. The arithmetic, and with it the results, are those
+    of the step as it is. Drop-out and the like draw from the generator's seed as it stands at each replay.
+
+    Args:
+        compute: forward and backward pass of a batch. All that it leaves behind must stand in tensors that it changes in place,
+            in gradients, or in attributes that hold tensors.
+        parameters: whose gradients it computes.
+        device: a CUDA device.
+
+    ``failure`` says why a step could not be recorded (something in it waits for the host); it then runs as it is.
+    """
+
+    def __init__(self, compute: Compute, parameters: Iterable[nn.Parameter], device: torch.device) -> None:
+        self.compute = compute
+        self.parameters = list(parameters)
+        self.stream = torch.cuda.Stream(device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.failure: str | None = None
+        self._warm = 0
+        self._inputs: list[Tensor] = []
+        self._targets: Tensor | None = None
+        self._gradients: list[tuple[nn.Parameter, Tensor]] = []
+
+    def __call__(self, inputs: Inputs, targets: Tensor) -> None:
+        """Gradients and whatever else ``compute`` leaves, for this batch."""
+        views = inputs if isinstance(inputs, list) else [inputs]
+        if self.failure is not None or (self.graph is not None and not self._fits(views, targets)):
+            self.compute(inputs, targets)
+        elif self._warm < WARM_UP:
+            self._warm += 1
+            self._aside(inputs, targets)
+        else:
+            if self.graph is None:
+                self._record(inputs, targets)
+            if self.graph is None:
+                self.compute(inputs, targets)
+            else:
+                self._replay(views, targets)
+
+    def _fits(self, views: list[Tensor], targets: Tensor) -> bool:
+        return [each.shape for each in views] == [each.shape for each in self._inputs] and (
+            self._targets is not None and targets.shape == self._targets.shape
+        )
+
+    def _aside(self, inputs: Inputs, targets: Tensor) -> None:
+        """As it is, on the stream of its own that recording asks for."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            self.compute(inputs, targets)
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+    def _record(self, inputs: Inputs, targets: Tensor) -> None:
+        views = inputs if isinstance(inputs, list) else [inputs]
+        self._inputs, self._targets = [each.clone() for each in views], targets.clone()
+        for parameter in self.parameters:
+            parameter.grad = None  # the record allocates them where it will write them
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):
+                self.compute(self._inputs if isinstance(inputs, list) else self._inputs[0], self._targets)
+        except RuntimeError as error:
+            self.failure = str(error).splitlines()[0]
+            for parameter in self.parameters:
+                parameter.grad = None
+            return
+        self.graph = graph
+        self._gradients = [(each, each.grad) for each in self.parameters if each.grad is not None]
+
+    def _replay(self, views: list[Tensor], targets: Tensor) -> None:
+        assert self.graph is not None
+        assert self._targets is not None
+        for place, values in zip(self._inputs, views, strict=True):
+            place.copy_(values, non_blocking=True)
+        self._targets.copy_(targets, non_blocking=True)
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+        self.graph.replay()
