@@ -52,10 +52,10 @@ def test_every_setting_is_described():
     schema = Recipe.model_json_schema()
     assert "training.epochs" in known_keys()
     assert set(schema["properties"]) == {
-        *("data", "network", "method", "optimizer", "schedule", "training"),
+        *("task", "data", "text", "network", "method", "optimizer", "schedule", "training"),
         *("teacher", "teachers", "teaching", "seed"),
     }
-    assert {"teacher.run", "teaching.weight"} <= set(known_keys())
+    assert {"teacher.run", "teaching.weight", "text.columns"} <= set(known_keys())
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ def predict_images(
         raise CoterieError(f"top={top}: expected at least 1")
     student = load_student(run, network)
     description = read_json(RunFolder(run).student_description)
+    if description.get("task") == "text_classification":
+        raise CoterieError(f"the run {str(run)!r} was trained on texts, not images; export it as transformers")
     names = description["class_names"]
     files = [Path(path) for path in paths]
     predictions: list[Prediction] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -23,16 +23,41 @@ from coterie.sections import (
     Section,
     TeacherRecipe,
     TeachingRecipe,
+    TextRecipe,
     TrainingRecipe,
 )
 
 SECTIONS = ("data", "network", "method")
+IMAGE_SETTINGS = {
+    "root",
+    "image_size",
+    "normalize",
+    "crop_padding",
+    "flip",
+    "cutout",
+    "auto_augment",
+    "mixup",
+    "cutmix",
+}
+IMAGE_SETTINGS |= {
+    "in_memory",
+    "workers",
+    "skip_bad_images",
+    "weights",
+    "options",
+    "mean",
+    "std",
+}  # of data and teachers
 
 
 class Recipe(Section):
     """Everything that determines a run. ``data: digits`` is short for ``data: {name: digits}``."""
 
+    task: Literal["image_classification", "text_classification"] = Field(
+        "image_classification", description="What kind of problem the data are."
+    )
     data: DataRecipe = Field(default_factory=lambda: DataRecipe())
+    text: TextRecipe = Field(default_factory=lambda: TextRecipe())
     network: NetworkRecipe = Field(default_factory=lambda: NetworkRecipe())
     method: MethodRecipe = Field(default_factory=lambda: MethodRecipe())
     optimizer: OptimizerRecipe = Field(default_factory=lambda: OptimizerRecipe())
@@ -69,7 +94,24 @@ class Recipe(Section):
             raise ValueError("training.label_smoothing applies to training.label_loss=cross_entropy only")
         if self.teacher is not None and self.teachers:
             raise ValueError("set teacher (one) or teachers (a list), not both")
+        self._check_task()
         return self
+
+    def _check_task(self) -> None:
+        """Settings of another task have no say, and are refused rather than ignored."""
+        if self.task == "image_classification":
+            if self.text != TextRecipe():
+                raise ValueError("text.* applies to task=text_classification")
+            return
+        for name, section in (("data", self.data), *(("teacher", each) for each in self.all_teachers())):
+            default = type(section)()
+            for key in IMAGE_SETTINGS & type(section).model_fields.keys():
+                if getattr(section, key) != getattr(default, key):
+                    raise ValueError(f"{name}.{key} is for images, and task={self.task}")
+        if self.network.options:
+            raise ValueError(f"network.options go to timm, and task={self.task}; edit the network's config.json")
+        if self.network.at not in {None, "peers"}:
+            raise ValueError(f"network.at={self.network.at!r}: text networks share no trunk; use network.at=peers")
 
     def all_teachers(self) -> list[TeacherRecipe]:
         """The recipe's teachers, one, several or none."""

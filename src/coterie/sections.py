@@ -73,11 +73,27 @@ class DataRecipe(Section):
     )
 
 
+class TextRecipe(Section):
+    """What `task=text_classification` reads besides `data.name`, which is then a CSV or JSON file, a folder with train, validation and test files, or hf-text://user/dataset."""
+
+    columns: list[str] = Field(
+        default_factory=lambda: ["text"],
+        min_length=1,
+        max_length=2,
+        description="Column of the text; two for pairs of texts, such as a question and a sentence.",
+    )
+    label: str = Field("label", description="Column of the class: a name or a number.")
+    max_length: Positive = Field(128, description="Tokens after which a text, or a pair, is cut off.")
+
+
 class NetworkRecipe(Section):
     name: Text | list[str] | None = Field(
-        None, description="A timm name, or a list of names for students of different architectures; null: tiny_cifar."
+        None,
+        description="A timm name, or a list of names for students of different architectures; null: tiny_cifar. For text: a folder with config.json and tokenizer, or a name of the Hugging Face Hub.",
     )
-    pretrained: bool = Field(False, description="Start from timm's pretrained weights.")
+    pretrained: bool = Field(
+        False, description="Start from timm's pretrained weights; for text, from the folder's or the Hub's."
+    )
     branches: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None, description="Number of students; null: the method's default."
     )
@@ -167,7 +183,10 @@ class TeacherRecipe(Section):
     """A frozen network that teaches: a finished run, or a network with its weights."""
 
     run: Text | None = Field(None, description="Folder of a finished coterie run, whose student teaches.")
-    network: Text | None = Field(None, description="A timm name, with `weights` or `pretrained`.")
+    network: Text | None = Field(
+        None,
+        description="A timm name, with `weights` or `pretrained`; for text a folder with its weights, or a Hub name.",
+    )
     weights: Text | None = Field(None, description="File of the network's weights: .safetensors, .pth or .pt.")
     pretrained: bool = Field(False, description="timm's pretrained weights; their classes must be the data's.")
     options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")

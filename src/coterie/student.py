@@ -43,12 +43,21 @@ def save_student(folder: RunFolder, network: nn.Module, description: dict[str, A
     write_json(folder.student_description, description)
 
 
+def _described(description: dict[str, Any]) -> nn.Module:
+    """The untrained network that ``student.json`` describes."""
+    if description.get("task") == "text_classification":
+        from coterie.networks.sequence_classifier import build_classifier
+
+        return build_classifier(description["config"])
+    return create_network(description["network"], num_classes=description["num_classes"], **description["options"])
+
+
 def load_student(run: str | Path, network: nn.Module | None = None) -> nn.Module:
     """Load the deployed student of a finished run as a plain network in eval mode.
 
     Args:
         run: the run's folder.
-        network: the untrained network, where the run was trained on a module of one's own rather than a timm name.
+        network: the untrained network, where the run was trained on a module of one's own rather than a named one.
 
     Returns:
         The network on the CPU, weights loaded strictly.
@@ -68,9 +77,7 @@ def load_student(run: str | Path, network: nn.Module | None = None) -> nn.Module
             raise CoterieError(
                 f"the run {str(run)!r} was trained on a network of your own: pass it, load_student(run, network=...)"
             )
-        network = create_network(
-            description["network"], num_classes=description["num_classes"], **description["options"]
-        )
+        network = _described(description)
     try:
         network.load_state_dict(load_file(folder.student), strict=True)
     except (SafetensorError, OSError) as error:

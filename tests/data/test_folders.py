@@ -136,7 +136,7 @@ def test_only_headers_are_read_of_very_many_files(make_tree, monkeypatch):
         ({}, "holds no class folders"),
         ({"val/cat": 2, "val/dog": 2}, "holds val/ but no train/"),
         ({"val/cat": 2, "test/cat": 2}, "holds val/ but no train/"),
-        ({"cat": 1, "dog": 5}, "'cat' has one training image: too few to carve a test split"),
+        ({"cat": 1, "dog": 5}, "'cat' has one training sample: too few to carve a test split"),
     ],
 )
 def test_unusable_trees(make_tree, tmp_path, tree, message):

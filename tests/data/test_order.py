@@ -42,7 +42,7 @@ def test_processes_share_every_batch(processes):
 def test_batches_that_processes_cannot_share_evenly_are_refused():
     with pytest.raises(CoterieError, match=r"batch_size=10 .* multiple of their number, 4"):
         Order(100, 10, 0, 0, 4)
-    with pytest.raises(CoterieError, match=r"batch_size=8 is above the number of training images, 5"):
+    with pytest.raises(CoterieError, match=r"batch_size=8 is above the number of training samples, 5"):
         Order(5, 8, 0, 1, 2)
 
 

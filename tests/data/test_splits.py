@@ -45,7 +45,7 @@ def test_both_parts_of_a_small_class_hold_something():
 
 
 def test_a_class_of_one_image_cannot_be_split():
-    with pytest.raises(CoterieError, match=r"'dog' has one training image.*data\.validation=0"):
+    with pytest.raises(CoterieError, match=r"'dog' has one training sample.*data\.validation=0"):
         carve(samples(5, 1, 5), 0.1, 0, "validation", NAMES)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -13,7 +13,8 @@ from coterie.data.raw import Pixels
 
 class Batch(NamedTuple):
     """Attributes:
-    inputs: normalised float32 [B, C, H, W] on the device, or a list with one view for each student.
+    inputs: on the device, normalised images float32 [B, C, H, W] or token tables int64 [B, T, 3, L]; or a list with one view for
+        each student.
     targets: class indices int64 [B], or distributions float32 [B, K].
     indices: the samples' numbers in their split, int64 [B]; -1 for samples that only fill up a process's last batch.
     """
@@ -24,26 +25,33 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DataInfo:
-    """Attributes:
-    input_size: channels, height, width.
-    mean, std: what pixels in 0..1 are normalised with.
-    interpolation, crop: how evaluation images are resized: to the size divided by ``crop``, then the centre is cut out.
-    skipped: images that could not be decoded and were left out.
-    """
+class SetInfo:
+    """What every task's data have: a name, classes, and a count of samples that were left out since they cannot be read."""
 
     name: str
     class_names: tuple[str, ...]
+    skipped: int = field(default=0, kw_only=True)
+
+
+@dataclass(frozen=True)
+class DataInfo(SetInfo):
+    """Of images.
+
+    Attributes:
+    input_size: channels, height, width.
+    mean, std: what pixels in 0..1 are normalised with.
+    interpolation, crop: how evaluation images are resized: to the size divided by ``crop``, then the centre is cut out.
+    """
+
     input_size: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
     crop: float = 1.0
-    skipped: int = 0
 
 
 class TrainLoader(Protocol):
-    """Shuffled, augmented batches; ``views`` > 1 gives a list of that many views of every image."""
+    """Shuffled, augmented batches; ``views`` > 1 gives a list of that many views of every sample."""
 
     views: int
 
@@ -67,15 +75,30 @@ class EvaluationLoader(Protocol):
 
     def __iter__(self) -> Iterator[Batch]: ...
 
+
+@runtime_checkable
+class ImageLoader(EvaluationLoader, Protocol):
+    """An evaluation loader that can show its images."""
+
     def raw_images(self, indices: Sequence[int]) -> Pixels: ...
 
 
 @dataclass(frozen=True)
-class DataBundle:
-    """The loaders of a run; ``train_evaluation`` gives the training images without augmentation."""
+class Loaders:
+    """The loaders of a run, of whatever task; ``train_evaluation`` gives the training samples without augmentation."""
 
-    info: DataInfo
+    info: SetInfo
     train: TrainLoader
     validation: EvaluationLoader | None
     test: EvaluationLoader | None
     train_evaluation: EvaluationLoader
+
+
+@dataclass(frozen=True)
+class DataBundle(Loaders):
+    """The loaders of images."""
+
+    info: DataInfo
+    validation: ImageLoader | None
+    test: ImageLoader | None
+    train_evaluation: ImageLoader

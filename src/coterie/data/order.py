@@ -33,11 +33,11 @@ class Order:
     def __post_init__(self) -> None:
         if self.batch_size % self.num_processes:
             raise CoterieError(
-                f"training.batch_size={self.batch_size} counts all processes' images and must be a multiple of their number, {self.num_processes}"
+                f"training.batch_size={self.batch_size} counts all processes' samples and must be a multiple of their number, {self.num_processes}"
             )
         if self.batch_size > self.num_samples and self.num_processes > 1:
             raise CoterieError(
-                f"training.batch_size={self.batch_size} is above the number of training images, {self.num_samples}: lower it"
+                f"training.batch_size={self.batch_size} is above the number of training samples, {self.num_samples}: lower it"
             )
 
     @property

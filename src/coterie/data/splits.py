@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
-from coterie.data.raw import Arrays, Files, Labels, Objects, Samples
+from coterie.data.raw import Labels
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
 
 TEST_SHARE = 0.2  # of each class, where the data bring neither a validation nor a test split
 
-AnySamples = TypeVar("AnySamples", Arrays, Files, Objects, Samples)
+
+class Splittable(Protocol):
+    """Samples of any kind, with their classes."""
+
+    @property
+    def labels(self) -> Labels: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Labels) -> Self: ...
+
+
+AnySamples = TypeVar("AnySamples", bound=Splittable)
 
 
 def _shuffled_of_class(labels: Labels, label: int, seed: int) -> Labels:
@@ -28,7 +40,7 @@ def carve(
 
     Args:
         samples: what is split.
-        share: of each class that goes into the second part, rounded, but at least one image.
+        share: of each class that goes into the second part, rounded, but at least one sample.
         seed: the same seed gives the same parts.
         what: the second part's name; parts of different names are drawn independently.
         class_names: for the error message.
@@ -37,7 +49,7 @@ def carve(
         (rest, carved), each in the original order.
 
     Raises:
-        CoterieError: a class with a single image.
+        CoterieError: a class with a single sample.
     """
     carved = []
     for label in np.unique(samples.labels):
@@ -45,8 +57,8 @@ def carve(
         if len(members) < 2:
             way_out = " or set data.validation=0" if what == "validation" else f" or bring a {what} split"
             raise CoterieError(
-                f"the class {class_names[label]!r} has one training image: too few to carve a {what} split from; "
-                f"add images{way_out}"
+                f"the class {class_names[label]!r} has one training sample: too few to carve a {what} split from; "
+                f"add some{way_out}"
             )
         count = min(len(members) - 1, max(1, round(share * len(members))))
         carved.append(members[:count])
@@ -84,7 +96,7 @@ def limit(samples: AnySamples, count: int, seed: int) -> AnySamples:
     if count < len(classes):
         raise CoterieError(f"data.train_limit={count} is below the number of classes, {len(classes)}")
     if count > len(samples):
-        raise CoterieError(f"data.train_limit={count} is above the number of training images, {len(samples)}")
+        raise CoterieError(f"data.train_limit={count} is above the number of training samples, {len(samples)}")
     queues = [_shuffled_of_class(samples.labels, label, derive_seed(seed, "limit", int(label))) for label in classes]
     chosen: list[int] = []
     depth = 0

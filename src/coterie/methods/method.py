@@ -48,6 +48,7 @@ class Method(nn.Module):
     default_at: ClassVar[str | None] = "auto"  # None: peers, nothing shared
     max_students: ClassVar[int | None] = None
     uses_taps: ClassVar[bool] = False  # whether the group shall return the ends of its stages
+    mixes_inputs: ClassVar[bool] = False  # whether it computes with its inputs, which tokens do not allow
     first_stage: ClassVar[str | None] = None  # a method whose deployed student is this one's teacher, trained first
     first_stage_options: ClassVar[tuple[str, ...]] = ()  # which of this method's settings are that one's
 

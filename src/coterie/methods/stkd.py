@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class STKD(TaughtMethod):
     Raises:
         CoterieError: labels that are mixed already.
     """
+
+    mixes_inputs: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class Teacher(nn.Module):
         size: (height, width) of the images it expects; None: as they come. They are resized on the device otherwise.
         statistics: of its inputs, with ``student_statistics`` those of the students'; None: the same.
         name: for messages and the summary.
+        in_parts: the network returns (logits, embedding, feature map) itself, as a group's branch does, and is not traced.
 
     Attributes:
         num_classes, embedding_dim, feature_shape, tap_shapes, tap_names: its dimensions.
@@ -71,6 +72,7 @@ class Teacher(nn.Module):
         statistics: Statistics | None = None,
         student_statistics: Statistics | None = None,
         name: str = "",
+        in_parts: bool = False,
     ) -> None:
         super().__init__()
         self.name = name or type(network).__name__
@@ -78,8 +80,8 @@ class Teacher(nn.Module):
         factor, shift = _adaptation(student_statistics, statistics)
         self.register_buffer("factor", factor)
         self.register_buffer("shift", shift)
-        self.tap_names = tuple(stage_taps(network) if taps == "stages" else taps)
-        self.body = whole(network.eval(), self._prepared(example), self.tap_names)
+        self.tap_names = () if in_parts else tuple(stage_taps(network) if taps == "stages" else taps)
+        self.body = network.eval() if in_parts else whole(network.eval(), self._prepared(example), self.tap_names)
         self.requires_grad_(False)
         with quiet_eval(self):
             logits, embedding, feature_map, tapped = self(example)

@@ -75,10 +75,17 @@ def build_method(
     Raises:
         CoterieError: an unknown method, network, split point or argument, or a network with another number of outputs.
     """
-    method_class = find_method(recipe.method.name)
-    group = _build_group(recipe, method_class, num_classes, input_size, network)
+    group = _build_group(recipe, find_method(recipe.method.name), num_classes, input_size, network)
     if group.num_classes != num_classes:
         raise CoterieError(f"the network has {group.num_classes} outputs, the data have {num_classes} classes")
+    return method_of(recipe, group, label_loss, teachers)
+
+
+def method_of(
+    recipe: Recipe, group: StudentGroup, label_loss: nn.Module | None = None, teachers: Teachers | None = None
+) -> Method:
+    """The recipe's method for students that are there, of whatever task; for the rest see :func:`build_method`."""
+    method_class = find_method(recipe.method.name)
     with seeded(derive_seed(recipe.seed, "method")):
         passed = {"teachers": teachers} if "teachers" in inspect.signature(method_class).parameters else {}
         method = create_method(recipe.method.name, group, label_loss=label_loss, **passed, **recipe.method.options)

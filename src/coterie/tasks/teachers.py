@@ -70,6 +70,8 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     method = find_method(recipe.method.name)
     if method.first_stage is None:
         return None
+    if recipe.task != "image_classification":
+        raise CoterieError(f"{recipe.method.name} prunes image networks, and task={recipe.task}")
     teachers = recipe.all_teachers()
     if len(teachers) != 1:
         raise CoterieError(f"{recipe.method.name} starts from one teacher, got {len(teachers)}; set teacher.run=FOLDER")
@@ -120,14 +122,14 @@ def _build(settings: TeacherRecipe, expected: Expectation) -> tuple[Teacher, dic
             "a teacher is teacher.run=FOLDER, or teacher.network=NAME with teacher.weights=FILE or teacher.pretrained=true"
         )
     if settings.run is not None:
-        network, name, options, config, source, digest = _from_run(settings.run, expected)
+        network, name, options, config, source, weights = _from_run(settings.run, expected)
     else:
-        network, name, options, config, source, digest = _from_name(settings, expected)
+        network, name, options, config, source, weights = _from_name(settings, expected)
     mean, std = settings.mean or config.get("mean"), settings.std or config.get("std")
     statistics = Statistics(tuple(mean), tuple(std)) if mean and std else None
     side = settings.image_size or config.get("side")
     teacher = _teacher(network, expected, name, (side, side) if side else None, statistics)
-    note = {"source": source, "network": name, "options": options, "sha256": digest, "image_size": side}
+    note = {"source": source, "network": name, "options": options, "sha256": weights, "image_size": side}
     return teacher, note
 
 
@@ -137,15 +139,26 @@ Loaded = tuple[nn.Module, str, dict[str, Any], dict[str, Any], str, str | None]
 def _from_run(run: str, expected: Expectation) -> Loaded:
     network = load_student(run)
     description = read_json(RunFolder(run).student_description)
-    names = list(description["class_names"])
-    if expected.class_names is not None and names != expected.class_names:
-        raise CoterieError(
-            f"the teacher {run!r} knows {len(names)} classes ({', '.join(map(str, names[:3]))}, ...), the data have "
-            f"{len(expected.class_names)} ({', '.join(map(str, expected.class_names[:3]))}, ...); they must be the same, in order"
-        )
+    if "input_size" not in description:
+        raise CoterieError(f"the teacher {run!r} was trained on texts, the data are images")
+    if expected.class_names is not None:
+        require_same_classes(run, description["class_names"], expected.class_names)
     config = {"mean": description["mean"], "std": description["std"], "side": description["input_size"][1]}
-    digest = _digest(RunFolder(run).student)
-    return network, description["network"], description["options"], config, str(run), digest
+    weights = digest(RunFolder(run).student)
+    return network, description["network"], description["options"], config, str(run), weights
+
+
+def require_same_classes(teacher: str, names: list[str], expected: list[str]) -> None:
+    """Refuse a teacher of other classes, or of the same ones in another order.
+
+    Raises:
+        CoterieError: they differ.
+    """
+    if list(names) != expected:
+        raise CoterieError(
+            f"the teacher {teacher!r} knows {len(names)} classes ({', '.join(map(str, names[:3]))}, ...), the data have "
+            f"{len(expected)} ({', '.join(map(str, expected[:3]))}, ...); they must be the same, in order"
+        )
 
 
 def _from_name(settings: TeacherRecipe, expected: Expectation) -> Loaded:
@@ -155,7 +168,7 @@ def _from_name(settings: TeacherRecipe, expected: Expectation) -> Loaded:
         network = create_network(name, num_classes=classes, **options)
         path = Path(str(settings.weights))
         _load(network, path, name)
-        return network, name, options, {}, str(path), _digest(path)
+        return network, name, options, {}, str(path), digest(path)
     register()
     entry = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if entry is not None and entry.num_classes != classes:  # before anything is fetched
@@ -213,6 +226,7 @@ def _load(network: nn.Module, path: Path, name: str) -> None:
         ) from None
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,7 +19,8 @@ from coterie.methods.method import Method
 from coterie.methods.progress import Progress
 from coterie.randomness import derive_seed
 from coterie.recipe import Recipe
-from coterie.tasks.image_classification import ImageClassification, selection_score
+from coterie.tasks.classification import selection_score
+from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep
 from coterie.training.checkpoint import load_checkpoint, save_checkpoint
 from coterie.training.display import Display
@@ -49,7 +50,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        task: ImageClassification,
+        task: Task,
         method: Method,
         accelerator: Accelerator,
         folder: RunFolder,

@@ -12,8 +12,8 @@ from coterie.files import write_atomically, write_json
 from coterie.methods.method import Method
 from coterie.report import write_report
 from coterie.report.gallery import most_disputed
-from coterie.student import save_student
-from coterie.tasks.image_classification import Evaluation, ImageClassification
+from coterie.tasks.classification import Evaluation
+from coterie.tasks.task import Task
 from coterie.training.loop import Trainer
 from coterie.training.records import RunFolder
 
@@ -41,7 +41,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
     loader = task.data.test or task.data.validation or task.data.train_evaluation
     teachers = task.evaluate_teachers(trainer.method, loader)
     student = method.student().cpu().eval()
-    images = header["num_train"] * trainer.epoch
+    samples = header["num_train"] * trainer.epoch
     final = tested if tested is not None else on_train
     split = "test" if task.data.test is not None else "validation" if validation is not None else "train"
     summary = {
@@ -62,18 +62,18 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
             "deployed": sum(p.numel() for p in student.parameters()),
         },
         "seconds": {"total": total_seconds, "training": trainer.seconds, "per_epoch": trainer.seconds / trainer.epoch},
-        "images_per_second": images / trainer.seconds,
+        "images_per_second": samples / trainer.seconds,
     }
     if accelerator.is_main_process:
         _save_predictions(folder, task, final, split)
-        save_student(folder, student, task.describe_student(method, final.figures))
+        task.save_student(folder, student, method, final.figures)
         write_json(folder.summary, summary)
         write_report(folder.path)
     accelerator.wait_for_everyone()
     return summary
 
 
-def _save_predictions(folder: RunFolder, task: ImageClassification, evaluation: Evaluation, split: str) -> None:
+def _save_predictions(folder: RunFolder, task: Task, evaluation: Evaluation, split: str) -> None:
     keep = slice(0, SAVED_PREDICTIONS)
     largest = torch.finfo(torch.float16).max
     tensors = {
@@ -83,7 +83,6 @@ def _save_predictions(folder: RunFolder, task: ImageClassification, evaluation: 
         "indices": evaluation.indices[keep].contiguous(),
     }
     write_atomically(folder.predictions, lambda path: save_file(tensors, path))
-    loader = {"test": task.data.test, "validation": task.data.validation}.get(split) or task.data.train_evaluation
     disputed = most_disputed(tensors["logits"].float().numpy(), tensors["labels"].numpy(), GALLERY_IMAGES)
     shutil.rmtree(folder.gallery, ignore_errors=True)
-    task.save_gallery(folder.gallery, loader, tensors["indices"][torch.as_tensor(disputed)])
+    task.save_examples(folder, split, tensors["indices"][torch.as_tensor(disputed)])

@@ -26,6 +26,7 @@ class RunFolder:
         self.best = self.path / "checkpoint" / "best.pt"
         self.student = self.path / "student.safetensors"
         self.student_description = self.path / "student.json"
+        self.tokenizer = self.path / "tokenizer"  # of a text run
         self.report = self.path / "report.html"
 
     def __str__(self) -> str:

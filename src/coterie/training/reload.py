@@ -8,9 +8,9 @@ from typing import Any
 from coterie.errors import CoterieError
 from coterie.methods.method import Method
 from coterie.recipe import Recipe, load_recipe
-from coterie.tasks.construction import NetworkSource, build_method
-from coterie.tasks.image_classification import Evaluation, ImageClassification
-from coterie.tasks.teachers import Expectation, untrained_teachers
+from coterie.tasks.classification import Evaluation
+from coterie.tasks.construction import NetworkSource
+from coterie.tasks.task import find_task
 from coterie.training.checkpoint import load_checkpoint
 from coterie.training.records import RunFolder, read_json
 
@@ -33,9 +33,7 @@ def load_method(run: str | Path, network: NetworkSource | None = None) -> Method
     description = read_json(folder.student_description)
     if description["network"] is None and network is None:
         raise CoterieError(f"the run {str(run)!r} was trained on a network of your own: pass it, network=...")
-    classes, size = description["num_classes"], tuple(description["input_size"])
-    teachers = untrained_teachers(description.get("teachers", []), Expectation(classes, size))
-    method = build_method(recipe, classes, size, network, teachers=teachers)
+    method = find_task(recipe).rebuild_method(recipe, description, network)
     best = recipe.training.select == "best" and folder.best.is_file()
     state = load_checkpoint(folder.best if best else folder.last)
     method.load_state_dict(state["ema"] if state["ema"] is not None else state["method"])
@@ -66,13 +64,11 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         section = override.partition("=")[0].partition(".")[0]
         if section not in {"data", "training"}:
             raise CoterieError(f"{override!r}: only data.* and training.* can differ from the run that is evaluated")
-    # Images are prepared as the run prepared them, whatever the data; and a limit on training images has no say here.
-    recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null", "data.normalize=network"])
-    description = read_json(folder.student_description)
-    input_config = {key: description[key] for key in ("input_size", "mean", "std", "interpolation")}
+    # A limit on training samples has no say here.
+    recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"])
     accelerator = build_accelerator(recipe)
-    task = ImageClassification(recipe, accelerator, input_config={**input_config, "crop_pct": description["crop"]})
-    expected: list[Any] = description["class_names"]
+    task = find_task(recipe).again(recipe, accelerator, folder)
+    expected: list[Any] = read_json(folder.student_description)["class_names"]
     if list(task.data.info.class_names) != expected:
         raise CoterieError(
             f"{task.data.info.name!r} has the classes {_listing(task.data.info.class_names)}, the run was trained on {_listing(expected)}"

@@ -21,7 +21,7 @@ from coterie.recipe import Recipe, differing_keys, load_recipe
 from coterie.sections import TeacherRecipe
 from coterie.student import load_student
 from coterie.tasks.construction import NetworkSource
-from coterie.tasks.image_classification import ImageClassification
+from coterie.tasks.task import Task, find_task
 from coterie.tasks.teachers import first_stage
 from coterie.training.display import Display
 from coterie.training.environment import describe_environment
@@ -214,7 +214,7 @@ def _run(
 ) -> TrainResult:
     started = time.perf_counter()
     accelerator = build_accelerator(recipe, folder)
-    task = ImageClassification(taught, accelerator, network, datasets, teachers=teachers)
+    task = find_task(taught)(taught, accelerator, network, datasets, teachers=teachers)
     method = task.build_method()
     steps = recipe.training.epochs * -(-task.data.train.steps_per_epoch // recipe.training.accumulate)
     display = Display(steps, recipe.training.epochs, quiet or not accelerator.is_main_process)
@@ -260,7 +260,7 @@ def _write_status(folder: RunFolder, summary: dict[str, Any]) -> None:
         folder.summary.unlink(missing_ok=True)
 
 
-def _header(recipe: Recipe, task: ImageClassification, method: Method) -> dict[str, Any]:
+def _header(recipe: Recipe, task: Task, method: Method) -> dict[str, Any]:
     data = task.data
     return {
         "method": recipe.method.name,

@@ -1,0 +1,157 @@
+"""What all classification has in common, whatever is classified: label loss, evaluation of students and teachers, figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from coterie.data.batch import EvaluationLoader, Loaders
+from coterie.errors import CoterieError, RunError
+from coterie.losses import LabelLoss, balanced_class_weights, mean_probability
+from coterie.methods.method import Method
+from coterie.metrics import classification_figures, diversity_figures, mean_figures
+from coterie.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one split (keys of summary.json) and the predictions they come from, in the order of the samples."""
+
+    figures: dict[str, Any]
+    logits: Tensor  # [n, N, K]
+    ensemble: Tensor  # [N, K], the method's own
+    labels: Tensor  # [N]
+    indices: Tensor  # [N]
+
+
+class Classification:
+    """Base of the tasks whose targets are classes.
+
+    Attributes:
+        recipe: the run's settings.
+        accelerator: gives the device and this process's place among the processes.
+        data: the loaders.
+        teacher_notes: what the run notes of each teacher.
+    """
+
+    recipe: Recipe
+    accelerator: Accelerator
+    data: Loaders
+    teacher_notes: list[dict[str, Any]]
+
+    def prepare(self, method: Method) -> Method:
+        """Let the data serve the method: as many views as it or the recipe asks for, and a validation split where it needs one."""
+        several = max(method.views, method.group.num_students)
+        self.data.train.views = {"auto": method.views, "shared": 1, "per_student": several}[self.recipe.data.views]
+        if method.needs_validation and self.data.validation is None:
+            raise CoterieError(
+                f"method={self.recipe.method.name} with these settings learns from a validation split, and there is none; set data.validation"
+            )
+        return method
+
+    def label_loss(self) -> LabelLoss:
+        training = self.recipe.training
+        weights = None
+        if training.class_weights == "balanced":
+            weights = balanced_class_weights(self.data.train.class_counts)
+        elif training.class_weights != "none":
+            if len(training.class_weights) != len(self.data.info.class_names):
+                raise CoterieError(
+                    f"training.class_weights has {len(training.class_weights)} values, the data have {len(self.data.info.class_names)} classes"
+                )
+            weights = torch.tensor(training.class_weights)
+        return LabelLoss(training.label_loss, training.label_smoothing, weights)
+
+    @torch.inference_mode()
+    def evaluate(self, method: Method, loader: EvaluationLoader) -> Evaluation:
+        """Measure every student, the ensembles and their diversity over a whole split, in eval mode."""
+        method.eval()
+        logits, ensembles, labels, indices = [], [], [], []
+        statistics: dict[str, list[Tensor]] = {}
+        for batch in loader:
+            with self.accelerator.autocast():
+                predictions = method.predict(batch.inputs)
+            logits.append(predictions.logits.float().transpose(0, 1))
+            ensembles.append(predictions.ensemble.float())
+            labels.append(batch.targets)
+            indices.append(batch.indices)
+            for name, values in predictions.statistics.items():
+                statistics.setdefault(name, []).append(values.float())
+        gathered = self.accelerator.gather([torch.cat(each) for each in (logits, ensembles, labels, indices)])
+        all_statistics = self.accelerator.gather({name: torch.cat(values) for name, values in statistics.items()})
+        order = torch.argsort(gathered[3])
+        order = order[gathered[3][order] >= 0]  # pads have index -1
+        all_logits, ensemble, targets, positions = (each[order] for each in gathered)
+        all_logits = all_logits.transpose(0, 1)
+        finite = torch.isfinite(all_logits).flatten(1).all(1).tolist()
+        if not all(finite):
+            raise RunError(
+                f"the predictions of student {finite.index(False)} are not finite: training has diverged. "
+                "Try a lower optimizer.learning_rate or training.clip_gradient."
+            )
+        figures = group_figures(all_logits, ensemble, targets, method.deployed_student)
+        figures["statistics"] = {name: values[order].mean(0).tolist() for name, values in all_statistics.items()}
+        return Evaluation(figures, all_logits.cpu(), ensemble.cpu(), targets.cpu(), positions.cpu())
+
+    @torch.inference_mode()
+    def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
+        """What the run notes of each teacher, with its figures on a whole split; empty where there is none."""
+        held = method.held_teachers()
+        if not held:
+            return []
+        logits, labels, indices = [], [], []
+        for batch in loader:
+            with self.accelerator.autocast():
+                outputs = held[0](batch.inputs)
+            logits.append(torch.stack([output.logits for output in outputs], dim=1).float())
+            labels.append(batch.targets)
+            indices.append(batch.indices)
+        gathered = self.accelerator.gather([torch.cat(each) for each in (logits, labels, indices)])
+        keep = gathered[2] >= 0
+        return [
+            {**note, **classification_figures(gathered[0][keep, number], gathered[1][keep])}
+            for number, note in enumerate(self.teacher_notes)
+        ]
+
+    def choose_deployed(self, method: Method, figures: dict[str, Any]) -> int:
+        """The leader, otherwise the student that is best on validation (the first of equals)."""
+        if method.group.leader is not None:
+            return method.group.leader
+        return method.choose([student["top1"] for student in figures["students"]])
+
+
+def group_figures(logits: Tensor, ensemble: Tensor, targets: Tensor, deployed: int) -> dict[str, Any]:
+    """Figures of every student, their mean, three ensembles and their diversity.
+
+    Args:
+        logits: [n, N, K].
+        ensemble: logits of the method's own ensemble, [N, K].
+        targets: class indices [N].
+        deployed: which student is deployed.
+
+    Returns:
+        ``deployed``, ``students``, ``mean_student``, ``ensemble`` and ``diversity``, as in summary.json.
+    """
+    students = [classification_figures(student, targets) for student in logits]
+    return {
+        "deployed": {"student": deployed, **students[deployed]},
+        "students": students,
+        "mean_student": mean_figures(students),
+        "ensemble": {
+            "mean_probability": classification_figures(mean_probability(logits), targets),
+            "mean_logit": classification_figures(logits.mean(0), targets),
+            "method": classification_figures(ensemble, targets),
+        },
+        "diversity": diversity_figures(logits, targets),
+    }
+
+
+def selection_score(figures: dict[str, Any]) -> float:
+    """What the best epoch is chosen by: validation top-1 of the student that would be deployed."""
+    score = float(figures["deployed"]["top1"])
+    return score if math.isfinite(score) else -1.0

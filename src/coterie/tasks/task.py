@@ -1,0 +1,86 @@
+"""What a task is to the loop, the run folder and the comparison, and which one a recipe means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from coterie.data.batch import EvaluationLoader, Loaders
+from coterie.methods.method import Method
+from coterie.recipe import Recipe
+from coterie.tasks.construction import NetworkSource
+from coterie.training.records import RunFolder
+
+if TYPE_CHECKING:
+    from coterie.tasks.classification import Evaluation
+
+
+class Task(Protocol):
+    """One kind of problem, set up for a recipe: gives batches, builds the method, measures it, and saves what is its own."""
+
+    @property
+    def data(self) -> Loaders: ...
+
+    @property
+    def network_names(self) -> list[str]:
+        """Of the students, to be shown; none where the network is the user's own."""
+        ...
+
+    def build_method(self) -> Method: ...
+
+    def evaluate(self, method: Method, loader: EvaluationLoader) -> Evaluation: ...
+
+    def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]: ...
+
+    def choose_deployed(self, method: Method, figures: dict[str, Any]) -> int: ...
+
+    def save_student(self, folder: RunFolder, student: nn.Module, method: Method, figures: dict[str, Any]) -> None:
+        """Write the deployed student and all that it needs to be loaded again."""
+        ...
+
+    def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
+        """Write samples of a split, to be looked at."""
+        ...
+
+
+class TaskKind(Protocol):
+    """A task before it is set up."""
+
+    def __call__(
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        network: NetworkSource | None = None,
+        datasets: tuple[Any, Any, Any] | None = None,
+        *,
+        teachers: list[nn.Module] | None = None,
+    ) -> Task:
+        """For a training."""
+        ...
+
+    def again(self, recipe: Recipe, accelerator: Accelerator, folder: RunFolder) -> Task:
+        """For an evaluation of a finished run, whose samples are prepared as that run prepared them."""
+        ...
+
+    def rebuild_method(self, recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:
+        """A finished run's method without its weights.
+
+        Args:
+            recipe: the run's.
+            description: contents of its ``student.json``.
+            network: the untrained network, where the run was trained on one's own.
+        """
+        ...
+
+
+def find_task(recipe: Recipe) -> TaskKind:
+    """The recipe's task; its packages are imported when it is asked for."""
+    if recipe.task == "text_classification":
+        from coterie.tasks.text_classification import TextClassification
+
+        return TextClassification
+    from coterie.tasks.image_classification import ImageClassification
+
+    return ImageClassification

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import coterie
+from coterie import cli
+from coterie.recipe import load_recipe
+from coterie.tasks.task import find_task
+from coterie.training.interruption import Interrupted
+from coterie.training.loop import Trainer
+from coterie.training.records import RunFolder
+from coterie.training.reload import evaluate_run, load_method
+
+
+@pytest.fixture(scope="module")
+def run(place, tmp_path_factory):
+    """RL-KD from two teachers, one of which has a tokenizer of its own."""
+    path = tmp_path_factory.mktemp("rl_kd") / "run"
+    coterie.train(place.settings(method="rl_kd", training={"epochs": 2}, **place.taught()), output=path, quiet=True)
+    return path
+
+
+def task_of(place, **changes):
+    recipe = load_recipe(place.settings(**changes))
+    return find_task(recipe)(recipe, Accelerator(cpu=True))
+
+
+@pytest.fixture(scope="module")
+def teachers(place, tmp_path_factory):
+    """Two finished runs that know the task."""
+    paths = [tmp_path_factory.mktemp("teachers") / f"seed{seed}" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        coterie.train(place.settings(training={"epochs": 12}, seed=seed), output=path, quiet=True)
+    return [str(path) for path in paths]
+
+
+@pytest.mark.parametrize(("method", "students"), [("independent", 2), ("dml", 2), ("kd", 1), ("rl_kd", 1)])
+def test_every_method_learns(place, teachers, tmp_path, method, students):
+    """The baseline is the teachers'."""
+    taught = {"teachers": teachers} if students == 1 else {}
+    settings = place.settings(method=method, network={"branches": students}, training={"epochs": 12}, **taught)
+    summary = coterie.train(settings, output=tmp_path / "run", quiet=True).summary
+    assert summary["mean_student"]["top1"] > 0.9
+    assert len(summary["students"]) == students
+    assert [each["top1"] > 0.9 for each in summary["teachers"]] == [True] * len(taught.get("teachers", []))
+
+
+def test_the_run_folder_is_whole_and_reported(run):
+    folder = RunFolder(run)
+    summary = folder.read_summary()
+    assert (summary["network"], summary["data"], summary["class_names"]) == ("student", "films", ["bad", "good"])
+    assert (summary["num_train"], summary["num_validation"], summary["num_test"]) == (76, 20, 24)
+    assert "rl_kd on films" in folder.report.read_text()
+    shown = json.loads((folder.gallery / "texts.json").read_text())
+    assert shown["split"] == "test"
+    assert {len(each["texts"]) for each in shown["examples"]} <= {1}
+    assert str(run.parent) not in folder.student_description.read_text()
+
+
+def test_a_run_is_evaluated_again_and_on_other_texts(run, place, tmp_path):
+    split, again = evaluate_run(run)
+    assert split == "test"
+    assert again.figures["students"] == RunFolder(run).read_summary()["students"]
+    longer = tmp_path / "longer"
+    longer.mkdir()
+    for name in ("train", "test"):
+        (longer / f"{name}.csv").write_text(
+            "text,label\nthe film the film the film is good,good\nthe book is bad,bad\n"
+        )
+    _, other = evaluate_run(run, [f"data={longer}", "data.validation=0"])
+    assert other.logits.shape == (1, 2, 2)
+    (longer / "train.csv").write_text("text,label\na,1\nb,2\n")
+    (longer / "test.csv").write_text("text,label\na,1\n")
+    with pytest.raises(coterie.CoterieError, match="has the classes 1, 2, the run was trained on bad, good"):
+        evaluate_run(run, [f"data={longer}", "data.validation=0"])
+
+
+def test_the_whole_method_is_rebuilt(run, place):
+    method = load_method(run)
+    task = task_of(place, method="rl_kd", **place.taught())
+    assert task.evaluate(method, task.data.test).figures["students"] == RunFolder(run).read_summary()["students"]
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 5])  # of 4 steps an epoch
+def test_resume_is_bit_equal(run, place, tmp_path, monkeypatch, stop_at):
+    original = Trainer._optimizer_step
+
+    def stopping(self):
+        original(self)
+        if self.step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_optimizer_step", stopping)
+    settings = place.settings(method="rl_kd", training={"epochs": 2}, **place.taught())
+    with pytest.raises(Interrupted):
+        coterie.train(settings, output=tmp_path / "run", quiet=True)
+    monkeypatch.setattr(Trainer, "_optimizer_step", original)
+    coterie.train(output=tmp_path / "run", resume=True, quiet=True)
+    for name in ("student.safetensors", "predictions.safetensors"):
+        whole, resumed = load_file(run / name), load_file(tmp_path / "run" / name)
+        assert whole.keys() == resumed.keys()
+        assert all(torch.equal(whole[key], resumed[key]) for key in whole), name
+
+
+def test_a_teacher_with_a_tokenizer_of_its_own_reads_its_own_tokens(place):
+    task = task_of(place, method="rl_kd", **place.taught())
+    method = task.build_method()
+    batch = next(iter(task.data.test))
+    assert batch.inputs.shape[1] == 2  # the student's and the first teacher's tokenizer are one
+    texts = [texts[0] for texts in task.raw.test.texts]
+    for output, name in zip(method.teachers(batch.inputs), ("teacher", "other"), strict=True):
+        network = AutoModelForSequenceClassification.from_pretrained(place.path / name).eval()
+        tokens = AutoTokenizer.from_pretrained(place.path / name)(texts, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            torch.testing.assert_close(output.logits, network(**tokens).logits)
+
+
+def test_student_0_of_every_method_starts_from_the_baselines_weights(place):
+    starts = [
+        task_of(place, method=method, network={"branches": branches}, **taught).build_method().group.student(0)
+        for method, branches, taught in [("baseline", 1, {}), ("dml", 2, {}), ("kd", 1, place.taught("teacher"))]
+    ]
+    first, *others = (each.state_dict() for each in starts)
+    for other in others:
+        assert all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_pretrained_students_start_from_the_folders_weights(place):
+    network = {"name": str(place.path / "teacher"), "pretrained": True, "branches": 2}
+    group = task_of(place, method="dml", network=network).build_method().group
+    stored = load_file(place.path / "teacher" / "model.safetensors")
+    first, second = (group.student(number).state_dict() for number in range(2))
+    assert all(torch.equal(first[key], stored[key]) for key in stored)
+    key = "bert.embeddings.word_embeddings.weight"
+    assert 0.005 < (second[key] - first[key]).std() / first[key].std() < 0.02  # perturbed
+    assert not torch.allclose(second["classifier.weight"], first["classifier.weight"], atol=1e-3)
+
+
+def test_students_of_different_architectures(place, tmp_path):
+    names = [str(place.path / "student"), str(place.path / "teacher")]
+    result = coterie.train(place.settings(method="dml", network={"name": names}), output=tmp_path / "run", quiet=True)
+    assert result.summary["network"] == "student+teacher"
+    layers = [load_method(result.path).group.student(number).config.num_hidden_layers for number in range(2)]
+    assert layers == [1, 2]
+    with pytest.raises(coterie.CoterieError, match="have different tokenizers"):
+        task_of(place, method="dml", network={"name": [names[0], str(place.path / "other")]})
+
+
+def test_a_comparison_of_texts(place, tmp_path, monkeypatch, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(load_recipe(place.settings()).to_yaml())
+    arguments = ["compare", str(recipe), "--methods", "baseline,dml", "--seeds", "2", "-o", str(tmp_path / "c")]
+    monkeypatch.setattr(sys, "argv", ["coterie", *arguments])
+    cli.main()
+    assert "dml" in capsys.readouterr().out
+    assert (tmp_path / "c" / "report.html").is_file()
+
+
+def test_unfit_teachers_are_refused_in_one_line(place, tmp_path, save_network, small_run, run):
+    def refused(message, **teacher):
+        with pytest.raises(coterie.CoterieError, match=message) as error:
+            task_of(place, method="kd", teacher=teacher)
+        assert "\n" not in str(error.value)
+
+    three = save_network(tmp_path / "three", weights=True, class_names=("a", "b", "c"))
+    refused(r"the teacher '.*three' has 3 classes, the data have 2", network=str(three))
+    turned = save_network(tmp_path / "turned", weights=True, class_names=("good", "bad"))
+    refused("knows 2 classes .good, bad, .*they must be the same, in order", network=str(turned))
+    refused("no file named|cannot be loaded", network=str(place.path / "student"))  # a configuration without weights
+    refused(r"there is no folder '\./nowhere'", network="./nowhere")
+    refused("was trained on images, the data are texts", run=str(small_run[0]))
+    headless = save_network(tmp_path / "headless", weights=True)
+    state = load_file(headless / "model.safetensors")
+    save_file(
+        {key: value for key, value in state.items() if "classifier" not in key},
+        headless / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    refused(r"no trained sequence classifier of these classes: classifier\.bias", network=str(headless))
+    settings = {"method": "kd", "data": "digits", "teacher": str(run)}
+    with pytest.raises(coterie.CoterieError, match="was trained on texts, the data are images"):
+        coterie.train(settings, output=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"mixup": 0.2}}, "data.mixup is for images, and task=text_classification"),
+        ({"network": {"at": "auto"}}, "text networks share no trunk; use network.at=peers"),
+        ({"network": {"options": {"a": 1}}}, "network.options go to timm"),
+        ({"network": {"name": None}}, "needs network.name: a folder with config.json"),
+        ({"network": {"name": "./nowhere"}}, r"there is no folder '\./nowhere'"),
+        ({"method": "byot"}, "method=byot reads the stages of image networks"),
+        ({"method": "stkd", "teacher": "TEACHER"}, "method=stkd mixes images"),
+        ({"method": "amd", "teacher": "TEACHER"}, "amd prunes image networks"),
+        ({"task": "image_classification", "text": {"max_length": 3}}, "text.* applies to task=text_classification"),
+        ({"method": "bert"}, "unknown method 'bert'"),
+    ],
+)
+def test_settings_that_do_not_go_together(place, tmp_path, changes, message):
+    if "teacher" in changes:
+        changes = {**changes, "teacher": {"network": str(place.path / "teacher")}}
+    with pytest.raises(coterie.CoterieError, match=message):
+        coterie.train(place.settings(**changes), output=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_texts_longer_than_the_network_takes_are_refused(place, tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("text,label\n" + "".join(f"{'film ' * 30},{number % 2}\n" for number in range(20)))
+    with pytest.raises(coterie.CoterieError, match=r"does not take 32 tokens: .*lower text\.max_length"):
+        task_of(place, data={"name": str(path)}).build_method()
+    assert task_of(place, data={"name": str(path)}, text={"max_length": 16}).build_method() is not None
+
+
+def test_the_original_folder_is_not_needed_any_more(place, tmp_path, save_network):
+    folder = save_network(tmp_path / "gone")
+    result = coterie.train(place.settings(network={"name": str(folder)}), output=tmp_path / "run", quiet=True)
+    shutil.rmtree(folder)
+    assert result.student() is not None
+    assert load_method(result.path).group.num_students == 1
+    assert evaluate_run(result.path)[1].figures["students"] == result.summary["students"]
