@@ -87,7 +87,15 @@ def predict(
 @app.command()
 def export(
     run: Run,
-    format: Annotated[str, typer.Option("--format", "-f", help="timm, onnx, pt2 or safetensors.")] = "timm",
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="timm (default), onnx, pt2 or safetensors; of a run of texts transformers.",
+            show_default=False,
+        ),
+    ] = None,
     which: Annotated[
         str, typer.Option("--which", "-w", help="student (the deployed one), a student's number, ensemble or method.")
     ] = "student",

@@ -30,9 +30,15 @@ from coterie.training.records import RunFolder, read_json
 from coterie.training.reload import load_method
 
 STAGING = ".export.tmp"
+TASK_FORMATS = {
+    "image_classification": ("timm", "onnx", "pt2", "safetensors"),
+    "text_classification": ("transformers",),
+}
 # Everything that an export may hold: a folder with anything else in it is not ours to replace.
 FILES = {"README.md", "config.json", "model.safetensors", "model.onnx", "model.onnx.data", "model.pt2"}
 FILES |= {"student.json", "recipe.yaml", STAGING}
+FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
+FILES |= {"vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja"}
 
 
 class MeanProbability(nn.Module):
@@ -59,7 +65,7 @@ class MethodEnsemble(nn.Module):
 
 def export_run(
     run: str | Path,
-    format: str = "timm",
+    format: str | None = None,
     output: str | Path | None = None,
     which: str = "student",
     network: NetworkSource | None = None,
@@ -69,7 +75,8 @@ def export_run(
     Args:
         run: the run folder.
         format: ``timm`` (config.json and model.safetensors, for ``timm.create_model("local-dir:FOLDER", pretrained=True)``),
-            ``onnx`` (model.onnx), ``pt2`` (model.pt2, from torch.export), both with any batch size, or ``safetensors``.
+            ``onnx`` (model.onnx), ``pt2`` (model.pt2, from torch.export), both with any batch size, or ``safetensors``; of a run of texts
+            ``transformers`` (config.json, model.safetensors and tokenizer, for ``from_pretrained``). None: timm, or transformers.
         output: the export's folder: new, empty or a former export; None: ``<run>/export/<format>``, followed by ``-<which>``
             where that is not the deployed student.
         which: ``student`` (the deployed one), a student's number, ``ensemble`` (mean probability of all students) or ``method``
@@ -83,27 +90,32 @@ def export_run(
         CoterieError: an unknown format or student, a run without one, or a folder that holds something else.
         RunError: the network cannot be exported in this format, or what was exported computes something else.
     """
-    if format not in WRITERS:
+    if format is not None and format not in WRITERS:
         raise CoterieError(
             f"unknown format {format!r}{did_you_mean(format, WRITERS)}; expected one of {', '.join(WRITERS)}"
         )
     if not (which in {"student", "ensemble", "method"} or which.isdecimal()):
         near = did_you_mean(which, ["student", "ensemble", "method"])
         raise CoterieError(f"cannot export {which!r}{near}; expected student, a student's number, ensemble or method")
-    if format == "timm" and which in {"ensemble", "method"}:
-        raise CoterieError(
-            f"format 'timm' holds one plain network, not {which!r}; use which=student, or format onnx, pt2 or safetensors"
-        )
     folder = RunFolder(run).require()
+    recipe = load_recipe(folder.recipe)
+    fitting = TASK_FORMATS[recipe.task]
+    format = format or fitting[0]
+    if format not in fitting:
+        raise CoterieError(f"format {format!r} is not for task={recipe.task}; expected {' or '.join(fitting)}")
+    if format == fitting[0] and which in {"ensemble", "method"}:
+        others = (
+            f", or format {', '.join(fitting[1:-1])} or {fitting[-1]}" if len(fitting) > 1 else " or a student's number"
+        )
+        raise CoterieError(f"format {format!r} holds one plain network, not {which!r}; use which=student{others}")
     suffix = "" if which == "student" else f"-{which}"
     target = Path(output) if output is not None else folder.path / "export" / f"{format}{suffix}"
     _require_free(target)
-    recipe = load_recipe(folder.recipe)
     subject = load_subject(folder, recipe, which, copy.deepcopy(network) if isinstance(network, nn.Module) else network)
 
     def write(staging: Path) -> None:
         check = WRITERS[format](subject, staging, folder.gallery)
-        if format != "timm":
+        if format not in {"timm", "transformers"}:
             write_json(staging / "student.json", {"which": which, **subject.description})
         if format == "safetensors" and which == "method":
             write_text(staging / "recipe.yaml", shareable_recipe(recipe))
@@ -133,7 +145,7 @@ def load_subject(folder: RunFolder, recipe: Recipe, which: str, network: Network
     if which == "student":
         module = network if network is None or isinstance(network, nn.Module) else network()
         student = load_student(folder.path, module)
-        return Subject(student, student.state_dict(), read_json(folder.student_description))
+        return Subject(student, student.state_dict(), read_json(folder.student_description), folder.tokenizer)
     method = load_method(folder.path, network)
     description = read_json(folder.student_description)
     summary = folder.read_summary()
@@ -145,7 +157,7 @@ def load_subject(folder: RunFolder, recipe: Recipe, which: str, network: Network
         student = method.students.student(number).eval()
         figures = summary["students"][number] if "students" in summary else {}
         described = {**description, **_built_by(recipe, description, number), "student": number, "figures": figures}
-        return Subject(student, student.state_dict(), described)
+        return Subject(student, student.state_dict(), described, folder.tokenizer)
     rule = "mean_probability" if which == "ensemble" else "method"
     described = {key: value for key, value in description.items() if key not in {"network", "options", "student"}}
     described["networks"] = [_built_by(recipe, description, number) for number in range(students)]
@@ -158,9 +170,14 @@ def load_subject(folder: RunFolder, recipe: Recipe, which: str, network: Network
 
 
 def _built_by(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
-    """How timm builds one of the students."""
+    """How one of the students is built."""
     if description["network"] is None:
         return {"network": None, "options": {}}
+    if recipe.task == "text_classification":
+        from coterie.tasks.text_networks import shown, student_names
+
+        known = student_names(recipe)
+        return {"network": shown(known[number if len(known) > 1 else 0]), "config": description["configs"][number]}
     names = network_names(recipe)
     name = names[number if len(names) > 1 else 0]
     return {"network": name, "options": network_options(recipe, name, tuple(description["input_size"]))}

@@ -1,4 +1,4 @@
-"""The formats of an export: timm, safetensors, torch.export and ONNX, each compared with PyTorch as it is written.
+"""The formats of an export: timm, safetensors, torch.export, ONNX and transformers, each compared with PyTorch as it is written.
 
 A writer puts its files into a folder that is given to it. Which network that is, and where the folder ends up, is decided in
 ``export.py``.
@@ -34,14 +34,16 @@ class Subject:
     """What is exported.
 
     Attributes:
-        network: images to logits, in eval mode, on the CPU.
+        network: images to logits, in eval mode, on the CPU; of a run of texts, a network of transformers.
         tensors: the weights as ``model.safetensors`` holds them.
         description: as in ``student.json``; for several students ``networks`` in place of ``network`` and ``options``.
+        tokenizer: folder of a text network's tokenizer.
     """
 
     network: nn.Module
     tensors: dict[str, Tensor]
     description: dict[str, Any]
+    tokenizer: Path | None = None
 
     @property
     def parameters(self) -> int:
@@ -156,6 +158,19 @@ def _write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
     return f"ONNX Runtime's logits differ from PyTorch's by {difference:.1g} at batch sizes 1 and 3, on {origin}."
 
 
+def _write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
+    from coterie.networks.sequence_classifier import example_inputs, save_folder
+
+    assert subject.tokenizer is not None
+    loaded = save_folder(subject.network, subject.tokenizer, folder)
+    tokens, mask, _ = example_inputs(1, subject.description["length"])[:, 0].unbind(1)
+    with torch.inference_mode():
+        expected, actual = (each(input_ids=tokens, attention_mask=mask).logits for each in (subject.network, loaded))
+    if not torch.equal(expected, actual):
+        raise RunError("transformers builds the network from the export with other logits")
+    return "transformers loads it with bit-equal logits."
+
+
 def _traced(subject: Subject) -> torch.export.ExportedProgram:
     """The network's graph for batches of any size, without anything of this machine or of the data in it."""
     # Zeros, because the program keeps its example; two of them, because a batch of one would be taken for a constant.
@@ -229,4 +244,5 @@ WRITERS: dict[str, Callable[[Subject, Path, Path], str]] = {
     "onnx": _write_onnx,
     "pt2": _write_pt2,
     "safetensors": _write_safetensors,
+    "transformers": _write_transformers,
 }

@@ -19,18 +19,28 @@ from coterie.networks.catalogue import NETWORKS
 from coterie.recipe import Recipe
 
 MARK = "<!-- Written by `coterie export`, which replaces this folder's files when it is run again. -->"
-LIBRARIES = {"timm": "timm", "onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch"}
+LIBRARIES = {"timm": "timm", "onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch", "transformers": "transformers"}
 FIGURES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 SHOWN_CLASSES = 50
 
 
 def shareable_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML without the places on one machine where its data lay: a folder's name stays, its path goes."""
+    """The recipe as YAML without the places on one machine where data and networks lay: a folder's name stays, its path goes."""
     tree = recipe.model_dump(mode="json")
-    if Path(tree["data"]["name"]).is_absolute() or tree["data"]["name"].startswith((".", "~")):
-        tree["data"]["name"] = Path(tree["data"]["name"]).name
+    tree["data"]["name"] = _without_place(tree["data"]["name"])
+    names = tree["network"]["name"]
+    tree["network"]["name"] = (
+        [_without_place(each) for each in names] if isinstance(names, list) else _without_place(names)
+    )
+    for teacher in [tree["teacher"], *tree["teachers"]]:
+        if teacher is not None:
+            teacher |= {key: _without_place(teacher[key]) for key in ("run", "network", "weights")}
     tree["data"]["root"] = None
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _without_place(name: str | None) -> str | None:
+    return Path(name).name if name and (Path(name).is_absolute() or name.startswith((".", "~"))) else name
 
 
 def model_card(
@@ -47,7 +57,7 @@ def model_card(
     """Render the card.
 
     Args:
-        format: timm, onnx, pt2 or safetensors.
+        format: timm, onnx, pt2, safetensors or transformers.
         which: student, a student's number, ensemble or method.
         description: what is exported, as in ``student.json``; ``networks`` instead of ``network`` for several students.
         parameters: number of parameters of what is exported.
@@ -57,7 +67,7 @@ def model_card(
         check: what the exported file was compared with, in one sentence; empty where there was nothing to compare.
     """
     template = resources.files("coterie").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
-    networks = description.get("networks") or [{key: description[key] for key in ("network", "options")}]
+    networks = description.get("networks") or [{key: description.get(key) for key in ("network", "options")}]
     names = sorted({each["network"] or "a network of the user's own" for each in networks})
     data = Path(description["data"]).name or description["data"]
     method = description["method"]
@@ -89,7 +99,8 @@ def model_card(
             environment=environment,
             recipe=recipe,
             recipe_text=shareable_recipe(recipe),
-            resized=math.floor(description["input_size"][1] / description["crop"]),
+            samples="texts" if recipe.task == "text_classification" else "images",
+            resized=math.floor(description["input_size"][1] / description["crop"]) if "crop" in description else None,
             check=check,
             version=__version__,
         )
@@ -100,19 +111,21 @@ def _front_matter(
     format: str, names: list[str], data: str, recipe: Recipe, description: dict[str, Any], summary: dict[str, Any]
 ) -> str:
     """Hugging Face's metadata, without the licence, which the template adds with a comment."""
-    tags = ["image-classification", "knowledge-distillation", "coterie", description["method"]]
+    task = recipe.task.replace("_", "-")
+    tags = [task, "knowledge-distillation", "coterie", description["method"]]
     matter: dict[str, Any] = {
         "library_name": LIBRARIES[format],
-        "pipeline_tag": "image-classification",
+        "pipeline_tag": task,
         "tags": tags + (["timm"] if format == "timm" else []),
         "metrics": ["accuracy"],
     }
-    dataset = recipe.data.name.removeprefix("hf://") if recipe.data.name.startswith("hf://") else data
+    scheme = next((each for each in ("hf://", "hf-text://") if recipe.data.name.startswith(each)), None)
+    dataset = recipe.data.name.removeprefix(scheme) if scheme else data
     if dataset != data:
         matter["datasets"] = [dataset]
     if description["figures"]:
         result = {
-            "task": {"type": "image-classification"},
+            "task": {"type": task},
             "dataset": {"name": data, "type": dataset, "split": summary.get("split", "test")},
             "metrics": [{"type": "accuracy", "name": "top-1", "value": round(description["figures"]["top1"], 6)}],
         }

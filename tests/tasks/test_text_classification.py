@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -14,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import coterie
 from coterie import cli
+from coterie.prediction import predict_images
 from coterie.recipe import load_recipe
 from coterie.tasks.task import find_task
 from coterie.training.interruption import Interrupted
@@ -65,6 +68,33 @@ def test_the_run_folder_is_whole_and_reported(run):
     assert shown["split"] == "test"
     assert {len(each["texts"]) for each in shown["examples"]} <= {1}
     assert str(run.parent) not in folder.student_description.read_text()
+
+
+def test_the_student_loads_again_and_transformers_loads_the_export(run, place, tmp_path):
+    student = coterie.load_student(run)
+    predictions = load_file(RunFolder(run).predictions)
+    with (place.path / "films.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    exported = coterie.export_run(run, "transformers", tmp_path / "export")
+    network = AutoModelForSequenceClassification.from_pretrained(exported).eval()
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    batch = tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        logits = student(**batch).logits
+        assert torch.equal(network(**batch).logits, logits)
+    assert network.config.id2label == {0: "bad", 1: "good"}
+    # The test split is 24 of the texts; the stored predictions are in float16.
+    distance = (predictions["logits"][0].float()[:, None] - logits[None]).abs().amax(-1).amin(1)
+    assert distance.max() < 1e-3
+    assert type(student) is type(network)
+    card = (exported / "README.md").read_text()
+    assert "pipeline_tag: text-classification" in card
+    assert "76 training texts" in card
+    assert str(place.path) not in card
+    snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace("FOLDER", str(exported))
+    names = {"texts": [row["text"] for row in rows]}
+    exec(snippet, names)
+    assert torch.equal(names["logits"], logits)
 
 
 def test_a_run_is_evaluated_again_and_on_other_texts(run, place, tmp_path):
@@ -222,6 +252,14 @@ def test_texts_longer_than_the_network_takes_are_refused(place, tmp_path):
     with pytest.raises(coterie.CoterieError, match=r"does not take 32 tokens: .*lower text\.max_length"):
         task_of(place, data={"name": str(path)}).build_method()
     assert task_of(place, data={"name": str(path)}, text={"max_length": 16}).build_method() is not None
+
+
+def test_a_run_of_texts_has_no_images_to_predict_and_no_timm_format(run, tmp_path):
+    with pytest.raises(coterie.CoterieError, match="was trained on texts"):
+        predict_images(run, ["a.jpg"])
+    for format, which in (("timm", "student"), ("onnx", "student"), ("transformers", "ensemble")):
+        with pytest.raises(coterie.CoterieError, match="transformers"):
+            coterie.export_run(run, format, tmp_path / "export", which=which)
 
 
 def test_the_original_folder_is_not_needed_any_more(place, tmp_path, save_network):

@@ -162,6 +162,21 @@ def load_classifier(name: str, config: Any, *, whole: bool) -> nn.Module:
     return classifier
 
 
+def save_folder(network: nn.Module, tokenizer: Path, folder: Path) -> nn.Module:
+    """Write a network and its tokenizer as ``from_pretrained`` reads them, and return what it then reads.
+
+    Args:
+        network: of transformers.
+        tokenizer: the folder of its tokenizer.
+        folder: where config.json, model.safetensors and the tokenizer's files go.
+    """
+    with _transformers() as transformers:
+        network.save_pretrained(folder)  # type: ignore[operator]
+        transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+        loaded: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    return loaded.eval()
+
+
 class SequenceClassifier(nn.Module):
     """A sequence classifier of transformers whose last layer stands apart, so that what goes into it can be seen.
 

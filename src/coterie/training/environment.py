@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -13,6 +14,16 @@ from typing import Any
 import torch
 
 PACKAGES = ("coterie", "torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn")
+OPTIONAL = ("transformers", "tokenizers")
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that results may depend on."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    for name in OPTIONAL:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found | {"python": platform.python_version()}
 
 
 def git_commit() -> str | None:
@@ -36,8 +47,7 @@ def git_commit() -> str | None:
 def describe_environment(device: torch.device, seed: int, processes: int) -> dict[str, Any]:
     """The contents of ``environment.json``."""
     return {
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": _versions(),
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
