@@ -16,9 +16,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import coterie
 from coterie import cli
+from coterie.methods import TABLE, find_method
+from coterie.methods.taught import TaughtMethod
 from coterie.prediction import predict_images
 from coterie.recipe import load_recipe
 from coterie.tasks.task import find_task
+from coterie.tasks.teachers import first_stage
 from coterie.training.interruption import Interrupted
 from coterie.training.loop import Trainer
 from coterie.training.records import RunFolder
@@ -269,3 +272,30 @@ def test_the_original_folder_is_not_needed_any_more(place, tmp_path, save_networ
     assert result.student() is not None
     assert load_method(result.path).group.num_students == 1
     assert evaluate_run(result.path)[1].figures["students"] == result.summary["students"]
+
+
+REFUSED = {"fitnet", "at", "ofa", "byot", "dks", "frskd", "multilevel", "stkd", "amd", "one"}
+
+
+@pytest.mark.parametrize("method", list(TABLE))
+def test_every_other_method_takes_texts_or_says_why_not(place, method):
+    kind = find_method(method)
+    taught = place.taught(*(["teacher", "other"] if kind.max_teachers is None else ["teacher"])) if issubclass(kind, TaughtMethod) else {}  # fmt: skip
+    if method in REFUSED:
+        with pytest.raises(coterie.CoterieError, match=r"text_classification|share none") as error:
+            prepare(place, method, taught)
+        assert "\n" not in str(error.value)
+        return
+    built, batch = prepare(place, method, taught)
+    losses = built(batch.inputs, batch.targets)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    without = [name for name, each in built.group.named_parameters() if each.grad is None]
+    assert not without
+
+
+def prepare(place, method, taught):
+    first_stage(load_recipe(place.settings(method=method, **taught)))
+    task = task_of(place, method=method, **taught)
+    built = task.build_method().train()
+    return built, next(iter(task.data.train.epoch(0)))

@@ -132,7 +132,11 @@ def _continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
 def _free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -> Path:
     data = "own-data" if datasets else Path(recipe.data.name).name or "data"
     name = recipe.network.name
-    net = "own-network" if network else "-".join(name) if isinstance(name, list) else name or "tiny_cifar"
+    names = [
+        Path(each).name if Path(each).is_dir() else each
+        for each in (name if isinstance(name, list) else [name or "tiny_cifar"])
+    ]
+    net = "own-network" if network else "-".join(names)
     base = f"{data}_{net}_{recipe.method.name.rpartition(':')[2]}_seed{recipe.seed}".replace("/", "-")
     candidates = (Path("runs") / (base if number == 1 else f"{base}-{number}") for number in range(1, 10_000))
     return next(path for path in candidates if not path.exists())
