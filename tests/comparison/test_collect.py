@@ -111,7 +111,7 @@ def test_every_planned_run_is_there_with_how_far_it_got(folder):
     ]
     assert [bool(run["figures"]) for run in found["runs"]] == [True, False, False, False]
     assert json.loads(folder.comparison.read_text()) == json.loads(json.dumps(found))
-    assert found["title"] == "digits, tiny_cifar, 60 training images, 2 epochs"
+    assert found["title"] == "digits, tiny_cifar, 60 training samples, 2 epochs"
 
 
 def test_curves_are_one_point_an_epoch(folder):

@@ -66,7 +66,12 @@ def test_the_run_folder_is_whole_and_reported(run):
     summary = folder.read_summary()
     assert (summary["network"], summary["data"], summary["class_names"]) == ("student", "films", ["bad", "good"])
     assert (summary["num_train"], summary["num_validation"], summary["num_test"]) == (76, 20, 24)
-    assert "rl_kd on films" in folder.report.read_text()
+    page = folder.report.read_text()
+    assert "rl_kd on films" in page
+    assert "on 24 test texts" in page
+    assert re.search("<q>the (film|book) is [a-z]+</q>", page)
+    words = re.sub(r"<style>.*?</style>|<pre>.*?</pre>|<svg.*?</svg>", "", page, flags=re.DOTALL)
+    assert not re.search(r"\bimages?\b", words, re.IGNORECASE)
     shown = json.loads((folder.gallery / "texts.json").read_text())
     assert shown["split"] == "test"
     assert {len(each["texts"]) for each in shown["examples"]} <= {1}

@@ -43,7 +43,7 @@ def _title(runs: list[dict[str, Any]], path: Path) -> str:
     about = next((run["about"] for run in runs if run["about"]), None)
     if about is None:
         return path.name
-    return f"{about['data']}, {about['network']}, {about['num_train']:,} training images, {about['epochs']} epochs"
+    return f"{about['data']}, {about['network']}, {about['num_train']:,} training samples, {about['epochs']} epochs"
 
 
 def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:

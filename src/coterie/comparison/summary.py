@@ -183,7 +183,9 @@ def _about_fit(methods: dict[str, Any], reference: str) -> list[str]:
     train, primary = figures["train_top1"]["mean"], figures[MAIN]["mean"]
     word = "over-fits" if train - primary > 0.05 else "does not over-fit"
     advice = "" if train - primary > 0.05 else ", a regime in which distillation has little to add"
-    return [f"{reference} {word}: {100 * train:.1f} % on training images, {100 * primary:.1f} % on the others{advice}."]
+    return [
+        f"{reference} {word}: {100 * train:.1f} % on the training samples, {100 * primary:.1f} % on the others{advice}."
+    ]
 
 
 def _about_cost(methods: dict[str, Any], reference: str) -> list[str]:

@@ -13,7 +13,7 @@ def facts(run: RunData, figures: GroupFigures | None) -> list[tuple[str, str]]:
     found = {
         "Method": summary.method,
         "Settings": ", ".join(f"{key}={value}" for key, value in recipe.method.options.items()),
-        "Data": f"{summary.data}: {_images(run)}",
+        "Data": f"{summary.data}: {_samples(run)}",
         "Network": summary.network + (", pretrained" if recipe.network.pretrained else ""),
         "Students": _students(run, figures) if figures else "",
         "Training": f"{plural(summary.epochs, 'epoch')} in batches of {training.batch_size}, seed {summary.seed}",
@@ -27,25 +27,27 @@ def facts(run: RunData, figures: GroupFigures | None) -> list[tuple[str, str]]:
     if summary.seconds:
         found["Time"] = f"{duration(summary.seconds.total)}, {duration(summary.seconds.per_epoch)} an epoch"
         if summary.images_per_second:
-            found["Time"] += f", {count(summary.images_per_second)} images a second"
+            found["Time"] += f", {count(summary.images_per_second)} {run.sample}s a second"
     if environment.device:
         processes = f", {environment.processes} processes" if environment.processes > 1 else ""
         found["Machine"] = (
             f"{environment.device}, {plural(environment.threads, 'thread')}{processes}, {training.precision}"
         )
     named = [
-        f"{name} {environment.versions[name]}" for name in ("coterie", "torch", "timm") if name in environment.versions
+        f"{name} {environment.versions[name]}"
+        for name in ("coterie", "torch", "transformers" if run.sample == "text" else "timm")
+        if name in environment.versions
     ]
     found["Software"] = ", ".join(named)
     return [(term, description) for term, description in found.items() if description]
 
 
-def _images(run: RunData) -> str:
+def _samples(run: RunData) -> str:
     summary = run.summary
     splits = [("training", summary.num_train), ("validation", summary.num_validation), ("test", summary.num_test)]
-    images = ", ".join(f"{count(number)} {name}" for name, number in splits if number)
+    counted = ", ".join(f"{count(number)} {name}" for name, number in splits if number)
     classes = len(summary.class_names)
-    return f"{images} images" + (f" in {classes} classes" if classes else "")
+    return f"{counted} {run.sample}s" + (f" in {classes} classes" if classes else "")
 
 
 def _students(run: RunData, figures: GroupFigures) -> str:

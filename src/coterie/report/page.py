@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -58,12 +59,16 @@ def render(run: RunData) -> str:
     """The whole page."""
     environment = templates()
     environment.globals.update(
-        measure=wording.measure, percent=wording.percent, plural=wording.plural, student_colours=8
+        measure=partial(wording.measure, sample=run.sample),
+        percent=wording.percent,
+        plural=wording.plural,
+        student_colours=8,
     )
     figures, split, samples = _latest_figures(run)
     several = figures is not None and len(figures.students) > 1
     predictions = run.predictions
     return environment.get_template("page.html.jinja").render(
+        sample=run.sample,
         title=f"{run.summary.method} on {run.summary.data}",
         summary=run.summary,
         unfinished=wording.unfinished(run) if run.summary.status != "finished" else "",
@@ -82,7 +87,9 @@ def render(run: RunData) -> str:
         predicted=len(predictions.labels) if predictions else 0,
         disagreement=pairwise_disagreement(predictions.logits).tolist() if predictions and several else [],
         diversity=[
-            (wording.DIVERSITY[key], value) for key, value in figures.diversity.items() if key in wording.DIVERSITY
+            (wording.diversity(key, run.sample), value)
+            for key, value in figures.diversity.items()
+            if key in wording.DIVERSITY
         ]
         if figures
         else [],

@@ -71,9 +71,10 @@ class Answer(NamedTuple):
 
 
 class Card(NamedTuple):
-    """One image of the gallery and what the students make of it."""
+    """One sample of the gallery, an image or a text, and what the students make of it."""
 
     address: str
+    text: str
     pixelated: bool
     number: int
     label: str
@@ -109,7 +110,7 @@ def loss_panels(run: RunData) -> list[Panel]:
 
 
 def validation_panels(run: RunData) -> list[Panel]:
-    """The first figure of the validation split (accuracy, for images) and the students' disagreement over training."""
+    """The first figure of the validation split (accuracy, for classes) and the students' disagreement over training."""
     rows = run.validation_rows
     if not rows:
         return []
@@ -133,7 +134,7 @@ def validation_panels(run: RunData) -> list[Panel]:
     panels = [Panel(f"Validation {wording.name_of(key)}", "", chart, legend)]
     disagreement = [row.diversity["disagreement"] for row in rows if "disagreement" in row.diversity]
     if len(disagreement) == len(rows):
-        description = f"Share of validation images on which two students disagree, over training; {disagreement[-1]:.2%} at the end."
+        description = f"Share of validation {run.sample}s on which two students disagree, over training; {disagreement[-1]:.2%} at the end."
         chart = line_chart([Line(epochs, disagreement)], description, width=440, height=270, percent=True, bottom=0)
         panels.append(Panel("Disagreement on validation", "mean over pairs of students", chart))
     return panels
@@ -159,7 +160,12 @@ def attention_panels(run: RunData, figures: GroupFigures | None) -> list[Panel]:
     )
     chart = line_chart(lines, description, width=440, height=270, percent=True, level=1 / branches)
     panels = [
-        Panel("Weight of each branch", "mean over validation images; the legend gives the final values", chart, legend)
+        Panel(
+            "Weight of each branch",
+            f"mean over validation {run.sample}s; the legend gives the final values",
+            chart,
+            legend,
+        )
     ]
     entropy = [row.statistics.get("attention_entropy") for row in rows]
     values = [value for value in entropy if isinstance(value, (int, float))]
@@ -168,7 +174,7 @@ def attention_panels(run: RunData, figures: GroupFigures | None) -> list[Panel]:
             f"Entropy of the attention over training, as a share of the largest possible; {values[-1]:.3f} at the end."
         )
         chart = line_chart([Line(epochs, values)], description, width=440, height=270, level=1)
-        note = "as a share of the largest possible: 1 is equal weights, 0 a single branch; mean over images"
+        note = f"as a share of the largest possible: 1 is equal weights, 0 a single branch; mean over {run.sample}s"
         panels.append(Panel("Entropy of the weights", note, chart))
     return panels
 
@@ -216,7 +222,7 @@ def confusion_section(run: RunData, student: int) -> ConfusionSection:
 
 
 def gallery_cards(run: RunData) -> list[Card]:
-    """The saved images, most disputed first, with the answer of every student.
+    """The saved images or texts, most disputed first, with the answer of every student.
 
     Raises:
         CoterieError: an image is damaged.
@@ -224,21 +230,23 @@ def gallery_cards(run: RunData) -> list[Card]:
     if run.predictions is None:
         return []
     logits, labels, names = run.predictions.logits, run.predictions.labels, _class_names(run)
-    positions = np.flatnonzero(np.isin(run.predictions.indices, list(run.gallery)))
+    positions = np.flatnonzero(np.isin(run.predictions.indices, [*run.gallery, *run.texts]))
     ranked = positions[most_disputed(logits[:, positions], labels[positions], len(positions))]
     probabilities = probabilities_of(logits[:, ranked])
     cards = []
     for place, position in enumerate(ranked):
         index, label = int(run.predictions.indices[position]), int(labels[position])
+        address, pixelated = "", False
         try:
-            address, pixelated = inline_image(run.gallery[index])
+            if index in run.gallery:
+                address, pixelated = inline_image(run.gallery[index])
         except OSError as error:
             raise CoterieError(f"{str(run.gallery[index])!r} is damaged: {error}") from None
         answers = []
         for student, row in enumerate(probabilities[:, place]):
             predicted = int(row.argmax())
             answers.append(Answer(student, names[predicted], float(row[predicted]), predicted == label))
-        cards.append(Card(address, pixelated, index, names[label], answers))
+        cards.append(Card(address, run.texts.get(index, ""), pixelated, index, names[label], answers))
     return cards
 
 

@@ -121,7 +121,7 @@ class Summary(Record):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was predicted for the images of the final evaluation (the first 10,000 of them)."""
+    """What was predicted for the samples of the final evaluation (the first 10,000 of them)."""
 
     logits: NDArray[np.float32]  # [n, N, K]
     ensemble: NDArray[np.float32]  # [N, K], the method's own
@@ -139,6 +139,7 @@ class RunData:
         validation_rows: evaluations over training; empty where there is no validation split.
         predictions: None where the run did not come so far.
         gallery: saved images by their index in the data set.
+        texts: saved texts by theirs; the two of a pair are joined.
     """
 
     folder: RunFolder
@@ -150,6 +151,25 @@ class RunData:
     validation_rows: list[ValidationRow]
     predictions: Predictions | None
     gallery: dict[int, Path]
+    texts: dict[int, str]
+
+    @property
+    def sample(self) -> str:
+        """What one sample is called."""
+        return {"image_classification": "image", "text_classification": "text"}[self.recipe.task]
+
+
+class Example(Record):
+    """One of the saved texts."""
+
+    index: int
+    texts: list[str] = Field(min_length=1)
+
+
+class Examples(Record):
+    """``gallery/texts.json``."""
+
+    examples: list[Example]
 
 
 def read_run(path: str | Path) -> RunData:
@@ -178,6 +198,7 @@ def read_run(path: str | Path) -> RunData:
         predictions=_read_predictions(folder.predictions, len(figures.students))
         if figures and folder.predictions.is_file()
         else None,
+        texts=_read_texts(folder.gallery / "texts.json"),
         gallery={int(image.stem): image for image in folder.gallery.glob("*.png") if image.stem.isdecimal()},
     )
 
@@ -190,6 +211,12 @@ def _check(model: type[AnyModel], value: object, path: Path) -> AnyModel:
         key = ".".join(str(part) for part in first["loc"])
         where = f"{key}: " if key else ""
         raise CoterieError(f"{str(path)!r} is damaged: {where}{first['msg']}") from None
+
+
+def _read_texts(path: Path) -> dict[int, str]:
+    if not path.is_file():
+        return {}
+    return {each.index: " / ".join(each.texts) for each in _check(Examples, read_json(path), path).examples}
 
 
 def _read_predictions(path: Path, students: int) -> Predictions:

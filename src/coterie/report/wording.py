@@ -58,18 +58,18 @@ class Measure(NamedTuple):
 
 
 MEASURES = {
-    "top1": Measure("Top-1", "% ↑", bare_percent, "images whose most probable class is the right one"),
-    "top5": Measure("Top-5", "% ↑", bare_percent, "images whose class is among the five most probable"),
+    "top1": Measure("Top-1", "% ↑", bare_percent, "{sample}s whose most probable class is the right one"),
+    "top5": Measure("Top-5", "% ↑", bare_percent, "{sample}s whose class is among the five most probable"),
     "nll": Measure("NLL", "nats ↓", decimals, "negative log-likelihood of the right class"),
     "brier": Measure("Brier", "0–2 ↓", decimals, "squared distance of the probabilities from the truth"),
     "ece": Measure("ECE", "% ↓", bare_percent, "gap between confidence and accuracy, over 15 bins of confidence"),
 }
 DIVERSITY = {
     "distance": Measure("Distance", "", decimals, "Euclidean distance of two students’ probabilities (0 to 1.41)"),
-    "disagreement": Measure("Disagreement", "", percent, "images for which two students predict different classes"),
+    "disagreement": Measure("Disagreement", "", percent, "{sample}s for which two students predict different classes"),
     "kl": Measure("KL divergence", "", decimals, "of two students’ probabilities, mean of both directions, in nats"),
     "double_fault": Measure(
-        "Double fault", "", percent, "images that two students both get wrong; less is more diverse"
+        "Double fault", "", percent, "{sample}s that two students both get wrong; less is more diverse"
     ),
 }
 LOSSES = {
@@ -87,9 +87,23 @@ ENSEMBLES = {
 SPLITS = {"test": "test", "validation": "validation", "train": "un-augmented training"}
 
 
-def measure(key: str) -> Measure:
-    """How the figure ``key`` is shown; a figure that another task brings is shown under its own name."""
-    return MEASURES.get(key) or Measure(key, "", decimals, "")
+def measure(key: str, sample: str = "sample") -> Measure:
+    """How the figure ``key`` is shown; a figure that another task brings is shown under its own name.
+
+    Args:
+        key: of the figures.
+        sample: what one sample is called.
+    """
+    return _about(MEASURES.get(key) or Measure(key, "", decimals, ""), sample)
+
+
+def diversity(key: str, sample: str) -> Measure:
+    """How a measure of diversity is shown."""
+    return _about(DIVERSITY[key], sample)
+
+
+def _about(known: Measure, sample: str) -> Measure:
+    return known._replace(meaning=known.meaning.format(sample=sample))
 
 
 def name_of(key: str) -> str:
@@ -131,21 +145,22 @@ def headline(run: RunData, figures: GroupFigures, split: str, samples: int) -> l
     key = next(iter(figures.mean_student))
     name = name_of(key)
     deployed = figures.deployed[key]
+    counted = plural(samples, f"{split} {run.sample}")
     if len(figures.students) == 1:
-        sentence = f"The network reaches {value_of(key, deployed)} {name} on {plural(samples, split + ' image')}"
+        sentence = f"The network reaches {value_of(key, deployed)} {name} on {counted}"
     else:
         own = figures.ensemble.get("method")
         sentence = (
-            f"The deployed student reaches {value_of(key, deployed)} {name} on {plural(samples, split + ' image')}, the mean student "
+            f"The deployed student reaches {value_of(key, deployed)} {name} on {counted}, the mean student "
             f"{value_of(key, figures.mean_student[key])}" + (f", the ensemble {value_of(key, own[key])}" if own else "")
         )
     sentences = [sentence + "."]
     if measure(key).form is bare_percent and samples:
         error = math.sqrt(deployed * (1 - deployed) / samples)
-        sentences.append(f"The standard error from the number of images is {100 * error:.2f} points.")
+        sentences.append(f"The standard error from the number of {run.sample}s is {100 * error:.2f} points.")
     trained = run.summary.train_top1
     if trained is not None and key == "top1":
-        sentences.append(f"On its own training images, un-augmented, it reaches {percent(trained)}.")
+        sentences.append(f"On its own training {run.sample}s, un-augmented, it reaches {percent(trained)}.")
     return sentences
 
 
@@ -164,7 +179,7 @@ def selection(run: RunData, figures: GroupFigures) -> str:
     key = next(iter(validation.mean_student))
     values = [each[key] for each in validation.students]
     if values[student] == max(values) and key == "top1":
-        reason = f"it is the best of {len(values)} on {plural(summary.num_validation, 'validation image')}"
+        reason = f"it is the best of {len(values)} on {plural(summary.num_validation, f'validation {run.sample}')}"
     else:
         reason = "the method singles it out as its leader"
     return f"Student {student} is deployed as of {which}: {reason}."
