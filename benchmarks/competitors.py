@@ -4,7 +4,7 @@
     .venv-competitors/bin/pip install -e . torchdistill pytorch-dml nvidia-modelopt requests   # modelopt needs requests, undeclared
     .venv-competitors/bin/python benchmarks/competitors.py [--quick] [--device cuda] [--threads 2] [--repetitions 7] [--rounds 3]
 
-writes benchmarks/results/competitors.md and .json (about twenty minutes on two cores; with --quick competitors_quick.*, two minutes).
+writes benchmarks/results/competitors.md and .json (with --quick competitors_quick.*, with --device cuda competitors_cuda.*).
 
 Peers (DML, two and three networks) and KD (one teacher, one student): the same initial weights, tensors, losses and SGD for all, in one
 process, interleaved. That all do the same is checked: the student's weights after the first step must be the plain loop's. A library that
