@@ -30,6 +30,7 @@ MODES: dict[str, dict[str, Any]] = {
     "eager float32, channels last": {**EAGER, "channels_last": True},
     "eager bf16, channels last": {**EAGER, "channels_last": True, "precision": "bf16"},
     "graph float32": {**EAGER, "cuda_graph": True},
+    "graph bf16": {**EAGER, "precision": "bf16", "cuda_graph": True},
     "graph bf16, channels last": {**EAGER, "channels_last": True, "precision": "bf16", "cuda_graph": True},
     "compiled bf16, channels last": {**EAGER, "channels_last": True, "precision": "bf16", "compile": True},
     "compiled graph float32, channels last": {**EAGER, "channels_last": True, "compile": True, "cuda_graph": True},
@@ -124,21 +125,47 @@ def table(name: str, cases: dict[str, dict[str, Any]], output: Path, repetitions
             (output / f"gpu_{name}.json").write_text(json.dumps(found, indent=1))
 
 
+def profile(mode: dict[str, Any], output: Path) -> None:
+    """Which kernels the step's time goes to."""
+    from coterie.benchmark.measure import Subject
+    from coterie.recipe import load_recipe
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = {"name": "cifar100", "root": str(synthetic(Path(folder) / "data"))}
+        training = {**RECIPE["training"], **mode}
+        subject = Subject(load_recipe({**RECIPE, "data": data, "training": training}), Path(folder) / "run")
+        for _ in range(10):
+            subject.step()
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as recorded:
+            for _ in range(10):
+                subject.step_with_data()
+            torch.cuda.synchronize()
+    events = recorded.key_averages()
+    launches = sum(each.count for each in events) / 10
+    text = events.table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=70)
+    (output / "gpu_profile.txt").write_text(f"{launches:.0f} kernels a step\n{text}")
+    print(f"{launches:.0f} kernels a step")
+    for each in sorted(events, key=lambda each: -each.self_device_time_total)[:22]:
+        print(f"{each.self_device_time_total / 10:8.0f} us a step, {each.count / 10:5.1f} times  {each.key[:90]}")
+
+
 def main() -> None:
     import coterie
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["modes", "methods", "branches", "train"])
+    parser.add_argument("part", choices=["modes", "methods", "branches", "profile", "train"])
     parser.add_argument("--root", type=Path, default=Path("data/cifar100"))
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=MODES, help="modes: these only")
     parser.add_argument("--mode", choices=MODES, default="compiled graph bf16, channels last")
     arguments = parser.parse_args()
     mode = MODES[arguments.mode]
     if arguments.part == "modes":
-        table("modes", {name: {"training": {**RECIPE["training"], **values}} for name, values in MODES.items()}, arguments.output, arguments.repetitions)  # fmt: skip
+        table("modes", {name: {"training": {**RECIPE["training"], **values}} for name, values in MODES.items() if not arguments.only or name in arguments.only}, arguments.output, arguments.repetitions)  # fmt: skip
     elif arguments.part == "methods":
         cases: dict[str, dict[str, Any]] = {}
         for name in ONLINE:
@@ -148,12 +175,15 @@ def main() -> None:
         table("methods", cases, arguments.output, arguments.repetitions)
     elif arguments.part == "branches":
         cases = {}
+        mode = {**mode, "cuda_graph": False}  # recomputation draws its random numbers on the host
         for count in (1, 2, 4, 6, 8):
             for checkpoint in (False, True):
                 training = {**RECIPE["training"], **mode, "compile": False, "checkpoint_branches": checkpoint}
                 label = f"{count} branches{', checkpointed' if checkpoint else ''}"
                 cases[label] = {"network": {"branches": count}, "training": training}
         table("branches", cases, arguments.output, arguments.repetitions)
+    elif arguments.part == "profile":
+        profile(mode, arguments.output)
     else:
         recipe = {
             **RECIPE,

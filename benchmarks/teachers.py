@@ -4,7 +4,7 @@
 teacher knows much that a student cannot learn from its own labels.
 
     python benchmarks/teachers.py prepare  --root CIFAR100 --work DIR      # data sets, and five teachers: about 50 minutes of a core
-    python benchmarks/teachers.py PART     --work DIR [--seeds 3] [--workers 2]
+    python benchmarks/teachers.py PART     --work DIR [--seeds 1 2 3] [--workers 2]
 
 PART: `cnn` (CNN to CNN, and the self-distillation methods), `to_vit` (CNN to transformer), `from_vit` (transformer to CNN), `assistants` (AMD),
 `several` (three specialists, and labels of which 30 % are wrong). Comparisons in rounds of one seed for every arm; a stop leaves a
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("part", choices=["prepare", *PARTS])
     parser.add_argument("--root", type=Path, default=Path("data/cifar100"), help="CIFAR-100 as train.npz and test.npz")
     parser.add_argument("--work", type=Path, default=Path("comparisons/teachers"))
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to this one")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.part == "prepare":
@@ -215,7 +215,7 @@ def main() -> None:
         return
     result = coterie.compare(
         arms(arguments.part, arguments.work),
-        seeds=list(range(1, arguments.seeds + 1)),
+        seeds=arguments.seeds,
         output=arguments.work / arguments.part,
         reference="baseline",
         workers=arguments.workers,

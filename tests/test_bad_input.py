@@ -187,3 +187,13 @@ def test_debug_shows_the_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["coterie", "train", "method=nothing", "--debug"])
     with pytest.raises(cli.CoterieError):
         cli.main()
+
+
+def test_recomputed_branches_are_not_compiled(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, errors = coterie(
+        monkeypatch, capsys, "train", "training.compile=true", "training.checkpoint_branches=true", "--output", "run"
+    )
+    assert code == 2
+    assert "exclude each other" in errors
+    assert not Path("run").exists()

@@ -152,6 +152,10 @@ class TrainingRecipe(Section):
         True,
         description="On a CUDA device, record the forward and backward pass once and replay it: one launch a step, the same results. Not with several processes, `accumulate` or fp16.",
     )
+    checkpoint_branches: bool = Field(
+        False,
+        description="Compute every branch once more in the backward pass instead of keeping its activations: less memory, more time, the same results.",
+    )
     channels_last: bool = Field(True, description="Memory format of images and convolutions.")
     device: str | None = Field(None, description="cpu, cuda, mps; null: the best there is.")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 import torch.nn.functional as F
 
@@ -16,6 +17,7 @@ from coterie.losses.relation import pair_distances, triplet_angles
 from coterie.losses.target_enhanced import target_enhanced_loss, target_enhanced_weights
 from coterie.methods import create_method
 from coterie.methods.progress import Progress
+from coterie.methods.stkd import symmetric_beta
 from coterie.networks.branching import branch
 from coterie.networks.diffusion import Denoiser
 from coterie.networks.registration import register
@@ -302,3 +304,11 @@ def test_what_a_teacher_method_refuses():
         create_method("fitnet", group, teachers=two)
     with pytest.raises(CoterieError, match="taps='stages'"):
         create_method("ofa", group, teachers=two)
+
+
+@pytest.mark.parametrize("parameter", [0.2, 1.0, 3.0])
+def test_stkds_share_is_beta_distributed(parameter):
+    uniform = torch.rand(3, 4000, generator=torch.Generator().manual_seed(3))
+    draws = symmetric_beta(uniform, parameter)
+    assert scipy.stats.kstest(draws.numpy(), scipy.stats.beta(parameter, parameter).cdf).pvalue > 0.01
+    assert symmetric_beta(torch.zeros(3), parameter).isfinite()

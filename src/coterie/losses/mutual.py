@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -56,6 +58,5 @@ def log_mean_probability_of_others(logits: Tensor) -> Tensor:
     log_probabilities = torch.log_softmax(logits.float(), dim=-1)
     students = len(logits)
     # In log space, over the n - 1 others of each, so that no small probability is lost in a difference.
-    rest = [[other for other in range(students) if other != student] for student in range(students)]
-    others = log_probabilities[torch.tensor(rest, device=logits.device)]
-    return torch.logsumexp(others, dim=1) - torch.log(others.new_tensor(float(students - 1)))
+    others = torch.stack([torch.cat([log_probabilities[:i], log_probabilities[i + 1 :]]) for i in range(students)])
+    return torch.logsumexp(others, dim=1) - math.log(students - 1)

@@ -143,8 +143,8 @@ class RLKD(TaughtMethod):
     def after_step(self, progress: Progress) -> None:
         if not self._episode:
             return
+        # It stays: where a recorded step is replayed, these very tensors hold the next batch's values.
         state, actions, before, divergence, inputs, targets = self._episode
-        self._episode = ()
         reward = self._rewards(before, divergence, inputs, targets)
         # d log pi(a) / d score = a - p for a logistic policy.
         slope = (actions - self._probabilities(state)) * reward

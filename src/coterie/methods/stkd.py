@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -75,11 +76,10 @@ class STKD(TaughtMethod):
         self.combination: Combination = combination
 
     def _share(self, inputs: Tensor) -> Tensor:
-        """λ, 0-d; Beta(a, a) as the share of one of two Gamma variables."""
+        """λ, 0-d: :func:`symmetric_beta` of the mixing parameter."""
         if self.mixing == 0:
             return torch.ones((), device=inputs.device)
-        draws = torch._standard_gamma(torch.full((2,), self.mixing, device=inputs.device))
-        return draws[0] / draws.sum().clamp(min=1e-12)
+        return symmetric_beta(torch.rand(3, device=inputs.device), self.mixing)
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         require_classes(targets, "stkd")
@@ -107,3 +107,18 @@ class STKD(TaughtMethod):
         softened = torch.softmax(logits / self.temperature, -1)
         mixed = share * softened + (1 - share) * softened.roll(1, 0)
         return mixed.clamp(min=1e-12).log() * self.temperature
+
+
+def symmetric_beta(uniform: Tensor, parameter: float) -> Tensor:
+    """A draw from Beta(a, a) by three uniform ones and no rejection, so that a recorded step can draw again.
+
+    Args:
+        uniform: [3, ...] in [0, 1).
+        parameter: a > 0.
+
+    Source: Devroye, "Random variate generation in one line of code" (1996), symmetric beta distribution.
+    """
+    radius, angle, side = uniform.double()
+    spread = (1 - radius).pow(-1 / parameter) - 1
+    distance = 1 / torch.sqrt(1 + 1 / (spread * torch.cos(2 * math.pi * angle).square()))
+    return (0.5 + torch.where(side < 0.5, -0.5, 0.5) * distance).to(uniform.dtype)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from coterie.errors import CoterieError
+from coterie.networks.recomputation import recomputed
 from coterie.networks.tracing import quiet_eval
 
 
@@ -127,6 +128,9 @@ class StudentGroup(nn.Module):
         self.channels_last_maps = channels_last_maps
         self.tap_names = tuple(tuple(names) for names in tap_names or [()] * len(branches))
         self.leader: int | None = None
+        self.checkpoint_branches = (
+            False  # compute branches again in the backward pass instead of keeping their activations
+        )
         self._require_own_parameters()
         self._classifiers = list(classifiers) if classifiers else [_last_linear(each) for each in branches]
         # In a tuple, so that the templates are neither trained, moved nor saved.
@@ -206,7 +210,10 @@ class StudentGroup(nn.Module):
         """Every branch's (logits, embedding, feature map), and its taps where it has some."""
         outputs = []
         for each, value in zip(self.branches, values, strict=True):
-            output = each(*value)
+            if self.checkpoint_branches and self.training and torch.is_grad_enabled():
+                output = recomputed(each, value)
+            else:
+                output = each(*value)
             if not (isinstance(output, tuple) and len(output) in (3, 4)):
                 raise CoterieError("a branch must return (logits, embedding, feature_map)")
             outputs.append(output)

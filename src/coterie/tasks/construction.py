@@ -86,6 +86,7 @@ def method_of(
 ) -> Method:
     """The recipe's method for students that are there, of whatever task; for the rest see :func:`build_method`."""
     method_class = find_method(recipe.method.name)
+    group.checkpoint_branches = recipe.training.checkpoint_branches
     with seeded(derive_seed(recipe.seed, "method")):
         passed = {"teachers": teachers} if "teachers" in inspect.signature(method_class).parameters else {}
         method = create_method(recipe.method.name, group, label_loss=label_loss, **passed, **recipe.method.options)

@@ -94,7 +94,7 @@ class Trainer:
     def _build_capture(self) -> CapturedStep | None:
         """The step's record on a GPU, where one process trains on whole batches: what the others do between passes is not fixed."""
         settings, device = self.recipe.training, self.accelerator.device
-        if not settings.cuda_graph or device.type != "cuda":
+        if not settings.cuda_graph or device.type != "cuda" or settings.checkpoint_branches:
             return None
         if self.accelerator.num_processes > 1 or settings.accumulate > 1 or settings.precision == "fp16":
             return None

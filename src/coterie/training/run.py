@@ -176,6 +176,11 @@ def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accele
         raise CoterieError("training.device='cuda', but torch sees no CUDA device here; use training.device=cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise CoterieError("training.device='mps', but torch sees no Apple GPU here; use training.device=cpu")
+    if settings.compile and settings.checkpoint_branches:
+        raise CoterieError("training.checkpoint_branches and training.compile exclude each other; turn one off")
+    if device != "cpu" and torch.cuda.is_available():
+        # Shapes stay the same for a whole run, so that trying every convolution algorithm once pays.
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     # Accelerate keeps its state for the process; a second run in the same process may want another precision or device.
     distributed = PartialState._shared_state and PartialState().num_processes > 1
     AcceleratorState._reset_state(reset_partial_state=not distributed)
