@@ -23,6 +23,7 @@ from coterie.student import load_student
 from coterie.tasks.construction import NetworkSource
 from coterie.tasks.task import Task, find_task
 from coterie.tasks.teachers import first_stage
+from coterie.training.allocation import keep_freed_memory
 from coterie.training.display import Display
 from coterie.training.environment import describe_environment
 from coterie.training.interruption import Interrupted, Interruption
@@ -181,6 +182,8 @@ def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accele
     if device != "cpu" and torch.cuda.is_available():
         # Shapes stay the same for a whole run, so that trying every convolution algorithm once pays.
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    else:
+        keep_freed_memory()
     # Accelerate keeps its state for the process; a second run in the same process may want another precision or device.
     distributed = PartialState._shared_state and PartialState().num_processes > 1
     AcceleratorState._reset_state(reset_partial_state=not distributed)

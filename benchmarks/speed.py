@@ -1,11 +1,13 @@
-"""OKDMDE on one CUDA device: what precision, memory format, compilation and CUDA graphs bring, and the paper's whole training.
+"""OKDMDE and its family: what a step costs on a CPU or a GPU, in which mode, beside the plain network.
 
-    python benchmarks/gpu.py modes  [--output DIR]                      # steps and images a second in every mode, synthetic pixels
-    python benchmarks/gpu.py methods [--output DIR]                     # the cost ratio of every online method
-    python benchmarks/gpu.py branches [--output DIR]                    # 1 to 8 branches, with and without checkpointing
-    python benchmarks/gpu.py train --root CIFAR100 [--epochs 300]       # the paper's recipe with an evaluation every epoch
+    python benchmarks/speed.py modes    [--device cuda] [--output DIR]     # precision, memory format, compilation, CUDA graphs
+    python benchmarks/speed.py methods  [--device cuda] [--output DIR]     # the cost ratio of every online method
+    python benchmarks/speed.py branches [--device cuda] [--output DIR]     # 1 to 8 branches, with and without checkpointing
+    python benchmarks/speed.py profile  [--output DIR]                     # a GPU's kernels
+    python benchmarks/speed.py train --root CIFAR100 [--epochs 300]        # the paper's recipe on a GPU, with an evaluation every epoch
 
-ResNet-32, four branches at layer3, CIFAR shape, batch 128. Every row is measured beside the plain network in the same mode.
+ResNet-32, four branches at layer3, CIFAR shape, batch 128, random pixels. Every row is measured beside the plain network in the same
+mode, in interleaved repetitions.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import torch
 RECIPE: dict[str, Any] = {
     "method": {"name": "okdmde"},
     "network": {"name": "resnet32_cifar", "branches": 4, "at": "layer3"},
-    "training": {"batch_size": 128, "device": "cuda"},
+    "training": {"batch_size": 128},
 }
 EAGER = {"precision": "fp32", "channels_last": False, "compile": False, "cuda_graph": False}
 MODES: dict[str, dict[str, Any]] = {
@@ -78,7 +80,8 @@ def measured(changes: dict[str, Any], root: Path, repetitions: int) -> dict[str,
     sections["data"] = {"name": "cifar100", "root": str(root), **changes.get("data", {})}
     torch._dynamo.reset()
     found = measure(load_recipe(sections), repetitions=repetitions)
-    torch.cuda.empty_cache()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     return found
 
 
@@ -106,7 +109,7 @@ HEAD = (
 )
 
 
-def table(name: str, cases: dict[str, dict[str, Any]], output: Path, repetitions: int) -> None:
+def table(name: str, cases: dict[str, dict[str, Any]], device: str, output: Path, repetitions: int) -> None:
     """Measure every case, and write the table after each, so that a stop loses nothing."""
     output.mkdir(parents=True, exist_ok=True)
     lines, found = [HEAD], {}
@@ -114,15 +117,16 @@ def table(name: str, cases: dict[str, dict[str, Any]], output: Path, repetitions
         root = synthetic(Path(folder))
         for label, changes in cases.items():
             try:
+                changes["training"] = {**RECIPE["training"], **changes.get("training", {}), "device": device}
                 found[label] = measured(changes, root, repetitions)
                 lines.append(row(label, found[label]))
             except Exception as error:  # one mode that fails must not cost the others
                 lines.append(f"| {label} | {type(error).__name__}: {str(error).splitlines()[0][:150]} |")
             print(lines[-1], flush=True)
-            device = torch.cuda.get_device_name()
-            title = f"# {name}\n\n{device}, torch {torch.__version__}. ResNet-32, CIFAR shape, batch 128.\n\n"
-            (output / f"gpu_{name}.md").write_text(title + "\n".join(lines) + "\n")
-            (output / f"gpu_{name}.json").write_text(json.dumps(found, indent=1))
+            machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+            title = f"# {name}\n\n{machine}, torch {torch.__version__}. ResNet-32, CIFAR shape, batch 128.\n\n"
+            (output / f"speed_{device}_{name}.md").write_text(title + "\n".join(lines) + "\n")
+            (output / f"speed_{device}_{name}.json").write_text(json.dumps(found, indent=1))
 
 
 def profile(mode: dict[str, Any], output: Path) -> None:
@@ -144,7 +148,7 @@ def profile(mode: dict[str, Any], output: Path) -> None:
     events = recorded.key_averages()
     launches = sum(each.count for each in events) / 10
     text = events.table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=70)
-    (output / "gpu_profile.txt").write_text(f"{launches:.0f} kernels a step\n{text}")
+    (output / "speed_cuda_profile.txt").write_text(f"{launches:.0f} kernels a step\n{text}")
     print(f"{launches:.0f} kernels a step")
     for each in sorted(events, key=lambda each: -each.self_device_time_total)[:22]:
         print(f"{each.self_device_time_total / 10:8.0f} us a step, {each.count / 10:5.1f} times  {each.key[:90]}")
@@ -155,6 +159,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["modes", "methods", "branches", "profile", "train"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--root", type=Path, default=Path("data/cifar100"))
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
@@ -163,25 +168,25 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=MODES, help="modes: these only")
     parser.add_argument("--mode", choices=MODES, default="compiled graph bf16, channels last")
     arguments = parser.parse_args()
-    mode = MODES[arguments.mode]
+    mode = MODES[arguments.mode] if arguments.device == "cuda" else MODES["eager float32, channels last"]
     if arguments.part == "modes":
-        table("modes", {name: {"training": {**RECIPE["training"], **values}} for name, values in MODES.items() if not arguments.only or name in arguments.only}, arguments.output, arguments.repetitions)  # fmt: skip
+        table("modes", {name: {"training": values} for name, values in MODES.items() if not arguments.only or name in arguments.only}, arguments.device, arguments.output, arguments.repetitions)  # fmt: skip
     elif arguments.part == "methods":
         cases: dict[str, dict[str, Any]] = {}
         for name in ONLINE:
             network = {"branches": 4} if name != "dml" else {"branches": 2, "at": "peers"}
             graph = {**mode, "compile": False}  # compiling fourteen methods takes longer than measuring them
-            cases[name] = {"method": {"name": name}, "network": network, "training": {**RECIPE["training"], **graph}}
-        table("methods", cases, arguments.output, arguments.repetitions)
+            cases[name] = {"method": {"name": name}, "network": network, "training": graph}
+        table("methods", cases, arguments.device, arguments.output, arguments.repetitions)
     elif arguments.part == "branches":
         cases = {}
         mode = {**mode, "cuda_graph": False}  # recomputation draws its random numbers on the host
         for count in (1, 2, 4, 6, 8):
             for checkpoint in (False, True):
-                training = {**RECIPE["training"], **mode, "compile": False, "checkpoint_branches": checkpoint}
+                training = {**mode, "compile": False, "checkpoint_branches": checkpoint}
                 label = f"{count} branches{', checkpointed' if checkpoint else ''}"
                 cases[label] = {"network": {"branches": count}, "training": training}
-        table("branches", cases, arguments.output, arguments.repetitions)
+        table("branches", cases, arguments.device, arguments.output, arguments.repetitions)
     elif arguments.part == "profile":
         profile(mode, arguments.output)
     else:
@@ -190,7 +195,13 @@ def main() -> None:
             "data": {"name": "cifar100", "root": str(arguments.root)},
             "optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4},
             "schedule": {"name": "multistep", "milestones": [0.5, 0.75]},
-            "training": {**RECIPE["training"], **mode, "epochs": arguments.epochs, "evaluate_every": 1},
+            "training": {
+                **RECIPE["training"],
+                **mode,
+                "device": arguments.device,
+                "epochs": arguments.epochs,
+                "evaluate_every": 1,
+            },
             "seed": arguments.seed,
         }
         result = coterie.train(recipe, output=arguments.output / f"okdmde_{arguments.mode.replace(', ', '_').replace(' ', '_')}_{arguments.seed}", quiet=True)  # fmt: skip
