@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py modes    [--device cuda] [--output DIR]     # precision, memory format, compilation, CUDA graphs
     python benchmarks/speed.py methods  [--device cuda] [--output DIR]     # the cost ratio of every online method
+    python benchmarks/speed.py taught   [--device cuda] [--output DIR]     # what teacher and self-distillation methods add to their networks
     python benchmarks/speed.py branches [--device cuda] [--output DIR]     # 1 to 8 branches, with and without checkpointing
     python benchmarks/speed.py profile  [--output DIR]                     # a GPU's kernels
     python benchmarks/speed.py train --root CIFAR100 [--epochs 300]        # the paper's recipe on a GPU, with an evaluation every epoch
@@ -76,7 +77,8 @@ def measured(changes: dict[str, Any], root: Path, repetitions: int) -> dict[str,
     from coterie.benchmark.measure import measure
     from coterie.recipe import load_recipe
 
-    sections = {name: {**RECIPE.get(name, {}), **changes.get(name, {})} for name in {*RECIPE, *changes}}
+    sections = {name: {**RECIPE.get(name, {}), **changes.get(name, {})} for name in {*RECIPE, *changes} - {"teachers"}}
+    sections["teachers"] = changes.get("teachers", [])
     sections["data"] = {"name": "cifar100", "root": str(root), **changes.get("data", {})}
     torch._dynamo.reset()
     found = measure(load_recipe(sections), repetitions=repetitions)
@@ -154,11 +156,69 @@ def profile(mode: dict[str, Any], output: Path) -> None:
         print(f"{each.self_device_time_total / 10:8.0f} us a step, {each.count / 10:5.1f} times  {each.key[:90]}")
 
 
+TAUGHT = (
+    "kd",
+    "dkd",
+    "dist",
+    "fitnet",
+    "at",
+    "rkd",
+    "ofa",
+    "diffkd",
+    "stkd",
+    "rl_kd",
+    "byot",
+    "dks",
+    "ddgsd",
+    "frskd",
+    "multilevel",
+)
+
+
+def taught(mode: dict[str, Any], device: str, output: Path, repetitions: int) -> None:
+    """What each method's own part costs: time of its step beside one plain network's with the teacher's forward pass, and its modules' backward."""
+    import timm
+    from safetensors.torch import save_file
+
+    from coterie.methods import TABLE
+    from coterie.networks.registration import register
+
+    register()
+    lines = [
+        "| | step, ms | of a plain step and the teachers' pass | teachers | method's forward | backward | operations, of the plain network's |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        root = synthetic(Path(folder))
+        weights = Path(folder) / "teacher.safetensors"
+        save_file(timm.create_model("resnet56_cifar", num_classes=100).state_dict(), weights)
+        teacher = {"network": "resnet56_cifar", "weights": str(weights)}
+        for name in TAUGHT:
+            changes: dict[str, Any] = {"method": {"name": name}, "network": {"branches": None, "at": None}}
+            if TABLE[name].kind == "teacher":
+                changes["teacher"] = teacher
+            elif TABLE[name].kind == "multi-teacher":
+                changes["teachers"] = [teacher, teacher]
+            changes["training"] = {**RECIPE["training"], **mode, "device": device}
+            found = measured(changes, root, repetitions)
+            group, shares = found["group"], found["group"]["shares"]
+            step = group["step"]["median"]
+            parts = sum(shares.values())
+            networks = found["plain"]["step"]["median"] + step * shares["teachers forward"] / parts
+            lines.append(
+                f"| {name} | {1e3 * step:.1f} | {step / networks:.2f} | {shares['teachers forward']:.0%} | {shares['method forward']:.0%} | {shares['backward']:.0%} | {found['operations_ratio']:.2f} |"
+            )
+            print(lines[-1], flush=True)
+            machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+            title = f"# taught\n\n{machine}, torch {torch.__version__}. ResNet-32, CIFAR shape, batch 128; teacher ResNet-56, two of them for rl_kd; ddgsd sees two views.\n\n"
+            (output / f"speed_{device}_taught.md").write_text(title + "\n".join(lines) + "\n")
+
+
 def main() -> None:
     import coterie
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["modes", "methods", "branches", "profile", "train"])
+    parser.add_argument("part", choices=["modes", "methods", "branches", "profile", "taught", "train"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--root", type=Path, default=Path("data/cifar100"))
     parser.add_argument("--epochs", type=int, default=300)
@@ -187,6 +247,8 @@ def main() -> None:
                 label = f"{count} branches{', checkpointed' if checkpoint else ''}"
                 cases[label] = {"network": {"branches": count}, "training": training}
         table("branches", cases, arguments.device, arguments.output, arguments.repetitions)
+    elif arguments.part == "taught":
+        taught({**mode, "compile": False}, arguments.device, arguments.output, arguments.repetitions)
     elif arguments.part == "profile":
         profile(mode, arguments.output)
     else:

@@ -84,6 +84,14 @@ class Subject:
         with self.accelerator.autocast():
             self.method.group(self._own_views())
 
+    @torch.no_grad()
+    def forward_of_teachers(self) -> None:
+        """The teachers alone, where there are any."""
+        inputs = self.batch.inputs if isinstance(self.batch.inputs, Tensor) else self.batch.inputs[0]
+        with self.accelerator.autocast():
+            for teachers in self.method.held_teachers():
+                teachers(inputs)
+
     def _own_views(self) -> Any:
         inputs = self.batch.inputs
         return inputs if isinstance(inputs, Tensor) else inputs[: self.method.group.num_students]
@@ -171,6 +179,7 @@ def measure(
             "group.data": group.next_batch,
             "group.step_with_data": group.step_with_data,
             "group.students": group.forward_of_students,
+            "group.teachers": group.forward_of_teachers,
             "group.forward": group.forward,
             "group.forward_backward": group.forward_backward,
             "group.optimizer": group.optimizer_step,
@@ -190,8 +199,8 @@ def _report(
     peak: int,
 ) -> dict[str, Any]:
     step, bare = times["group.step"].median, times["group.bare"].median
-    students, forward, both, optimizer = (
-        times[f"group.{name}"].median for name in ("students", "forward", "forward_backward", "optimizer")
+    students, teachers, forward, both, optimizer = (
+        times[f"group.{name}"].median for name in ("students", "teachers", "forward", "forward_backward", "optimizer")
     )
     parts = both + optimizer  # as they are, also where the step is a recorded graph
     ratio = step / times["plain.step"].median
@@ -212,7 +221,8 @@ def _report(
             "peak_bytes": peak,
             "shares": {
                 "students forward": students / parts,
-                "method forward": max(0.0, forward - students) / parts,
+                "teachers forward": teachers / parts,
+                "method forward": max(0.0, forward - students - teachers) / parts,
                 "backward": (both - forward) / parts,
                 "optimizer": optimizer / parts,
             },
