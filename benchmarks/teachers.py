@@ -14,6 +14,7 @@ balanced table, and the same command goes on. The tables are committed to benchm
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,36 @@ PARTS: dict[str, dict[str, dict[str, Any]]] = {
         "policy-improvement-clean": method("rl_kd", {"data": {}}),
     },
 }  # fmt: skip
+# What decides the claims: (arm, the control that it has to beat).
+CONTRASTS = {
+    "cnn": [
+        *(("ofa", other) for other in ("kd-T1", "deep-supervision", "kd", "fitnet")),
+        ("ofa-1.2", "ofa"),
+        *(("diffkd", other) for other in ("diffkd-none", "diffkd-projector", "diffkd-no-matching", "diffkd-1-step", "kd")),
+        *(("stkd", other) for other in ("kd", "mixup", "stkd-mixed", "stkd-wrong-classes")),
+        *((name, "deep-supervision") for name in ("byot", "dks", "multilevel")),
+        *((name, "label-smoothing") for name in ("byot", "dks", "ddgsd", "frskd", "multilevel")),
+        ("okdmde+teacher", "kd"),
+        ("okdmde+teacher", "okdmde"),
+    ],
+    "to_vit": [("ofa", "kd-T1"), ("ofa", "deep-supervision"), ("ofa-1.2", "ofa"), ("ofa-1.4", "ofa"), ("fitnet", "kd"), ("dist", "kd"), ("diffkd", "kd")],
+    "from_vit": [("ofa", "kd-T1"), ("ofa", "deep-supervision"), ("ofa-1.2", "ofa"), ("ofa-1.4", "ofa"), ("fitnet", "kd"), ("dist", "kd"), ("diffkd", "kd")],
+    "assistants": [
+        ("kd", "baseline"),
+        ("amd", "kd"),
+        ("amd", "kd-twice"),
+        *(("amd", f"only-{share:g}") for share in (0.2, 0.4, 0.6, 0.8)),
+        ("amd", "amd-tradeoff"),
+    ],
+    "several": [
+        *((f"policy-{name}", other) for name in ("improvement", "instance", "label", "validation") for other in ("uniform", "argmin_ce")),
+        ("policy-improvement", "policy-shuffled"),
+        ("argmin_ce", "uniform"),
+        ("softmax_ce", "uniform"),
+        ("argmin_ce-clean", "uniform-clean"),
+        ("policy-improvement-clean", "uniform-clean"),
+    ],
+}  # fmt: skip
 TEACHERS = {
     "cnn": ["cnn"],
     "to_vit": ["cnn"],
@@ -198,6 +229,30 @@ def arms(part: str, work: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def contrasts(part: str) -> None:
+    """Write the paired differences that decide, from the figures of the committed comparison."""
+    from coterie.metrics.statistics import paired_difference
+
+    folder = Path(__file__).parent / "results" / f"teachers_{part}"
+    figures: dict[str, dict[int, dict[str, float]]] = {}
+    for run in json.loads((folder / "comparison.json").read_text())["runs"]:
+        if run["status"] == "finished":
+            figures.setdefault(run["label"], {})[run["seed"]] = run["figures"]
+    lines = ["# What decides", "", "Paired by seed: mean ± standard error (p of the paired t test, uncorrected).", ""]
+    lines += ["| arm | − control | seeds | top-1, points | NLL |", "|---|---|---|---|---|"]
+    for arm, control in CONTRASTS[part]:
+        seeds = sorted(figures.get(arm, {}).keys() & figures.get(control, {}).keys())
+        if len(seeds) < 2:
+            continue
+        cells = []
+        for name, scale in (("primary.top1", 100), ("primary.nll", 1)):
+            ours, theirs = ([scale * figures[label][seed][name] for seed in seeds] for label in (arm, control))
+            found = paired_difference(ours, theirs)
+            cells.append(f"{found.mean:+.2f} ± {found.standard_error:.2f} ({found.p_t:.3f})")
+        lines.append(f"| {arm} | {control} | {len(seeds)} | {' | '.join(cells)} |")
+    (folder / "contrasts.md").write_text("\n".join(lines) + "\n")
+
+
 def main() -> None:
     import coterie
 
@@ -221,6 +276,7 @@ def main() -> None:
         workers=arguments.workers,
     )
     keep(result.path, Path(__file__).parent / "results" / f"teachers_{arguments.part}")
+    contrasts(arguments.part)
 
 
 if __name__ == "__main__":
