@@ -185,3 +185,12 @@ def test_a_damaged_plan(tmp_path):
         read_plan(ComparisonFolder(tmp_path))
     with pytest.raises(CoterieError, match="not a comparison"):
         read_plan(ComparisonFolder(tmp_path / "none"))
+
+
+def test_teachers_go_to_the_methods_made_of_them():
+    """A baseline that learns from the teacher would be no baseline; OKDMDE beside one is a recipe of its own."""
+    recipe = {"method": "kd", "teacher": {"run": "runs/teacher"}}
+    arms = build_arms([recipe], methods=["kd", "dist", "baseline", "okdmde", "byot"])
+    assert {label for label, arm in arms.items() if arm.teacher is not None} == {"kd", "dist"}
+    both = build_arms({"both": {"method": "okdmde", "teacher": {"run": "runs/teacher"}}})
+    assert both["both"].teacher is not None

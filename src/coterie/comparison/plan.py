@@ -94,7 +94,8 @@ def build_arms(
     """The arms of recipes and methods, each checked as far as it can be without data.
 
     A recipe's ``method.*`` settings belong to its own method; where another one takes its place, they are dropped and that one has
-    its defaults. The recipe's students and split point hold for all, except for methods that train one network (the baseline).
+    its defaults. The recipe's students and split point hold for all, except for methods that train one network (the baseline); its
+    teachers go to the methods that are made of teachers: beside another one (a baseline, a group) they would make it something else.
 
     Args:
         recipes: files, mappings or recipes; or a mapping from labels to them. None at all: the defaults (the digits demo).
@@ -145,9 +146,14 @@ def _with_method(recipe: Recipe, method: str) -> dict[str, Any]:
     """The recipe's settings with another method in place of its own."""
     tree = recipe.model_dump()
     if method != recipe.method.name:
+        from coterie.methods.taught import TaughtMethod
+
         tree["method"] = {"name": method}
-        if _too_many(find_method(method), recipe.network.branches):
+        kind = find_method(method)
+        if _too_many(kind, recipe.network.branches):
             tree["network"] |= {"branches": None, "at": None}
+        if not issubclass(kind, TaughtMethod):
+            del tree["teacher"], tree["teachers"], tree["teaching"]
     return tree
 
 
