@@ -3,8 +3,8 @@
 16x16 images; students see 2,500 of them, teachers 45,000, none of which is in the students' validation or test split. So a
 teacher knows much that a student cannot learn from its own labels.
 
-    python benchmarks/teachers.py prepare  --root CIFAR100 --work DIR      # data sets, and five teachers: about 50 minutes of a core
-    python benchmarks/teachers.py PART     --work DIR [--seeds 1 2 3] [--workers 2]
+    python benchmarks/teachers.py prepare  --root CIFAR100 --work DIR      # data sets
+    python benchmarks/teachers.py PART     --work DIR [--seeds 1 2 3] [--workers 2]    # its teachers (about ten minutes of a core each) and students
 
 PART: `cnn` (CNN to CNN, and the self-distillation methods), `to_vit` (CNN to transformer), `from_vit` (transformer to CNN), `assistants` (AMD),
 `several` (three specialists, and labels of which 30 % are wrong). Comparisons in rounds of one seed for every arm; a stop leaves a
@@ -69,8 +69,8 @@ def prepare(root: Path, work: Path) -> None:
             np.savez_compressed(path, images=part.images, labels=part.labels, classes=classes)
 
 
-def train_teachers(work: Path) -> None:
-    """Train every teacher that is not there; go on with one that was interrupted."""
+def train_teachers(work: Path, wanted: list[str]) -> None:
+    """Train the teachers that are not there; go on with one that was interrupted."""
     import coterie
 
     kinds: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
@@ -78,7 +78,8 @@ def train_teachers(work: Path) -> None:
         "cnn": ("teacher", {"name": "resnet20_cifar"}, SGD, 16),
         "vit": ("teacher", VIT_TEACHER, ADAMW, 16),
     }
-    for name, (data, network, optimizer, epochs) in kinds.items():
+    for name in wanted:
+        data, network, optimizer, epochs = kinds[name]
         folder = work / "teachers" / name
         recipe = {
             "data": {"name": "cifar100", "root": str(work / "data" / data)},
@@ -266,8 +267,8 @@ def main() -> None:
     if arguments.part == "prepare":
         if not (arguments.work / "data" / "student").is_dir():
             prepare(arguments.root, arguments.work)
-        train_teachers(arguments.work)
         return
+    train_teachers(arguments.work, TEACHERS[arguments.part])
     result = coterie.compare(
         arms(arguments.part, arguments.work),
         seeds=arguments.seeds,

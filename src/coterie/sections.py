@@ -156,6 +156,10 @@ class TrainingRecipe(Section):
         False,
         description="Compute every branch once more in the backward pass instead of keeping its activations: less memory, more time, the same results.",
     )
+    cache_teachers: bool = Field(
+        True,
+        description="Ask the teachers once, before the first step, where that is enough: samples that look the same every epoch (texts; images in memory without augmentation), and a method that reads only logits.",
+    )
     channels_last: bool = Field(True, description="Memory format of images and convolutions.")
     device: str | None = Field(None, description="cpu, cuda, mps; null: the best there is.")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(

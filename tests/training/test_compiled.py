@@ -30,17 +30,17 @@ def test_a_compiled_training_is_the_training_and_resumes(small, method, tmp_path
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=1e-3, rtol=1e-2, msg=lambda m, n=name: f"{n}: {m}")
 
-    original = Trainer._backward
+    original = Trainer.train_batch
 
     def interrupting(self, *args):
         original(self, *args)
         if self.step == 7:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Trainer, "_backward", interrupting)
+    monkeypatch.setattr(Trainer, "train_batch", interrupting)
     with pytest.raises(Interrupted):
         coterie.train(settings(True), output=tmp_path / "parts", quiet=True)
-    monkeypatch.setattr(Trainer, "_backward", original)
+    monkeypatch.setattr(Trainer, "train_batch", original)
     coterie.train(output=tmp_path / "parts", resume=True, quiet=True)
     resumed = weights(tmp_path / "parts")
     for name in found:

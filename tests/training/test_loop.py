@@ -114,13 +114,13 @@ def test_the_step_reads_nothing_back_between_two_rows(small, tmp_path, monkeypat
                 recorded.append(function)
             return function(*args, **(kwargs or {}))
 
-    original = Trainer._backward
+    original = Trainer.train_batch
 
     def watched(self, *args):
         with Watch():
             original(self, *args)
 
-    monkeypatch.setattr(Trainer, "_backward", watched)
+    monkeypatch.setattr(Trainer, "train_batch", watched)
     coterie.train(
         small(training={"epochs": 1, "log_every": 100, "ema": 0.9, "clip_gradient": 1.0}),
         output=tmp_path / "run",
@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name_and_keeps_the_checkpoin
 def test_resume_after_a_signal_is_bit_equal(small, tmp_path, monkeypatch, stop_at, options):
     settings = small(training={"epochs": 2, **options})
     whole = coterie.train(settings, output=tmp_path / "whole", quiet=True)
-    original = Trainer._backward
+    original = Trainer.train_batch
     calls = []
 
     def interrupting(self, *args):
@@ -169,7 +169,7 @@ def test_resume_after_a_signal_is_bit_equal(small, tmp_path, monkeypatch, stop_a
         if len(calls) == stop_at:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Trainer, "_backward", interrupting)
+    monkeypatch.setattr(Trainer, "train_batch", interrupting)
     with pytest.raises(Interrupted) as stopped:
         coterie.train(settings, output=tmp_path / "run", quiet=True)
     assert stopped.value.exit_code == 143

@@ -63,7 +63,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(small, teachers, tmp_path, monkey
         changes["teacher"] = {"run": str(teachers[0])}
     settings = small(**changes)
     whole = coterie.train(settings, output=tmp_path / "whole", quiet=True)
-    original, calls = Trainer._backward, []
+    original, calls = Trainer.train_batch, []
 
     def interrupting(self, *args):
         original(self, *args)
@@ -71,7 +71,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(small, teachers, tmp_path, monkey
         if len(calls) == 8:  # in the second epoch
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Trainer, "_backward", interrupting)
+    monkeypatch.setattr(Trainer, "train_batch", interrupting)
     with pytest.raises(Interrupted):
         coterie.train(settings, output=tmp_path / "run", quiet=True)
     monkeypatch.undo()

@@ -57,7 +57,7 @@ class Subject:
 
     def step(self) -> None:
         """One step of the training loop on the same batch."""
-        self.trainer._backward(self.batch.inputs, self.batch.targets, True, 1)
+        self.trainer.train_batch(self.batch)
 
     def next_batch(self) -> Batch:
         """The next batch of the data."""
@@ -70,8 +70,7 @@ class Subject:
 
     def step_with_data(self) -> None:
         """One step of the training loop on the next batch."""
-        batch = self.next_batch()
-        self.trainer._backward(batch.inputs, batch.targets, True, 1)
+        self.trainer.train_batch(self.next_batch())
 
     def forward(self) -> Tensor:
         """The method's losses, added up."""

@@ -56,6 +56,11 @@ class TrainLoader(Protocol):
     views: int
 
     @property
+    def repeats(self) -> bool:
+        """Whether a sample looks the same in every epoch and view, as the evaluation of the training samples shows it."""
+        ...
+
+    @property
     def num_samples(self) -> int: ...
 
     @property

@@ -185,6 +185,7 @@ class StreamingTrainLoader:
 
     def __init__(self, samples: Samples, settings: StreamingSettings, order: Order, views: int = 1) -> None:
         self.settings, self.order, self.views = settings, order, views
+        self.repeats = False  # crops are random in any case
         self.labels = torch.from_numpy(samples.labels)
         self.num_classes = len(settings.info.class_names)
         self.class_counts = torch.bincount(self.labels, minlength=self.num_classes)

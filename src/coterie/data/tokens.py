@@ -60,6 +60,7 @@ class TokenTrainLoader:
         self.samples = samples
         self.order = order
         self.views = 1
+        self.repeats = True
         self.class_counts = torch.bincount(samples.labels.cpu(), minlength=num_classes)
 
     @property

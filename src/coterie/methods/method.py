@@ -126,6 +126,11 @@ class Method(nn.Module):
         """Every group of teachers that the method asks."""
         return [self.guide.teachers] if self.guide is not None else []
 
+    @property
+    def reads_logits_only(self) -> bool:
+        """Whether the logits of a batch as it came are all that the method reads of its teachers."""
+        return self.guide is not None and not self.mixes_inputs
+
     def label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Sum over students of the label loss: logits [n, B, K] to 0-d."""
         return torch.stack([self.label_loss(student, targets) for student in logits]).sum()

@@ -91,6 +91,10 @@ class RLKD(TaughtMethod):
         self._episode: tuple[Tensor, ...] = ()  # what the policy saw and did in the last batch
 
     @property
+    def reads_logits_only(self) -> bool:
+        return True
+
+    @property
     def needs_validation(self) -> bool:
         return self.selection == "policy" and self.reward == "validation"
 

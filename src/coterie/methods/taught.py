@@ -84,6 +84,10 @@ class LogitTaughtMethod(TaughtMethod):
         self.combination = combination
         self.teacher_scores = nn.Parameter(torch.zeros(len(self.teachers))) if combination == "learned" else None
 
+    @property
+    def reads_logits_only(self) -> bool:
+        return True
+
     def target(self, inputs: Inputs, targets: Tensor, losses: dict[str, Tensor]) -> Tensor:
         """The teachers' combined logits, a constant, float32 [B, K]; with ``learned``, the term that trains the weights is added."""
         logits = torch.stack([output.logits for output in self.taught(inputs)])

@@ -125,6 +125,9 @@ def _adaptation(students: Statistics | None, teachers: Statistics | None) -> tup
 class Teachers(nn.Module):
     """One or several teachers with the same classes.
 
+    Where the training samples look the same every epoch, they can be asked once: :meth:`memorise` keeps their logits, and between
+    :meth:`recall` and :meth:`forget` they answer from memory, with logits only.
+
     Args:
         teachers: at least one.
 
@@ -139,6 +142,9 @@ class Teachers(nn.Module):
             raise CoterieError(f"the teachers have {sorted(counts)} classes; they need the same ones")
         self.members = nn.ModuleList(teachers)
         self.num_classes = counts.pop()
+        self._memory: Tensor | None = None  # [m, N, K]
+        self._place: Tensor | None = None  # [m, B, K], where a recorded step reads the batch's logits
+        self._recalled: Tensor | None = None  # of the present batch
 
     def __len__(self) -> int:
         return len(self.members)
@@ -156,6 +162,29 @@ class Teachers(nn.Module):
         """Itself, see :class:`Teacher`."""
         return self
 
+    def memorise(self, logits: Tensor) -> None:
+        """Keep the logits of all training samples, [m, N, K]."""
+        self._memory, self._place, self._recalled = logits, None, None
+
+    def recall(self, indices: Tensor) -> None:
+        """The next batch holds the samples of these numbers [B]; where nothing was memorised, that changes nothing."""
+        if self._memory is None:
+            return
+        numbers = indices.to(self._memory.device, non_blocking=True)
+        if self._place is not None and self._place.shape[1] == len(numbers):
+            self._recalled = torch.index_select(self._memory, 1, numbers, out=self._place)
+        else:
+            self._recalled = self._memory.index_select(1, numbers)
+            self._place = self._recalled if self._place is None else self._place
+
+    def forget(self) -> None:
+        """Look at batches again; what was memorised stays."""
+        self._recalled = None
+
     def forward(self, inputs: Tensor) -> tuple[TeacherOutput, ...]:
-        """Every teacher's output for one batch."""
-        return tuple(member(inputs) for member in self.members)
+        """Every teacher's output for one batch, or for several views of one behind one another."""
+        if self._recalled is None:
+            return tuple(member(inputs) for member in self.members)
+        nothing = self._recalled.new_empty(0)
+        views = len(inputs) // self._recalled.shape[1]
+        return tuple(TeacherOutput(logits.repeat(views, 1), nothing, nothing, ()) for logits in self._recalled)

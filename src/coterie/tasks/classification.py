@@ -15,6 +15,7 @@ from coterie.errors import CoterieError, RunError
 from coterie.losses import LabelLoss, balanced_class_weights, mean_probability
 from coterie.methods.method import Method
 from coterie.metrics import classification_figures, diversity_figures, mean_figures
+from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 
 
@@ -84,8 +85,7 @@ class Classification:
                 statistics.setdefault(name, []).append(values.float())
         gathered = self.accelerator.gather([torch.cat(each) for each in (logits, ensembles, labels, indices)])
         all_statistics = self.accelerator.gather({name: torch.cat(values) for name, values in statistics.items()})
-        order = torch.argsort(gathered[3])
-        order = order[gathered[3][order] >= 0]  # pads have index -1
+        order = _order(gathered[3])
         all_logits, ensemble, targets, positions = (each[order] for each in gathered)
         all_logits = all_logits.transpose(0, 1)
         finite = torch.isfinite(all_logits).flatten(1).all(1).tolist()
@@ -98,24 +98,29 @@ class Classification:
         figures["statistics"] = {name: values[order].mean(0).tolist() for name, values in all_statistics.items()}
         return Evaluation(figures, all_logits.cpu(), ensemble.cpu(), targets.cpu(), positions.cpu())
 
-    @torch.inference_mode()
+    @torch.no_grad()
+    def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
+        """What every teacher says of a whole split, float32 [m, N, K], and the labels [N], both in the order of the samples."""
+        logits, labels, indices = [], [], []
+        for batch in loader:
+            with self.accelerator.autocast():
+                outputs = teachers(batch.inputs)
+            logits.append(torch.stack([output.logits for output in outputs], dim=1).float())
+            labels.append(batch.targets)
+            indices.append(batch.indices)
+        gathered = self.accelerator.gather([torch.cat(each) for each in (logits, labels, indices)])
+        order = _order(gathered[2])
+        return gathered[0][order].transpose(0, 1).contiguous(), gathered[1][order]
+
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
         """What the run notes of each teacher, with its figures on a whole split; empty where there is none."""
         held = method.held_teachers()
         if not held:
             return []
-        logits, labels, indices = [], [], []
-        for batch in loader:
-            with self.accelerator.autocast():
-                outputs = held[0](batch.inputs)
-            logits.append(torch.stack([output.logits for output in outputs], dim=1).float())
-            labels.append(batch.targets)
-            indices.append(batch.indices)
-        gathered = self.accelerator.gather([torch.cat(each) for each in (logits, labels, indices)])
-        keep = gathered[2] >= 0
+        logits, labels = self.ask_teachers(held[0], loader)
         return [
-            {**note, **classification_figures(gathered[0][keep, number], gathered[1][keep])}
-            for number, note in enumerate(self.teacher_notes)
+            {**note, **classification_figures(own, labels)}
+            for note, own in zip(self.teacher_notes, logits, strict=True)
         ]
 
     def choose_deployed(self, method: Method, figures: dict[str, Any]) -> int:
@@ -123,6 +128,12 @@ class Classification:
         if method.group.leader is not None:
             return method.group.leader
         return method.choose([student["top1"] for student in figures["students"]])
+
+
+def _order(indices: Tensor) -> Tensor:
+    """Where the samples stand in order, without those that only fill up (index -1)."""
+    order = torch.argsort(indices)
+    return order[indices[order] >= 0]
 
 
 def group_figures(logits: Tensor, ensemble: Tensor, targets: Tensor, deployed: int) -> dict[str, Any]:

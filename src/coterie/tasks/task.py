@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from coterie.data.batch import EvaluationLoader, Loaders
 from coterie.methods.method import Method
+from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.tasks.construction import NetworkSource
 from coterie.training.records import RunFolder
@@ -33,6 +34,8 @@ class Task(Protocol):
     def evaluate(self, method: Method, loader: EvaluationLoader) -> Evaluation: ...
 
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]: ...
+
+    def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]: ...
 
     def choose_deployed(self, method: Method, figures: dict[str, Any]) -> int: ...
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
+from coterie.data.batch import Batch
 from coterie.errors import CoterieError, RunError
 from coterie.methods.method import Method
 from coterie.methods.progress import Progress
@@ -25,6 +26,7 @@ from coterie.training.capture import CapturedStep
 from coterie.training.checkpoint import load_checkpoint, save_checkpoint
 from coterie.training.display import Display
 from coterie.training.interruption import Interrupted, Interruption
+from coterie.training.loss_record import LossRecord
 from coterie.training.optimization import build_optimizer, build_schedule
 from coterie.training.records import MetricsLog, RunFolder
 
@@ -76,10 +78,7 @@ class Trainer:
         self.step = 0  # optimizer steps that are done
         self.seconds = 0.0  # spent training, without evaluations
         self.best_score, self.best_epoch = -1.0, -1
-        self.names: list[str] = []  # loss terms, known after the first batch
-        self.sums: Tensor | None = None  # of the terms since the last row
-        self.count = 0
-        self.first_bad: Tensor | None = None  # step at which each term was first not finite, -1: never
+        self.losses = LossRecord(accelerator)
         self.captured = self._build_capture()
 
     def _build_own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -113,6 +112,7 @@ class Trainer:
             Interrupted: a signal came; the run was put away first.
         """
         settings = self.recipe.training
+        self.prepare()
         with self.display:
             while self.epoch < settings.epochs:
                 self._train_epoch(interruption)
@@ -126,6 +126,15 @@ class Trainer:
                 if asked := self._asked_to_stop(interruption, at_once=True):
                     raise Interrupted(asked, str(self.folder))
 
+    def prepare(self) -> None:
+        """Ask the teachers once about every training sample, where that serves all epochs that are left."""
+        settings, train = self.recipe.training, self.task.data.train
+        if not (settings.cache_teachers and train.repeats and self.method.reads_logits_only):
+            return
+        if settings.epochs - self.epoch > 1:
+            for teachers in self.method.held_teachers():
+                teachers.memorise(self.task.ask_teachers(teachers, self.task.data.train_evaluation)[0])
+
     def _train_epoch(self, interruption: Interruption) -> None:
         settings, accumulate = self.recipe.training, self.recipe.training.accumulate
         self.method.train()
@@ -133,7 +142,7 @@ class Trainer:
         for batch in self.task.data.train.epoch(self.epoch, self.batch):
             final = (self.batch + 1) % accumulate == 0 or self.batch + 1 == self.batches
             together = min(accumulate, self.batches - self.batch // accumulate * accumulate)
-            self._backward(batch.inputs, batch.targets, final, together)
+            self.train_batch(batch, final, together)
             self.batch += 1
             if not final:
                 continue
@@ -151,24 +160,29 @@ class Trainer:
                         raise Interrupted(asked, str(self.folder))
         self.seconds += time.perf_counter() - started
 
-    def _backward(self, inputs: Tensor | list[Tensor], targets: Tensor, final: bool, together: int) -> None:
-        """One batch; with ``final``, the optimizer step that it completes."""
+    def train_batch(self, batch: Batch, final: bool = True, together: int = 1) -> None:
+        """One batch of ``together`` whose gradients are added up; with ``final``, the optimizer step that it completes."""
         # What draws from the global generator (dropout, stochastic depth) is thereby a function of the position too.
         torch.manual_seed(derive_seed(self.recipe.seed, "step", self.epoch, self.batch, self.accelerator.process_index))
         self.progress.update(self.epoch, self.step)
         if final:
-            self._forward_backward(inputs, targets, together)
+            self._forward_backward(batch, together)
             self._optimizer_step()
         else:
             with self.accelerator.no_sync(self.module):
-                self._forward_backward(inputs, targets, together)
+                self._forward_backward(batch, together)
 
-    def _forward_backward(self, inputs: Tensor | list[Tensor], targets: Tensor, together: int) -> None:
+    def _forward_backward(self, batch: Batch, together: int) -> None:
+        teachers = self.method.held_teachers()
+        for each in teachers:
+            each.recall(batch.indices)
         if self.captured is not None:
-            self.captured(inputs, targets)
+            self.captured(batch.inputs, batch.targets)
         else:
-            self._compute(inputs, targets, together)
-        self.count += 1
+            self._compute(batch.inputs, batch.targets, together)
+        for each in teachers:
+            each.forget()
+        self.losses.count += 1
 
     def _compute(self, inputs: Tensor | list[Tensor], targets: Tensor, together: int = 1) -> None:
         """Gradients, and the record of the loss terms: all on the device and in place, so that it can be captured."""
@@ -176,14 +190,7 @@ class Trainer:
             losses = self.compiled(inputs, targets, self.progress)
         total = torch.stack(tuple(losses.values())).sum()
         self.accelerator.backward(total / together)
-        terms = torch.stack([loss.detach().float() for loss in losses.values()])
-        if self.sums is None or self.first_bad is None:
-            self.sums = torch.zeros_like(terms)
-            self.first_bad = torch.full_like(terms, -1, dtype=torch.int64)
-        self.names = list(losses)
-        self.sums += terms
-        bad = ~torch.isfinite(terms) & (self.first_bad < 0)
-        self.first_bad.copy_(torch.where(bad, self.progress.step.long(), self.first_bad))
+        self.losses.add(losses, self.progress.step)
 
     def _optimizer_step(self) -> None:
         if self.recipe.training.clip_gradient is not None:
@@ -202,12 +209,9 @@ class Trainer:
     def _record(self) -> None:
         """Write the mean of each term since the last row, and stop where one was not finite."""
         self._require_finite()
-        if self.sums is None or self.count == 0:
+        losses = self.losses.read()
+        if losses is None:
             return
-        means = (self.accelerator.reduce(self.sums, "mean") / self.count).tolist()
-        losses = dict(zip(self.names, means, strict=True))
-        self.sums.zero_()
-        self.count = 0
         rate = self.optimizer.param_groups[0]["lr"]
         self.display.losses(losses)
         if self.accelerator.is_main_process:
@@ -216,12 +220,9 @@ class Trainer:
             self.accelerator.log({f"train/{k}": v for k, v in losses.items()} | {"learning_rate": rate}, step=self.step)
 
     def _require_finite(self) -> None:
-        if self.first_bad is None:
-            return
-        first_bad = self.accelerator.gather(self.first_bad[None]).amax(0).tolist()
-        bad = [(step, name) for name, step in zip(self.names, first_bad, strict=True) if step >= 0]
-        if bad:
-            step, name = min(bad)
+        bad = self.losses.not_finite()
+        if bad is not None:
+            step, name = bad
             kept = (
                 f"the checkpoint before it is kept in {self.folder}"
                 if self.folder.last.is_file()
@@ -282,7 +283,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "own_optimizers": {name: each.state_dict() for name, each in self.own_optimizers.items()},
             "scaler": scaler.state_dict() if scaler is not None else None,
-            "losses": {"names": self.names, "sums": self.sums, "count": self.count, "first_bad": self.first_bad},
+            "losses": self.losses.state_dict(),
         }
         save_checkpoint(path, state)
 
@@ -293,7 +294,6 @@ class Trainer:
             CoterieError: there is none, or it is damaged.
         """
         state = load_checkpoint(self.folder.last)
-        device = self.accelerator.device
         self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
         self.seconds = state["seconds"]
         self.method.load_state_dict(state["method"])
@@ -304,10 +304,7 @@ class Trainer:
             each.load_state_dict(state["own_optimizers"][name])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        losses = state["losses"]
-        self.names, self.count = losses["names"], losses["count"]
-        if losses["sums"] is not None:
-            self.sums, self.first_bad = losses["sums"].to(device), losses["first_bad"].to(device)
+        self.losses.load_state_dict(state["losses"])
         done = self.epoch - 1 if self.batch == 0 else self.epoch
         if self.accelerator.is_main_process:
             self.log.cut_back(self.step, done)

@@ -1,0 +1,64 @@
+"""Loss terms over steps, kept on the device: their sums, and the first step at which each was not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+
+class LossRecord:
+    """Adds up loss terms without reading them; reading is for logging intervals and checkpoints.
+
+    Args:
+        accelerator: its processes' records are read as one.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.names: list[str] = []  # known after the first batch
+        self.sums: Tensor | None = None  # of the terms since they were last read
+        self.count = 0  # batches since then
+        self.first_bad: Tensor | None = None  # step at which each term was first not finite, -1: never
+
+    def add(self, losses: Mapping[str, Tensor], step: Tensor) -> None:
+        """The terms of one batch: all on the device and in place, so that it can be captured; ``count`` is the caller's."""
+        terms = torch.stack([loss.detach().float() for loss in losses.values()])
+        if self.sums is None or self.first_bad is None:
+            self.sums = torch.zeros_like(terms)
+            self.first_bad = torch.full_like(terms, -1, dtype=torch.int64)
+        self.names = list(losses)
+        self.sums += terms
+        bad = ~torch.isfinite(terms) & (self.first_bad < 0)
+        self.first_bad.copy_(torch.where(bad, step.long(), self.first_bad))
+
+    def read(self) -> dict[str, float] | None:
+        """Mean of each term since the last reading; None: there was no batch."""
+        if self.sums is None or self.count == 0:
+            return None
+        means = (self.accelerator.reduce(self.sums, "mean") / self.count).tolist()
+        self.sums.zero_()
+        self.count = 0
+        return dict(zip(self.names, means, strict=True))
+
+    def not_finite(self) -> tuple[int, str] | None:
+        """Step and name of the first term that was not finite in any process; None: all are."""
+        if self.first_bad is None:
+            return None
+        first_bad = self.accelerator.gather(self.first_bad[None]).amax(0).tolist()
+        return min(
+            ((step, name) for name, step in zip(self.names, first_bad, strict=True) if step >= 0),
+            default=None,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"names": self.names, "sums": self.sums, "count": self.count, "first_bad": self.first_bad}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.names, self.count = state["names"], state["count"]
+        if state["sums"] is not None:
+            device = self.accelerator.device
+            self.sums, self.first_bad = state["sums"].to(device), state["first_bad"].to(device)

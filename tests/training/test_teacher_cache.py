@@ -1,0 +1,81 @@
+"""Teachers that are asked once: the same training as when they look at every batch, and only where that is so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import coterie
+from coterie.networks.teacher import Teacher
+from coterie.networks.tiny import tiny_cifar
+
+PLAIN = {"flip": False, "crop_padding": 0}  # every epoch shows the same images
+SAMPLES, STEPS, EPOCHS = 200, 6, 3  # batches of 32; the last, incomplete one is dropped
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """How many samples a teacher has looked at."""
+    original, seen = Teacher.forward, []
+
+    def counting(self, inputs):
+        seen.append(len(inputs))
+        return original(self, inputs)
+
+    monkeypatch.setattr(Teacher, "forward", counting)
+    return seen
+
+
+def train(small, path, looks, cache=True, data=PLAIN, **changes):
+    torch.manual_seed(3)
+    teacher = tiny_cifar(num_classes=10, in_chans=1)
+    settings = small(
+        **{"network": {"branches": None}, **changes},
+        data={**data, "train_limit": 200},
+        training={"epochs": EPOCHS, "cache_teachers": cache, "evaluate_every": 10},
+    )
+    looks.clear()
+    result = coterie.train(settings, teacher=teacher, output=path, quiet=True)
+    test = result.summary["num_test"]  # the teacher's own figures are measured once
+    return load_file(result.path / "student.safetensors"), sum(looks) - test
+
+
+def trained_on(small, tmp_path, looks, **changes):
+    """Samples that the teacher looked at while it taught, beside those of a run that caches nothing."""
+    found = [train(small, tmp_path / str(cache), looks, cache, **changes) for cache in (True, False)]
+    for name, value in found[1][0].items():
+        torch.testing.assert_close(found[0][0][name], value, atol=1e-4, rtol=1e-3)
+    return found[0][1], found[1][1]
+
+
+@pytest.mark.parametrize("method", ["kd", "dkd", "dist", "ofa", "rl_kd"])
+def test_a_method_that_reads_logits_asks_once(small, tmp_path, looks, method):
+    cached, asked = trained_on(small, tmp_path, looks, method=method)
+    assert cached - 2 == SAMPLES  # two zeros measure its dimensions
+    assert asked - 2 == EPOCHS * STEPS * 32
+
+
+@pytest.mark.parametrize("views", ["shared", "per_student"])
+def test_a_teacher_beside_a_group_is_asked_once(small, tmp_path, looks, views):
+    changes = {"method": "okdmde", "network": {"branches": 2}, "data": {**PLAIN, "views": views}}
+    cached, asked = trained_on(small, tmp_path, looks, **changes)
+    assert cached - 2 == SAMPLES
+    assert asked - 2 == EPOCHS * STEPS * 32 * (2 if views == "per_student" else 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "kd", "data": {"flip": False, "crop_padding": 1}},
+        {"method": "kd", "data": {**PLAIN, "flip": True}},
+        {"method": "kd", "data": {**PLAIN, "cutout": 2}},
+        {"method": "kd", "data": {**PLAIN, "mixup": 0.5}},
+        {"method": "stkd"},
+        {"method": "fitnet"},
+    ],
+    ids=["crop", "flip", "cutout", "mixup", "stkd", "fitnet"],
+)
+def test_where_samples_or_features_change_it_looks_every_time(small, tmp_path, looks, changes):
+    cached, asked = trained_on(small, tmp_path, looks, **changes)
+    assert cached == asked > SAMPLES * 2
