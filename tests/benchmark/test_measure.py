@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from coterie.benchmark.measure import measure, plain_recipe
 from coterie.benchmark.table import markdown
 from coterie.benchmark.timing import ceiling, interleaved
+from coterie.data import streaming
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
 
@@ -50,6 +53,42 @@ def test_figures_fit_together(found):
     text = markdown(found)
     assert f"cost ratio {found['cost_ratio']:.2f}" in text
     assert f"{torch.get_num_threads()} thread(s)" in text
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Forty pictures of two classes."""
+    for number in range(40):
+        path = tmp_path / "pictures" / "train" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((80, 80, 3), number, dtype=np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+def test_a_step_that_waits_for_its_data_is_said_to_wait(folder, monkeypatch):
+    settings = [f"data={folder}", "data.image_size=32", "data.in_memory=false", "data.workers=1", *SMALL[2:], "method=baseline"]  # fmt: skip
+    settings.remove("network.branches=3")
+    original = streaming.to_image
+
+    def slow(samples, number):
+        time.sleep(0.02)
+        return original(samples, number)
+
+    monkeypatch.setattr(streaming, "to_image", slow)  # workers are forked, so they sleep too
+    found = measure(load_recipe(None, settings), repetitions=1, least=0.2)
+    group = found["group"]
+    assert group["images_per_second_with_data"] == pytest.approx(1 / 0.02, rel=0.4)
+    assert group["data_share"] > 0.5
+    assert "The step waits for the data" in markdown(found)
+
+
+@pytest.mark.parametrize(
+    ("share", "data", "words"),
+    [(0.01, 1e5, "keep the step fed"), (0.2, 1e5, "come fast enough"), (0.2, 10, "waits for the data, 20%")],
+)
+def test_which_side_waits(found, share, data, words):
+    group = {**found["group"], "data_share": share, "data_images_per_second": data, "images_per_second": 1000}
+    assert words in markdown({**found, "group": group})
 
 
 def test_what_is_compared_with():

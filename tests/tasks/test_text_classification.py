@@ -16,6 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import coterie
 from coterie import cli
+from coterie.benchmark.measure import measure
+from coterie.benchmark.table import markdown
 from coterie.methods import TABLE, find_method
 from coterie.methods.taught import TaughtMethod
 from coterie.prediction import predict_images
@@ -304,3 +306,17 @@ def prepare(place, method, taught):
     task = task_of(place, method=method, **taught)
     built = task.build_method().train()
     return built, next(iter(task.data.train.epoch(0)))
+
+
+def test_a_benchmark_of_texts_and_of_teachers_that_are_asked_once(place):
+    """What a cached teacher costs is nothing, and its operations are not counted."""
+    recipe = load_recipe(place.settings(method="kd", teacher={"network": str(place.path / "teacher")}))
+    recipe = load_recipe(recipe, ["training.epochs=2"])
+    cached = measure(recipe, repetitions=1, least=0.05)
+    asked = measure(load_recipe(recipe, ["training.cache_teachers=false"]), repetitions=1, least=0.05)
+    assert cached["operations_ratio"] == pytest.approx(1.0, rel=0.01)
+    assert asked["operations_ratio"] > 1.2
+    assert cached["group"]["shares"]["teachers forward"] < asked["group"]["shares"]["teachers forward"]
+    text = markdown(cached)
+    assert "texts a second" in text
+    assert "image" not in text

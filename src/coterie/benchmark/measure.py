@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import resource
+import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from coterie.benchmark.timing import LEAST_SECONDS, Timing, ceiling, interleaved
 from coterie.data.batch import Batch
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
-from coterie.tasks.image_classification import ImageClassification
+from coterie.tasks.task import find_task
 from coterie.training.display import Display
 from coterie.training.environment import describe_environment
 from coterie.training.loop import Trainer
@@ -38,11 +40,12 @@ class Subject:
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe = recipe
         self.accelerator = build_accelerator(recipe)
-        self.task = ImageClassification(recipe, self.accelerator)
+        self.task = find_task(recipe)(recipe, self.accelerator)
         method = self.task.build_method()
         display = Display(1, 1, True)
         folder.mkdir()
         self.trainer = Trainer(recipe, self.task, method, self.accelerator, RunFolder(folder), display)
+        self.trainer.prepare()
         self.method = self.trainer.method.train()
         self.device = self.accelerator.device
         self.batch: Batch = next(iter(self.task.data.train.epoch(0)))
@@ -72,9 +75,25 @@ class Subject:
         """One step of the training loop on the next batch."""
         self.trainer.train_batch(self.next_batch())
 
+    def seconds_of_stream(self, call: Callable[[], object], least: float) -> float:
+        """Seconds of one of ``call``, which takes a batch each time, from a new epoch on whose first batches do not count.
+
+        The batches that are prepared in advance are used up first, so that a step which waits for data is seen to wait.
+        """
+        self._stream = iter(())
+        for _ in range(self.task.data.train.ahead + 2):
+            call()
+        synchronise(self.device)
+        started, count = time.perf_counter(), 0
+        while (passed := time.perf_counter() - started) < least or count < 3:
+            call()
+            synchronise(self.device)
+            count += 1
+        return passed / count
+
     def forward(self) -> Tensor:
         """The method's losses, added up."""
-        with self.accelerator.autocast():
+        with self.trainer.recalled(self.batch), self.accelerator.autocast():
             losses = self.trainer.compiled(self.batch.inputs, self.batch.targets, self.trainer.progress)
         return torch.stack(tuple(losses.values())).sum()
 
@@ -87,7 +106,7 @@ class Subject:
     def forward_of_teachers(self) -> None:
         """The teachers alone, where there are any."""
         inputs = self.batch.inputs if isinstance(self.batch.inputs, Tensor) else self.batch.inputs[0]
-        with self.accelerator.autocast():
+        with self.trainer.recalled(self.batch), self.accelerator.autocast():
             for teachers in self.method.held_teachers():
                 teachers(inputs)
 
@@ -116,7 +135,8 @@ class Subject:
     def bare_step(self) -> None:
         """What a loop must do at the least: losses, gradients (from the recorded graph where there is one), optimizer."""
         if self.trainer.captured is not None:
-            self.trainer.captured(self.batch.inputs, self.batch.targets)
+            with self.trainer.recalled(self.batch):
+                self.trainer.captured(self.batch.inputs, self.batch.targets)
         else:
             self.forward().backward()
         self.trainer.optimizer.step()
@@ -125,7 +145,7 @@ class Subject:
     def operations(self) -> int:
         """Operations of one step's forward and backward pass, counted (two for a multiplication with its addition)."""
         with FlopCounterMode(display=False) as counter:
-            with self.accelerator.autocast():
+            with self.trainer.recalled(self.batch), self.accelerator.autocast():
                 losses = self.method(self.batch.inputs, self.batch.targets, self.trainer.progress)
             torch.stack(tuple(losses.values())).sum().backward()
         self.method.zero_grad(set_to_none=True)
@@ -147,6 +167,7 @@ def plain_recipe(recipe: Recipe) -> Recipe:
     tree["method"] = {"name": "baseline"}
     name = recipe.network.name
     tree["network"] |= {"branches": None, "at": None, "name": name[0] if isinstance(name, list) else name}
+    tree["teaching"] = {}
     tree["teacher"], tree["teachers"] = None, []
     return load_recipe(tree)
 
@@ -163,7 +184,8 @@ def measure(
         least: seconds that a call is repeated for in a round.
 
     Returns:
-        ``group`` and ``plain`` (``images``, ``students``, ``operations_per_image``, ``step``, ``images_per_second``, ...), ``cost_ratio`` (time over operations, of
+        ``group`` and ``plain`` (``images``, ``students``, ``operations_per_image``, ``step``, ``images_per_second``, ``data_share``: of a step's time with data, by
+        how much it is longer than without, ...), ``cost_ratio`` (time over operations, of
         the group and the plain network), ``loop_overhead``, ``ceiling`` (operations a second at most, see :func:`~coterie.benchmark.timing.ceiling`), ``machine``.
     """
     if recipe.training.accumulate != 1:
@@ -175,8 +197,6 @@ def measure(
             "group.step": group.step,
             "plain.step": plain.step,
             "group.bare": group.bare_step,
-            "group.data": group.next_batch,
-            "group.step_with_data": group.step_with_data,
             "group.students": group.forward_of_students,
             "group.teachers": group.forward_of_teachers,
             "group.forward": group.forward,
@@ -184,15 +204,22 @@ def measure(
             "group.optimizer": group.optimizer_step,
         }
         times = interleaved(calls, group.device, repetitions, least)
+        streams = {"data": group.next_batch, "step_with_data": group.step_with_data, "step": group.step}
+        seconds: dict[str, list[float]] = {name: [] for name in streams}
+        for _ in range(repetitions):
+            for name, call in streams.items():
+                seconds[name].append(group.seconds_of_stream(call, least))
+        stream = {name: statistics.median(values) for name, values in seconds.items()}
         operations = {"group": group.operations(), "plain": plain.operations()}
         most = ceiling(group.device, PRECISIONS[recipe.training.precision])
-        return _report(group, plain, times, operations, most, group.peak_bytes())
+        return _report(group, plain, times, stream, operations, most, group.peak_bytes())
 
 
 def _report(
     group: Subject,
     plain: Subject,
     times: Mapping[str, Timing],
+    stream: Mapping[str, float],
     operations: Mapping[str, int],
     most: float,
     peak: int,
@@ -214,8 +241,9 @@ def _report(
             "operations_per_image": operations["group"] / group.images,
             "step": times["group.step"]._asdict(),
             "images_per_second": group.images / step,
-            "images_per_second_with_data": group.images / times["group.step_with_data"].median,
-            "data_images_per_second": group.images / times["group.data"].median,
+            "images_per_second_with_data": group.images / stream["step_with_data"],
+            "data_images_per_second": group.images / stream["data"],
+            "data_share": max(0.0, 1 - stream["step"] / stream["step_with_data"]),
             "share_of_ceiling": operations["group"] / step / most,
             "peak_bytes": peak,
             "shares": {

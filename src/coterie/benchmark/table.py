@@ -11,12 +11,13 @@ def markdown(found: Mapping[str, Any]) -> str:
     group, plain, machine = found["group"], found["plain"], found["machine"]
     recipe = found["recipe"]
     title = f"{recipe['method']['name']}, {recipe['network']['name'] or 'tiny_cifar'}, {group['students']} student(s), batch {group['images']}"
+    noun = "texts" if recipe["task"] == "text_classification" else "images"
     rows = [
-        ("images a second, step only", f"{group['images_per_second']:,.0f}", f"{plain['images_per_second']:,.0f}"),
-        ("images a second, with data", f"{group['images_per_second_with_data']:,.0f}", ""),
-        ("images a second, data alone", f"{group['data_images_per_second']:,.0f}", ""),
+        (f"{noun} a second, step only", f"{group['images_per_second']:,.0f}", f"{plain['images_per_second']:,.0f}"),
+        (f"{noun} a second, with data", f"{group['images_per_second_with_data']:,.0f}", ""),
+        (f"{noun} a second, data alone", f"{group['data_images_per_second']:,.0f}", ""),
         ("step, ms (quartiles)", _milliseconds(group["step"]), _milliseconds(plain["step"])),
-        ("operations an image, forward and backward, M", f"{group['operations_per_image'] / 1e6:,.1f}", f"{plain['operations_per_image'] / 1e6:,.1f}"),
+        (f"operations for one of the {noun}, forward and backward, M", f"{group['operations_per_image'] / 1e6:,.1f}", f"{plain['operations_per_image'] / 1e6:,.1f}"),
         ("share of the ceiling", f"{group['share_of_ceiling']:.0%}", ""),
         ("peak memory, MiB", f"{group['peak_bytes'] / 2**20:,.0f}", ""),
     ]  # fmt: skip
@@ -26,12 +27,24 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"Time ratio {found['time_ratio']:.2f}, operations ratio {found['operations_ratio']:.2f}: **cost ratio {found['cost_ratio']:.2f}**.",
+        _who_waits(group),
         f"Of a bare step: {shares}. The training loop adds {found['loop_overhead']:+.1%} to it.",
         f"Ceiling (large matrix product or convolution): {found['ceiling'] / 1e9:,.0f} billion operations a second. {machine.get('device', '')}, {machine.get('threads', '?')} thread(s), "
         f"torch {machine.get('versions', {}).get('torch', '?')}, {recipe['training']['precision']}. Medians of interleaved repetitions.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _who_waits(group: Mapping[str, Any]) -> str:
+    """Which side waits for the other, from how much longer a step takes with its data."""
+    share = group["data_share"]
+    faster = group["data_images_per_second"] > group["images_per_second"]
+    if share < 0.05:
+        return f"The data keep the step fed: they are {share:.0%} of its time."
+    if faster:
+        return f"The data are {share:.0%} of the step's time: they come fast enough, and share the machine with it."
+    return f"The step waits for the data, {share:.0%} of the time: more data.workers, smaller files or a faster disk would help."
 
 
 def _milliseconds(step: Mapping[str, float]) -> str:

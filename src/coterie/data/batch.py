@@ -54,6 +54,7 @@ class TrainLoader(Protocol):
     """Shuffled, augmented batches; ``views`` > 1 gives a list of that many views of every sample."""
 
     views: int
+    ahead: int  # batches that are prepared in advance
 
     @property
     def repeats(self) -> bool:

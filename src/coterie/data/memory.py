@@ -79,6 +79,7 @@ class MemoryTrainLoader:
         self.mixing = mixing
         self.num_classes = num_classes
         self.views = views
+        self.ahead = 0
         self.repeats = augmentation == Augmentation() and not mixing
         self.class_counts = torch.bincount(images.labels.cpu(), minlength=num_classes)
 

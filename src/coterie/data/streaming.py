@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from coterie.data.order import Order, evaluation_share
 from coterie.data.raw import Pixels, Samples, to_image
 from coterie.errors import CoterieError, RunError
 from coterie.randomness import derive_seed
+
+AHEAD = 2  # batches that each worker prepares in advance
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,9 @@ def _stack(items: list[Tensor | RunError]) -> Tensor | RunError:
 
 
 def _stream(
-    data: Dataset[Tensor | RunError], batches: list[list[Any]], settings: StreamingSettings
+    data: Dataset[Tensor | RunError], batches: Iterable[list[Any]], count: int, settings: StreamingSettings
 ) -> Iterator[Tensor]:
-    """Stacked items of each batch, in order, on the device.
+    """Stacked items of each of ``count`` batches, in order, on the device. ``batches`` is read as workers take them: a million items cost their memory.
 
     Raises:
         RunError: an image that cannot be decoded, by name.
@@ -158,11 +160,12 @@ def _stream(
     loader = DataLoader(
         data,
         batch_sampler=batches,
-        num_workers=min(settings.workers, len(batches)),
+        num_workers=min(settings.workers, count),
         collate_fn=_stack,
         pin_memory=settings.device.type == "cuda",
         # A worker must not compute with all cores: there are as many workers as cores.
         worker_init_fn=_one_thread,
+        prefetch_factor=AHEAD if settings.workers else None,
         # Without one of its own, a DataLoader takes a number from the global generator.
         generator=torch.Generator(),
     )
@@ -186,6 +189,7 @@ class StreamingTrainLoader:
     def __init__(self, samples: Samples, settings: StreamingSettings, order: Order, views: int = 1) -> None:
         self.settings, self.order, self.views = settings, order, views
         self.repeats = False  # crops are random in any case
+        self.ahead = AHEAD * settings.workers
         self.labels = torch.from_numpy(samples.labels)
         self.num_classes = len(settings.info.class_names)
         self.class_counts = torch.bincount(self.labels, minlength=self.num_classes)
@@ -205,8 +209,9 @@ class StreamingTrainLoader:
         batches = list(self.order.batches(epoch, first_step))
         # With mixing, the partners follow the batch itself.
         wanted = [torch.cat([b, partners(b, seed, self.num_samples)]) if self.settings.mixing else b for b in batches]
-        items = [[(number, seed, self.views) for number in numbers.tolist()] for numbers in wanted]
-        for batch, numbers, images in zip(batches, wanted, _stream(self.data, items, self.settings), strict=True):
+        items = ([(number, seed, self.views) for number in numbers.tolist()] for numbers in wanted)
+        stream = _stream(self.data, items, len(wanted), self.settings)
+        for batch, numbers, images in zip(batches, wanted, stream, strict=True):
             views = list(images.unbind(1))
             if self.settings.cutout:
                 draws = numbers.to(self.settings.device)
@@ -257,8 +262,9 @@ class StreamingEvaluationLoader:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[Batch]:
-        wanted = [batch.clamp(min=0).tolist() for batch in self.indices]
-        for batch, images in zip(self.indices, _stream(self.data, wanted, self.settings), strict=True):
+        wanted = (batch.clamp(min=0).tolist() for batch in self.indices)
+        stream = _stream(self.data, wanted, len(self.indices), self.settings)
+        for batch, images in zip(self.indices, stream, strict=True):
             inputs = images.contiguous(memory_format=self.settings.format)
             targets = self.labels[batch.clamp(min=0)].to(self.settings.device)
             yield Batch(inputs, targets, batch.to(self.settings.device))

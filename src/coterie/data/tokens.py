@@ -61,6 +61,7 @@ class TokenTrainLoader:
         self.order = order
         self.views = 1
         self.repeats = True
+        self.ahead = 0
         self.class_counts = torch.bincount(samples.labels.cpu(), minlength=num_classes)
 
     @property

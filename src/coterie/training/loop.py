@@ -6,7 +6,9 @@ each term was not finite. Both are read every ``training.log_every`` steps; the 
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -135,6 +137,18 @@ class Trainer:
             for teachers in self.method.held_teachers():
                 teachers.memorise(self.task.ask_teachers(teachers, self.task.data.train_evaluation)[0])
 
+    @contextlib.contextmanager
+    def recalled(self, batch: Batch) -> Iterator[None]:
+        """Let the teachers answer from memory for a training batch, where they have been asked before."""
+        teachers = self.method.held_teachers()
+        for each in teachers:
+            each.recall(batch.indices)
+        try:
+            yield
+        finally:
+            for each in teachers:
+                each.forget()
+
     def _train_epoch(self, interruption: Interruption) -> None:
         settings, accumulate = self.recipe.training, self.recipe.training.accumulate
         self.method.train()
@@ -173,15 +187,11 @@ class Trainer:
                 self._forward_backward(batch, together)
 
     def _forward_backward(self, batch: Batch, together: int) -> None:
-        teachers = self.method.held_teachers()
-        for each in teachers:
-            each.recall(batch.indices)
-        if self.captured is not None:
-            self.captured(batch.inputs, batch.targets)
-        else:
-            self._compute(batch.inputs, batch.targets, together)
-        for each in teachers:
-            each.forget()
+        with self.recalled(batch):
+            if self.captured is not None:
+                self.captured(batch.inputs, batch.targets)
+            else:
+                self._compute(batch.inputs, batch.targets, together)
         self.losses.count += 1
 
     def _compute(self, inputs: Tensor | list[Tensor], targets: Tensor, together: int = 1) -> None:
