@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,7 @@ def heterogeneous() -> dict[str, dict[str, Any]]:
     }
 
 
+SPARSITIES = [0.2, 0.4, 0.6, 0.8]
 TWICE = {"training": {"epochs": 80}}
 PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "cnn": {
@@ -150,9 +152,9 @@ PARTS: dict[str, dict[str, dict[str, Any]]] = {
         "baseline-twice": method("baseline", TWICE),
         "kd": method("kd"),
         "kd-twice": method("kd", TWICE),
-        "amd": method("amd", sparsities=[0.2, 0.4, 0.6, 0.8]),
-        "amd-tradeoff": method("amd", sparsities=[0.2, 0.4, 0.6, 0.8], selection="tradeoff"),
-        **{f"only-{share:g}": method("amd", sparsities=[share]) for share in (0.2, 0.4, 0.6, 0.8)},
+        "amd": method("amd", sparsities=SPARSITIES),
+        # The same candidates, trained once, another choice among them: every choice there is.
+        **{f"amd-{name}": method("amd", sparsities=SPARSITIES, selection=name) for name in ("tradeoff", *SPARSITIES)},
     },
     "several": {
         "baseline": method("baseline"),
@@ -183,8 +185,7 @@ CONTRASTS = {
         ("kd", "baseline"),
         ("amd", "kd"),
         ("amd", "kd-twice"),
-        *(("amd", f"only-{share:g}") for share in (0.2, 0.4, 0.6, 0.8)),
-        ("amd", "amd-tradeoff"),
+        *(("amd", f"amd-{name}") for name in ("tradeoff", *SPARSITIES)),
     ],
     "several": [
         *((f"policy-{name}", other) for name in ("improvement", "instance", "label", "validation") for other in ("uniform", "argmin_ce")),
@@ -230,6 +231,54 @@ def arms(part: str, work: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def share_assistants(output: Path, others: dict[str, dict[str, Any]], seeds: list[int]) -> None:
+    """Give the arms that choose otherwise the candidates that the arm ``amd`` has trained; the choice is made anew."""
+    from coterie.recipe import load_recipe
+    from coterie.tasks.teachers import first_stage
+    from coterie.training.records import RunFolder
+
+    for label, arm in others.items():
+        for seed in seeds:
+            run, trained = (
+                output / "runs" / label / f"seed{seed}",
+                output / "runs" / "amd" / f"seed{seed}" / "assistant",
+            )
+            recipe = load_recipe({**arm, "seed": seed})
+            stage = first_stage(recipe)
+            if (run / "recipe.yaml").is_file() or stage is None:
+                continue
+            shutil.copytree(trained, run / "assistant", dirs_exist_ok=True)
+            RunFolder(run / "assistant").summary.unlink()  # it is gone on with, at its end
+            RunFolder(run / "assistant").recipe.write_text(stage.to_yaml())
+            RunFolder(run).recipe.write_text(recipe.to_yaml())
+
+
+def regret(folder: Path, seeds: list[int]) -> list[str]:
+    """What a choice among the candidates costs: the chosen assistant's student against those of all others."""
+    from scipy.stats import spearmanr
+
+    lines = ["", "# The choice of the assistant", ""]
+    lines += ["Validation accuracy of the candidates, test accuracy of their students (%); regret: the best student's lead over the chosen one's.", ""]  # fmt: skip
+    lines += ["| seed | candidate (share of parameters): own accuracy, student's | chosen by NPSD | by the trade-off | regret of NPSD | of the trade-off | rank correlation of NPSD with the students |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for seed in seeds:
+        first = json.loads((folder / "runs" / "amd" / f"seed{seed}" / "assistant" / "summary.json").read_text())
+        scales = first["statistics"]["scale"]
+        own = [student["top1"] for student in first["validation"]["students"]]
+        students = [
+            json.loads((folder / "runs" / f"amd-{share:g}" / f"seed{seed}" / "summary.json").read_text())["deployed"]["top1"]
+            for share in SPARSITIES
+        ]  # fmt: skip
+        derivative = [-(own[0] - p) / (1 - s) for p, s in zip(own[1:], scales[1:], strict=True)]
+        tradeoff = [p + 0.2 * (1 - s) for p, s in zip(own[1:], scales[1:], strict=True)]
+        picks = [values.index(max(values)) for values in (derivative, tradeoff)]
+        cells = [f"{share:g} ({s:.2f}): {100 * p:.1f}, {100 * t:.2f}" for share, s, p, t in zip(SPARSITIES, scales[1:], own[1:], students, strict=True)]  # fmt: skip
+        missed = [f"{100 * (max(students) - students[pick]):.2f}" for pick in picks]
+        chosen = [f"{SPARSITIES[pick]:g}" for pick in picks]
+        rank = spearmanr(derivative, students).statistic
+        lines.append(f"| {seed} | whole: {100 * own[0]:.1f}; {'; '.join(cells)} | {' | '.join(chosen)} | {' | '.join(missed)} | {rank:+.2f} |")  # fmt: skip
+    return lines
+
+
 def contrasts(part: str) -> None:
     """Write the paired differences that decide, from the figures of the committed comparison."""
     from coterie.metrics.statistics import paired_difference
@@ -269,15 +318,26 @@ def main() -> None:
             prepare(arguments.root, arguments.work)
         return
     train_teachers(arguments.work, TEACHERS[arguments.part])
-    result = coterie.compare(
-        arms(arguments.part, arguments.work),
-        seeds=arguments.seeds,
-        output=arguments.work / arguments.part,
-        reference="baseline",
-        workers=arguments.workers,
-    )
+    output = arguments.work / arguments.part
+    chosen = arms(arguments.part, arguments.work)
+    first = {
+        label: arm
+        for label, arm in chosen.items()
+        if "selection" not in arm["method"] or arguments.part != "assistants"
+    }
+    for each in (first, chosen) if len(first) < len(chosen) else (chosen,):
+        if each is not first:
+            share_assistants(
+                output, {label: arm for label, arm in chosen.items() if label not in first}, arguments.seeds
+            )
+        result = coterie.compare(
+            each, seeds=arguments.seeds, output=output, reference="baseline", workers=arguments.workers
+        )
     keep(result.path, Path(__file__).parent / "results" / f"teachers_{arguments.part}")
     contrasts(arguments.part)
+    if arguments.part == "assistants":
+        with (Path(__file__).parent / "results" / "teachers_assistants" / "contrasts.md").open("a") as file:
+            file.write("\n".join(regret(output, arguments.seeds)) + "\n")
 
 
 if __name__ == "__main__":

@@ -104,6 +104,9 @@ def test_selection_by_hand():
     assert method.choose(accuracies) == 1 + npsd.index(max(npsd))
     method = make(sparsities=[0.2, 0.4, 0.6], selection="tradeoff", tradeoff=10.0)
     assert method.choose(accuracies) == 3  # size is everything
+    assert make(sparsities=[0.2, 0.4, 0.6], selection=0.4).choose(accuracies) == 2
+    with pytest.raises(CoterieError, match=r"selection=0\.5: expected npsd"):
+        make(sparsities=[0.2, 0.4, 0.6], selection=0.5)
 
 
 def test_the_chosen_one_is_the_teachers_network_with_zeros():

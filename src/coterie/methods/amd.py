@@ -19,6 +19,8 @@ from coterie.networks.group import StudentGroup, TwoModeModule
 from coterie.networks.pruning import apply_masks, column_masks, find_structures, keep_masks, scale
 from coterie.networks.teacher import Teachers
 
+Selection = Literal["npsd", "tradeoff"] | Share
+
 
 class Assistants(TaughtMethod):
     r"""First stage: candidates for a teacher's assistant, all in one network, trained together; the best trade-off is chosen.
@@ -36,7 +38,8 @@ class Assistants(TaughtMethod):
         teachers: one.
         sparsities: share of the structures that each candidate lacks; 0, the whole network, is added.
         selection: ``npsd``: the largest :math:`-(P_0 - P_k) / (S_0 - S_k)` of validation accuracy P and share of parameters S (our reading of the Negative
-            Performance-Scale Derivative); ``tradeoff``: the largest :math:`P_k + \lambda (1 - S_k)` (MiniDisc).
+            Performance-Scale Derivative); ``tradeoff``: the largest :math:`P_k + \lambda (1 - S_k)` (MiniDisc); a number: the candidate with this sparsity,
+            whatever it is worth (a control).
         tradeoff: λ, 0.2 (MiniDisc's code).
         temperature: T, 4.
         feature_weight: μ, 1; mean squared error.
@@ -57,7 +60,7 @@ class Assistants(TaughtMethod):
         *,
         teachers: Teachers | None = None,
         sparsities: list[Share] | None = None,
-        selection: Literal["npsd", "tradeoff"] = "npsd",
+        selection: Selection = "npsd",
         tradeoff: NonNegative = 0.2,
         temperature: Positive = 4.0,
         feature_weight: NonNegative = 1.0,
@@ -73,11 +76,14 @@ class Assistants(TaughtMethod):
             raise CoterieError(
                 f"amd's assistants are pruned from the teacher {self.teachers[0].name!r}, so they need its architecture"
             ) from None
+        wanted = [0.0, *sorted(sparsities or [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])]
+        if isinstance(selection, float) and selection not in wanted[1:]:
+            raise CoterieError(f"method.selection={selection:g}: expected npsd, tradeoff or one of method.sparsities")
         self.selection = selection
         self.tradeoff = tradeoff
         self.temperature = temperature
         self.feature_weight = feature_weight
-        wanted = [0.0, *sorted(sparsities or [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])]
+        self.sparsities = wanted
         self.candidates = len(wanted)
         self.structures = find_structures(network)
         for number, sparsity in enumerate(wanted):
@@ -123,6 +129,8 @@ class Assistants(TaughtMethod):
 
     def choose(self, accuracies: list[float]) -> int:
         """The candidate with the best trade-off; never the whole network, which would be no assistant."""
+        if isinstance(self.selection, float):
+            return self.sparsities.index(self.selection, 1)
         scales = self.scales
 
         def score(number: int) -> float:
@@ -163,7 +171,7 @@ class AMD(KD):
         label_weight: NonNegative = 0.1,
         distillation_weight: NonNegative = 0.9,
         sparsities: list[Share] | None = None,
-        selection: Literal["npsd", "tradeoff"] = "npsd",
+        selection: Selection = "npsd",
         tradeoff: NonNegative = 0.2,
         label_loss: nn.Module | None = None,
     ) -> None:
