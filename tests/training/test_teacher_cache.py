@@ -27,13 +27,13 @@ def looks(monkeypatch):
     return seen
 
 
-def train(small, path, looks, cache=True, data=PLAIN, **changes):
+def train(small, path, looks, cache=True, data=PLAIN, compile=False, **changes):
     torch.manual_seed(3)
     teacher = tiny_cifar(num_classes=10, in_chans=1)
     settings = small(
         **{"network": {"branches": None}, **changes},
         data={**data, "train_limit": 200},
-        training={"epochs": EPOCHS, "cache_teachers": cache, "evaluate_every": 10},
+        training={"epochs": EPOCHS, "cache_teachers": cache, "evaluate_every": 10, "compile": compile},
     )
     looks.clear()
     result = coterie.train(settings, teacher=teacher, output=path, quiet=True)
@@ -79,3 +79,20 @@ def test_a_teacher_beside_a_group_is_asked_once(small, tmp_path, looks, views):
 def test_where_samples_or_features_change_it_looks_every_time(small, tmp_path, looks, changes):
     cached, asked = trained_on(small, tmp_path, looks, **changes)
     assert cached == asked > SAMPLES * 2
+
+
+def test_a_compiled_step_remembers_too_and_is_compiled_once(small, tmp_path, looks, monkeypatch):
+    original, compiled = torch.compile, []
+
+    def counting(graph, examples):
+        compiled.append(graph)
+        return graph.forward
+
+    plain, _ = train(small, tmp_path / "plain", looks, method="kd")
+    monkeypatch.setattr(torch, "compile", lambda module: original(module, backend=counting, fullgraph=True))
+    torch._dynamo.reset()
+    found, seen = train(small, tmp_path / "compiled", looks, method="kd", compile=True)
+    assert seen - 2 == SAMPLES
+    assert len(compiled) == 1
+    for name, value in plain.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
