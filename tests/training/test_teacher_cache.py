@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,6 +11,8 @@ from safetensors.torch import load_file
 import coterie
 from coterie.networks.teacher import Teacher
 from coterie.networks.tiny import tiny_cifar
+from coterie.training.interruption import Interrupted
+from coterie.training.loop import Trainer
 
 PLAIN = {"flip": False, "crop_padding": 0}  # every epoch shows the same images
 SAMPLES, STEPS, EPOCHS = 200, 6, 3  # batches of 32; the last, incomplete one is dropped
@@ -96,3 +100,32 @@ def test_a_compiled_step_remembers_too_and_is_compiled_once(small, tmp_path, loo
     assert len(compiled) == 1
     for name, value in plain.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_run_that_is_gone_on_with_in_its_last_epoch_remembers_too(small, tmp_path, looks, monkeypatch):
+    def settings():
+        return small(
+            method="kd", network={"branches": None}, data={**PLAIN, "train_limit": 200}, training={"batch_size": 8}
+        )
+
+    def teacher():
+        torch.manual_seed(3)
+        return tiny_cifar(num_classes=10, in_chans=1)
+
+    whole = coterie.train(settings(), teacher=teacher(), output=tmp_path / "whole", quiet=True)
+    original = Trainer.train_batch
+
+    def interrupting(self, *args):
+        original(self, *args)
+        if self.step == 30:  # of 50: in the second and last epoch
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "train_batch", interrupting)
+    with pytest.raises(Interrupted):
+        coterie.train(settings(), teacher=teacher(), output=tmp_path / "run", quiet=True)
+    monkeypatch.setattr(Trainer, "train_batch", original)
+    looks.clear()
+    coterie.train(settings(), teacher=teacher(), output=tmp_path / "run", resume=True, quiet=True)
+    assert sum(looks) - whole.summary["num_test"] - 2 == SAMPLES
+    for name, value in load_file(whole.path / "student.safetensors").items():
+        assert torch.equal(load_file(tmp_path / "run" / "student.safetensors")[name], value), name

@@ -6,7 +6,6 @@ import resource
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from coterie.benchmark.timing import LEAST_SECONDS, Timing, ceiling, interleaved, synchronise
+from coterie.benchmark.timing import LEAST_SECONDS, Timing, ceiling, interleaved, seconds, synchronise
 from coterie.data.batch import Batch
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
@@ -81,15 +80,9 @@ class Subject:
         The batches that are prepared in advance are used up first, so that a step which waits for data is seen to wait.
         """
         self._stream = iter(())
-        for _ in range(self.task.data.train.ahead + 2):
-            call()
-        synchronise(self.device)
-        started, count = time.perf_counter(), 0
-        while (passed := time.perf_counter() - started) < least or count < 3:
-            call()
-            synchronise(self.device)
-            count += 1
-        return passed / count
+        ahead = self.task.data.train.ahead + 2
+        count = max(3, round(least / max(1e-9, seconds(call, ahead, self.device))))
+        return seconds(call, count, self.device)
 
     def forward(self) -> Tensor:
         """The method's losses, added up."""
@@ -152,11 +145,13 @@ class Subject:
         return int(counter.get_total_flops())
 
     def peak_bytes(self) -> int:
-        """Largest memory of a step on a GPU; elsewhere the process's own so far."""
+        """Largest memory of a GPU during a step that is not recorded (a record allocates nothing when it is replayed); elsewhere the process's own so far."""
         if self.device.type == "cuda":
+            captured, self.trainer.captured = self.trainer.captured, None
             torch.cuda.reset_peak_memory_stats(self.device)
             self.step()
             synchronise(self.device)
+            self.trainer.captured = captured
             return torch.cuda.max_memory_allocated(self.device)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -205,11 +200,11 @@ def measure(
         }
         times = interleaved(calls, group.device, repetitions, least)
         streams = {"data": group.next_batch, "step_with_data": group.step_with_data, "step": group.step}
-        seconds: dict[str, list[float]] = {name: [] for name in streams}
+        measured: dict[str, list[float]] = {name: [] for name in streams}
         for _ in range(repetitions):
             for name, call in streams.items():
-                seconds[name].append(group.seconds_of_stream(call, least))
-        stream = {name: statistics.median(values) for name, values in seconds.items()}
+                measured[name].append(group.seconds_of_stream(call, least))
+        stream = {name: statistics.median(values) for name, values in measured.items()}
         operations = {"group": group.operations(), "plain": plain.operations()}
         most = ceiling(group.device, PRECISIONS[recipe.training.precision])
         return _report(group, plain, times, stream, operations, most, group.peak_bytes())
@@ -237,6 +232,8 @@ def _report(
         "ceiling": most,
         "group": {
             "students": group.method.group.num_students,
+            "recorded": group.trainer.captured is not None,
+            "unrecorded_because": group.trainer.unrecorded,
             "images": group.images,
             "operations_per_image": operations["group"] / group.images,
             "step": times["group.step"]._asdict(),

@@ -28,6 +28,11 @@ def markdown(found: Mapping[str, Any]) -> str:
         "",
         f"Time ratio {found['time_ratio']:.2f}, operations ratio {found['operations_ratio']:.2f}: **cost ratio {found['cost_ratio']:.2f}**.",
         _who_waits(group),
+        *(
+            [f"The step could not be recorded as a graph: {group['unrecorded_because']}"]
+            if group["unrecorded_because"]
+            else []
+        ),
         f"Of a bare step: {shares}. The training loop adds {found['loop_overhead']:+.1%} to it.",
         f"Ceiling (large matrix product or convolution): {found['ceiling'] / 1e9:,.0f} billion operations a second. {machine.get('device', '')}, {machine.get('threads', '?')} thread(s), "
         f"torch {machine.get('versions', {}).get('torch', '?')}, {recipe['training']['precision']}. Medians of interleaved repetitions.",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 LEAST_SECONDS = 0.3  # of one repetition
+WARM_UP = 5  # calls before the first one that counts: a recorded step runs three times as it is, then is recorded
 
 
 class Timing(NamedTuple):
@@ -31,11 +32,19 @@ def synchronise(device: torch.device) -> None:
 def seconds(call: Callable[[], object], times: int, device: torch.device) -> float:
     """Seconds of one of ``times`` calls in a row, until the device is done."""
     synchronise(device)
-    started = time.perf_counter()
+    if device.type == "cuda":  # by the card's own clock, from the first kernel's turn to the last one's end
+        started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        started.record()
+        for _ in range(times):
+            call()
+        ended.record()
+        synchronise(device)
+        return started.elapsed_time(ended) / 1e3 / times
+    began = time.perf_counter()
     for _ in range(times):
         call()
     synchronise(device)
-    return (time.perf_counter() - started) / times
+    return (time.perf_counter() - began) / times
 
 
 def interleaved(
@@ -43,7 +52,7 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time several calls in turn, again and again.
 
-    Each is warmed up twice first (compilation, caches, page faults), and repeated within a repetition until that takes ``least`` seconds.
+    Each is warmed up first (compilation, caches, page faults, the recording of a step on a GPU), and repeated within a repetition until that takes ``least`` seconds.
 
     Args:
         calls: what is timed, by name.
@@ -53,7 +62,7 @@ def interleaved(
     """
     counts = {}
     for name, call in calls.items():
-        seconds(call, 2, device)
+        seconds(call, WARM_UP, device)
         counts[name] = max(1, round(least / max(1e-9, seconds(call, 1, device))))
     measured: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repetitions):

@@ -140,9 +140,9 @@ def mix(
         width,
     )
     box_keep = 1 - boxes.float().mean((1, 2)).numpy()
-    weights = torch.from_numpy(np.where(by_box, box_keep, keep)).float().to(device)
+    weights = torch.from_numpy(np.where(by_box, box_keep, keep)).float().to(device, non_blocking=True)
     mask = torch.where(
         torch.from_numpy(by_box)[:, None, None], (~boxes).float(), torch.from_numpy(keep).float()[:, None, None]
-    ).to(device)[:, None]
+    ).to(device, non_blocking=True)[:, None]
     mixed = images * mask + others * (1 - mask)
     return mixed, targets * weights[:, None] + other_targets * (1 - weights[:, None])

@@ -15,7 +15,8 @@ from coterie.data.order import Order, evaluation_share
 from coterie.data.raw import Arrays, Pixels, Statistics
 from coterie.randomness import derive_seed
 
-# Launching kernels is what evaluation on a GPU costs, hence fewer and larger batches there; on a CPU small ones stay in its caches.
+# Images of up to 32 pixels a side that are evaluated at once, and as many pixels of larger ones. Launching kernels is what evaluation
+# on a GPU costs, hence fewer and larger batches there; on a CPU small ones stay in its caches.
 EVALUATION_BATCH = {"cuda": 2000}
 OTHER_EVALUATION_BATCH = 500
 
@@ -136,7 +137,9 @@ class MemoryEvaluationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         device = self.images.labels.device
-        for share in self.indices.split(EVALUATION_BATCH.get(device.type, OTHER_EVALUATION_BATCH)):
+        side = self.images.side or max(self.images.pixels.shape[2:])
+        batch = EVALUATION_BATCH.get(device.type, OTHER_EVALUATION_BATCH) * 32**2 // max(32, side) ** 2
+        for share in self.indices.split(max(1, batch)):
             indices = share.to(device)
             numbers = indices.clamp(min=0)
             inputs = self.images.inputs(self.images.pixels.index_select(0, numbers))

@@ -214,9 +214,9 @@ class StreamingTrainLoader:
         for batch, numbers, images in zip(batches, wanted, stream, strict=True):
             views = list(images.unbind(1))
             if self.settings.cutout:
-                draws = numbers.to(self.settings.device)
+                draws = numbers.to(self.settings.device, non_blocking=True)
                 views = [cutout(each, draws, seed, self.settings.cutout, view) for view, each in enumerate(views)]
-            targets = self.labels[batch].to(self.settings.device)
+            targets = self.labels[batch].to(self.settings.device, non_blocking=True)
             if self.settings.mixing:
                 views, targets = self._mixed(views, numbers, seed)
             views = [each.contiguous(memory_format=self.settings.format) for each in views]
@@ -225,7 +225,8 @@ class StreamingTrainLoader:
     def _mixed(self, views: list[Tensor], numbers: Tensor, seed: int) -> tuple[list[Tensor], Tensor]:
         """Every view mixed with the partner's same view; one mixture of targets for all views."""
         count = len(numbers) // 2
-        targets = F.one_hot(self.labels[numbers], self.num_classes).float().to(self.settings.device)
+        targets = F.one_hot(self.labels[numbers], self.num_classes).float()
+        targets = targets.to(self.settings.device, non_blocking=True)
         results = [
             mix(
                 each[:count],

@@ -74,7 +74,8 @@ class CapturedStep:
             parameter.grad = None  # the record allocates them where it will write them
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
+            # Other threads may go on: a DataLoader pins memory in one, which the default mode forbids while a graph is recorded.
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.compute(self._inputs if isinstance(inputs, list) else self._inputs[0], self._targets)
         except RuntimeError as error:
             self.failure = str(error).splitlines()[0]

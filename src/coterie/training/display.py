@@ -83,6 +83,10 @@ class Display:
     def losses(self, losses: dict[str, float]) -> None:
         self.total_loss = sum(losses.values())
 
+    def note(self, text: str) -> None:
+        """A line of its own, once."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
     def epoch(self, epoch: int, figures: dict[str, Any]) -> None:
         """One line for an epoch that was evaluated; ``figures`` is empty without a validation split."""
         parts = [f"epoch {epoch + 1}/{self.epochs}", f"loss {self.total_loss:.3f}"]

@@ -82,6 +82,7 @@ class Trainer:
         self.best_score, self.best_epoch = -1.0, -1
         self.losses = LossRecord(accelerator)
         self.captured = self._build_capture()
+        self.unrecorded: str | None = None  # why recording the step failed
 
     def _build_own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         own = self.method.build_optimizers()
@@ -129,13 +130,17 @@ class Trainer:
                     raise Interrupted(asked, str(self.folder))
 
     def prepare(self) -> None:
-        """Ask the teachers once about every training sample, where that serves all epochs that are left."""
+        """Ask the teachers once about every training sample, where that serves several epochs.
+
+        A run that is gone on with asks again, even for a single epoch: what a teacher says of a larger batch may differ in the last bits.
+        """
         settings, train = self.recipe.training, self.task.data.train
-        if not (settings.cache_teachers and train.repeats and self.method.reads_logits_only):
+        if not (settings.cache_teachers and train.repeats and self.method.reads_logits_only and settings.epochs > 1):
             return
-        if settings.epochs - self.epoch > 1:
-            for teachers in self.method.held_teachers():
-                teachers.memorise(self.task.ask_teachers(teachers, self.task.data.train_evaluation)[0])
+        started = time.perf_counter()
+        for teachers in self.method.held_teachers():
+            teachers.memorise(self.task.ask_teachers(teachers, self.task.data.train_evaluation)[0])
+        self.seconds += time.perf_counter() - started
 
     @contextlib.contextmanager
     def recalled(self, batch: Batch) -> Iterator[None]:
@@ -188,10 +193,13 @@ class Trainer:
 
     def _forward_backward(self, batch: Batch, together: int) -> None:
         with self.recalled(batch):
-            if self.captured is not None:
-                self.captured(batch.inputs, batch.targets)
-            else:
+            if self.captured is None:
                 self._compute(batch.inputs, batch.targets, together)
+            else:
+                self.captured(batch.inputs, batch.targets)
+                if self.captured.failure is not None:
+                    self.display.note(f"the step runs unrecorded, several times slower: {self.captured.failure}")
+                    self.unrecorded, self.captured = self.captured.failure, None
         self.losses.count += 1
 
     def _compute(self, inputs: Tensor | list[Tensor], targets: Tensor, together: int = 1) -> None:
