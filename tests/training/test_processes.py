@@ -12,6 +12,10 @@ import time
 import torch
 from safetensors.torch import load_file
 
+from coterie.data.bundle import load_data
+from coterie.sections import DataRecipe
+from coterie.student import load_student
+
 # Without BatchNorm, so that the mean gradient over processes is the gradient of the whole batch.
 SCRIPT = """
 import sys, torch, coterie
@@ -28,9 +32,31 @@ coterie.train(
 """
 
 
-def launch(tmp_path, name, processes, epochs):
+# With BatchNorm, and with a policy that no optimizer moves; every process prints what its method ends with.
+STATEFUL = """
+import sys, torch, coterie
+from coterie.networks.tiny import tiny_cifar
+from coterie.training.loop import Trainer
+
+fit, held = Trainer.fit, []
+
+def keeping(self, interruption):
+    fit(self, interruption)
+    held.append(self.method)
+
+Trainer.fit = keeping
+coterie.train(
+    data={"name": "digits", "train_limit": 200}, network="tiny_cifar", method={"name": "rl_kd", "warm_up": 0.0},
+    teacher=[tiny_cifar(num_classes=10, in_chans=1) for _ in range(2)],
+    training={"epochs": int(sys.argv[2]), "batch_size": 40, "device": "cpu"}, output=sys.argv[1], quiet=True,
+)
+print("policy", float(held[0].policy_weight.abs().sum()), float(held[0].expected_reward), flush=True)
+"""
+
+
+def launch(tmp_path, name, processes, epochs, code=SCRIPT):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(code)
     launcher = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
     )
@@ -68,3 +94,21 @@ def test_two_processes_stop_at_the_same_step(tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted", output
     state = torch.load(tmp_path / "run" / "checkpoint" / "last.pt", weights_only=True)
     assert state["position"]["step"] > 0
+
+
+def test_what_is_measured_is_what_is_saved_and_a_policy_is_one(tmp_path):
+    process = launch(tmp_path, "run", 2, 3, STATEFUL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    policies = {line for line in output.splitlines() if line.startswith("policy")}
+    assert len(policies) == 1, output
+    assert float(policies.pop().split()[1]) > 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    logits = load_file(tmp_path / "run" / "predictions.safetensors")
+    network = load_student(tmp_path / "run")
+    data = load_data(DataRecipe(name="digits", train_limit=200), batch_size=40, seed=0, device=torch.device("cpu"))
+    with torch.no_grad():
+        again = torch.cat([network(batch.inputs) for batch in data.test])
+    torch.testing.assert_close(again, logits["logits"][0].float(), atol=2e-2, rtol=1e-2)
+    top1 = (again.argmax(1) == logits["labels"]).float().mean().item()
+    assert abs(top1 - summary["deployed"]["top1"]) < 0.004

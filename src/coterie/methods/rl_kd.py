@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,15 @@ from coterie.networks.teacher import Teachers
 
 Reward = Literal["label", "label_and_distillation", "validation", "instance", "improvement"]
 LARGEST_LOSS = 10.0  # a cross-entropy in the state is cut here, since it has no bound of its own
+
+
+def _mean_over_processes(values: Tensor) -> Tensor:
+    """Where several processes train, the mean of theirs: what is moved without the optimizer must stay the same in all."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    total = values.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
 
 
 class RLKD(TaughtMethod):
@@ -47,6 +56,8 @@ class RLKD(TaughtMethod):
         warm_up: share of training in which all teachers are used and the policy rests (published: the student is first trained so), 0.1.
         shuffle_state: a control: the policy sees another sample's state, and can do no better than a fixed choice.
 
+    With several processes all move one policy by the mean of their ascents. With ``training.accumulate`` it learns from the last batch of a step only.
+
     A sample for which no teacher was selected learns from all of them. The baseline of the reward is its mean over the batch, for the three
     batch-wide rewards its running mean.
 
@@ -56,6 +67,7 @@ class RLKD(TaughtMethod):
         CoterieError: mixed labels.
     """
 
+    reads_teacher_features: ClassVar[bool] = False
     expected_reward: Tensor
     validation_accuracy: Tensor
 
@@ -91,10 +103,6 @@ class RLKD(TaughtMethod):
         self._episode: tuple[Tensor, ...] = ()  # what the policy saw and did in the last batch
 
     @property
-    def reads_logits_only(self) -> bool:
-        return True
-
-    @property
     def needs_validation(self) -> bool:
         return self.selection == "policy" and self.reward == "validation"
 
@@ -120,18 +128,34 @@ class RLKD(TaughtMethod):
         """Of selecting each teacher, [m, B], from states [m, B, d]."""
         return torch.sigmoid(einsum("mbd,md->mb", state, self.policy_weight) + self.policy_bias.float()[:, None])
 
+    def _seen(self, teachers: Tensor, embedding: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The policy's states [m, B, d] and the teachers' cross-entropies [m, B], from their logits [m, B, K] and the student's embedding [B, e]."""
+        truth = targets.expand(len(teachers), -1)
+        losses = F.cross_entropy(teachers.flatten(0, 1), truth.flatten(), reduction="none").view_as(truth)
+        unit = F.normalize(embedding.detach().float(), dim=1).expand(len(teachers), -1, -1)
+        bounded = losses.clamp(max=LARGEST_LOSS).unsqueeze(-1)
+        state = torch.cat([unit, torch.softmax(teachers, -1), bounded], dim=-1)
+        return (state.roll(1, 1) if self.shuffle_state else state), losses
+
+    @torch.no_grad()
+    def choices(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        """How much each teacher counts for each sample of a batch, [m, B], summing to 1 over the teachers.
+
+        A policy's probabilities of selection are divided by their sum. Needs the teachers, so not a reloaded run.
+        """
+        teachers = torch.stack([output.logits for output in self.taught(inputs)]).float()
+        state, losses = self._seen(teachers, self.group(inputs).embeddings[0], targets)
+        if self.selection != "policy":
+            return self.selected(state, losses, None)[0]
+        probabilities = self._probabilities(state)
+        return probabilities / probabilities.sum(0).clamp(min=1e-12)
+
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         require_classes(targets, "rl_kd")
         teachers = torch.stack([output.logits for output in self.taught(inputs)]).float()
         output = self.group(inputs)
         logits = output.logits[0]
-        truth = targets.expand(len(teachers), -1)
-        teacher_losses = F.cross_entropy(teachers.flatten(0, 1), truth.flatten(), reduction="none").view_as(truth)
-        embedding = F.normalize(output.embeddings[0].detach().float(), dim=1).expand(len(teachers), -1, -1)
-        bounded = teacher_losses.clamp(max=LARGEST_LOSS).unsqueeze(-1)
-        state = torch.cat([embedding, torch.softmax(teachers, -1), bounded], dim=-1)
-        if self.shuffle_state:
-            state = state.roll(1, 1)
+        state, teacher_losses = self._seen(teachers, output.embeddings[0], targets)
         weights, actions = self.selected(state, teacher_losses, progress)
         softened = torch.softmax(teachers / self.temperature, -1)
         mixed = einsum("mb,mbk->bk", weights, softened).clamp(min=1e-12).log() * self.temperature
@@ -154,8 +178,10 @@ class RLKD(TaughtMethod):
         slope = (actions - self._probabilities(state)) * reward
         resting = (progress.fraction < self.warm_up).float() if self.warm_up > 0 else 0.0
         rate = self.policy_learning_rate * (1.0 - resting) / len(before)
-        self.policy_weight.add_(rate * torch.einsum("mb,mbd->md", slope, state))
-        self.policy_bias.add_(rate * slope.sum(1))
+        ascent = torch.cat([torch.einsum("mb,mbd->md", slope, state), slope.sum(1, keepdim=True)], dim=1) * rate
+        ascent = _mean_over_processes(ascent)
+        self.policy_weight.add_(ascent[:, :-1])
+        self.policy_bias.add_(ascent[:, -1])
 
     def _rewards(self, before: Tensor, divergence: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Each sample's reward less its baseline, [B]."""
@@ -171,14 +197,20 @@ class RLKD(TaughtMethod):
             value = value - divergence
         elif self.reward == "validation":
             value = value + self.validation_accuracy
-        advantage = value - self.expected_reward
+        advantage = _mean_over_processes(value) - self.expected_reward
         self.expected_reward += 0.1 * advantage
         return advantage.expand(len(before))
 
     def _logits_again(self, inputs: Tensor) -> Tensor:
-        """The updated student's logits of the same batch, in train mode, with BatchNorm's running statistics put back."""
+        """The updated student's logits of the same batch, in train mode, with BatchNorm's running statistics put back.
+
+        Drop-out and stochastic depth draw what they drew in the first look, provided that the generator was seeded for the step (as
+        coterie's loop does) and the step is not compiled; else the reward would be the noise of another draw.
+        """
         kept = [buffer.clone() for buffer in self.group.buffers()]
-        logits = self.group(inputs).logits[0].float()
+        with torch.random.fork_rng(devices=[inputs.device] if inputs.device.type == "cuda" else []):
+            torch.manual_seed(torch.initial_seed())
+            logits = self.group(inputs).logits[0].float()
         for buffer, value in zip(self.group.buffers(), kept, strict=True):
             buffer.copy_(value)
         return logits

@@ -70,8 +70,14 @@ class Classification:
 
     @torch.inference_mode()
     def evaluate(self, method: Method, loader: EvaluationLoader) -> Evaluation:
-        """Measure every student, the ensembles and their diversity over a whole split, in eval mode."""
+        """Measure every student, the ensembles and their diversity over a whole split, in eval mode.
+
+        Of several processes all measure what the first one will save: BatchNorm's statistics are each process's own between two steps.
+        """
         method.eval()
+        if self.accelerator.num_processes > 1:
+            for buffer in method.buffers():
+                torch.distributed.broadcast(buffer, 0)
         logits, ensembles, labels, indices = [], [], [], []
         statistics: dict[str, list[Tensor]] = {}
         for batch in loader:
@@ -103,9 +109,13 @@ class Classification:
         """What every teacher says of a whole split, float32 [m, N, K], and the labels [N], both in the order of the samples."""
         logits, labels, indices = [], [], []
         for batch in loader:
-            with self.accelerator.autocast():
-                outputs = teachers(batch.inputs)
-            logits.append(torch.stack([output.logits for output in outputs], dim=1).float())
+            assert isinstance(batch.inputs, Tensor), "evaluation shows one view"
+            parts = []
+            for inputs in batch.inputs.split(max(1, len(batch.inputs) // teachers.enlargement(batch.inputs))):
+                with self.accelerator.autocast():
+                    outputs = teachers(inputs)
+                parts.append(torch.stack([output.logits for output in outputs], dim=1).float())
+            logits.append(torch.cat(parts))
             labels.append(batch.targets)
             indices.append(batch.indices)
         gathered = self.accelerator.gather([torch.cat(each) for each in (logits, labels, indices)])
