@@ -97,7 +97,8 @@ class Denoiser(nn.Module):
 
     Args:
         channels, spatial: as in :class:`NoisePredictor`.
-        steps: evaluations of Phi, 5: at times 400, 300, 200, 100, 0 (the authors' code; the paper says that it starts at 500).
+        steps: evaluations of Phi, the later half of twice as many times that are equally far apart; 5: at 400, 300, 200, 100, 0 (the authors' code; the
+            paper says that it starts at 500).
         adapt: noise matching by :class:`NoiseAdapter`; otherwise the student's feature is taken as it is.
 
     Source: DiffKD (Huang et al., NeurIPS 2023), equations 3 to 8, and its code.
@@ -109,7 +110,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.predictor = NoisePredictor(channels, spatial)
         self.adapter = NoiseAdapter(channels, spatial) if adapt else None
-        self.stride = STEPS // 10 if steps <= 10 else STEPS // (2 * steps)
+        self.stride = STEPS // (2 * steps)
         self.times = [self.stride * number for number in reversed(range(steps))]
         beta = torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64)
         self.register_buffer("kept", torch.cumprod(1 - beta, 0).float(), persistent=False)

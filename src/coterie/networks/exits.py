@@ -118,7 +118,7 @@ class TokenExit(nn.Module):
         super().__init__()
         tokens, channels = shape
         self.extra, side = grid_of(tokens)
-        merges = max(0, round(math.log2(side / TOKEN_GRID))) if side else 0
+        merges = max(0, math.floor(math.log2(side / TOKEN_GRID))) if side else 0
         layers: list[nn.Module] = []
         for number in range(merges):
             layers.append(PatchMerging(channels, width, self.extra, activation=number == 0 or number < merges - 1))

@@ -26,8 +26,8 @@ def as_grid(feature_map: Tensor, shape: FeatureShape) -> Tensor:
 
 
 def grid_of(tokens: int) -> tuple[int, int]:
-    """(class tokens, side): how ``tokens`` are a square after 0, 1 or 2 class tokens; side 0 where they are not."""
-    for extra in (0, 1, 2):
+    """(tokens before it, side): how ``tokens`` are a square after 0, 1 or 2 class tokens, or one and four registers; side 0 where they are not."""
+    for extra in (0, 1, 2, 5):
         side = math.isqrt(max(0, tokens - extra))
         if side > 1 and side * side == tokens - extra:
             return extra, side

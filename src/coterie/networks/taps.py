@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -10,14 +10,19 @@ from torch import nn
 from coterie.errors import CoterieError
 
 STAGES = 4
+SWIN_ENDS = (2, 4, 10, 12)  # of twelve blocks
+MOBILENET_V2 = ("blocks.1", "blocks.2", "blocks.4", "bn2")
+MOBILENET_V2_DEPTHS = [1, 2, 3, 4, 3, 3, 1]
 
 
 def stage_taps(network: nn.Module, count: int = STAGES) -> list[str]:
     """Paths of the modules that end a network's stages, from the input to the output, at most ``count``.
 
     Of timm's ``feature_info``, which lists them for nearly all of its networks: the last ``count`` where the stages differ in
-    resolution (ResNet, ConvNeXt, Swin); of equal blocks (ViT, Mixer), the ends of ``count`` equal parts. Networks of the
-    CIFAR family have three. Without ``feature_info``, the children that are sequences.
+    resolution (ResNet, ConvNeXt, Swin). Of twelve equal blocks or more (ViT, Mixer) four parts in Swin's proportions 2, 2, 6, 2, so
+    blocks 1, 3, 9 and 11 of twelve (OFA-KD's code); of fewer, the ends of ``count`` equal parts. Networks of the
+    CIFAR family have three. MobileNetV2 as in OFA-KD's code: blocks 2, 5, 12 counted singly, and the last convolution. Without
+    ``feature_info``, the children that are sequences.
 
     Raises:
         CoterieError: nothing is found.
@@ -27,6 +32,10 @@ def stage_taps(network: nn.Module, count: int = STAGES) -> list[str]:
     names = [str(info["module"]) for info in infos if str(info.get("module")) in known]
     if names:
         reductions = [info.get("reduction") for info in infos]
+        if count == STAGES and _is_mobilenet_v2(known):
+            return list(MOBILENET_V2)
+        if len(set(reductions)) == 1 and len(names) >= 12 and count == STAGES:
+            return [names[round(part * len(names) / 12) - 1] for part in SWIN_ENDS]
         if len(set(reductions)) == 1 and len(names) > count:
             return [names[round((part + 1) * len(names) / count) - 1] for part in range(count)]
         return names[-count:]
@@ -35,6 +44,12 @@ def stage_taps(network: nn.Module, count: int = STAGES) -> list[str]:
         raise CoterieError(f"{type(network).__name__} does not say what its stages are; name the modules to tap")
     stages = [name for name in sequences if name.startswith(("layer", "stage", "block"))]  # not stems and transitions
     return (stages or sequences)[-count:]
+
+
+def _is_mobilenet_v2(modules: Mapping[str, nn.Module]) -> bool:
+    stages = [module for name, module in modules.items() if name.startswith("blocks.") and name.count(".") == 1]
+    depths = [len(stage) for stage in stages if isinstance(stage, nn.Sequential)]
+    return depths == MOBILENET_V2_DEPTHS and set(MOBILENET_V2) <= modules.keys()
 
 
 def _feature_info(network: nn.Module) -> Sequence[dict[str, Any]]:
