@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from coterie import cli
@@ -57,6 +58,8 @@ def world(tmp_path_factory):
 
     settings = {"network": {"branches": 2}, "training": {"epochs": 1, "device": "cpu"}, "data": {"train_limit": 100}}
     package.train(settings, output=root / "run", quiet=True)
+    (root / "weights.pth").write_text("some text")
+    torch.save({101: torch.zeros(2)}, root / "numbers.pth")
     for name in ("no-student", "damaged", "stopped"):
         shutil.copytree(root / "run", root / name)
     (root / "no-student" / "student.safetensors").unlink()
@@ -69,6 +72,7 @@ def world(tmp_path_factory):
 
 
 SMALL = "training.epochs=1 training.device=cpu"
+TAUGHT = "train method=kd network=tiny_cifar teacher.network=tiny_cifar "
 CASES = {
     "unknown method": ("train method=okdmd", "did you mean 'okdmde'"),
     "unknown setting of a method": ("train method.temprature=3", "did you mean 'temperature'"),
@@ -96,6 +100,21 @@ CASES = {
     "unknown optimizer": ("train optimizer.name=sgdd", "did you mean"),
     "unknown device": ("train training.device=tpu", "cpu, cuda or mps"),
     "class weights for other classes": ("train training.class_weights=[1,2]", "10 classes"),
+    "a teacher's file that is none": (TAUGHT + "teacher.weights={root}/weights.pth", "cannot be read as weights"),
+    "a teacher's file of other things": (
+        TAUGHT + "teacher.weights={root}/numbers.pth",
+        "other things than named tensors",
+    ),
+    "a teacher's mean alone": (TAUGHT + "teacher.pretrained=true teacher.mean=[0.5]", "together with teacher.std"),
+    "a teacher's mean of other channels": (
+        TAUGHT + "teacher.pretrained=true teacher.mean=[0.5,0.5] teacher.std=[1,1]",
+        "expected 1 value(s)",
+    ),
+    "mixed labels where classes are needed": ("train method=kdcl data.mixup=1 training.device=cpu", "mixup"),
+    "a second stage's mistake before the first stage": (
+        "train method=amd method.temperature=-1 teacher.run={root}/run training.epochs=1",
+        "greater than 0",
+    ),
     "two recipes": ("train a.yaml b.yaml", "one recipe"),
     "no such recipe": ("train {root}/none.yaml", "No such file"),
     "recipe that is not YAML": ("train {root}/not-yaml.yaml", "not a YAML recipe"),

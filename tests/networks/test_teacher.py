@@ -122,3 +122,39 @@ def test_several_answer_in_order():
     torch.testing.assert_close(outputs[1].logits, second(images).logits)
     assert len(teachers) == 2
     assert teachers.each() == [first, second]
+
+
+class Untraceable(torch.nn.Module):
+    """Its way depends on the values that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(3, 5)
+
+    def forward(self, images):
+        pooled = images.mean((2, 3))
+        return self.fc(pooled) if pooled.sum() >= 0 else self.fc(-pooled)
+
+
+def test_of_a_network_that_cannot_be_traced_the_logits_are_known():
+    from coterie.methods import create_method
+    from coterie.networks.branching import branch
+
+    network = Untraceable()
+    teachers = Teachers([Teacher(network, EXAMPLE, name="oracle")])
+    images = torch.randn(4, 3, 16, 16)
+    assert torch.equal(teachers(images)[0].logits, network(images))
+
+    def group():
+        return branch(lambda: tiny_cifar(num_classes=5), 1, None, example=EXAMPLE, taps="stages")
+
+    for name in ("kd", "ofa", "rl_kd", "stkd"):
+        losses = create_method(name, group(), teachers=teachers)(images, torch.arange(4))
+        assert torch.isfinite(sum(losses.values())), name
+    for name in ("fitnet", "at", "rkd", "diffkd"):
+        with pytest.raises(CoterieError, match="compares features, and of the teacher 'oracle' only logits"):
+            create_method(name, group(), teachers=teachers)
+    with pytest.raises(CoterieError, match=r"does not take images \[1, 16, 16\]"):
+        Teacher(network, EXAMPLE[:, :1])
+    with pytest.raises(CoterieError, match="expected logits"):
+        Teacher(torch.nn.Identity(), EXAMPLE)

@@ -216,6 +216,10 @@ def test_unfit_teachers_are_refused_in_one_line(place, tmp_path, save_network, s
     refused(r"the teacher '.*three' has 3 classes, the data have 2", network=str(three))
     turned = save_network(tmp_path / "turned", weights=True, class_names=("good", "bad"))
     refused("knows 2 classes .good, bad, .*they must be the same, in order", network=str(turned))
+    mail = save_network(tmp_path / "mail", weights=True, class_names=("ham", "spam"))
+    refused("knows 2 classes .ham, spam, .*they must be the same, in order", network=str(mail))
+    nameless = save_network(tmp_path / "nameless", weights=True, class_names=("LABEL_0", "LABEL_1"))
+    task_of(place, method="kd", teacher={"network": str(nameless)})  # classes without names are taken as they come
     refused("no file named|cannot be loaded", network=str(place.path / "student"))  # a configuration without weights
     refused(r"there is no folder '\./nowhere'", network="./nowhere")
     refused("was trained on images, the data are texts", run=str(small_run[0]))

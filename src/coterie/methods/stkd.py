@@ -49,6 +49,7 @@ class STKD(TaughtMethod):
     """
 
     mixes_inputs: ClassVar[bool] = True
+    reads_teacher_features: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -24,13 +24,14 @@ class TaughtMethod(Method):
         label_loss: as in :class:`Method`.
 
     Raises:
-        CoterieError: no teacher, one with other classes, several where one is asked, or a student without the taps.
+        CoterieError: no teacher, one with other classes or without the features that are asked, several where one is asked, or a student without the taps.
     """
 
     default_branches: ClassVar[int] = 1
     default_at: ClassVar[str | None] = None
     max_students: ClassVar[int | None] = 1
     max_teachers: ClassVar[int | None] = None
+    reads_teacher_features: ClassVar[bool] = True  # more of a teacher than its logits
     uses_taps: ClassVar[bool] = False
 
     def __init__(self, group: StudentGroup, teachers: Teachers | None, label_loss: nn.Module | None = None) -> None:
@@ -46,6 +47,11 @@ class TaughtMethod(Method):
             raise CoterieError(
                 f"{name} compares features with those of {self.max_teachers} teacher, got {len(teachers)}"
             )
+        for teacher in teachers.each():
+            if self.reads_teacher_features and teacher.hides:
+                raise CoterieError(
+                    f"{name} compares features, and of the teacher {teacher.name!r} only logits are known: {teacher.hides}"
+                )
         if self.uses_taps and not group.tap_names[0]:
             raise CoterieError(
                 f"{name} reads the student's stages: make the group by branch(network, 1, None, taps='stages')"
@@ -56,6 +62,10 @@ class TaughtMethod(Method):
     @property
     def teachers(self) -> Teachers:
         return self._teachers[0]
+
+    @property
+    def reads_logits_only(self) -> bool:
+        return not self.reads_teacher_features and not self.mixes_inputs
 
     def held_teachers(self) -> list[Teachers]:
         return [*super().held_teachers(), self.teachers]
@@ -73,6 +83,8 @@ class LogitTaughtMethod(TaughtMethod):
             by the label loss of the mixed logits (the students have no part in it).
     """
 
+    reads_teacher_features: ClassVar[bool] = False
+
     def __init__(
         self,
         group: StudentGroup,
@@ -83,10 +95,6 @@ class LogitTaughtMethod(TaughtMethod):
         super().__init__(group, teachers, label_loss)
         self.combination = combination
         self.teacher_scores = nn.Parameter(torch.zeros(len(self.teachers))) if combination == "learned" else None
-
-    @property
-    def reads_logits_only(self) -> bool:
-        return True
 
     def target(self, inputs: Inputs, targets: Tensor, losses: dict[str, Tensor]) -> Tensor:
         """The teachers' combined logits, a constant, float32 [B, K]; with ``learned``, the term that trains the weights is added."""

@@ -38,13 +38,32 @@ class Statistics(NamedTuple):
     std: tuple[float, ...]
 
 
+class _LogitsOnly(nn.Module):
+    """A network that could not be traced: its logits, and nothing for its features."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        try:
+            logits = self.network(inputs)
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            raise CoterieError(f"the teacher does not take images {list(inputs.shape[1:])}: {first}") from None
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise CoterieError(f"the teacher returns {type(logits).__name__}; expected logits [B, K]")
+        return logits, logits.new_empty(0), logits.new_empty(0)
+
+
 class Teacher(nn.Module):
     """A frozen network: eval mode even under ``train()``, no gradients, nothing of it in a checkpoint or an optimizer.
 
     The network is not edited; its maps are read through a graph of it, so a compiled step holds no hooks.
 
     Args:
-        network: any network that ``torch.fx`` can trace through the ancestors of its classifier and of the taps.
+        network: any network that returns logits; its features can be compared where ``torch.fx`` can trace it through the ancestors of its classifier
+            and of the taps.
         example: a batch of the students' inputs.
         taps: module paths whose outputs are returned besides; ``stages``: the ends of its stages.
         size: (height, width) of the images it expects; None: as they come. They are resized on the device otherwise.
@@ -54,9 +73,10 @@ class Teacher(nn.Module):
 
     Attributes:
         num_classes, embedding_dim, feature_shape, tap_shapes, tap_names: its dimensions.
+        hides: why nothing but its logits is known; empty where its features are.
 
     Raises:
-        CoterieError: a network that cannot be traced or does not take the images.
+        CoterieError: a network that does not take the images, or returns something else than logits.
     """
 
     factor: Tensor | None
@@ -80,13 +100,23 @@ class Teacher(nn.Module):
         factor, shift = _adaptation(student_statistics, statistics)
         self.register_buffer("factor", factor)
         self.register_buffer("shift", shift)
-        self.tap_names = () if in_parts else tuple(stage_taps(network) if taps == "stages" else taps)
-        self.body = network.eval() if in_parts else whole(network.eval(), self._prepared(example), self.tap_names)
+        self.tap_names: tuple[str, ...] = ()
+        self.hides = ""
+        if in_parts:
+            self.body = network.eval()
+        else:
+            try:
+                self.tap_names = tuple(stage_taps(network) if taps == "stages" else taps)
+                self.body = whole(network.eval(), self._prepared(example), self.tap_names)
+            except CoterieError as error:
+                if taps and taps != "stages":  # what was asked for by name is missed
+                    raise
+                self.tap_names, self.hides, self.body = (), str(error).splitlines()[0], _LogitsOnly(network.eval())
         self.requires_grad_(False)
         with quiet_eval(self):
             logits, embedding, feature_map, tapped = self(example)
         self.num_classes = int(logits.shape[1])
-        self.embedding_dim = int(embedding.shape[1])
+        self.embedding_dim = 0 if self.hides else int(embedding.shape[1])
         self.feature_shape = tuple(int(side) for side in feature_map.shape[1:])
         self.tap_shapes = tuple(tuple(int(side) for side in tap.shape[1:]) for tap in tapped)
 
@@ -162,9 +192,15 @@ class Teachers(nn.Module):
         """Itself, see :class:`Teacher`."""
         return self
 
+    def enlargement(self, inputs: Tensor) -> int:
+        """How many times as large as these images the largest ones are that a teacher wants, in pixels, at least 1."""
+        wanted = [each.size[0] * each.size[1] for each in self.each() if each.size is not None]
+        return max(1, max(wanted, default=0) // (inputs.shape[-1] * inputs.shape[-2])) if wanted else 1
+
     def memorise(self, logits: Tensor) -> None:
-        """Keep the logits of all training samples, [m, N, K]."""
-        self._memory, self._place, self._recalled = logits, None, None
+        """Keep the logits of all training samples, [m, N, K]; a recorded step goes on reading where it read before."""
+        self._memory = logits
+        self.forget()
 
     def recall(self, indices: Tensor) -> None:
         """The next batch holds the samples of these numbers [B]; where nothing was memorised, that changes nothing."""

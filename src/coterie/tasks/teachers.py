@@ -79,6 +79,7 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     name, options = teacher.network, teacher.options
     if teacher.run is not None:
         description = read_json(RunFolder(teacher.run).require().student_description)
+        _require_images(teacher.run, description)
         name, options = description["network"], description["options"]
     if name is None:
         raise CoterieError(f"{recipe.method.name} prunes the teacher's network, which must be one that timm builds")
@@ -121,6 +122,12 @@ def _build(settings: TeacherRecipe, expected: Expectation) -> tuple[Teacher, dic
         raise CoterieError(
             "a teacher is teacher.run=FOLDER, or teacher.network=NAME with teacher.weights=FILE or teacher.pretrained=true"
         )
+    channels = expected.input_size[0]
+    for key, values in (("mean", settings.mean), ("std", settings.std)):
+        if values is not None and (len(values) != channels or settings.mean is None or settings.std is None):
+            raise CoterieError(
+                f"teacher.{key}={values}: expected {channels} value(s), one for each channel, and teacher.mean together with teacher.std"
+            )
     if settings.run is not None:
         network, name, options, config, source, weights = _from_run(settings.run, expected)
     else:
@@ -139,13 +146,17 @@ Loaded = tuple[nn.Module, str, dict[str, Any], dict[str, Any], str, str | None]
 def _from_run(run: str, expected: Expectation) -> Loaded:
     network = load_student(run)
     description = read_json(RunFolder(run).student_description)
-    if "input_size" not in description:
-        raise CoterieError(f"the teacher {run!r} was trained on texts, the data are images")
+    _require_images(run, description)
     if expected.class_names is not None:
         require_same_classes(run, description["class_names"], expected.class_names)
     config = {"mean": description["mean"], "std": description["std"], "side": description["input_size"][1]}
     weights = digest(RunFolder(run).student)
     return network, description["network"], description["options"], config, str(run), weights
+
+
+def _require_images(run: str, description: dict[str, Any]) -> None:
+    if "input_size" not in description:
+        raise CoterieError(f"the teacher {run!r} was trained on texts, the data are images")
 
 
 def require_same_classes(teacher: str, names: list[str], expected: list[str]) -> None:
@@ -215,7 +226,19 @@ def _load(network: nn.Module, path: Path, name: str) -> None:
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
             state = loaded.get("state_dict", loaded.get("model", loaded))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, AttributeError) as error:
+            if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+                raise TypeError("it holds other things than named tensors")
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise CoterieError(f"teacher.weights={str(path)!r} cannot be read as weights: {first}") from None
     try:

@@ -170,7 +170,9 @@ def _read_teacher(settings: TeacherRecipe, class_names: list[str]) -> TextTeache
     names = [config.id2label[number] for number in range(config.num_labels)]
     if len(names) != len(class_names):
         raise CoterieError(f"the teacher {name!r} has {len(names)} classes, the data have {len(class_names)}")
-    if sorted(names) == sorted(class_names):
+    if not all(
+        label == f"LABEL_{number}" for number, label in enumerate(names)
+    ):  # transformers' names for classes without one
         require_same_classes(name, names, class_names)
     network = load_classifier(name, config, whole=True)
     weights = Path(name).expanduser() / "model.safetensors"

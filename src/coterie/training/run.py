@@ -16,7 +16,9 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.files import write_json, write_text
+from coterie.methods import find_method
 from coterie.methods.method import Method
+from coterie.methods.options import check_options
 from coterie.recipe import Recipe, differing_keys, load_recipe
 from coterie.sections import TeacherRecipe
 from coterie.student import load_student
@@ -98,6 +100,7 @@ def train(
     if teacher is not None and not modules:
         sections["teacher"] = teacher
     given = recipe is not None or bool(overrides) or bool(sections)
+    is_first = int(os.environ.get("RANK", "0")) == 0
     if resume:
         if output is None:
             raise CoterieError("resuming needs the run's folder: --output DIR")
@@ -106,18 +109,44 @@ def train(
         settings = _continued(load_recipe(recipe, overrides, **sections) if given else stored, stored, folder)
     else:
         settings = load_recipe(recipe, overrides, **sections)
-        if output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if output is None and several_processes():
             raise CoterieError("several processes need the run's folder: --output DIR")
         folder = RunFolder(output if output is not None else _free_name(settings, network, datasets))
-        if int(os.environ.get("RANK", "0")) == 0:  # the others may start when the first one has written already
+        if is_first:
             _require_free(folder)
     summary = folder.read_summary() if resume else {}
     if summary.get("status") == "finished":
         return TrainResult(folder.path, summary, network)
-    with torch.random.fork_rng(devices=[]):
-        return _run(
-            settings, with_first_stage(settings, folder, quiet), folder, network, datasets, modules, resume, quiet
-        )
+    made = [path for path in [folder.path, *folder.path.parents] if not path.is_dir()]
+    _wait_for_all(settings)  # the first process has looked at the folder before any writes there
+    try:
+        with torch.random.fork_rng(devices=[]):
+            taught = with_first_stage(settings, folder, quiet)
+            return _run(settings, taught, folder, network, datasets, modules, resume, quiet)
+    except CoterieError:
+        if is_first and not resume and not any(folder.path.rglob("*.pt")):  # bad input, found late: nothing was trained
+            _clear(folder.path, made)
+        raise
+
+
+def several_processes() -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _wait_for_all(recipe: Recipe) -> None:
+    """Where several processes train, let each arrive here before any goes on."""
+    if several_processes():
+        build_accelerator(recipe).wait_for_everyone()
+
+
+def _clear(path: Path, made: list[Path]) -> None:
+    """Remove what a run has written to its folder, and the folders that it made, from the lowest on."""
+    for entry in path.iterdir() if path.is_dir() else ():
+        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+    for folder in made:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
@@ -205,12 +234,17 @@ def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool) -> Recipe:
     stage = first_stage(recipe)
     if stage is None:
         return recipe
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_text(folder.recipe, recipe.to_yaml())
+    check_options(find_method(recipe.method.name), recipe.method.options)  # a mistake is not found after hours
     first = RunFolder(folder.path / FIRST_STAGE)
-    if not first.is_run and first.path.is_dir():
-        shutil.rmtree(first.path)  # a kill came before the first checkpoint
-    train(stage, output=first.path, resume=first.is_run, quiet=quiet)
+    goes_on = first.is_run
+    _wait_for_all(recipe)  # all have seen the same
+    if int(os.environ.get("RANK", "0")) == 0:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_text(folder.recipe, recipe.to_yaml())
+        if not goes_on and first.path.is_dir():
+            shutil.rmtree(first.path)  # a kill came before the first checkpoint
+    _wait_for_all(recipe)
+    train(stage, output=first.path, resume=goes_on, quiet=quiet)
     return recipe.model_copy(update={"teacher": TeacherRecipe(run=str(first.path)), "teachers": []})
 
 
