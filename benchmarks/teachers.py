@@ -14,8 +14,6 @@ balanced table, and the same command goes on. The tables are committed to benchm
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from online_family import keep  # the same files of a comparison are worth committing
+from teachers_analysis import contrasts, regret, right_expert, share_assistants
 
 SIDE, TRAIN_LIMIT, WRONG_LABELS, RARE, EXPERTS = 16, 2500, 0.3, 20, 3
 SGD = {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4}
@@ -125,6 +124,7 @@ def heterogeneous() -> dict[str, dict[str, Any]]:
 
 
 SPARSITIES = [0.2, 0.4, 0.6, 0.8]
+REWARDS = ("improvement", "instance", "label", "label_and_distillation", "validation")
 TWICE = {"training": {"epochs": 80}}
 PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "cnn": {
@@ -160,7 +160,7 @@ PARTS: dict[str, dict[str, dict[str, Any]]] = {
         "baseline": method("baseline"),
         "kd": method("kd"),
         **{name: method("rl_kd", selection=name) for name in ("uniform", "softmax_ce", "argmin_ce")},
-        **{f"policy-{name}": method("rl_kd", reward=name) for name in ("improvement", "instance", "label", "validation")},
+        **{f"policy-{name}": method("rl_kd", reward=name) for name in REWARDS},
         "policy-shuffled": method("rl_kd", shuffle_state=True),
         "uniform-clean": method("rl_kd", {"data": {}}, selection="uniform"),
         "argmin_ce-clean": method("rl_kd", {"data": {}}, selection="argmin_ce"),
@@ -188,7 +188,7 @@ CONTRASTS = {
         *(("amd", f"amd-{name}") for name in ("tradeoff", *SPARSITIES)),
     ],
     "several": [
-        *((f"policy-{name}", other) for name in ("improvement", "instance", "label", "validation") for other in ("uniform", "argmin_ce")),
+        *((f"policy-{name}", other) for name in REWARDS for other in ("uniform", "argmin_ce")),
         ("policy-improvement", "policy-shuffled"),
         ("argmin_ce", "uniform"),
         ("softmax_ce", "uniform"),
@@ -231,78 +231,6 @@ def arms(part: str, work: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def share_assistants(output: Path, others: dict[str, dict[str, Any]], seeds: list[int]) -> None:
-    """Give the arms that choose otherwise the candidates that the arm ``amd`` has trained; the choice is made anew."""
-    from coterie.recipe import load_recipe
-    from coterie.tasks.teachers import first_stage
-    from coterie.training.records import RunFolder
-
-    for label, arm in others.items():
-        for seed in seeds:
-            run, trained = (
-                output / "runs" / label / f"seed{seed}",
-                output / "runs" / "amd" / f"seed{seed}" / "assistant",
-            )
-            recipe = load_recipe({**arm, "seed": seed})
-            stage = first_stage(recipe)
-            if (run / "recipe.yaml").is_file() or stage is None:
-                continue
-            shutil.copytree(trained, run / "assistant", dirs_exist_ok=True)
-            RunFolder(run / "assistant").summary.unlink()  # it is gone on with, at its end
-            RunFolder(run / "assistant").recipe.write_text(stage.to_yaml())
-            RunFolder(run).recipe.write_text(recipe.to_yaml())
-
-
-def regret(folder: Path, seeds: list[int]) -> list[str]:
-    """What a choice among the candidates costs: the chosen assistant's student against those of all others."""
-    from scipy.stats import spearmanr
-
-    lines = ["", "# The choice of the assistant", ""]
-    lines += ["Validation accuracy of the candidates, test accuracy of their students (%); regret: the best student's lead over the chosen one's.", ""]  # fmt: skip
-    lines += ["| seed | candidate (share of parameters): own accuracy, student's | chosen by NPSD | by the trade-off | regret of NPSD | of the trade-off | rank correlation of NPSD with the students |", "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for seed in seeds:
-        first = json.loads((folder / "runs" / "amd" / f"seed{seed}" / "assistant" / "summary.json").read_text())
-        scales = first["statistics"]["scale"]
-        own = [student["top1"] for student in first["validation"]["students"]]
-        students = [
-            json.loads((folder / "runs" / f"amd-{share:g}" / f"seed{seed}" / "summary.json").read_text())["deployed"]["top1"]
-            for share in SPARSITIES
-        ]  # fmt: skip
-        derivative = [-(own[0] - p) / (1 - s) for p, s in zip(own[1:], scales[1:], strict=True)]
-        tradeoff = [p + 0.2 * (1 - s) for p, s in zip(own[1:], scales[1:], strict=True)]
-        picks = [values.index(max(values)) for values in (derivative, tradeoff)]
-        cells = [f"{share:g} ({s:.2f}): {100 * p:.1f}, {100 * t:.2f}" for share, s, p, t in zip(SPARSITIES, scales[1:], own[1:], students, strict=True)]  # fmt: skip
-        missed = [f"{100 * (max(students) - students[pick]):.2f}" for pick in picks]
-        chosen = [f"{SPARSITIES[pick]:g}" for pick in picks]
-        rank = spearmanr(derivative, students).statistic
-        lines.append(f"| {seed} | whole: {100 * own[0]:.1f}; {'; '.join(cells)} | {' | '.join(chosen)} | {' | '.join(missed)} | {rank:+.2f} |")  # fmt: skip
-    return lines
-
-
-def contrasts(part: str) -> None:
-    """Write the paired differences that decide, from the figures of the committed comparison."""
-    from coterie.metrics.statistics import paired_difference
-
-    folder = Path(__file__).parent / "results" / f"teachers_{part}"
-    figures: dict[str, dict[int, dict[str, float]]] = {}
-    for run in json.loads((folder / "comparison.json").read_text())["runs"]:
-        if run["status"] == "finished":
-            figures.setdefault(run["label"], {})[run["seed"]] = run["figures"]
-    lines = ["# What decides", "", "Paired by seed: mean ± standard error (p of the paired t test, uncorrected).", ""]
-    lines += ["| arm | − control | seeds | top-1, points | NLL |", "|---|---|---|---|---|"]
-    for arm, control in CONTRASTS[part]:
-        seeds = sorted(figures.get(arm, {}).keys() & figures.get(control, {}).keys())
-        if len(seeds) < 2:
-            continue
-        cells = []
-        for name, scale in (("primary.top1", 100), ("primary.nll", 1)):
-            ours, theirs = ([scale * figures[label][seed][name] for seed in seeds] for label in (arm, control))
-            found = paired_difference(ours, theirs)
-            cells.append(f"{found.mean:+.2f} ± {found.standard_error:.2f} ({found.p_t:.3f})")
-        lines.append(f"| {arm} | {control} | {len(seeds)} | {' | '.join(cells)} |")
-    (folder / "contrasts.md").write_text("\n".join(lines) + "\n")
-
-
 def main() -> None:
     import coterie
 
@@ -334,10 +262,13 @@ def main() -> None:
             each, seeds=arguments.seeds, output=output, reference="baseline", workers=arguments.workers
         )
     keep(result.path, Path(__file__).parent / "results" / f"teachers_{arguments.part}")
-    contrasts(arguments.part)
+    folder = Path(__file__).parent / "results" / f"teachers_{arguments.part}"
+    lines = contrasts(folder, CONTRASTS[arguments.part])
     if arguments.part == "assistants":
-        with (Path(__file__).parent / "results" / "teachers_assistants" / "contrasts.md").open("a") as file:
-            file.write("\n".join(regret(output, arguments.seeds)) + "\n")
+        lines += regret(output, arguments.seeds, SPARSITIES)
+    if arguments.part == "several":
+        lines += right_expert(output, arguments.work / "data" / "student", arguments.seeds, EXPERTS)
+    (folder / "contrasts.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,120 @@
+"""What the comparisons of benchmarks/teachers.py say beyond their tables: paired differences, the choice of an assistant and of an expert."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def share_assistants(output: Path, others: dict[str, dict[str, Any]], seeds: list[int]) -> None:
+    """Give the arms that choose otherwise the candidates that the arm ``amd`` has trained; the choice is made anew."""
+    from coterie.recipe import load_recipe
+    from coterie.tasks.teachers import first_stage
+    from coterie.training.records import RunFolder
+
+    for label, arm in others.items():
+        for seed in seeds:
+            run, trained = (
+                output / "runs" / label / f"seed{seed}",
+                output / "runs" / "amd" / f"seed{seed}" / "assistant",
+            )
+            recipe = load_recipe({**arm, "seed": seed})
+            stage = first_stage(recipe)
+            if (run / "recipe.yaml").is_file() or stage is None:
+                continue
+            shutil.copytree(trained, run / "assistant", dirs_exist_ok=True)
+            RunFolder(run / "assistant").summary.unlink()  # it is gone on with, at its end
+            RunFolder(run / "assistant").recipe.write_text(stage.to_yaml())
+            RunFolder(run).recipe.write_text(recipe.to_yaml())
+
+
+def regret(folder: Path, seeds: list[int], sparsities: list[float]) -> list[str]:
+    """What a choice among the candidates costs: the chosen assistant's student against those of all others."""
+    from scipy.stats import spearmanr
+
+    lines = ["", "# The choice of the assistant", ""]
+    lines += ["Validation accuracy of the candidates, test accuracy of their students (%); regret: the best student's lead over the chosen one's.", ""]  # fmt: skip
+    lines += ["| seed | candidate (share of parameters): own accuracy, student's | chosen by NPSD | by the trade-off | regret of NPSD | of the trade-off | rank correlation of NPSD with the students |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for seed in seeds:
+        first = json.loads((folder / "runs" / "amd" / f"seed{seed}" / "assistant" / "summary.json").read_text())
+        scales = first["statistics"]["scale"]
+        own = [student["top1"] for student in first["validation"]["students"]]
+        students = [
+            json.loads((folder / "runs" / f"amd-{share:g}" / f"seed{seed}" / "summary.json").read_text())["deployed"]["top1"]
+            for share in sparsities
+        ]  # fmt: skip
+        derivative = [-(own[0] - p) / (1 - s) for p, s in zip(own[1:], scales[1:], strict=True)]
+        tradeoff = [p + 0.2 * (1 - s) for p, s in zip(own[1:], scales[1:], strict=True)]
+        picks = [values.index(max(values)) for values in (derivative, tradeoff)]
+        cells = [f"{share:g} ({s:.2f}): {100 * p:.1f}, {100 * t:.2f}" for share, s, p, t in zip(sparsities, scales[1:], own[1:], students, strict=True)]  # fmt: skip
+        missed = [f"{100 * (max(students) - students[pick]):.2f}" for pick in picks]
+        chosen = [f"{sparsities[pick]:g}" for pick in picks]
+        rank = spearmanr(derivative, students).statistic
+        lines.append(f"| {seed} | whole: {100 * own[0]:.1f}; {'; '.join(cells)} | {' | '.join(chosen)} | {' | '.join(missed)} | {rank:+.2f} |")  # fmt: skip
+    return lines
+
+
+def contrasts(folder: Path, pairs: list[tuple[str, str]]) -> list[str]:
+    """The paired differences that decide, from the figures of the committed comparison."""
+    from coterie.metrics.statistics import paired_difference
+
+    figures: dict[str, dict[int, dict[str, float]]] = {}
+    for run in json.loads((folder / "comparison.json").read_text())["runs"]:
+        if run["status"] == "finished":
+            figures.setdefault(run["label"], {})[run["seed"]] = run["figures"]
+    lines = ["# What decides", "", "Paired by seed: mean ± standard error (p of the paired t test, uncorrected).", ""]
+    lines += ["| arm | − control | seeds | top-1, points | NLL |", "|---|---|---|---|---|"]
+    for arm, control in pairs:
+        seeds = sorted(figures.get(arm, {}).keys() & figures.get(control, {}).keys())
+        if len(seeds) < 2:
+            continue
+        cells = []
+        for name, scale in (("primary.top1", 100), ("primary.nll", 1)):
+            ours, theirs = ([scale * figures[label][seed][name] for seed in seeds] for label in (arm, control))
+            found = paired_difference(ours, theirs)
+            cells.append(f"{found.mean:+.2f} ± {found.standard_error:.2f} ({found.p_t:.3f})")
+        lines.append(f"| {arm} | {control} | {len(seeds)} | {' | '.join(cells)} |")
+    return lines
+
+
+def right_expert(output: Path, clean: Path, seeds: list[int], experts: int) -> list[str]:
+    """How much the expert of a sample's true class counts, on the training samples without augmentation, by the last epoch's student and policy."""
+    import torch
+
+    from coterie.recipe import load_recipe
+    from coterie.tasks.task import find_task
+    from coterie.training.checkpoint import load_checkpoint
+    from coterie.training.records import RunFolder
+    from coterie.training.run import build_accelerator
+
+    with np.load(clean / "train.npz", allow_pickle=False) as file:
+        truth = torch.from_numpy(file["labels"])
+    lines = ["", "# The right expert", "", f"Weight of the expert whose classes hold the sample's true one; {1 / experts:.2f} by chance. Mean over the training samples, mean ± standard deviation over seeds.", "", "| arm | samples whose label is right | samples whose label is wrong |", "|---|---|---|"]  # fmt: skip
+    for path in sorted((output / "runs").iterdir()):
+        shares: list[tuple[float, float]] = []
+        for seed in seeds:
+            folder = RunFolder(path / f"seed{seed}")
+            if not folder.is_run or load_recipe(folder.recipe).method.name != "rl_kd":
+                continue
+            recipe = load_recipe(folder.recipe)
+            task = find_task(recipe)(recipe, build_accelerator(recipe))
+            method: Any = task.build_method()
+            method.load_state_dict(load_checkpoint(folder.last)["method"])
+            method.eval()
+            weights, labels = [], []
+            for batch in task.data.train_evaluation:
+                right = truth[batch.indices] % experts
+                weights.append(method.choices(batch.inputs, batch.targets).gather(0, right[None])[0])
+                labels.append(batch.targets == truth[batch.indices])
+            weight, is_right = torch.cat(weights), torch.cat(labels)
+            wrong = float(weight[~is_right].mean()) if not is_right.all() else float("nan")
+            shares.append((float(weight[is_right].mean()), wrong))
+        if len(shares) > 1:
+            (right_mean, wrong_mean), (right_std, wrong_std) = np.mean(shares, 0), np.std(shares, 0, ddof=1)
+            cell = "" if np.isnan(wrong_mean) else f"{wrong_mean:.3f} ± {wrong_std:.3f}"
+            lines.append(f"| {path.name} | {right_mean:.3f} ± {right_std:.3f} | {cell} |")
+    return lines
