@@ -1,10 +1,11 @@
 """Ways to run the branches of a group: one after the other, on streams, in one batched computation, compiled.
 
-    python benchmarks/branch_execution.py [--device cuda] [--branches 4]
+    python benchmarks/branch_execution.py [--device cuda] [--shapes 4x128 8x32 2x512]    # branches x batch
 
 Forward and backward pass of the branches alone (ResNet-32 from layer3 on, trunk maps of 128 CIFAR images), in train mode with BatchNorm's statistics. `vmap` runs
 `torch.func.vmap` over `stack_module_state`, which turns convolutions into grouped ones; `grouped` is that computation written by hand, where BatchNorm
-of a stack is BatchNorm of more channels. Every way's result is compared with the plain loop's.
+of a stack is BatchNorm of more channels. On a GPU each way stands there a second time, its forward and backward pass recorded as a CUDA graph. Every
+way's result is compared with the plain loop's.
 """
 
 from __future__ import annotations
@@ -108,19 +109,28 @@ def ways(branches: list[Branches], device: torch.device) -> dict[str, Callable[[
     return found
 
 
-def main() -> None:
+def recorded(call: Callable[[], None]) -> Callable[[], None]:
+    """A call's work on the card as one graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def measured(count: int, batch: int, device: torch.device) -> list[str]:
+    """The table's rows for one shape."""
     from coterie.benchmark.timing import interleaved
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--branches", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device)
     torch.manual_seed(0)
-    members = [Branches(1).to(device, memory_format=torch.channels_last).train() for _ in range(arguments.branches)]
-    maps = torch.randn(arguments.batch, 32, 16, 16, device=device).to(memory_format=torch.channels_last)
+    torch._dynamo.reset()
+    members = [Branches(1).to(device, memory_format=torch.channels_last).train() for _ in range(count)]
+    maps = torch.randn(batch, 32, 16, 16, device=device).to(memory_format=torch.channels_last)
     found = ways(members, device)
     expected = None
     errors = {}
@@ -128,24 +138,44 @@ def main() -> None:
         with torch.no_grad():
             logits = run(maps)
         expected = logits if expected is None else expected
-        errors[name] = float((logits - expected).norm() / expected.norm())
+        errors[name] = f"{float((logits - expected).norm() / expected.norm()):.0e}"
     maps.requires_grad_()
     calls = {name: (lambda run=run: run(maps).square().mean().backward()) for name, run in found.items()}
-    times = interleaved(calls, device, repetitions=5)
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    lines = [
-        f"# {arguments.branches} branches, forward and backward",
-        "",
-        f"{machine}, torch {torch.__version__}, float32, batch {arguments.batch}, ResNet-32 from layer3 on.",
-        "",
-        "| way | ms | of the loop's time | difference of the logits |",
-        "|---|---|---|---|",
-    ]
+    failed = {}
+    for name, call in list(calls.items()) if device.type == "cuda" else ():
+        try:
+            calls[f"{name}, recorded"] = recorded(call)
+        except RuntimeError as error:
+            failed[f"{name}, recorded"] = str(error).splitlines()[0][:100]
+    times = interleaved(calls, device, repetitions=7)
+    rows = []
     for name, timing in times.items():
         share = timing.median / times["loop"].median
-        lines.append(f"| {name} | {1e3 * timing.median:.1f} ({1e3 * timing.low:.1f} to {1e3 * timing.high:.1f}) | {share:.2f} | {errors[name]:.0e} |")  # fmt: skip
+        rows.append(f"| {count} | {batch} | {name} | {1e3 * timing.median:.1f} ({1e3 * timing.low:.1f} to {1e3 * timing.high:.1f}) | {share:.2f} | {errors.get(name, '')} |")  # fmt: skip
+    return rows + [f"| {count} | {batch} | {name} | {reason} | | |" for name, reason in failed.items()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--shapes", nargs="+", default=["4x128", "8x32", "2x512"])
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    lines = [
+        "# Branches, forward and backward",
+        "",
+        f"{machine}, torch {torch.__version__}, float32, ResNet-32 from layer3 on. Medians of interleaved repetitions.",
+        "",
+        "| branches | batch | way | ms (quartiles) | of the loop's time | difference of the logits |",
+        "|---|---|---|---|---|---|",
+    ]
+    for shape in arguments.shapes:
+        count, batch = (int(part) for part in shape.split("x"))
+        lines += measured(count, batch, device)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / f"branch_execution_{arguments.device}_{arguments.branches}.md"
+    path = arguments.output / f"branch_execution_{arguments.device}.md"
     path.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

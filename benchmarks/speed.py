@@ -5,7 +5,8 @@
     python benchmarks/speed.py taught   [--device cuda] [--output DIR]     # what teacher and self-distillation methods add to their networks
     python benchmarks/speed.py branches [--device cuda] [--output DIR]     # 1 to 8 branches, with and without checkpointing
     python benchmarks/speed.py profile  [--output DIR]                     # a GPU's kernels
-    python benchmarks/speed.py train --root CIFAR100 [--epochs 300]        # the paper's recipe on a GPU, with an evaluation every epoch
+    python benchmarks/speed.py train --root CIFAR100 [--epochs 300]        # the paper's recipe on a GPU, with an evaluation every epoch of a tenth of the training images
+    python benchmarks/speed.py accuracy --root CIFAR100 [--epochs 300]     # the same in float32 and in the fastest mode, five seeds, paired
 
 ResNet-32, four branches at layer3, CIFAR shape, batch 128, random pixels. Every row is measured beside the plain network in the same
 mode, in interleaved repetitions.
@@ -156,7 +157,10 @@ def profile(mode: dict[str, Any], output: Path) -> None:
         print(f"{each.self_device_time_total / 10:8.0f} us a step, {each.count / 10:5.1f} times  {each.key[:90]}")
 
 
+# The candidates that amd's first stage trains, from the student's own architecture; and a teacher beside an online group.
 TAUGHT = (
+    "coterie.methods.amd:Assistants",
+    "okdmde",
     "kd",
     "dkd",
     "dist",
@@ -193,9 +197,16 @@ def taught(mode: dict[str, Any], device: str, output: Path, repetitions: int) ->
         weights = Path(folder) / "teacher.safetensors"
         save_file(timm.create_model("resnet56_cifar", num_classes=100).state_dict(), weights)
         teacher = {"network": "resnet56_cifar", "weights": str(weights)}
+        own = Path(folder) / "own.safetensors"
+        save_file(timm.create_model("resnet32_cifar", num_classes=100).state_dict(), own)
         for name in TAUGHT:
             changes: dict[str, Any] = {"method": {"name": name}, "network": {"branches": None, "at": None}}
-            if TABLE[name].kind == "teacher":
+            if name not in TABLE:
+                changes["teacher"] = {"network": "resnet32_cifar", "weights": str(own)}
+            elif name == "okdmde":
+                changes["network"] = {"branches": 4, "at": "layer3"}
+                changes["teacher"] = teacher
+            elif TABLE[name].kind == "teacher":
                 changes["teacher"] = teacher
             elif TABLE[name].kind == "multi-teacher":
                 changes["teachers"] = [teacher, teacher]
@@ -210,7 +221,7 @@ def taught(mode: dict[str, Any], device: str, output: Path, repetitions: int) ->
             )
             print(lines[-1], flush=True)
             machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-            title = f"# taught\n\n{machine}, torch {torch.__version__}. ResNet-32, CIFAR shape, batch 128; teacher ResNet-56, two of them for rl_kd; ddgsd sees two views.\n\n"
+            title = f"# taught\n\n{machine}, torch {torch.__version__}. ResNet-32, CIFAR shape, batch 128; teacher ResNet-56, two of them for rl_kd; ddgsd sees two views; okdmde has four branches beside it; Assistants is amd's first stage with eight candidates, its teacher a ResNet-32.\n\n"
             (output / f"speed_{device}_taught.md").write_text(title + "\n".join(lines) + "\n")
 
 
@@ -218,7 +229,7 @@ def main() -> None:
     import coterie
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["modes", "methods", "branches", "profile", "taught", "train"])
+    parser.add_argument("part", choices=["modes", "methods", "branches", "profile", "taught", "train", "accuracy"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--root", type=Path, default=Path("data/cifar100"))
     parser.add_argument("--epochs", type=int, default=300)
@@ -266,6 +277,15 @@ def main() -> None:
             },
             "seed": arguments.seed,
         }
+        if arguments.part == "accuracy":
+            arms = {
+                name: {**recipe, "training": {**recipe["training"], **MODES[name]}}
+                for name in ("graph float32", "compiled graph bf16, channels last")
+            }
+            coterie.compare(
+                arms, seeds=[1, 2, 3, 4, 5], output=arguments.output / "precision", reference="graph float32"
+            )
+            return
         result = coterie.train(recipe, output=arguments.output / f"okdmde_{arguments.mode.replace(', ', '_').replace(' ', '_')}_{arguments.seed}", quiet=True)  # fmt: skip
         summary = result.summary
         print(json.dumps({key: summary[key] for key in ("deployed", "mean_student", "ensemble", "seconds", "images_per_second")}))  # fmt: skip
