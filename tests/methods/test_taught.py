@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+import timm
 import torch
 import torch.nn.functional as F
 
@@ -15,11 +16,11 @@ from coterie.losses import kl_divergence
 from coterie.losses.decoupled import others_divergence, target_divergence
 from coterie.losses.relation import pair_distances, triplet_angles
 from coterie.losses.target_enhanced import target_enhanced_loss, target_enhanced_weights
-from coterie.methods import create_method
+from coterie.methods import TABLE, create_method
+from coterie.methods.guide import Guide
 from coterie.methods.progress import Progress
 from coterie.methods.stkd import symmetric_beta
 from coterie.networks.branching import branch
-from coterie.networks.diffusion import Denoiser
 from coterie.networks.registration import register
 from coterie.networks.teacher import Teacher, Teachers
 from coterie.networks.tiny import tiny_cifar
@@ -34,6 +35,19 @@ def make(name: str, teachers: int = 1, **options):
     taught = Teachers([Teacher(tiny_cifar(num_classes=5), EXAMPLE) for _ in range(teachers)])
     group = branch(lambda: tiny_cifar(num_classes=5), 1, None, example=EXAMPLE, taps="stages")
     return create_method(name, group, teachers=taught, **options)
+
+
+def sharpened(method):
+    """Teachers, and students, that are surer and differ more than untrained networks do, so that no two readings of a formula agree."""
+    for number, network in enumerate([*(each.body for each in method.teachers.each()), *method.group.branches]):
+        widen(network, number)
+    return method
+
+
+def widen(network, number):
+    with torch.no_grad():
+        network.fc.weight.mul_(6 + 3 * number)
+        network.fc.bias.copy_(torch.linspace(-1, 1, 5).roll(number))
 
 
 @pytest.fixture
@@ -126,15 +140,45 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn_from_features(images
 
 
 @pytest.mark.parametrize(
-    ("gamma", "p", "total", "share"), [(1.5, 0.1, 0.44, 0.35), (1.5, 0.5, 0.96, 0.88), (1.5, 0.9, 1.63, 0.99)]
+    ("classes", "p", "total", "share"),
+    [(10, 0.1, 0.44, 0.35), (10, 0.5, 0.96, 0.88), (10, 0.9, 1.63, 0.99), (1000, 0.1, 0.18, 0.85)],
 )
-def test_ofas_weights_at_known_points(gamma, p, total, share):
-    """Values computed for ten classes with the rest of the mass uniform."""
-    probabilities = torch.full((1, 10), (1 - p) / 9)
+def test_ofas_weights_at_known_points(classes, p, total, share):
+    """Values computed for γ = 1.5, with the rest of the mass uniform."""
+    probabilities = torch.full((1, classes), (1 - p) / (classes - 1))
     probabilities[0, 3] = p
-    weights = target_enhanced_weights(probabilities.log(), torch.tensor([3]), gamma)
+    weights = target_enhanced_weights(probabilities.log(), torch.tensor([3]), 1.5)
     assert weights.sum().item() == pytest.approx(total, abs=0.006)
     assert (weights[0, 3] / weights.sum()).item() == pytest.approx(share, abs=0.006)
+
+
+@pytest.mark.parametrize("gamma", [1.1, 1.5, 2.0])
+def test_ofas_exponent_raises_the_targets_share_always_and_the_weight_where_the_teacher_is_sure(gamma):
+    """A thousand classes; targets of which the teacher is less and less sure."""
+    teacher = 3 * torch.randn(6, 1000)
+    targets = torch.arange(6)
+    sure = torch.tensor([0.99, 0.9, 0.5, 0.1, 0.01, 0.001])
+    others = teacher.scatter(1, targets[:, None], float("-inf")).softmax(-1) * (1 - sure)[:, None]
+    probabilities = others.scatter(1, targets[:, None], sure[:, None])
+    weights = target_enhanced_weights(probabilities.log(), targets, gamma)
+    for sample, p in enumerate(sure.tolist()):
+        raised = [
+            (1 + q) ** gamma - 1 if k == sample else q**gamma for k, q in enumerate(probabilities[sample].tolist())
+        ]
+        assert weights[sample].tolist() == pytest.approx(raised, rel=1e-3, abs=1e-6)
+        assert raised[sample] / sum(raised) > p
+    total = weights.sum(-1)
+    assert (total[:2] > 1).all()
+    assert (total[3:] < 1).all()
+
+
+def test_ofa_is_a_cross_entropy_with_a_weight_for_every_sample():
+    """With W = Σ w_c: the target is w / W, the weight W."""
+    teacher, student = 3 * torch.randn(2, 6, 1000)
+    weights = target_enhanced_weights(teacher, torch.arange(6), 1.5)
+    total = weights.sum(-1)
+    each = F.cross_entropy(student / 2, weights / total[:, None], reduction="none")
+    torch.testing.assert_close(target_enhanced_loss(student, weights, 2.0), (total * each).mean())
 
 
 def test_ofa_with_gamma_1_is_a_soft_cross_entropy_and_its_gradient():
@@ -149,6 +193,48 @@ def test_ofa_with_gamma_1_is_a_soft_cross_entropy_and_its_gradient():
     (gradient,) = torch.autograd.grad(target_enhanced_loss(student, enhanced), student)
     expected = (enhanced.sum(-1, keepdim=True) * student.softmax(-1) - enhanced) / 6
     torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
+
+
+def taught_cross_entropy(slow, teacher, student, targets, gamma):
+    """OFA's formula, sample by sample and class by class."""
+    total = 0.0
+    for wanted, said, target in zip(teacher.tolist(), student.tolist(), targets.tolist(), strict=True):
+        for k, (p, q) in enumerate(zip(slow.softmax(wanted), slow.softmax(said), strict=True)):
+            total -= ((1 + p) ** gamma - 1 if k == target else p**gamma) * math.log(q)
+    return total / len(targets)
+
+
+def test_ofa_with_gamma_1_is_kd_without_temperature_and_the_sum_of_its_exits(images, slow):
+    """KD in the form of a cross-entropy; three exits count three times, not once."""
+    method = sharpened(make("ofa")).eval()
+    student, (teacher,) = logits_of(method, images)
+    with torch.no_grad():
+        taps = method.group(images).taps[0]
+        exits = [branch(tap)[0] for branch, tap in zip(method.exits, taps, strict=True)]
+    p = teacher.double().softmax(-1)
+    entropy = -(p * p.log()).sum(-1).mean().item()
+    divergences = [slow.divergence(teacher.numpy(), each.numpy(), 1.0) + entropy for each in (student, *exits)]
+    losses = method(images, TARGETS)
+    assert losses["distillation"].item() == pytest.approx(divergences[0], rel=1e-4)
+    assert losses["exit_distillation"].item() == pytest.approx(sum(divergences[1:]), rel=1e-4)
+    total = slow.cross_entropy(student.numpy(), TARGETS.tolist()) + sum(divergences)
+    assert sum(losses.values()).item() == pytest.approx(total, rel=1e-4)
+
+
+def test_every_exit_of_ofa_has_an_exponent_of_its_own_and_the_student_the_last(images, slow):
+    gammas = [1.0, 2.0, 3.0, 1.5]
+    weights = {"label_weight": 0.5, "distillation_weight": 0.3, "exit_weight": 0.7}
+    method = sharpened(make("ofa", gamma=gammas, **weights)).eval()
+    student, (teacher,) = logits_of(method, images)
+    with torch.no_grad():
+        taps = method.group(images).taps[0]
+        said = [*(branch(tap)[0] for branch, tap in zip(method.exits, taps, strict=True)), student]
+    expected = [taught_cross_entropy(slow, teacher, z, TARGETS, g) for z, g in zip(said, gammas, strict=True)]
+    losses = method(images, TARGETS)
+    label = slow.cross_entropy(student.numpy(), TARGETS.tolist())
+    assert losses["label"].item() == pytest.approx(0.5 * label, rel=1e-4)
+    assert losses["distillation"].item() == pytest.approx(0.3 * expected[3], rel=1e-4)
+    assert losses["exit_distillation"].item() == pytest.approx(0.7 * sum(expected[:3]), rel=1e-4)
 
 
 def test_ofa_reads_no_feature_of_the_teacher_and_has_an_exit_a_stage(images):
@@ -167,29 +253,6 @@ def test_ofas_target_power_only():
     torch.testing.assert_close(paper[other], teacher.softmax(-1)[other])
     code = target_enhanced_weights(teacher, targets, 1.5)
     torch.testing.assert_close(paper[~other], code[~other])
-
-
-def test_the_noise_schedule_at_known_points():
-    denoiser = Denoiser(4, spatial=True)
-    assert denoiser.times == [400, 300, 200, 100, 0]
-    expected = {100: 0.895, 200: 0.656, 300: 0.394, 400: 0.194, 500: 0.078}
-    for time, kept in expected.items():
-        assert denoiser.kept[time].item() == pytest.approx(kept, abs=0.003)
-
-
-def test_denoising_with_the_true_noise_gives_the_clean_feature():
-    """DDIM along the exact noise is exact, whatever the number of steps."""
-    denoiser = Denoiser(3, spatial=True)
-    clean, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-
-    class Knows(torch.nn.Module):
-        def forward(self, noisy, time):
-            return noise
-
-    denoiser.predictor = Knows()
-    kept = denoiser.kept[400]
-    start = kept.sqrt() * clean + (1 - kept).sqrt() * noise
-    torch.testing.assert_close(denoiser.denoise(start), clean, atol=1e-4, rtol=1e-3)
 
 
 def test_diffkds_gradient_paths(images, reaches):
@@ -233,6 +296,37 @@ def test_stkd_by_hand(images):
     torch.testing.assert_close(losses["distillation"], 0.5 * kl_divergence(student, teacher, 4.0))
 
 
+@pytest.mark.parametrize("wrong_classes", [False, True])
+@pytest.mark.parametrize("reading", ["virtual", "mixed"])
+def test_stkds_readings_and_wrong_classes_by_hand(images, slow, monkeypatch, reading, wrong_classes):
+    """λ = 0.3, so that the two sides of a mixture can be told apart; some neighbours are of one class, most are not."""
+    share, temperature, alpha = 0.3, 2.0, 0.6
+    monkeypatch.setattr("coterie.methods.stkd.symmetric_beta", lambda uniform, parameter: torch.tensor(share))
+    options = {"reading": reading, "wrong_classes": wrong_classes, "temperature": temperature}
+    method = sharpened(make("stkd", distillation_weight=alpha, **options)).eval()
+    targets = [0, 0, 2, 3, 4, 1, 1, 2]
+    partners = [sample - 1 for sample in range(8)]  # the batch moved by one place
+    mixture = torch.stack([share * images[i] + (1 - share) * images[j] for i, j in enumerate(partners)])
+    student, (virtual,) = logits_of(method, mixture)
+    _, (clean,) = logits_of(method, images)
+    label = divergence = 0.0
+    for i, j in enumerate(partners):
+        said = slow.softmax(student[i].tolist())
+        label -= (share * math.log(said[targets[i]]) + (1 - share) * math.log(said[targets[j]])) / 8
+        p = slow.softmax(student[i].tolist(), temperature)
+        q = slow.softmax(virtual[i].tolist(), temperature)
+        if reading == "mixed":
+            both = [slow.softmax(clean[each].tolist(), temperature) for each in (i, j)]
+            q = share * both[0] + (1 - share) * both[1]
+        if wrong_classes:
+            left = [k for k in range(5) if k not in (targets[i], targets[j])]
+            p, q = p[left] / p[left].sum(), q[left] / q[left].sum()
+        divergence += temperature**2 * float((q * np.log(q / p)).sum()) / 8
+    losses = method(images, torch.tensor(targets))
+    assert losses["label"].item() == pytest.approx((1 - alpha) * label, rel=1e-4)
+    assert losses["distillation"].item() == pytest.approx(alpha * divergence, rel=1e-3)
+
+
 def test_rl_kds_controls_select_as_they_say(images):
     method = make("rl_kd", teachers=3)
     losses = torch.tensor([[0.1, 3.0], [2.0, 0.5], [1.0, 1.0]])
@@ -263,6 +357,35 @@ def test_rl_kds_policy_learns_to_prefer_the_teacher_that_is_right(images):
     probabilities = method._probabilities(state).mean(1)
     assert probabilities[0] > 0.7
     assert probabilities[1] < 0.3
+
+
+def test_rl_kds_improvement_is_no_noise_of_drop_out(images):
+    """Where nothing was learned, nothing has improved, although the student drops activations at random."""
+
+    torch.manual_seed(1)
+    taught = Teachers([Teacher(tiny_cifar(num_classes=5), EXAMPLE) for _ in range(2)])
+    options = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "num_heads": 3, "depth": 2, "proj_drop_rate": 0.3}
+    student = timm.create_model("vit_tiny_patch16_224", num_classes=5, **options)
+    method = create_method("rl_kd", branch(student, 1, None, example=EXAMPLE), teachers=taught).train()
+    torch.manual_seed(7)  # as the loop does before each step
+    method(images, TARGETS)
+    _, _, before, _, inputs, targets = method._episode
+    after = F.cross_entropy(method._logits_again(inputs), targets, reduction="none")
+    torch.testing.assert_close(after, before)
+    torch.manual_seed(8)
+    assert not torch.allclose(F.cross_entropy(method._logits_again(inputs), targets, reduction="none"), before)
+
+
+def test_how_much_each_teacher_counts(images):
+    method = make("rl_kd", teachers=3, selection="argmin_ce").eval()
+    choices = method.choices(images, TARGETS)
+    losses = torch.stack([F.cross_entropy(each.logits, TARGETS, reduction="none") for each in method.teachers(images)])
+    assert torch.equal(choices.argmax(0), losses.argmin(0))
+    policy = make("rl_kd", teachers=3).eval()
+    with torch.no_grad():
+        policy.policy_bias.copy_(torch.tensor([0.0, 2.0, -2.0]))
+    chances = torch.sigmoid(torch.tensor([0.0, 2.0, -2.0]))
+    torch.testing.assert_close(policy.choices(images, TARGETS), (chances / chances.sum())[:, None].expand(3, 8))
 
 
 def test_rl_kds_second_look_leaves_the_statistics_alone(images):
@@ -312,3 +435,168 @@ def test_stkds_share_is_beta_distributed(parameter):
     draws = symmetric_beta(uniform, parameter)
     assert scipy.stats.kstest(draws.numpy(), scipy.stats.beta(parameter, parameter).cdf).pvalue > 0.01
     assert symmetric_beta(torch.zeros(3), parameter).isfinite()
+
+
+def ddgsd(**options):
+    torch.manual_seed(1)
+    group = branch(lambda: tiny_cifar(num_classes=5), 1, None, example=EXAMPLE)
+    widen(group.branches[0], 1)
+    return create_method("ddgsd", group, **options)
+
+
+def test_ddgsd_by_hand(slow):
+    views = list(torch.randn(2, 8, 3, 16, 16) * torch.tensor([1.0, 2.0]).view(2, 1, 1, 1, 1))
+    method = ddgsd(temperature=2.0, distillation_weight=0.5, feature_weight=3.0).eval()
+    with torch.no_grad():
+        outputs = [method.group(view) for view in views]
+    first, second = (output.logits[0].numpy() for output in outputs)
+    means = [math.fsum(output.feature_maps[0].flatten().tolist()) / (8 * 32 * 4 * 4) for output in outputs]
+    losses = method(views, TARGETS)
+    labels = [slow.cross_entropy(each, TARGETS.tolist()) for each in (first, second)]
+    assert losses["label"].item() == pytest.approx(sum(labels) / 2, rel=1e-4)
+    both = slow.divergence(first, second, 2.0) + slow.divergence(second, first, 2.0)
+    assert losses["distillation"].item() == pytest.approx(0.5 * both, rel=1e-3)
+    assert losses["feature"].item() == pytest.approx(3 * (means[0] - means[1]) ** 2, rel=1e-3)
+    assert losses["feature"] > 1e-5
+    same = method(views[0], TARGETS)
+    assert same["label"].item() == pytest.approx(labels[0], rel=1e-4)
+    assert same["distillation"].item() == pytest.approx(0, abs=1e-6)
+    assert same["feature"].item() == pytest.approx(0, abs=1e-10)
+
+
+def test_ddgsds_settings_are_its_codes_and_each_view_is_a_constant_for_the_other():
+    views = list(torch.randn(2, 8, 3, 16, 16))
+    method = ddgsd().eval()
+    output = method.group(torch.cat(views))
+    logits = (3 * torch.randn(1, 16, 5)).requires_grad_()
+    method.group.forward = lambda inputs: output._replace(logits=logits)
+    losses = method(views, TARGETS)
+    (gradient,) = torch.autograd.grad(losses["distillation"], logits)
+    first, second = (logits[0].detach() / 4).softmax(-1).chunk(2)
+    # d/dz of T² KL(q || p) is T (p - q) / B
+    torch.testing.assert_close(gradient[0], 4 / 8 * torch.cat([first - second, second - first]), atol=1e-6, rtol=1e-4)
+    means = [each.mean() for each in output.feature_maps[0].detach().chunk(2)]
+    assert losses["feature"].item() == pytest.approx(5e-4 * float(means[0] - means[1]) ** 2, rel=1e-3)
+
+
+def guided(name: str, teachers: int, **options):
+    """A method with three students, or one, and the teachers that may join them."""
+    torch.manual_seed(1)
+    count, at = (1, None) if name == "ddgsd" else (3, "layer3")
+    group = branch(lambda: tiny_cifar(num_classes=5), count, at, example=EXAMPLE)
+    taught = [Teacher(tiny_cifar(num_classes=5), EXAMPLE) for _ in range(teachers)]
+    for number, network in enumerate([*(each.body for each in taught), *group.branches]):
+        widen(network, number)
+    return create_method(name, group).eval(), Guide(Teachers(taught), **options)
+
+
+def combined(logits, rule):
+    """What several teachers say together, as logits [B, K]; ``logits`` [m, B, K]."""
+    values = logits.double()
+    together = values.softmax(-1).mean(0).log() if rule == "mean_probability" else values.mean(0)
+    return together.numpy()
+
+
+@pytest.mark.parametrize("views", [False, True])
+@pytest.mark.parametrize("combination", ["mean_probability", "mean_logit"])
+@pytest.mark.parametrize("name", ["okdmde", "dml"])
+def test_a_teacher_that_joins_a_group_by_hand(slow, name, combination, views):
+    """Weight · Σ over students of T² KL from the teachers' one prediction; with a view for each student, of that student's view."""
+    method, guide = guided(name, 2, weight=0.7, temperature=3.0, combination=combination)
+    inputs = list(torch.randn(3, 8, 3, 16, 16)) if views else torch.randn(8, 3, 16, 16)
+    alone = method(inputs, TARGETS)
+    method.join(guide)
+    losses = method(inputs, TARGETS)
+    with torch.no_grad():
+        students = method.group(inputs).logits.numpy()
+    seen = inputs if views else [inputs] * 3
+    expected = 0.0
+    for student, view in zip(students, seen, strict=True):
+        said = torch.stack([output.logits for output in guide.teachers(view)])
+        expected += 0.7 * slow.divergence(combined(said, combination), student, 3.0)
+    assert losses["teacher"].item() == pytest.approx(expected, rel=1e-3)
+    for term, value in alone.items():  # and what the method does besides stays
+        torch.testing.assert_close(losses[term], value)
+    assert set(losses) == {*alone, "teacher"}
+
+
+def test_a_teacher_that_joins_ddgsd_is_asked_about_both_views(slow):
+    method, guide = guided("ddgsd", 1, weight=0.7, temperature=3.0)
+    method.join(guide)
+    views = list(torch.randn(2, 8, 3, 16, 16))
+    with torch.no_grad():
+        students = [method.group(view).logits[0].numpy() for view in views]
+    teacher = [guide.teachers(view)[0].logits.numpy() for view in views]
+    expected = sum(0.7 * slow.divergence(q, p, 3.0) for q, p in zip(teacher, students, strict=True)) / 2
+    assert method(views, TARGETS)["teacher"].item() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["okdmde", "dml"])
+def test_every_student_learns_from_a_teacher_that_joins_and_the_teacher_from_nobody(images, name, reaches):
+    method, guide = guided(name, 1)
+    method.join(guide)
+    term = method(images, TARGETS)["teacher"]
+    for student in range(3):
+        assert reaches(method, term, f"group.branches.{student}")
+    assert reaches(method, term, "group.trunk")
+    sum(method(images, TARGETS).values()).backward()
+    assert all(parameter.grad is None for parameter in guide.teachers.parameters())
+    assert not {id(parameter) for parameter in method.parameters()} & {id(each) for each in guide.teachers.parameters()}
+
+
+def tiny_vit():
+    options = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "num_heads": 3, "depth": 4}
+    return timm.create_model("vit_tiny_patch16_224", num_classes=5, **options)
+
+
+NETWORKS = {"cnn": lambda: tiny_cifar(num_classes=5), "vit": tiny_vit}
+WITH_TEACHERS = {name: entry.kind for name, entry in TABLE.items() if entry.kind in {"teacher", "multi-teacher"}}
+FURTHER = [
+    ("diffkd", {"autoencoder": 6, "standardise": True}),
+    ("diffkd", {"denoiser": "projector"}),
+    ("stkd", {"reading": "mixed", "wrong_classes": True}),
+    ("ofa", {"gamma": 1.4, "combination": "learned"}),
+]
+
+
+def hears(method, losses):
+    """Every term is finite, and so is the gradient of every parameter that is trained; the student's are not zero."""
+    for term, value in losses.items():
+        assert torch.isfinite(value), term
+    sum(losses.values()).backward()
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            assert parameter.grad.any() or not name.startswith("group."), name
+
+
+@pytest.mark.parametrize(("teacher", "student"), [("cnn", "vit"), ("vit", "cnn")])
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in WITH_TEACHERS), *FURTHER])
+def test_a_transformer_and_a_cnn_teach_each_other(images, reaches, name, options, teacher, student):
+    torch.manual_seed(1)
+    count = 2 if WITH_TEACHERS[name] == "multi-teacher" else 1
+    taught = Teachers([Teacher(NETWORKS[teacher](), EXAMPLE) for _ in range(count)])
+    group = branch(NETWORKS[student], 1, None, example=EXAMPLE, taps="stages")
+    method = create_method(name, group, teachers=taught, **options)
+    losses = method(images, TARGETS)
+    from_teacher = [term for term in losses if term in {"distillation", "exit_distillation", "feature"}]
+    assert from_teacher
+    for term in from_teacher:
+        assert reaches(method, losses[term], "group."), term
+    hears(method, losses)
+    assert all(parameter.grad is None for parameter in taught.parameters())
+    plain = NETWORKS[student]()
+    plain.load_state_dict(method.student().state_dict(), strict=True)
+
+
+@pytest.mark.parametrize(("teacher", "student"), [("cnn", "vit"), ("vit", "cnn")])
+@pytest.mark.parametrize("name", ["okdmde", "dml"])
+def test_a_teacher_of_another_kind_joins_a_group(images, name, teacher, student):
+    torch.manual_seed(1)
+    group = branch(NETWORKS[student], 2, None, example=EXAMPLE)
+    method = create_method(name, group)
+    method.join(Guide(Teachers([Teacher(NETWORKS[teacher](), EXAMPLE)])))
+    losses = method(images, TARGETS)
+    assert losses["teacher"] > 0
+    hears(method, losses)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from coterie.losses import kl_divergence
@@ -13,7 +14,7 @@ from coterie.methods.method import Inputs
 from coterie.methods.options import AtLeastOne, NonNegative
 from coterie.methods.progress import Progress
 from coterie.methods.taught import TaughtMethod, single_view
-from coterie.networks.diffusion import Denoiser
+from coterie.networks.diffusion import MOST_STEPS, Denoiser
 from coterie.networks.fusion import FeatureShape, channels_of
 from coterie.networks.group import StudentGroup
 from coterie.networks.projection import as_grid
@@ -60,7 +61,7 @@ class DiffKD(TaughtMethod):
         teachers: Teachers | None = None,
         taps: Literal["both", "feature", "logits"] = "both",
         autoencoder: AtLeastOne | None = None,
-        steps: AtLeastOne = 5,
+        steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 5,
         noise_matching: bool = True,
         denoiser: Kind = "diffusion",
         distillation_weight: NonNegative = 1.0,

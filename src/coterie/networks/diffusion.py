@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 STEPS = 1000
 EMBEDDINGS = 1280
+MOST_STEPS = STEPS // 2  # the later half of the times, one apart
 
 
 class Bottleneck(nn.Module):

@@ -111,7 +111,8 @@ class TokenExit(nn.Module):
         width: of the blocks and the features.
         num_classes: K.
 
-    Source: OFA-KD's code, exit branch for a ViT or MLP: merging to a side of 7, blocks of 4 heads, class token or mean.
+    Source: OFA-KD's code, exit branch for a ViT or MLP: merging to a side of 7, blocks of 4 heads (fewer where
+    the width is no multiple of 4), class token or mean; class tokens pass the merging by, through a linear layer where the width changes (ours).
     """
 
     def __init__(self, shape: FeatureShape, remaining: int, width: int, num_classes: int) -> None:
