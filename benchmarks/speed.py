@@ -179,7 +179,7 @@ TAUGHT = (
 )
 
 
-def taught(mode: dict[str, Any], device: str, output: Path, repetitions: int) -> None:
+def taught(mode: dict[str, Any], device: str, output: Path, repetitions: int, only: list[str] | None) -> None:
     """What each method's own part costs: time of its step beside one plain network's with the teacher's forward pass, and its modules' backward."""
     import timm
     from safetensors.torch import save_file
@@ -199,7 +199,7 @@ def taught(mode: dict[str, Any], device: str, output: Path, repetitions: int) ->
         teacher = {"network": "resnet56_cifar", "weights": str(weights)}
         own = Path(folder) / "own.safetensors"
         save_file(timm.create_model("resnet32_cifar", num_classes=100).state_dict(), own)
-        for name in TAUGHT:
+        for name in only or TAUGHT:
             changes: dict[str, Any] = {"method": {"name": name}, "network": {"branches": None, "at": None}}
             if name not in TABLE:
                 changes["teacher"] = {"network": "resnet32_cifar", "weights": str(own)}
@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=MODES, help="modes: these only")
+    parser.add_argument("--only", nargs="+", choices=[*MODES, *TAUGHT, *ONLINE], help="these modes or methods only")
     parser.add_argument("--mode", choices=MODES, default="compiled graph bf16, channels last")
     arguments = parser.parse_args()
     mode = MODES[arguments.mode] if arguments.device == "cuda" else MODES["eager float32, channels last"]
@@ -244,7 +244,7 @@ def main() -> None:
         table("modes", {name: {"training": values} for name, values in MODES.items() if not arguments.only or name in arguments.only}, arguments.device, arguments.output, arguments.repetitions)  # fmt: skip
     elif arguments.part == "methods":
         cases: dict[str, dict[str, Any]] = {}
-        for name in ONLINE:
+        for name in arguments.only or ONLINE:
             network = {"branches": 4} if name != "dml" else {"branches": 2, "at": "peers"}
             graph = {**mode, "compile": False}  # compiling fourteen methods takes longer than measuring them
             cases[name] = {"method": {"name": name}, "network": network, "training": graph}
@@ -259,7 +259,7 @@ def main() -> None:
                 cases[label] = {"network": {"branches": count}, "training": training}
         table("branches", cases, arguments.device, arguments.output, arguments.repetitions)
     elif arguments.part == "taught":
-        taught({**mode, "compile": False}, arguments.device, arguments.output, arguments.repetitions)
+        taught({**mode, "compile": False}, arguments.device, arguments.output, arguments.repetitions, arguments.only)
     elif arguments.part == "profile":
         profile(mode, arguments.output)
     else:

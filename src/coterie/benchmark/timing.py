@@ -10,7 +10,10 @@ from typing import NamedTuple
 import torch
 
 LEAST_SECONDS = 0.3  # of one repetition
-WARM_UP = 5  # calls before the first one that counts: a recorded step runs three times as it is, then is recorded
+WARM_UP = {
+    "cuda": 5
+}  # calls before the first one that counts: a recorded step runs three times as it is, then is recorded
+OTHER_WARM_UP = 2
 
 
 class Timing(NamedTuple):
@@ -62,7 +65,7 @@ def interleaved(
     """
     counts = {}
     for name, call in calls.items():
-        seconds(call, WARM_UP, device)
+        seconds(call, WARM_UP.get(device.type, OTHER_WARM_UP), device)
         counts[name] = max(1, round(least / max(1e-9, seconds(call, 1, device))))
     measured: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repetitions):
