@@ -137,6 +137,7 @@ class Trainer:
         settings, train = self.recipe.training, self.task.data.train
         if not (settings.cache_teachers and train.repeats and self.method.reads_logits_only and settings.epochs > 1):
             return
+        self.display.note(f"asking the teachers about {train.num_samples:,} training samples, once")
         started = time.perf_counter()
         for teachers in self.method.held_teachers():
             teachers.memorise(self.task.ask_teachers(teachers, self.task.data.train_evaluation)[0])
