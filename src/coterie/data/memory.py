@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coterie.data.augmentation import Augmentation, Mixing, crop_and_flip, cutout, mix, partners
 from coterie.data.batch import Batch
-from coterie.data.order import Order, evaluation_share
+from coterie.data.order import InOrder, Order, evaluation_share
 from coterie.data.raw import Arrays, Pixels, Statistics
 from coterie.randomness import derive_seed
 
@@ -62,7 +62,7 @@ class DeviceImages:
         return F.interpolate(batch, (self.side, self.side), mode="bilinear") if self.side is not None else batch
 
 
-class MemoryTrainLoader:
+class MemoryTrainLoader(InOrder):
     """Training batches from pixels on the device, see :class:`coterie.data.batch.TrainLoader`."""
 
     def __init__(
@@ -83,14 +83,6 @@ class MemoryTrainLoader:
         self.ahead = 0
         self.repeats = augmentation == Augmentation() and not mixing
         self.class_counts = torch.bincount(images.labels.cpu(), minlength=num_classes)
-
-    @property
-    def num_samples(self) -> int:
-        return self.order.num_samples
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.order.steps_per_epoch
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a step on: the same whatever was drawn before."""

@@ -54,6 +54,20 @@ class Order:
             yield batch[self.process_index * share : (self.process_index + 1) * share]
 
 
+class InOrder:
+    """What loaders of training batches have in common: they follow an order."""
+
+    order: Order
+
+    @property
+    def num_samples(self) -> int:
+        return self.order.num_samples
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.order.steps_per_epoch
+
+
 def evaluation_share(num_samples: int, process_index: int, num_processes: int) -> Tensor:
     """The sample numbers that a process evaluates, filled up with -1 so that all processes have equally many."""
     share = -(-num_samples // num_processes)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from coterie.data.augmentation import Mixing, cutout, mix, partners
 from coterie.data.batch import Batch, DataInfo
-from coterie.data.order import Order, evaluation_share
+from coterie.data.order import InOrder, Order, evaluation_share
 from coterie.data.raw import Pixels, Samples, to_image
 from coterie.errors import CoterieError, RunError
 from coterie.randomness import derive_seed
@@ -183,7 +183,7 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-class StreamingTrainLoader:
+class StreamingTrainLoader(InOrder):
     """Training batches from files or objects, see :class:`coterie.data.batch.TrainLoader`."""
 
     def __init__(self, samples: Samples, settings: StreamingSettings, order: Order, views: int = 1) -> None:
@@ -194,14 +194,6 @@ class StreamingTrainLoader:
         self.num_classes = len(settings.info.class_names)
         self.class_counts = torch.bincount(self.labels, minlength=self.num_classes)
         self.data = _TrainImages(samples, settings)
-
-    @property
-    def num_samples(self) -> int:
-        return self.order.num_samples
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.order.steps_per_epoch
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a step on. Mixing decodes a second image for each."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coterie.data.batch import Batch, Loaders, SetInfo
-from coterie.data.order import Order, evaluation_share
+from coterie.data.order import InOrder, Order, evaluation_share
 from coterie.data.text import RawTexts, Texts
 from coterie.errors import CoterieError
 
@@ -53,7 +53,7 @@ class TokenTables:
         return self.tables.index_select(0, numbers).long()
 
 
-class TokenTrainLoader:
+class TokenTrainLoader(InOrder):
     """Training batches, see :class:`coterie.data.batch.TrainLoader`. Texts are not augmented: all views of one are equal."""
 
     def __init__(self, samples: TokenTables, order: Order, num_classes: int) -> None:
@@ -63,14 +63,6 @@ class TokenTrainLoader:
         self.repeats = True
         self.ahead = 0
         self.class_counts = torch.bincount(samples.labels.cpu(), minlength=num_classes)
-
-    @property
-    def num_samples(self) -> int:
-        return self.order.num_samples
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.order.steps_per_epoch
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a step on: the same whatever was drawn before."""
