@@ -24,6 +24,7 @@ from coterie.training.environment import describe_environment
 from coterie.training.loop import Trainer
 from coterie.training.records import RunFolder
 from coterie.training.run import build_accelerator
+from coterie.training.teaching import recalled
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -86,7 +87,7 @@ class Subject:
 
     def forward(self) -> Tensor:
         """The method's losses, added up."""
-        with self.trainer.recalled(self.batch), self.accelerator.autocast():
+        with recalled(self.method, self.batch), self.accelerator.autocast():
             losses = self.trainer.compiled(self.batch.inputs, self.batch.targets, self.trainer.progress)
         return torch.stack(tuple(losses.values())).sum()
 
@@ -99,7 +100,7 @@ class Subject:
     def forward_of_teachers(self) -> None:
         """The teachers alone, where there are any."""
         inputs = self.batch.inputs if isinstance(self.batch.inputs, Tensor) else self.batch.inputs[0]
-        with self.trainer.recalled(self.batch), self.accelerator.autocast():
+        with recalled(self.method, self.batch), self.accelerator.autocast():
             for teachers in self.method.held_teachers():
                 teachers(inputs)
 
@@ -128,7 +129,7 @@ class Subject:
     def bare_step(self) -> None:
         """What a loop must do at the least: losses, gradients (from the recorded graph where there is one), optimizer."""
         if self.trainer.captured is not None:
-            with self.trainer.recalled(self.batch):
+            with recalled(self.method, self.batch):
                 self.trainer.captured(self.batch.inputs, self.batch.targets)
         else:
             self.forward().backward()
@@ -138,7 +139,7 @@ class Subject:
     def operations(self) -> int:
         """Operations of one step's forward and backward pass, counted (two for a multiplication with its addition)."""
         with FlopCounterMode(display=False) as counter:
-            with self.trainer.recalled(self.batch), self.accelerator.autocast():
+            with recalled(self.method, self.batch), self.accelerator.autocast():
                 losses = self.method(self.batch.inputs, self.batch.targets, self.trainer.progress)
             torch.stack(tuple(losses.values())).sum().backward()
         self.method.zero_grad(set_to_none=True)

@@ -6,9 +6,7 @@ each term was not finite. Both are read every ``training.log_every`` steps; the 
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -31,6 +29,7 @@ from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
 from coterie.training.optimization import build_optimizer, build_schedule
 from coterie.training.records import MetricsLog, RunFolder
+from coterie.training.teaching import ask_teachers_once, recalled
 
 
 def place(method: Method, device: torch.device, channels_last: bool) -> Method:
@@ -130,30 +129,10 @@ class Trainer:
                     raise Interrupted(asked, str(self.folder))
 
     def prepare(self) -> None:
-        """Ask the teachers once about every training sample, where that serves several epochs.
-
-        A run that is gone on with asks again, even for a single epoch: what a teacher says of a larger batch may differ in the last bits.
-        """
-        settings, train = self.recipe.training, self.task.data.train
-        if not (settings.cache_teachers and train.repeats and self.method.reads_logits_only and settings.epochs > 1):
-            return
-        self.display.note(f"asking the teachers about {train.num_samples:,} training samples, once")
+        """What comes before the first step, in a run that is gone on with too."""
         started = time.perf_counter()
-        for teachers in self.method.held_teachers():
-            teachers.memorise(self.task.ask_teachers(teachers, self.task.data.train_evaluation)[0])
+        ask_teachers_once(self.recipe.training, self.task, self.method, self.display)
         self.seconds += time.perf_counter() - started
-
-    @contextlib.contextmanager
-    def recalled(self, batch: Batch) -> Iterator[None]:
-        """Let the teachers answer from memory for a training batch, where they have been asked before."""
-        teachers = self.method.held_teachers()
-        for each in teachers:
-            each.recall(batch.indices)
-        try:
-            yield
-        finally:
-            for each in teachers:
-                each.forget()
 
     def _train_epoch(self, interruption: Interruption) -> None:
         settings, accumulate = self.recipe.training, self.recipe.training.accumulate
@@ -193,7 +172,7 @@ class Trainer:
                 self._forward_backward(batch, together)
 
     def _forward_backward(self, batch: Batch, together: int) -> None:
-        with self.recalled(batch):
+        with recalled(self.method, batch):
             if self.captured is None:
                 self._compute(batch.inputs, batch.targets, together)
             else:

@@ -31,6 +31,7 @@ from coterie.training.environment import describe_environment
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loop import Trainer
 from coterie.training.outcome import conclude
+from coterie.training.output import clear, free_name, require_free
 from coterie.training.records import RunFolder
 
 FIRST_STAGE = "assistant"  # folder of a first stage's run, inside the run's
@@ -111,9 +112,9 @@ def train(
         settings = load_recipe(recipe, overrides, **sections)
         if output is None and several_processes():
             raise CoterieError("several processes need the run's folder: --output DIR")
-        folder = RunFolder(output if output is not None else _free_name(settings, network, datasets))
+        folder = RunFolder(output if output is not None else free_name(settings, network, datasets))
         if is_first:
-            _require_free(folder)
+            require_free(folder)
     summary = folder.read_summary() if resume else {}
     if summary.get("status") == "finished":
         return TrainResult(folder.path, summary, network)
@@ -125,7 +126,7 @@ def train(
             return _run(settings, taught, folder, network, datasets, modules, resume, quiet)
     except CoterieError:
         if is_first and not resume and not any(folder.path.rglob("*.pt")):  # bad input, found late: nothing was trained
-            _clear(folder.path, made)
+            clear(folder.path, made)
         raise
 
 
@@ -140,15 +141,6 @@ def _wait_for_all(recipe: Recipe) -> None:
         build_accelerator(recipe).wait_for_everyone()
 
 
-def _clear(path: Path, made: list[Path]) -> None:
-    """Remove what a run has written to its folder, and the folders that it made, from the lowest on."""
-    for entry in path.iterdir() if path.is_dir() else ():
-        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
-    for folder in made:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-
-
 def _continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
     different = [key for key in differing_keys(settings, stored) if key not in FREE_ON_RESUME]
     if different:
@@ -157,39 +149,6 @@ def _continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
             f"{' and more' if len(different) > 8 else ''}"
         )
     return settings
-
-
-def _free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -> Path:
-    data = "own-data" if datasets else Path(recipe.data.name).name or "data"
-    name = recipe.network.name
-    names = [
-        Path(each).name if Path(each).is_dir() else each
-        for each in (name if isinstance(name, list) else [name or "tiny_cifar"])
-    ]
-    net = "own-network" if network else "-".join(names)
-    base = f"{data}_{net}_{recipe.method.name.rpartition(':')[2]}_seed{recipe.seed}".replace("/", "-")
-    candidates = (Path("runs") / (base if number == 1 else f"{base}-{number}") for number in range(1, 10_000))
-    return next(path for path in candidates if not path.exists())
-
-
-def _require_free(folder: RunFolder) -> None:
-    """The folder must be new or empty, and it must be possible to write there."""
-    path = folder.path
-    if path.is_dir() and any(path.iterdir()):
-        what = "holds another run; go on with it by --resume, or" if folder.is_run else "is not empty;"
-        raise CoterieError(f"{str(path)!r} {what} choose another --output")
-    made = [parent for parent in [path, *path.parents] if not parent.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise CoterieError(f"cannot write to {str(path)!r}: {error.strerror}") from None
-    finally:  # bad input found later must leave nothing behind
-        for parent in made:
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
 
 
 def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accelerator:
