@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import timm
@@ -12,8 +13,10 @@ from coterie.methods.amd import Assistants
 from coterie.networks.branching import branch
 from coterie.networks.pruning import apply_masks, column_masks, find_structures, keep_masks, scale
 from coterie.networks.registration import register
-from coterie.networks.teacher import Teacher, Teachers
+from coterie.networks.teacher import Statistics, Teacher, Teachers
 from coterie.networks.tiny import tiny_cifar
+from coterie.recipe import load_recipe
+from coterie.tasks.teachers import first_stage
 
 register()
 EXAMPLE = torch.zeros(2, 3, 16, 16)
@@ -118,6 +121,63 @@ def test_the_chosen_one_is_the_teachers_network_with_zeros():
     tiny_cifar(num_classes=5).load_state_dict(student.state_dict(), strict=True)
     # The shared parameters themselves are as they were.
     torch.testing.assert_close(method.predict(images).logits[0], method.teachers[0](images).logits)
+
+
+def test_every_candidate_keeps_batch_norms_statistics_of_its_own():
+    """As a network of its own would keep them, which has the same weights and sees the same batches."""
+    method = make(sparsities=[0.5]).train()
+    alone = []
+    for candidate in (0, 1):
+        method.deployed_student = candidate
+        alone.append(method.student().train())
+    for _ in range(3):
+        images = 2 + torch.randn(8, 3, 16, 16)
+        method(images, torch.arange(8) % 5)
+        for network in alone:
+            network(images)
+    method.eval()
+    for candidate in (0, 1):
+        method.deployed_student = candidate
+        student = method.student()
+        for (name, own), expected in zip(student.named_buffers(), alone[candidate].buffers(), strict=True):
+            torch.testing.assert_close(own, expected, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(student.eval()(images), method.predict(images).logits[candidate])
+    first, second = ([*each.buffers()] for each in alone)
+    assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_what_leaves_no_choice_is_refused_before_training():
+    with pytest.raises(CoterieError, match=r"candidates have 1\.00 of the teacher's parameters"):
+        make(sparsities=[0.0001])
+    method = make(sparsities=[0.2, 0.9])
+    accuracies = [0.9, 0.1, 0.9]
+    assert method.choose(accuracies) == 2
+    assert make(sparsities=[0.2, 0.9], smallest=method.scales[2]).choose(accuracies) == 1
+    with pytest.raises(CoterieError, match="above the student's 0"):
+        make(sparsities=[0.2, 0.9], smallest=0.99)
+    data, near, far = (Statistics((mean,) * 3, (0.25,) * 3) for mean in (0.5, 0.505, 0.6))
+    for changes, refused in (
+        ({"size": (32, 32)}, True),
+        ({"statistics": far, "student_statistics": data}, True),
+        ({"statistics": near, "student_statistics": data}, False),
+    ):
+        teachers = Teachers([Teacher(tiny_cifar(num_classes=5), EXAMPLE, **changes)])
+        group = branch(lambda: tiny_cifar(num_classes=5), 1, None, example=EXAMPLE)
+        with pytest.raises(CoterieError, match="another size or normalisation") if refused else nullcontext():
+            Assistants(group, teachers=teachers)
+
+
+def test_the_choice_needs_a_validation_split_and_the_students_size(tmp_path):
+    small = {"data": {"name": "digits", "train_limit": 200}, "training": {"epochs": 1, "device": "cpu"}}
+    coterie.train(small, method="baseline", network="resnet8_cifar", output=tmp_path / "teacher", quiet=True)
+    settings = {**small, "method": "amd", "network": "tiny_cifar", "teacher": str(tmp_path / "teacher")}
+    with pytest.raises(CoterieError, match="learns from a validation split"):
+        coterie.train(settings, overrides=["data.validation=0"], output=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    stage = first_stage(load_recipe(settings))
+    networks = [timm.create_model(name, num_classes=10, in_chans=1) for name in ("tiny_cifar", "resnet8_cifar")]
+    counts = [sum(each.numel() for each in network.parameters()) for network in networks]
+    assert stage.method.options["smallest"] == pytest.approx(counts[0] / counts[1], abs=1e-4)
 
 
 def test_another_architecture_is_refused():

@@ -17,7 +17,17 @@ from coterie.methods.progress import Progress
 from coterie.methods.taught import TaughtMethod, single_view
 from coterie.networks.group import StudentGroup, TwoModeModule
 from coterie.networks.pruning import apply_masks, column_masks, find_structures, keep_masks, scale
-from coterie.networks.teacher import Teachers
+from coterie.networks.teacher import Teacher, Teachers
+
+
+def _far_from_the_datas(teacher: Teacher) -> bool:
+    """Whether a teacher's normalisation differs from the data's by more than another sample of the same data explains."""
+    if teacher.factor is None or teacher.shift is None:
+        return False
+    return bool((teacher.factor - 1).abs().max() > STATISTICS_APART or teacher.shift.abs().max() > STATISTICS_APART)
+
+
+STATISTICS_APART = 0.05  # in standard deviations
 
 Selection = Literal["npsd", "tradeoff"] | Share
 
@@ -41,15 +51,19 @@ class Assistants(TaughtMethod):
             Performance-Scale Derivative); ``tradeoff``: the largest :math:`P_k + \lambda (1 - S_k)` (MiniDisc); a number: the candidate with this sparsity,
             whatever it is worth (a control).
         tradeoff: λ, 0.2 (MiniDisc's code).
+        smallest: share of the parameters that the student has; candidates that are not larger are not chosen. A run sets it by itself where the teacher is a run.
         temperature: T, 4.
         feature_weight: μ, 1; mean squared error.
+
+    BatchNorm's running statistics are each candidate's own: activations differ with what is left out.
 
     The candidates stand in the summary as its students, the chosen one is deployed: the teacher's network with zeros. Statistics: ``scale``, S of each.
 
     Losses: ``label``, ``distillation``, ``feature``.
 
     Raises:
-        CoterieError: another architecture than the teacher's, or one of which nothing is known to prune.
+        CoterieError: another architecture than the teacher's or one of which nothing is known to prune, a teacher that wants other images than the data's, or
+            sparsities that leave no candidate between student and teacher.
     """
 
     max_teachers: ClassVar[int | None] = 1
@@ -62,6 +76,7 @@ class Assistants(TaughtMethod):
         sparsities: list[Share] | None = None,
         selection: Selection = "npsd",
         tradeoff: NonNegative = 0.2,
+        smallest: Share = 0.0,
         temperature: Positive = 4.0,
         feature_weight: NonNegative = 1.0,
         label_loss: nn.Module | None = None,
@@ -76,6 +91,10 @@ class Assistants(TaughtMethod):
             raise CoterieError(
                 f"amd's assistants are pruned from the teacher {self.teachers[0].name!r}, so they need its architecture"
             ) from None
+        if self.teachers[0].size is not None or _far_from_the_datas(self.teachers[0]):
+            raise CoterieError(
+                "amd's assistants take over the teacher's weights and see the data's images, and this teacher wants another size or normalisation; use one that was trained on them"
+            )
         wanted = [0.0, *sorted(sparsities or [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])]
         if isinstance(selection, float) and selection not in wanted[1:]:
             raise CoterieError(f"method.selection={selection:g}: expected npsd, tradeoff or one of method.sparsities")
@@ -89,6 +108,17 @@ class Assistants(TaughtMethod):
         for number, sparsity in enumerate(wanted):
             for place, keep in enumerate(keep_masks(network, self.structures, sparsity)):
                 self.register_buffer(f"keep_{number}_{place}", keep)  # saved: a reloaded run has lost the teacher
+        saved = network.state_dict().keys()
+        self.buffer_names = [name for name, _ in network.named_buffers() if name in saved]
+        for number in range(self.candidates):
+            for place, name in enumerate(self.buffer_names):
+                self.register_buffer(f"statistics_{number}_{place}", network.get_buffer(name).clone())
+        self.smallest = smallest
+        if isinstance(selection, str) and not self._eligible():
+            shares = ", ".join(f"{share:.2f}" for share in self.scales[1:])
+            raise CoterieError(
+                f"method.sparsities={wanted[1:]}: candidates have {shares} of the teacher's parameters; expected at least one below 1 and above the student's {smallest:.2f}"
+            )
 
     def _masks(self, candidate: int) -> list[Tensor]:
         return [self.get_buffer(f"keep_{candidate}_{place}") for place in range(len(self.structures))]
@@ -99,13 +129,26 @@ class Assistants(TaughtMethod):
         (network,) = self.group.branches
         return [scale(network, self.structures, self._masks(number)) for number in range(self.candidates)]
 
+    def _eligible(self) -> list[int]:
+        return [number for number, share in enumerate(self.scales) if number and self.smallest < share < 1]
+
+    def _statistics(self, candidate: int) -> dict[str, Tensor]:
+        """A candidate's own buffers by the network's names for them."""
+        return {
+            name: self.get_buffer(f"statistics_{candidate}_{place}") for place, name in enumerate(self.buffer_names)
+        }
+
+    @property
+    def needs_validation(self) -> bool:
+        return True  # the choice is made there
+
     def _run(self, candidate: int, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and embedding of one candidate."""
         (network,) = self.group.branches
         parameters = dict(network.named_parameters())
         factors = column_masks(self.structures, self._masks(candidate), network)
         masked = {name: parameters[name] * factor for name, factor in factors.items()}
-        output = torch.func.functional_call(network, masked, (images,))
+        output = torch.func.functional_call(network, {**masked, **self._statistics(candidate)}, (images,))
         return output[0], output[1]
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
@@ -128,7 +171,7 @@ class Assistants(TaughtMethod):
         return Predictions(logits, mean_probability(logits), logits[self.deployed_student], {"scale": scales})
 
     def choose(self, accuracies: list[float]) -> int:
-        """The candidate with the best trade-off; never the whole network, which would be no assistant."""
+        """The candidate with the best trade-off; never the whole network, which would be no assistant, nor one that is not larger than the student."""
         if isinstance(self.selection, float):
             return self.sparsities.index(self.selection, 1)
         scales = self.scales
@@ -138,12 +181,14 @@ class Assistants(TaughtMethod):
                 return accuracies[number] + self.tradeoff * (1 - scales[number])
             return -(accuracies[0] - accuracies[number]) / (1 - scales[number])
 
-        return max((number for number in range(1, self.candidates) if scales[number] < 1), key=score)
+        return max(self._eligible(), key=score)
 
     def student(self) -> nn.Module:
         network = self.group.student(0)
         masks = self._masks(self.deployed_student)
         apply_masks(network, column_masks(self.structures, masks, self.group.branches[0]))
+        for name, value in self._statistics(self.deployed_student).items():
+            network.get_buffer(name).copy_(value)
         return network
 
 

@@ -20,6 +20,7 @@ from coterie.networks.teacher import Statistics, Teacher, Teachers
 from coterie.recipe import Recipe, load_recipe
 from coterie.sections import TeacherRecipe
 from coterie.student import create_network, load_student
+from coterie.tasks.construction import network_names, network_options
 from coterie.training.records import RunFolder, read_json
 
 
@@ -76,7 +77,7 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     if len(teachers) != 1:
         raise CoterieError(f"{recipe.method.name} starts from one teacher, got {len(teachers)}; set teacher.run=FOLDER")
     (teacher,) = teachers
-    name, options = teacher.network, teacher.options
+    name, options, description = teacher.network, teacher.options, None
     if teacher.run is not None:
         description = read_json(RunFolder(teacher.run).require().student_description)
         _require_images(teacher.run, description)
@@ -84,6 +85,14 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     if name is None:
         raise CoterieError(f"{recipe.method.name} prunes the teacher's network, which must be one that timm builds")
     own = {key: value for key, value in recipe.method.options.items() if key in method.first_stage_options}
+    student = network_names(recipe)[0]
+    if description is not None and timm.is_model(student):
+        size, classes = tuple(description["input_size"]), description["num_classes"]
+        counts = [
+            sum(parameter.numel() for parameter in create_network(each, num_classes=classes, **given).parameters())
+            for each, given in ((student, network_options(recipe, student, size)), (str(name), options))
+        ]
+        own["smallest"] = round(min(1.0, counts[0] / counts[1]), 4)
     tree = recipe.model_dump()
     tree["method"] = {"name": method.first_stage, **own}
     tree["network"] |= {"name": name, "options": options, "branches": None, "at": None, "pretrained": False}
