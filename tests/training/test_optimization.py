@@ -36,6 +36,29 @@ def test_papers_sgd_is_nesterov_and_decays_everything():
     assert (group["nesterov"], group["momentum"], group["weight_decay"]) == (True, 0.9, 5e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("sgd", lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)),
+        ("adamw", lambda p: torch.optim.AdamW(p, 0.1, weight_decay=5e-4)),
+    ],
+)
+def test_fused_steps_are_the_plain_ones_but_for_rounding(name, reference):
+    ours, plain = Parts(), Parts()
+    plain.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(OptimizerRecipe(name=name), ours)
+    assert optimizer.defaults["fused"]
+    others = reference(plain.parameters())
+    for _ in range(5):
+        for own, other in zip(ours.parameters(), plain.parameters(), strict=True):
+            own.grad = other.grad = torch.randn_like(own)
+        optimizer.step()
+        others.step()
+    for own, expected in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-6, rtol=1e-5)
+    assert not build_optimizer(OptimizerRecipe(name=name, options={"fused": False}), ours).defaults["fused"]
+
+
 def test_norms_and_biases_can_be_left_out_of_weight_decay():
     optimizer = build_optimizer(OptimizerRecipe(exclude_norm_and_bias=True, weight_decay=0.01), Parts())
     decays = {tuple(p.shape): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
