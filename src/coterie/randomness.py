@@ -41,16 +41,16 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ _shift_right(value, 31)
 
 
-def uniform(seed: int, indices: Tensor, stream: int) -> Tensor:
+def uniform(seed: int, indices: Tensor, stream: int | Tensor) -> Tensor:
     """Draw one number in [0, 1) for each index, the same on every device.
 
     Args:
         seed: from :func:`derive_seed`, usually of the run's seed and the epoch.
         indices: int64, any shape: the sample's index in its data set.
-        stream: which of a sample's independent draws (crop row, crop column, flip, ...).
+        stream: which of a sample's independent draws (crop row, crop column, flip, ...); several at once as int64 [S, 1].
 
     Returns:
-        float32 of the shape of ``indices``, multiples of 2**-24.
+        float32 of the shape of ``indices``, multiples of 2**-24; [S, B] of several streams and ``indices`` [B].
     """
     mixed = _mix(_mix(indices * _GOLDEN + stream) + seed)
     return _shift_right(mixed, 40).to(torch.float32) * 2.0**-24

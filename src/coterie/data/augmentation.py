@@ -43,17 +43,15 @@ def crop_and_flip(images: Tensor, indices: Tensor, seed: int, settings: Augmenta
         return images
     height, width = images.shape[2:]
     device = images.device
-    stream = view * STREAMS
+    # All draws at once: on a GPU, launching some thirty small kernels for each would take longer than they run.
+    draws = uniform(seed, indices, view * STREAMS + torch.arange(FLIP + 1, device=device)[:, None])
     rows = torch.arange(height, device=device).expand(len(images), height)
     columns = torch.arange(width, device=device).expand(len(images), width)
     if settings.flip:
-        mirrored = uniform(seed, indices, stream + FLIP) < 0.5
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+        columns = torch.where(draws[FLIP, :, None] < 0.5, columns.flip(1), columns)
     if settings.padding:
-        positions = 2 * settings.padding + 1
-        down = (uniform(seed, indices, stream + ROW) * positions).long() - settings.padding
-        right = (uniform(seed, indices, stream + COLUMN) * positions).long() - settings.padding
-        rows, columns = rows + down[:, None], columns + right[:, None]
+        moved = (draws[: COLUMN + 1] * (2 * settings.padding + 1)).long() - settings.padding
+        rows, columns = rows + moved[ROW, :, None], columns + moved[COLUMN, :, None]
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     places = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
     flat = images.flatten(2).gather(2, places.flatten(1)[:, None, :].expand(-1, images.shape[1], -1))
