@@ -3,7 +3,6 @@
     python benchmarks/speed.py modes    [--device cuda] [--output DIR]     # precision, memory format, compilation, CUDA graphs
     python benchmarks/speed.py methods  [--device cuda] [--output DIR]     # the cost ratio of every online method
     python benchmarks/speed.py taught   [--device cuda] [--output DIR]     # what teacher and self-distillation methods add to their networks
-    python benchmarks/speed.py branches [--device cuda] [--output DIR]     # 1 to 8 branches, with and without checkpointing
     python benchmarks/speed.py profile  [--output DIR]                     # a GPU's kernels
     python benchmarks/speed.py train --root CIFAR100 [--epochs 300]        # the paper's recipe on a GPU, with an evaluation every epoch of a tenth of the training images
     python benchmarks/speed.py accuracy --root CIFAR100 [--epochs 300]     # the same in float32 and in the fastest mode, five seeds, paired
@@ -229,7 +228,7 @@ def main() -> None:
     import coterie
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["modes", "methods", "branches", "profile", "taught", "train", "accuracy"])
+    parser.add_argument("part", choices=["modes", "methods", "profile", "taught", "train", "accuracy"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--root", type=Path, default=Path("data/cifar100"))
     parser.add_argument("--epochs", type=int, default=300)
@@ -249,15 +248,6 @@ def main() -> None:
             graph = {**mode, "compile": False}  # compiling fourteen methods takes longer than measuring them
             cases[name] = {"method": {"name": name}, "network": network, "training": graph}
         table("methods", cases, arguments.device, arguments.output, arguments.repetitions)
-    elif arguments.part == "branches":
-        cases = {}
-        mode = {**mode, "cuda_graph": False}  # recomputation draws its random numbers on the host
-        for count in (1, 2, 4, 6, 8):
-            for checkpoint in (False, True):
-                training = {**mode, "compile": False, "checkpoint_branches": checkpoint}
-                label = f"{count} branches{', checkpointed' if checkpoint else ''}"
-                cases[label] = {"network": {"branches": count}, "training": training}
-        table("branches", cases, arguments.device, arguments.output, arguments.repetitions)
     elif arguments.part == "taught":
         taught({**mode, "compile": False}, arguments.device, arguments.output, arguments.repetitions, arguments.only)
     elif arguments.part == "profile":
