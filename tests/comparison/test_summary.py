@@ -26,7 +26,7 @@ def test_the_reading_says_what_is_distinguishable_and_what_is_not(make_runs):
     assert "would mostly go unseen" in reading
     assert "The highest mean is better's" in reading
     assert "baseline over-fits: 70.0 %" in reading
-    assert "Training costs" in reading
+    assert "An epoch of training takes" in reading
     worse = " ".join(summarise(make_runs({"baseline": 0.3, "worse": 0.2}, 5), "baseline")["reading"])
     assert "worse is less accurate than baseline" in worse
 

@@ -119,19 +119,23 @@ def _about_missing(runs: Sequence[dict[str, Any]]) -> list[str]:
     return said + ([f"{missing} of {len(runs)} runs are not finished."] if missing else [])
 
 
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def _verdict(label: str, row: dict[str, Any], reference: str) -> str:
     low, high = row["interval"]
     if row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT:
         word = "more" if row["mean"] > 0 else "less"
         return (
             f"{label} is {word} accurate than {reference} by {points(abs(row['mean']), False)} points "
-            f"(95 % interval {points(low)} to {points(high)}, p = {row['p_holm']:.3f} after Holm's correction, {row['pairs']} seeds)."
+            f"(95 % interval {points(low)} to {points(high)}, {_p(row['p_holm'])} after Holm's correction, {row['pairs']} seeds)."
         )
     if row["p_t"] is not None and row["p_t"] < SIGNIFICANT:
         word = "above" if row["mean"] > 0 else "below"
         return (
             f"{label} is {word} {reference} by {points(abs(row['mean']), False)} points (95 % interval {points(low)} to {points(high)}), which would count alone "
-            f"(p = {row['p_t']:.3f}), but not among so many arms (p = {row['p_holm']:.3f} after Holm's correction, {row['pairs']} seeds)."
+            f"({_p(row['p_t'])}), but not among so many arms ({_p(row['p_holm'])} after Holm's correction, {row['pairs']} seeds)."
         )
     visible = detectable(row["standard_error"], row["pairs"])
     return (
@@ -199,5 +203,5 @@ def _about_cost(methods: dict[str, Any], reference: str) -> list[str]:
         return []
     cheap, dear = min(ratios, key=lambda x: ratios[x]), max(ratios, key=lambda x: ratios[x])
     return [
-        f"Training costs {ratios[cheap]:.1f} ({cheap}) to {ratios[dear]:.1f} ({dear}) times {reference}'s; the deployed network is the same."
+        f"An epoch of training takes {ratios[cheap]:.1f} ({cheap}) to {ratios[dear]:.1f} ({dear}) times {reference}'s, without first stages; the deployed network is the same."
     ]

@@ -181,5 +181,5 @@ def selection(run: RunData, figures: GroupFigures) -> str:
     if values[student] == max(values) and key == "top1":
         reason = f"it is the best of {len(values)} on {plural(summary.num_validation, f'validation {run.sample}')}"
     else:
-        reason = "the method singles it out as its leader"
+        reason = "it is the method's own choice"
     return f"Student {student} is deployed as of {which}: {reason}."
