@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 
 LEAST_SECONDS = 0.3  # of one repetition
-WARM_UP = {
-    "cuda": 5
-}  # calls before the first one that counts: a recorded step runs three times as it is, then is recorded
+# Calls before the first one that counts: on a GPU a step runs three times as it is, then is recorded.
+WARM_UP = {"cuda": 5}
 OTHER_WARM_UP = 2
 
 

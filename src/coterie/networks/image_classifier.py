@@ -94,7 +94,7 @@ class ImageClassifier(nn.Module):
 
     def forward_features(self, inputs: Tensor) -> Tensor:
         """The last feature map before pooling, [B, num_features, h, w]."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not define its feature map")
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits [B, num_classes] of a feature map, or the classifier's input when ``pre_logits``."""

@@ -46,14 +46,20 @@ class _LogitsOnly(nn.Module):
         self.network = network
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        try:
-            logits = self.network(inputs)
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            raise CoterieError(f"the teacher does not take images {list(inputs.shape[1:])}: {first}") from None
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise CoterieError(f"the teacher returns {type(logits).__name__}; expected logits [B, K]")
+        logits: Tensor = self.network(inputs)
         return logits, logits.new_empty(0), logits.new_empty(0)
+
+
+def _require_logits(network: nn.Module, example: Tensor) -> None:
+    """One look, so that what fails in a step later is not taken for bad input."""
+    try:
+        with torch.no_grad():
+            logits = network(example)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise CoterieError(f"the teacher does not take images {list(example.shape[1:])}: {first}") from None
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise CoterieError(f"the teacher returns {type(logits).__name__}; expected logits [B, K]")
 
 
 class Teacher(nn.Module):
@@ -111,7 +117,8 @@ class Teacher(nn.Module):
             except CoterieError as error:
                 if taps and taps != "stages":  # what was asked for by name is missed
                     raise
-                self.tap_names, self.hides, self.body = (), str(error).splitlines()[0], _LogitsOnly(network.eval())
+                _require_logits(network, self._prepared(example))
+                self.tap_names, self.hides, self.body = (), str(error).splitlines()[0], _LogitsOnly(network)
         self.requires_grad_(False)
         with quiet_eval(self):
             logits, embedding, feature_map, tapped = self(example)
