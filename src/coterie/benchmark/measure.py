@@ -248,7 +248,7 @@ def _report(
                 "students forward": students / parts,
                 "teachers forward": teachers / parts,
                 "method forward": max(0.0, forward - students - teachers) / parts,
-                "backward": (both - forward) / parts,
+                "backward": max(0.0, both - forward) / parts,
                 "optimizer": optimizer / parts,
             },
         },
