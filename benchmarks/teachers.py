@@ -6,8 +6,9 @@ teacher knows much that a student cannot learn from its own labels.
     python benchmarks/teachers.py prepare  --root CIFAR100 --work DIR      # data sets
     python benchmarks/teachers.py PART     --work DIR [--seeds 1 2 3] [--workers 2]    # its teachers (about ten minutes of a core each) and students
 
-PART: `cnn` (CNN to CNN, and the self-distillation methods), `to_vit` (CNN to transformer), `from_vit` (transformer to CNN), `assistants` (AMD),
-`several` (three specialists, and labels of which 30 % are wrong). Comparisons in rounds of one seed for every arm; a stop leaves a
+PART: `cnn` (CNN to CNN, and the self-distillation methods), `to_vit` (CNN to transformer), `from_vit` (transformer to CNN), `assistants` and
+`assistants_cnn` (AMD), `several` (RL-KD: three specialists, and labels of which 30 % are wrong); and for what happens inside, `mixtures` (STKD),
+`denoising` (DiffKD), `gamma_to_vit` and `gamma_from_vit` (OFA), `exits` (self-distillation). Arms stand in teachers_arms.py. Comparisons in rounds of one seed for every arm; a stop leaves a
 balanced table, and the same command goes on. The tables are committed to benchmarks/results/teachers_PART.
 """
 
@@ -22,21 +23,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from online_family import keep  # the same files of a comparison are worth committing
-from teachers_analysis import contrasts, regret, right_expert, share_assistants
+from teachers_analysis import contrasts, regret, right_expert, share_assistants, tuned_gamma
+from teachers_arms import ADAMW, EXPERTS, GAMMAS, MIXUP, PARTS, SGD, SPARSITIES, VIT, VIT_TEACHER, WEIGHTS
+from teachers_mechanisms import denoising, divergence_on_mixtures, exit_accuracies
 
-SIDE, TRAIN_LIMIT, WRONG_LABELS, RARE, EXPERTS = 16, 2500, 0.3, 20, 3
-SGD = {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4}
-ADAMW = {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}
+SIDE, TRAIN_LIMIT, WRONG_LABELS, RARE = 16, 2500, 0.3, 20
 COSINE = {"name": "cosine", "warmup_epochs": 2}
 TRAINING = {"epochs": 40, "batch_size": 64, "device": "cpu", "evaluate_every": 20}
-CNN = {"name": "resnet8_cifar"}
-VIT = "vit_tiny_patch16_224"
-VIT_STUDENT = {"name": VIT, "options": {"patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}}
-VIT_TEACHER = {"name": VIT, "options": {"patch_size": 4, "embed_dim": 96, "depth": 6, "num_heads": 6}}
-VIT_SMALL = {
-    "name": VIT,
-    "options": {"patch_size": 4, "embed_dim": 32, "depth": 6, "num_heads": 4},
-}  # 0.12 of the teacher
 
 
 def prepare(root: Path, work: Path) -> None:
@@ -76,13 +69,18 @@ def train_teachers(work: Path, wanted: list[str]) -> None:
     kinds: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
         **{f"expert{number}": (f"expert{number}", {"name": "resnet20_cifar"}, SGD, 20) for number in range(EXPERTS)},
         "cnn": ("teacher", {"name": "resnet20_cifar"}, SGD, 16),
+        "cnn_mixup": ("teacher", {"name": "resnet20_cifar"}, SGD, 16),
         "vit": ("teacher", VIT_TEACHER, ADAMW, 16),
     }
     for name in wanted:
         data, network, optimizer, epochs = kinds[name]
         folder = work / "teachers" / name
         recipe = {
-            "data": {"name": "cifar100", "root": str(work / "data" / data)},
+            "data": {
+                "name": "cifar100",
+                "root": str(work / "data" / data),
+                **(MIXUP["data"] if "mixup" in name else {}),
+            },
             "network": network,
             "method": {"name": "baseline"},
             "optimizer": optimizer,
@@ -93,142 +91,46 @@ def train_teachers(work: Path, wanted: list[str]) -> None:
         print(f"{name}: test top-1 {result.summary['deployed']['top1']:.2%}", flush=True)
 
 
-def method(name: str, more: dict[str, dict[str, Any]] | None = None, **options: Any) -> dict[str, Any]:
-    """Settings of an arm: a method with its options, and sections that differ."""
-    return {"method": {"name": name, **options}, **(more or {})}
-
-
-def kd_1() -> dict[str, Any]:
-    """KD with T = 1 and OFA's weights, which is OFA with gamma = 1 without its exits."""
-    return method("kd", temperature=1.0, label_weight=1.0, distillation_weight=1.0)
-
-
-def deep_supervision() -> dict[str, Any]:
-    """Exits that learn from the labels, and nothing else."""
-    return method("byot", distillation_weight=0.0, feature_weight=0.0)
-
-
-def heterogeneous() -> dict[str, dict[str, Any]]:
-    return {
-        "baseline": method("baseline"),
-        "kd": method("kd"),
-        "kd-T1": kd_1(),
-        "deep-supervision": deep_supervision(),
-        "ofa": method("ofa"),
-        "ofa-1.2": method("ofa", gamma=1.2),
-        "ofa-1.4": method("ofa", gamma=1.4),
-        "fitnet": method("fitnet"),
-        "dist": method("dist"),
-        "diffkd": method("diffkd"),
-    }
-
-
-SPARSITIES = [0.2, 0.4, 0.6, 0.8]
-REWARDS = ("improvement", "instance", "label", "label_and_distillation", "validation")
-TWICE = {"training": {"epochs": 80}}
-PARTS: dict[str, dict[str, dict[str, Any]]] = {
-    "cnn": {
-        **{name: method(name) for name in ("baseline", "kd", "dkd", "dist", "fitnet", "at", "rkd", "ofa", "stkd")},
-        "kd-T1": kd_1(),
-        "deep-supervision": deep_supervision(),
-        "ofa-1.2": method("ofa", gamma=1.2),
-        "label-smoothing": method("baseline", {"training": {"label_smoothing": 0.1}}),
-        "mixup": method("baseline", {"data": {"mixup": 1.0}}),
-        "stkd-mixed": method("stkd", reading="mixed"),
-        "stkd-wrong-classes": method("stkd", wrong_classes=True),
-        "diffkd": method("diffkd"),
-        "diffkd-no-matching": method("diffkd", noise_matching=False),
-        "diffkd-1-step": method("diffkd", steps=1),
-        "diffkd-projector": method("diffkd", denoiser="projector"),
-        "diffkd-none": method("diffkd", denoiser="none"),
-        **{name: method(name) for name in ("byot", "dks", "ddgsd", "frskd", "multilevel")},
-        "okdmde": method("okdmde"),
-        "okdmde+teacher": method("okdmde", {"teaching": {}}),
-    },
-    "to_vit": heterogeneous(),
-    "from_vit": heterogeneous(),
-    "assistants": {
-        "baseline": method("baseline"),
-        "baseline-twice": method("baseline", TWICE),
-        "kd": method("kd"),
-        "kd-twice": method("kd", TWICE),
-        "amd": method("amd", sparsities=SPARSITIES),
-        # The same candidates, trained once, another choice among them: every choice there is.
-        **{f"amd-{name}": method("amd", sparsities=SPARSITIES, selection=name) for name in ("tradeoff", *SPARSITIES)},
-    },
-    "several": {
-        "baseline": method("baseline"),
-        "kd": method("kd"),
-        **{name: method("rl_kd", selection=name) for name in ("uniform", "softmax_ce", "argmin_ce")},
-        **{f"policy-{name}": method("rl_kd", reward=name) for name in REWARDS},
-        "policy-shuffled": method("rl_kd", shuffle_state=True),
-        "uniform-clean": method("rl_kd", {"data": {}}, selection="uniform"),
-        "argmin_ce-clean": method("rl_kd", {"data": {}}, selection="argmin_ce"),
-        "policy-improvement-clean": method("rl_kd", {"data": {}}),
-    },
-}  # fmt: skip
-# What decides the claims: (arm, the control that it has to beat).
-CONTRASTS = {
-    "cnn": [
-        *(("ofa", other) for other in ("kd-T1", "deep-supervision", "kd", "fitnet")),
-        ("ofa-1.2", "ofa"),
-        *(("diffkd", other) for other in ("diffkd-none", "diffkd-projector", "diffkd-no-matching", "diffkd-1-step", "kd")),
-        *(("stkd", other) for other in ("kd", "mixup", "stkd-mixed", "stkd-wrong-classes")),
-        *((name, "deep-supervision") for name in ("byot", "dks", "multilevel")),
-        *((name, "label-smoothing") for name in ("byot", "dks", "ddgsd", "frskd", "multilevel")),
-        ("okdmde+teacher", "kd"),
-        ("okdmde+teacher", "okdmde"),
-    ],
-    "to_vit": [("ofa", "kd-T1"), ("ofa", "deep-supervision"), ("ofa-1.2", "ofa"), ("ofa-1.4", "ofa"), ("fitnet", "kd"), ("dist", "kd"), ("diffkd", "kd")],
-    "from_vit": [("ofa", "kd-T1"), ("ofa", "deep-supervision"), ("ofa-1.2", "ofa"), ("ofa-1.4", "ofa"), ("fitnet", "kd"), ("dist", "kd"), ("diffkd", "kd")],
-    "assistants": [
-        ("kd", "baseline"),
-        ("amd", "kd"),
-        ("amd", "kd-twice"),
-        *(("amd", f"amd-{name}") for name in ("tradeoff", *SPARSITIES)),
-    ],
-    "several": [
-        *((f"policy-{name}", other) for name in REWARDS for other in ("uniform", "argmin_ce")),
-        ("policy-improvement", "policy-shuffled"),
-        ("argmin_ce", "uniform"),
-        ("softmax_ce", "uniform"),
-        ("argmin_ce-clean", "uniform-clean"),
-        ("policy-improvement-clean", "uniform-clean"),
-    ],
-}  # fmt: skip
-TEACHERS = {
-    "cnn": ["cnn"],
-    "to_vit": ["cnn"],
-    "from_vit": ["vit"],
-    "assistants": ["vit"],
-    "several": [f"expert{number}" for number in range(EXPERTS)],
-}
-STUDENTS = {"cnn": CNN, "to_vit": VIT_STUDENT, "from_vit": CNN, "assistants": VIT_SMALL, "several": CNN}
-
-
 def arms(part: str, work: Path) -> dict[str, dict[str, Any]]:
     """Label -> the settings of a whole recipe."""
     from coterie.methods import TABLE
 
-    teachers = [{"run": str(work / "teachers" / name)} for name in TEACHERS[part]]
-    found = {}
-    for label, changes in PARTS[part].items():
-        data = "noisy" if part == "several" and "data" not in changes else "student"
-        taught = TABLE[changes["method"]["name"]].kind in {"teacher", "multi-teacher"} or "teaching" in changes
-        transformer = STUDENTS[part]["name"] == VIT
+    chosen, found = PARTS[part], {}
+    for label, changes in chosen.arms.items():
+        named = changes["method"]
+        taught = TABLE[named["name"]].kind in {"teacher", "multi-teacher"} or "teaching" in changes
+        names = [changes["teacher"]] if "teacher" in changes else list(chosen.teachers)
+        teachers = [{"run": str(work / "teachers" / name)} for name in names]
+        # An arm that says something of its data beside noisy labels is one with the right ones.
+        data = chosen.data if "data" not in changes else "student"
         settings: dict[str, Any] = {
             "data": {"name": "cifar100", "root": str(work / "data" / data)},
-            "network": STUDENTS[part],
-            "optimizer": ADAMW if transformer else SGD,
+            "network": chosen.student,
+            "optimizer": ADAMW if chosen.student["name"] == VIT else SGD,
             "schedule": COSINE,
             "training": {**TRAINING, "epochs": 40},
         }
         for section, values in changes.items():
-            if section not in {"method", "teaching"}:
+            if section not in {"method", "teaching", "teacher"}:
                 settings[section] = {**settings[section], **values}
         given = ({"teacher": teachers[0]} if len(teachers) == 1 else {"teachers": teachers}) if taught else {}
-        found[label] = {**settings, "method": changes["method"], **given}
+        found[label] = {**settings, "method": named, **given}
     return found
+
+
+def said_besides(part: str, output: Path, results: Path, work: Path, seeds: list[int]) -> list[str]:
+    """What a part measures beside its table."""
+    if part in {"assistants", "assistants_cnn"}:
+        return regret(output, seeds, SPARSITIES)
+    if part in {"gamma_to_vit", "gamma_from_vit"}:
+        return tuned_gamma(results, GAMMAS, WEIGHTS)
+    if part == "several":
+        return right_expert(output, work / "data" / "student", seeds, EXPERTS)
+    if part == "mixtures":
+        return divergence_on_mixtures(output, seeds)
+    if part == "denoising":
+        return denoising(output, seeds)
+    return exit_accuracies(output, seeds) if part == "exits" else []
 
 
 def main() -> None:
@@ -245,29 +147,22 @@ def main() -> None:
         if not (arguments.work / "data" / "student").is_dir():
             prepare(arguments.root, arguments.work)
         return
-    train_teachers(arguments.work, TEACHERS[arguments.part])
+    train_teachers(arguments.work, list(PARTS[arguments.part].wanted))
     output = arguments.work / arguments.part
     chosen = arms(arguments.part, arguments.work)
-    first = {
-        label: arm
-        for label, arm in chosen.items()
-        if "selection" not in arm["method"] or arguments.part != "assistants"
-    }
+    # Arms that choose otherwise among assistants come last, since they share those of the arm `amd`.
+    first = {label: arm for label, arm in chosen.items() if not (arm["method"]["name"] == "amd" and "selection" in arm["method"])}  # fmt: skip
     for each in (first, chosen) if len(first) < len(chosen) else (chosen,):
         if each is not first:
-            share_assistants(
-                output, {label: arm for label, arm in chosen.items() if label not in first}, arguments.seeds
-            )
+            others = {label: arm for label, arm in chosen.items() if label not in first}
+            share_assistants(output, others, arguments.seeds)
         result = coterie.compare(
             each, seeds=arguments.seeds, output=output, reference="baseline", workers=arguments.workers
         )
-    keep(result.path, Path(__file__).parent / "results" / f"teachers_{arguments.part}")
     folder = Path(__file__).parent / "results" / f"teachers_{arguments.part}"
-    lines = contrasts(folder, CONTRASTS[arguments.part])
-    if arguments.part == "assistants":
-        lines += regret(output, arguments.seeds, SPARSITIES)
-    if arguments.part == "several":
-        lines += right_expert(output, arguments.work / "data" / "student", arguments.seeds, EXPERTS)
+    keep(result.path, folder)
+    lines = contrasts(folder, PARTS[arguments.part].contrasts)
+    lines += said_besides(arguments.part, output, folder, arguments.work, arguments.seeds)
     (folder / "contrasts.md").write_text("\n".join(lines) + "\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,36 @@ def regret(folder: Path, seeds: list[int], sparsities: list[float]) -> list[str]
     return lines
 
 
-def contrasts(folder: Path, pairs: list[tuple[str, str]]) -> list[str]:
-    """The paired differences that decide, from the figures of the committed comparison."""
-    from coterie.metrics.statistics import paired_difference
-
+def figures_of(folder: Path) -> dict[str, dict[int, dict[str, float]]]:
+    """Label -> seed -> figures of the finished runs of a committed comparison."""
     figures: dict[str, dict[int, dict[str, float]]] = {}
     for run in json.loads((folder / "comparison.json").read_text())["runs"]:
         if run["status"] == "finished":
             figures.setdefault(run["label"], {})[run["seed"]] = run["figures"]
+    return figures
+
+
+def trained(folder: Path) -> tuple[Any, Any]:
+    """The task of a finished run, with its data and teachers, and its method as it was after the last epoch, in eval mode."""
+    from coterie.recipe import load_recipe
+    from coterie.tasks.task import find_task
+    from coterie.training.checkpoint import load_checkpoint
+    from coterie.training.records import RunFolder
+    from coterie.training.run import build_accelerator
+
+    run = RunFolder(folder)
+    recipe = load_recipe(run.recipe)
+    task = find_task(recipe)(recipe, build_accelerator(recipe))
+    method: Any = task.build_method()
+    method.load_state_dict(load_checkpoint(run.last)["method"])
+    return task, method.eval()
+
+
+def contrasts(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """The paired differences that decide, from the figures of the committed comparison."""
+    from coterie.metrics.statistics import paired_difference
+
+    figures = figures_of(folder)
     lines = ["# What decides", "", "Paired by seed: mean ± standard error (p of the paired t test, uncorrected).", ""]
     lines += ["| arm | − control | seeds | top-1, points | NLL |", "|---|---|---|---|---|"]
     for arm, control in pairs:
@@ -86,10 +109,7 @@ def right_expert(output: Path, clean: Path, seeds: list[int], experts: int) -> l
     import torch
 
     from coterie.recipe import load_recipe
-    from coterie.tasks.task import find_task
-    from coterie.training.checkpoint import load_checkpoint
     from coterie.training.records import RunFolder
-    from coterie.training.run import build_accelerator
 
     with np.load(clean / "train.npz", allow_pickle=False) as file:
         truth = torch.from_numpy(file["labels"])
@@ -100,11 +120,7 @@ def right_expert(output: Path, clean: Path, seeds: list[int], experts: int) -> l
             folder = RunFolder(path / f"seed{seed}")
             if not folder.is_run or load_recipe(folder.recipe).method.name != "rl_kd":
                 continue
-            recipe = load_recipe(folder.recipe)
-            task = find_task(recipe)(recipe, build_accelerator(recipe))
-            method: Any = task.build_method()
-            method.load_state_dict(load_checkpoint(folder.last)["method"])
-            method.eval()
+            task, method = trained(path / f"seed{seed}")
             weights, labels = [], []
             for batch in task.data.train_evaluation:
                 right = truth[batch.indices] % experts
@@ -118,3 +134,24 @@ def right_expert(output: Path, clean: Path, seeds: list[int], experts: int) -> l
             cell = "" if np.isnan(wrong_mean) else f"{wrong_mean:.3f} ± {wrong_std:.3f}"
             lines.append(f"| {path.name} | {right_mean:.3f} ± {right_std:.3f} | {cell} |")
     return lines
+
+
+def tuned_gamma(folder: Path, gammas: Sequence[float], weights: Sequence[float]) -> list[str]:
+    """OFA's exponents, each with the weight that is best for it on validation, against the first exponent and against KD at T = 1, with its best weight too."""
+    figures = figures_of(folder)
+
+    def mean(label: str, name: str) -> float:
+        return 100 * float(np.mean([found[name] for found in figures[label].values()]))
+
+    def best(stem: str) -> str:
+        return max((f"{stem}-weight-{weight:g}" for weight in weights), key=lambda label: mean(label, "validation.primary.top1"))  # fmt: skip
+
+    stems = ["kd-T1", *(f"ofa-{gamma:g}" for gamma in gammas)]
+    lines = ["", "# The exponent with the weight of its term tuned", "", "Top-1 (%) on validation, and on test, by the weight of the distillation terms (exits' too); means over seeds.", ""]  # fmt: skip
+    lines += [f"| | {' | '.join(f'{weight:g}' for weight in weights)} | chosen on validation |", "|---" * (len(weights) + 2) + "|"]  # fmt: skip
+    for stem in stems:
+        labels = [f"{stem}-weight-{weight:g}" for weight in weights]
+        cells = [f"{mean(label, 'validation.primary.top1'):.2f}, {mean(label, 'primary.top1'):.2f}" for label in labels]
+        lines.append(f"| {stem} | {' | '.join(cells)} | {best(stem).rsplit('-', 1)[1]} |")
+    pairs = [(best(stem), best(other)) for number, stem in enumerate(stems) for other in stems[:number]]
+    return [*lines, "", *contrasts(folder, pairs)[2:]]

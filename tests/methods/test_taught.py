@@ -270,13 +270,27 @@ def test_diffkds_gradient_paths(images, reaches):
 
 def test_diffkds_mechanism_is_measured(images):
     figures = make("diffkd").eval().mechanism(images)
-    assert set(figures) == {"diffusion_loss", "distance", "distance_without", "gamma"}
+    assert set(figures) == {"diffusion_loss", "distance", "distance_without", "cosine", "cosine_without", "gamma"}
     assert all(math.isfinite(value) for value in figures.values())
     assert 0 < figures["gamma"] < 1
 
 
+def test_diffkds_mechanism_of_a_map_that_is_the_teachers(images, monkeypatch):
+    """Where student and teacher agree and nothing is projected, the plain feature is at distance 0 and cosine 1."""
+    method = make("diffkd", noise_matching=False).eval()
+    (teacher,) = method.taught(images)
+    monkeypatch.setattr(method.feature, "transform_map", lambda student, wanted: teacher.feature_map)
+    monkeypatch.setattr(method.feature, "project", torch.nn.Identity())
+    figures = method.mechanism(images)
+    assert figures["distance_without"] == 0
+    assert figures["cosine_without"] == pytest.approx(1)
+    assert figures["distance"] > 0
+    assert figures["cosine"] < 1
+    assert "gamma" not in figures
+
+
 def test_stkd_without_mixing_is_kd_exactly(images):
-    for reading in ("virtual", "mixed"):
+    for reading in ("virtual", "mixed", "clean"):
         method, kd = make("stkd", mixing=0.0, reading=reading), make("kd")
         ours, theirs = method.eval()(images, TARGETS), kd.eval()(images, TARGETS)
         torch.testing.assert_close(ours["label"], theirs["label"])
@@ -297,7 +311,7 @@ def test_stkd_by_hand(images):
 
 
 @pytest.mark.parametrize("wrong_classes", [False, True])
-@pytest.mark.parametrize("reading", ["virtual", "mixed"])
+@pytest.mark.parametrize("reading", ["virtual", "mixed", "clean"])
 def test_stkds_readings_and_wrong_classes_by_hand(images, slow, monkeypatch, reading, wrong_classes):
     """λ = 0.3, so that the two sides of a mixture can be told apart; some neighbours are of one class, most are not."""
     share, temperature, alpha = 0.3, 2.0, 0.6
@@ -315,6 +329,8 @@ def test_stkds_readings_and_wrong_classes_by_hand(images, slow, monkeypatch, rea
         label -= (share * math.log(said[targets[i]]) + (1 - share) * math.log(said[targets[j]])) / 8
         p = slow.softmax(student[i].tolist(), temperature)
         q = slow.softmax(virtual[i].tolist(), temperature)
+        if reading == "clean":
+            q = slow.softmax(clean[i].tolist(), temperature)
         if reading == "mixed":
             both = [slow.softmax(clean[each].tolist(), temperature) for each in (i, j)]
             q = share * both[0] + (1 - share) * both[1]

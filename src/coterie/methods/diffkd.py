@@ -116,7 +116,8 @@ class DiffKD(TaughtMethod):
 
         Returns:
             ``diffusion_loss``; ``distance`` of the denoised and projected feature from the teacher's and ``distance_without`` of the
-            projected one that was not denoised (means of squares); ``gamma``, its mean, where noise is matched; of the feature tap.
+            projected one that was not denoised (means of squares); ``cosine`` and ``cosine_without``, of the same pairs, over all of a sample's
+            map; ``gamma``, its mean, where noise is matched; of the feature tap.
         """
         assert self.feature is not None, "the map's tap is off"
         assert self.feature.diffuses, "nothing diffuses"
@@ -129,6 +130,8 @@ class DiffKD(TaughtMethod):
             "diffusion_loss": self.feature.denoiser.diffusion_loss(wanted),
             "distance": F.mse_loss(own, wanted),
             "distance_without": F.mse_loss(plain, wanted),
+            "cosine": F.cosine_similarity(own.flatten(1), wanted.flatten(1)).mean(),
+            "cosine_without": F.cosine_similarity(plain.flatten(1), wanted.flatten(1)).mean(),
         } | ({"gamma": gamma.mean()} if gamma is not None else {})
         return {name: float(value) for name, value in figures.items()}
 

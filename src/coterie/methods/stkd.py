@@ -34,7 +34,8 @@ class STKD(TaughtMethod):
         group: one student.
         teachers: one or several.
         mixing: a of the Beta distribution, 1; 0: λ = 1, which is Hinton's KD exactly.
-        reading: ``virtual``: q is the teacher's prediction of the mixture; ``mixed``: q is the mixture of its predictions of the two images.
+        reading: ``virtual``: q is the teacher's prediction of the mixture; ``mixed``: q is the mixture of its predictions of the two images; ``clean``: q is
+            its prediction of x_i alone, a control whose target knows nothing of the mixture.
         wrong_classes: whether only the classes other than y_i and y_j are compared ("incorrect classes").
         temperature: T, 4.
         distillation_weight: α, 0.9.
@@ -57,7 +58,7 @@ class STKD(TaughtMethod):
         *,
         teachers: Teachers | None = None,
         mixing: NonNegative = 1.0,
-        reading: Literal["virtual", "mixed"] = "virtual",
+        reading: Literal["virtual", "mixed", "clean"] = "virtual",
         wrong_classes: bool = False,
         temperature: Positive = 4.0,
         distillation_weight: Share = 0.9,
@@ -103,7 +104,7 @@ class STKD(TaughtMethod):
         """Logits of q at temperature T, float32 [B, K]."""
         seen = mixture if self.reading == "virtual" else images
         logits = combined_logits(torch.stack([output.logits for output in self.teachers(seen)]), self.combination)
-        if self.reading == "virtual":
+        if self.reading != "mixed":
             return logits
         softened = torch.softmax(logits / self.temperature, -1)
         mixed = share * softened + (1 - share) * softened.roll(1, 0)

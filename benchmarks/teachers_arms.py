@@ -1,0 +1,224 @@
+"""The arms of benchmarks/teachers.py, and the pairs of arms that decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+Settings = dict[str, Any]  # `method`, `teacher` (its name, where it is not the part's), and sections that differ
+SGD = {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4}
+ADAMW = {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}
+CNN = {"name": "resnet8_cifar"}
+CNN_NARROW = {"name": "resnet8_cifar", "options": {"widths": [4, 8, 16]}}  # its teacher is four times as wide
+CNN_SMALL = {"name": "resnet8_cifar", "options": {"widths": [10, 20, 40]}}  # 0.13 of its teacher's parameters
+VIT = "vit_tiny_patch16_224"
+VIT_STUDENT = {"name": VIT, "options": {"patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}}
+VIT_TEACHER = {"name": VIT, "options": {"patch_size": 4, "embed_dim": 96, "depth": 6, "num_heads": 6}}
+VIT_SMALL = {"name": VIT, "options": {"patch_size": 4, "embed_dim": 32, "depth": 6, "num_heads": 4}}  # 0.12 of it
+EXPERTS = 3
+MIXUP = {"data": {"mixup": 1.0}}
+TWICE = {"training": {"epochs": 80}}
+SPARSITIES = [0.2, 0.4, 0.6, 0.8]
+REWARDS = ("improvement", "instance", "label", "label_and_distillation", "validation")
+GAMMAS, WEIGHTS = (1.0, 1.2, 1.4), (1.0, 2.0, 4.0)
+SELF = ("byot", "dks", "ddgsd", "frskd", "multilevel")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison.
+
+    Attributes:
+        student: the network of every arm.
+        teachers: names of those that taught arms learn from, where an arm names no other.
+        arms: label -> what differs.
+        contrasts: (arm, the control that it has to beat).
+        data: what students see.
+    """
+
+    student: Settings
+    teachers: Sequence[str]
+    arms: Mapping[str, Settings]
+    contrasts: Sequence[tuple[str, str]] = ()
+    data: str = "student"
+    reference: str = "baseline"
+    wanted: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        others = dict.fromkeys(arm["teacher"] for arm in self.arms.values() if "teacher" in arm)
+        object.__setattr__(self, "wanted", [*self.teachers, *others])
+
+
+def method(name: str, more: Settings | None = None, **options: Any) -> Settings:
+    """Settings of an arm: a method with its options, and sections that differ."""
+    return {"method": {"name": name, **options}, **(more or {})}
+
+
+def kd_1(weight: float = 1.0) -> Settings:
+    """KD with T = 1 and OFA's weights, which is OFA with gamma = 1 without its exits."""
+    return method("kd", temperature=1.0, label_weight=1.0, distillation_weight=weight)
+
+
+def deep_supervision(more: Settings | None = None) -> Settings:
+    """Exits that learn from the labels, and nothing else."""
+    return method("byot", more, distillation_weight=0.0, feature_weight=0.0)
+
+
+def heterogeneous() -> dict[str, Settings]:
+    return {
+        "baseline": method("baseline"),
+        "kd": method("kd"),
+        "kd-T1": kd_1(),
+        "deep-supervision": deep_supervision(),
+        "ofa": method("ofa"),
+        "ofa-1.2": method("ofa", gamma=1.2),
+        "ofa-1.4": method("ofa", gamma=1.4),
+        "fitnet": method("fitnet"),
+        "dist": method("dist"),
+        "diffkd": method("diffkd"),
+    }
+
+
+def gammas() -> dict[str, Settings]:
+    """OFA's exponents, each with every weight of its term: gamma changes how much the term counts."""
+    return {
+        "baseline": method("baseline"),
+        **{f"kd-T1-weight-{weight:g}": kd_1(weight) for weight in WEIGHTS},
+        **{
+            f"ofa-{gamma:g}-weight-{weight:g}": method("ofa", gamma=gamma, distillation_weight=weight, exit_weight=weight)
+            for gamma, weight in product(GAMMAS, WEIGHTS)
+        },
+    }  # fmt: skip
+
+
+def assistants() -> dict[str, Settings]:
+    return {
+        "baseline": method("baseline"),
+        "baseline-twice": method("baseline", TWICE),
+        "kd": method("kd"),
+        "kd-twice": method("kd", TWICE),
+        "amd": method("amd", sparsities=SPARSITIES),
+        # The same candidates, trained once, another choice among them: every choice there is.
+        **{f"amd-{name}": method("amd", sparsities=SPARSITIES, selection=name) for name in ("tradeoff", *SPARSITIES)},
+    }
+
+
+def diffusion() -> dict[str, Settings]:
+    return {
+        "diffkd": method("diffkd"),
+        "diffkd-no-matching": method("diffkd", noise_matching=False),
+        "diffkd-1-step": method("diffkd", steps=1),
+        "diffkd-projector": method("diffkd", denoiser="projector"),
+        "diffkd-none": method("diffkd", denoiser="none"),
+    }
+
+
+def mixtures(teacher: Settings | None = None, suffix: str = "") -> dict[str, Settings]:
+    """KD and STKD's readings."""
+    return {
+        f"kd{suffix}": method("kd", teacher),
+        f"stkd{suffix}": method("stkd", teacher),
+        f"stkd-mixed{suffix}": method("stkd", teacher, reading="mixed"),
+        f"stkd-clean{suffix}": method("stkd", teacher, reading="clean"),
+        f"stkd-wrong-classes{suffix}": method("stkd", teacher, wrong_classes=True),
+    }
+
+
+def selves(more: Settings | None = None, suffix: str = "") -> dict[str, Settings]:
+    """The self-distillation methods and what they have to beat; FRSKD's pyramid has 32 channels, since 256 cost 49 times the network here."""
+    smoothed = {"training": {"label_smoothing": 0.1}}
+    return {
+        f"baseline{suffix}": method("baseline", more),
+        f"label-smoothing{suffix}": method("baseline", {**(more or {}), **smoothed}),
+        f"deep-supervision{suffix}": deep_supervision(more),
+        **{f"{name}{suffix}": method(name, more, **({"channels": 32} if name == "frskd" else {})) for name in SELF},
+    }
+
+
+HETEROGENEOUS = [
+    ("ofa", "kd-T1"), ("ofa", "deep-supervision"), ("ofa-1.2", "ofa"), ("ofa-1.4", "ofa"), ("fitnet", "kd"), ("dist", "kd"), ("diffkd", "kd"),
+]  # fmt: skip
+ASSISTANTS = [("kd", "baseline"), ("amd", "kd"), ("amd", "kd-twice"), *(("amd", f"amd-{name}") for name in ("tradeoff", *SPARSITIES))]  # fmt: skip
+DIFFUSION = [("diffkd", other) for other in ("diffkd-none", "diffkd-projector", "diffkd-no-matching", "diffkd-1-step", "kd")]  # fmt: skip
+SUPERVISION = [
+    (f"{name}{suffix}", f"{control}{suffix}")
+    for suffix, control, name in product(("", "+mixup"), ("deep-supervision", "label-smoothing"), SELF)
+]
+PARTS = {
+    "cnn": Part(
+        CNN,
+        ["cnn"],
+        {
+            **{name: method(name) for name in ("baseline", "kd", "dkd", "dist", "fitnet", "at", "rkd", "ofa", "stkd")},
+            "kd-T1": kd_1(),
+            "deep-supervision": deep_supervision(),
+            "ofa-1.2": method("ofa", gamma=1.2),
+            "label-smoothing": method("baseline", {"training": {"label_smoothing": 0.1}}),
+            "mixup": method("baseline", MIXUP),
+            "stkd-mixed": method("stkd", reading="mixed"),
+            "stkd-wrong-classes": method("stkd", wrong_classes=True),
+            **diffusion(),
+            **{name: method(name) for name in SELF},
+            "okdmde": method("okdmde"),
+            "okdmde+teacher": method("okdmde", {"teaching": {}}),
+        },
+        [
+            *(("ofa", other) for other in ("kd-T1", "deep-supervision", "kd", "fitnet")),
+            ("ofa-1.2", "ofa"),
+            *DIFFUSION,
+            *(("stkd", other) for other in ("kd", "mixup", "stkd-mixed", "stkd-wrong-classes")),
+            *((name, "deep-supervision") for name in ("byot", "dks", "multilevel")),
+            *((name, "label-smoothing") for name in SELF),
+            ("okdmde+teacher", "kd"),
+            ("okdmde+teacher", "okdmde"),
+        ],
+    ),
+    "to_vit": Part(VIT_STUDENT, ["cnn"], heterogeneous(), HETEROGENEOUS),
+    "from_vit": Part(CNN, ["vit"], heterogeneous(), HETEROGENEOUS),
+    "gamma_to_vit": Part(VIT_STUDENT, ["cnn"], gammas()),
+    "gamma_from_vit": Part(CNN, ["vit"], gammas()),
+    "mixtures": Part(
+        CNN,
+        ["cnn"],
+        {
+            "baseline": method("baseline"),
+            "mixup": method("baseline", MIXUP),
+            **mixtures(),
+            **mixtures({"teacher": "cnn_mixup"}, "-mixup-teacher"),
+        },
+        [
+            *((f"stkd{suffix}", other) for suffix in ("", "-mixup-teacher") for other in
+              ("mixup", f"kd{suffix}", f"stkd-mixed{suffix}", f"stkd-clean{suffix}", f"stkd-wrong-classes{suffix}")),
+            *((f"{name}-mixup-teacher", name) for name in mixtures()),
+        ],
+    ),
+    "denoising": Part(CNN_NARROW, ["cnn"], {"baseline": method("baseline"), "kd": method("kd"), **diffusion()}, DIFFUSION),
+    "exits": Part(CNN, [], {**selves(), **selves(MIXUP, "+mixup")}, SUPERVISION),
+    "assistants": Part(VIT_SMALL, ["vit"], assistants(), ASSISTANTS),
+    "assistants_cnn": Part(CNN_SMALL, ["cnn"], assistants(), ASSISTANTS),
+    "several": Part(
+        CNN,
+        [f"expert{number}" for number in range(EXPERTS)],
+        {
+            "baseline": method("baseline"),
+            "kd": method("kd"),
+            **{name: method("rl_kd", selection=name) for name in ("uniform", "softmax_ce", "argmin_ce")},
+            **{f"policy-{name}": method("rl_kd", reward=name) for name in REWARDS},
+            "policy-shuffled": method("rl_kd", shuffle_state=True),
+            "uniform-clean": method("rl_kd", {"data": {}}, selection="uniform"),
+            "argmin_ce-clean": method("rl_kd", {"data": {}}, selection="argmin_ce"),
+            "policy-improvement-clean": method("rl_kd", {"data": {}}),
+        },
+        [
+            *((f"policy-{name}", other) for name in REWARDS for other in ("uniform", "argmin_ce")),
+            ("policy-improvement", "policy-shuffled"),
+            ("argmin_ce", "uniform"),
+            ("softmax_ce", "uniform"),
+            ("argmin_ce-clean", "uniform-clean"),
+            ("policy-improvement-clean", "uniform-clean"),
+        ],
+        data="noisy",
+    ),
+}  # fmt: skip
