@@ -7,7 +7,7 @@ teacher knows much that a student cannot learn from its own labels.
     python benchmarks/teachers.py PART     --work DIR [--seeds 1 2 3] [--workers 2]    # its teachers (about ten minutes of a core each) and students
 
 PART: `cnn` (CNN to CNN, and the self-distillation methods), `to_vit` (CNN to transformer), `from_vit` (transformer to CNN), `assistants` and
-`assistants_cnn` (AMD), `several` (RL-KD: three specialists, and labels of which 30 % are wrong); and for what happens inside, `mixtures` (STKD),
+`assistants_cnn` (AMD), `several` (RL-KD: three specialists, and labels of which 30 % are wrong), `several_clean` (the right labels); and for what happens inside, `mixtures` (STKD),
 `denoising` (DiffKD), `gamma_to_vit` and `gamma_from_vit` (OFA), `exits` (self-distillation). Arms stand in teachers_arms.py. Comparisons in rounds of one seed for every arm; a stop leaves a
 balanced table, and the same command goes on. The tables are committed to benchmarks/results/teachers_PART.
 """
@@ -101,10 +101,8 @@ def arms(part: str, work: Path) -> dict[str, dict[str, Any]]:
         taught = TABLE[named["name"]].kind in {"teacher", "multi-teacher"} or "teaching" in changes
         names = [changes["teacher"]] if "teacher" in changes else list(chosen.teachers)
         teachers = [{"run": str(work / "teachers" / name)} for name in names]
-        # An arm that says something of its data beside noisy labels is one with the right ones.
-        data = chosen.data if "data" not in changes else "student"
         settings: dict[str, Any] = {
-            "data": {"name": "cifar100", "root": str(work / "data" / data)},
+            "data": {"name": "cifar100", "root": str(work / "data" / chosen.data)},
             "network": chosen.student,
             "optimizer": ADAMW if chosen.student["name"] == VIT else SGD,
             "schedule": COSINE,
@@ -124,7 +122,7 @@ def said_besides(part: str, output: Path, results: Path, work: Path, seeds: list
         return regret(output, seeds, SPARSITIES)
     if part in {"gamma_to_vit", "gamma_from_vit"}:
         return tuned_gamma(results, GAMMAS, WEIGHTS)
-    if part == "several":
+    if part in {"several", "several_clean"}:
         return right_expert(output, work / "data" / "student", seeds, EXPERTS)
     if part == "mixtures":
         return divergence_on_mixtures(output, seeds)
@@ -157,7 +155,11 @@ def main() -> None:
             others = {label: arm for label, arm in chosen.items() if label not in first}
             share_assistants(output, others, arguments.seeds)
         result = coterie.compare(
-            each, seeds=arguments.seeds, output=output, reference="baseline", workers=arguments.workers
+            each,
+            seeds=arguments.seeds,
+            output=output,
+            reference=PARTS[arguments.part].reference,
+            workers=arguments.workers,
         )
     folder = Path(__file__).parent / "results" / f"teachers_{arguments.part}"
     keep(result.path, folder)

@@ -18,11 +18,13 @@ VIT_STUDENT = {"name": VIT, "options": {"patch_size": 4, "embed_dim": 64, "depth
 VIT_TEACHER = {"name": VIT, "options": {"patch_size": 4, "embed_dim": 96, "depth": 6, "num_heads": 6}}
 VIT_SMALL = {"name": VIT, "options": {"patch_size": 4, "embed_dim": 32, "depth": 6, "num_heads": 4}}  # 0.12 of it
 EXPERTS = 3
+SPECIALISTS = [f"expert{number}" for number in range(EXPERTS)]
 MIXUP = {"data": {"mixup": 1.0}}
 TWICE = {"training": {"epochs": 80}}
 SPARSITIES = [0.2, 0.4, 0.6, 0.8]
 REWARDS = ("improvement", "instance", "label", "label_and_distillation", "validation")
 GAMMAS, WEIGHTS = (1.0, 1.2, 1.4), (1.0, 2.0, 4.0)
+MIXUP_TEACHERS = ("kd", "stkd", "stkd-mixed")  # arms that learn from a teacher trained on mixtures as well
 SELF = ("byot", "dks", "ddgsd", "frskd", "multilevel")
 
 
@@ -36,6 +38,7 @@ class Part:
         arms: label -> what differs.
         contrasts: (arm, the control that it has to beat).
         data: what students see.
+        reference: what the table compares with.
     """
 
     student: Settings
@@ -61,9 +64,9 @@ def kd_1(weight: float = 1.0) -> Settings:
     return method("kd", temperature=1.0, label_weight=1.0, distillation_weight=weight)
 
 
-def deep_supervision(more: Settings | None = None) -> Settings:
+def deep_supervision() -> Settings:
     """Exits that learn from the labels, and nothing else."""
-    return method("byot", more, distillation_weight=0.0, feature_weight=0.0)
+    return method("byot", distillation_weight=0.0, feature_weight=0.0)
 
 
 def heterogeneous() -> dict[str, Settings]:
@@ -84,7 +87,6 @@ def heterogeneous() -> dict[str, Settings]:
 def gammas() -> dict[str, Settings]:
     """OFA's exponents, each with every weight of its term: gamma changes how much the term counts."""
     return {
-        "baseline": method("baseline"),
         **{f"kd-T1-weight-{weight:g}": kd_1(weight) for weight in WEIGHTS},
         **{
             f"ofa-{gamma:g}-weight-{weight:g}": method("ofa", gamma=gamma, distillation_weight=weight, exit_weight=weight)
@@ -96,7 +98,6 @@ def gammas() -> dict[str, Settings]:
 def assistants() -> dict[str, Settings]:
     return {
         "baseline": method("baseline"),
-        "baseline-twice": method("baseline", TWICE),
         "kd": method("kd"),
         "kd-twice": method("kd", TWICE),
         "amd": method("amd", sparsities=SPARSITIES),
@@ -115,25 +116,25 @@ def diffusion() -> dict[str, Settings]:
     }
 
 
-def mixtures(teacher: Settings | None = None, suffix: str = "") -> dict[str, Settings]:
+def mixtures() -> dict[str, Settings]:
     """KD and STKD's readings."""
     return {
-        f"kd{suffix}": method("kd", teacher),
-        f"stkd{suffix}": method("stkd", teacher),
-        f"stkd-mixed{suffix}": method("stkd", teacher, reading="mixed"),
-        f"stkd-clean{suffix}": method("stkd", teacher, reading="clean"),
-        f"stkd-wrong-classes{suffix}": method("stkd", teacher, wrong_classes=True),
+        "kd": method("kd"),
+        "stkd": method("stkd"),
+        "stkd-mixed": method("stkd", reading="mixed"),
+        "stkd-clean": method("stkd", reading="clean"),
+        "stkd-wrong-classes": method("stkd", wrong_classes=True),
     }
 
 
-def selves(more: Settings | None = None, suffix: str = "") -> dict[str, Settings]:
+def selves() -> dict[str, Settings]:
     """The self-distillation methods and what they have to beat; FRSKD's pyramid has 32 channels, since 256 cost 49 times the network here."""
-    smoothed = {"training": {"label_smoothing": 0.1}}
     return {
-        f"baseline{suffix}": method("baseline", more),
-        f"label-smoothing{suffix}": method("baseline", {**(more or {}), **smoothed}),
-        f"deep-supervision{suffix}": deep_supervision(more),
-        **{f"{name}{suffix}": method(name, more, **({"channels": 32} if name == "frskd" else {})) for name in SELF},
+        "baseline": method("baseline"),
+        "label-smoothing": method("baseline", {"training": {"label_smoothing": 0.1}}),
+        "mixup": method("baseline", MIXUP),
+        "deep-supervision": deep_supervision(),
+        **{name: method(name, **({"channels": 32} if name == "frskd" else {})) for name in SELF},
     }
 
 
@@ -142,10 +143,7 @@ HETEROGENEOUS = [
 ]  # fmt: skip
 ASSISTANTS = [("kd", "baseline"), ("amd", "kd"), ("amd", "kd-twice"), *(("amd", f"amd-{name}") for name in ("tradeoff", *SPARSITIES))]  # fmt: skip
 DIFFUSION = [("diffkd", other) for other in ("diffkd-none", "diffkd-projector", "diffkd-no-matching", "diffkd-1-step", "kd")]  # fmt: skip
-SUPERVISION = [
-    (f"{name}{suffix}", f"{control}{suffix}")
-    for suffix, control, name in product(("", "+mixup"), ("deep-supervision", "label-smoothing"), SELF)
-]
+SUPERVISION = [(name, control) for control, name in product(("deep-supervision", "label-smoothing", "mixup"), SELF)]
 PARTS = {
     "cnn": Part(
         CNN,
@@ -177,8 +175,8 @@ PARTS = {
     ),
     "to_vit": Part(VIT_STUDENT, ["cnn"], heterogeneous(), HETEROGENEOUS),
     "from_vit": Part(CNN, ["vit"], heterogeneous(), HETEROGENEOUS),
-    "gamma_to_vit": Part(VIT_STUDENT, ["cnn"], gammas()),
-    "gamma_from_vit": Part(CNN, ["vit"], gammas()),
+    "gamma_to_vit": Part(VIT_STUDENT, ["cnn"], gammas(), reference="kd-T1-weight-1"),
+    "gamma_from_vit": Part(CNN, ["vit"], gammas(), reference="kd-T1-weight-1"),
     "mixtures": Part(
         CNN,
         ["cnn"],
@@ -186,39 +184,44 @@ PARTS = {
             "baseline": method("baseline"),
             "mixup": method("baseline", MIXUP),
             **mixtures(),
-            **mixtures({"teacher": "cnn_mixup"}, "-mixup-teacher"),
+            **{f"{name}-mixup-teacher": {**mixtures()[name], "teacher": "cnn_mixup"} for name in MIXUP_TEACHERS},
         },
         [
-            *((f"stkd{suffix}", other) for suffix in ("", "-mixup-teacher") for other in
-              ("mixup", f"kd{suffix}", f"stkd-mixed{suffix}", f"stkd-clean{suffix}", f"stkd-wrong-classes{suffix}")),
-            *((f"{name}-mixup-teacher", name) for name in mixtures()),
+            *(("stkd", other) for other in ("mixup", "kd", "stkd-mixed", "stkd-clean", "stkd-wrong-classes")),
+            *(("stkd-mixup-teacher", f"{other}-mixup-teacher") for other in ("kd", "stkd-mixed")),
+            *((f"{name}-mixup-teacher", name) for name in MIXUP_TEACHERS),
         ],
     ),
     "denoising": Part(CNN_NARROW, ["cnn"], {"baseline": method("baseline"), "kd": method("kd"), **diffusion()}, DIFFUSION),
-    "exits": Part(CNN, [], {**selves(), **selves(MIXUP, "+mixup")}, SUPERVISION),
+    "exits": Part(CNN, [], selves(), SUPERVISION),
     "assistants": Part(VIT_SMALL, ["vit"], assistants(), ASSISTANTS),
     "assistants_cnn": Part(CNN_SMALL, ["cnn"], assistants(), ASSISTANTS),
     "several": Part(
         CNN,
-        [f"expert{number}" for number in range(EXPERTS)],
+        SPECIALISTS,
         {
             "baseline": method("baseline"),
             "kd": method("kd"),
             **{name: method("rl_kd", selection=name) for name in ("uniform", "softmax_ce", "argmin_ce")},
             **{f"policy-{name}": method("rl_kd", reward=name) for name in REWARDS},
             "policy-shuffled": method("rl_kd", shuffle_state=True),
-            "uniform-clean": method("rl_kd", {"data": {}}, selection="uniform"),
-            "argmin_ce-clean": method("rl_kd", {"data": {}}, selection="argmin_ce"),
-            "policy-improvement-clean": method("rl_kd", {"data": {}}),
         },
         [
             *((f"policy-{name}", other) for name in REWARDS for other in ("uniform", "argmin_ce")),
             ("policy-improvement", "policy-shuffled"),
             ("argmin_ce", "uniform"),
             ("softmax_ce", "uniform"),
-            ("argmin_ce-clean", "uniform-clean"),
-            ("policy-improvement-clean", "uniform-clean"),
         ],
         data="noisy",
+    ),
+    "several_clean": Part(
+        CNN,
+        SPECIALISTS,
+        {
+            **{name: method("rl_kd", selection=name) for name in ("uniform", "argmin_ce")},
+            "policy-improvement": method("rl_kd"),
+        },
+        [("argmin_ce", "uniform"), ("policy-improvement", "uniform"), ("policy-improvement", "argmin_ce")],
+        reference="uniform",
     ),
 }  # fmt: skip

@@ -20,7 +20,12 @@ def finished(output: Path, seeds: list[int]) -> Iterator[tuple[str, list[tuple[A
     """Label, and task, method and folder of each of its finished runs."""
     for label in json.loads((output / "plan.json").read_text())["arms"]:
         folders = [output / "runs" / label / f"seed{seed}" for seed in seeds]
-        yield label, [(*trained(folder), folder) for folder in folders if (folder / "summary.json").is_file()]
+        yield label, [(*trained(folder), folder) for folder in folders if _has_ended(folder)]
+
+
+def _has_ended(run: Path) -> bool:
+    summary = run / "summary.json"
+    return summary.is_file() and json.loads(summary.read_text())["status"] == "finished"
 
 
 def spread(values: list[float], form: str = ".3f") -> str:
@@ -80,7 +85,7 @@ def denoising(output: Path, seeds: list[int]) -> list[str]:
         for _, _, folder in runs:
             rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             by_epoch = {row["epoch"]: row["losses"]["diffusion"] for row in rows if row["split"] == "train"}
-            losses.append([by_epoch[epoch] for epoch in EPOCHS_SHOWN])
+            losses.append([by_epoch[epoch - 1] for epoch in EPOCHS_SHOWN])  # they count from 0
         curves.append(f"- {label}: {', '.join(spread(list(column), '.2f') for column in zip(*losses, strict=True))}")
     return lines + curves
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from coterie.cli_output import LISTINGS, print_comparison, print_figures, say
 from coterie.errors import CoterieError, RunError, did_you_mean
 
 app = typer.Typer(
@@ -43,10 +44,10 @@ def train(
     from coterie.training.run import train as run
 
     result = run(recipe, output=output, overrides=overrides, resume=resume, quiet=quiet)
-    _print_figures(result.summary, result.summary["split"])
-    _say(f"run     {result.path}")
-    _say(f"student {result.path / 'student.safetensors'}")
-    _say(f"report  {result.path / 'report.html'}")
+    print_figures(result.summary, result.summary["split"])
+    say(f"run     {result.path}")
+    say(f"student {result.path / 'student.safetensors'}")
+    say(f"report  {result.path / 'report.html'}")
 
 
 @app.command()
@@ -66,7 +67,7 @@ def evaluate(
 
         typer.echo(writer.dumps({"split": split, **evaluation.figures}, indent=2))
     else:
-        _print_figures(evaluation.figures, split)
+        print_figures(evaluation.figures, split)
 
 
 @app.command()
@@ -79,9 +80,9 @@ def predict(
     from coterie.prediction import predict_images
 
     for prediction in predict_images(run, images, top=top):
-        _say(str(prediction.path))
+        say(str(prediction.path))
         for name, probability in prediction.classes:
-            _say(f"  {probability:7.2%}  {name}")
+            say(f"  {probability:7.2%}  {name}")
 
 
 @app.command()
@@ -104,7 +105,7 @@ def export(
     """Write a run's student, or its ensemble, for use elsewhere."""
     from coterie.export import export_run
 
-    _say(str(export_run(run, format, output, which=which)))
+    say(str(export_run(run, format, output, which=which)))
 
 
 @app.command()
@@ -157,10 +158,10 @@ def compare(
         )
     except RunError:
         if (output / "report.html").is_file():  # runs failed; the others count
-            _print_comparison(output)
+            print_comparison(output)
         raise
-    _print_comparison(result.path)
-    _say(f"report  {result.path / 'report.html'}")
+    print_comparison(result.path)
+    say(f"report  {result.path / 'report.html'}")
 
 
 def _seeds(text: str) -> int | list[int]:
@@ -168,43 +169,6 @@ def _seeds(text: str) -> int | list[int]:
     if not all(part.isdecimal() for part in parts) or parts == ["0"]:
         raise CoterieError(f"--seeds {text}: expected how many (5) or which, separated by commas (3,5,7)")
     return int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]
-
-
-def _print_comparison(folder: Path) -> None:
-    """A comparison's table and what it says, from its folder."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from coterie.report import comparison_tables as tables
-    from coterie.training.records import read_json
-
-    comparison = read_json(folder / "comparison.json")
-    table = Table(title=comparison["title"], title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    reference = comparison["reference"]
-    for name in ("n", "top-1 %", "ensemble %", f"- {reference}", "95 % interval", "p (Holm)"):
-        table.add_column(name, justify="right")
-    for label, entry in comparison["methods"].items():
-        row = comparison["differences"].get(tables.MAIN, {}).get(label)
-        low_high = (
-            ""
-            if row is None or row["interval"] is None
-            else "{:+.2f} to {:+.2f}".format(*(100 * x for x in row["interval"]))
-        )
-        table.add_row(
-            label,
-            str(entry["runs"]),
-            tables.cell(entry, tables.COLUMNS[0]),
-            tables.cell(entry, tables.COLUMNS[2]),
-            tables.difference(comparison, label),
-            low_high,
-            "" if label == reference else tables.p_value(comparison, label, "p_holm"),
-            style="bold" if label == reference else "",
-        )
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    console.print(table)
-    for sentence in comparison["reading"]:
-        console.print(f"- {sentence}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -232,7 +196,7 @@ def benchmark(
     other = None if against is None else build_arms([settings], [against])[against]
     found = measure(settings, other, repetitions)
     text = markdown(found)
-    _say(text)
+    say(text)
     if output is not None:
         from coterie.files import write_json, write_text
 
@@ -252,9 +216,9 @@ def report(
         if (run / "plan.json").is_file():
             from coterie.comparison.run import write_again
 
-            _say(str(write_again(run)))
+            say(str(write_again(run)))
         else:
-            _say(str(write_report(run)))
+            say(str(write_report(run)))
 
 
 @app.command("list")
@@ -262,45 +226,9 @@ def list_names(
     what: Annotated[str, typer.Argument(metavar="methods|networks|data|recipes", show_default=False)],
 ) -> None:
     """List methods, networks, data sets or recipes that are known by name."""
-    listings = {"methods": _list_methods, "networks": _list_networks, "data": _list_data, "recipes": _list_recipes}
-    if what not in listings:
-        raise CoterieError(f"cannot list {what!r}{did_you_mean(what, listings)}; expected one of {', '.join(listings)}")
-    listings[what]()
-
-
-def _list_methods() -> None:
-    from coterie.methods import TABLE
-
-    kind = ""
-    for name, entry in TABLE.items():
-        if entry.kind != kind:
-            kind = entry.kind
-            _say(f"[{kind}]")
-        _say(f"  {name:<12} {entry.summary}{f' ({entry.paper})' if entry.paper else ''}")
-
-
-def _list_networks() -> None:
-    from coterie.networks.catalogue import NETWORKS
-
-    for name, line in NETWORKS.items():
-        _say(f"  {name:<26} {line}")
-    _say("and every name of timm.list_models().")
-
-
-def _list_data() -> None:
-    from coterie.data.catalogue import DATA
-
-    for name, line in DATA.items():
-        _say(f"  {name:<16} {line}")
-
-
-def _list_recipes() -> None:
-    found = sorted(Path("recipes").glob("*.yaml"))
-    if not found:
-        raise CoterieError("no folder recipes/ with YAML files here; the recipes stand in coterie's repository")
-    for path in found:
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        _say(f"  {path!s:<48} {first.lstrip('# ')}")
+    if what not in LISTINGS:
+        raise CoterieError(f"cannot list {what!r}{did_you_mean(what, LISTINGS)}; expected one of {', '.join(LISTINGS)}")
+    LISTINGS[what]()
 
 
 def _recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -309,48 +237,6 @@ def _recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
     if len(recipes) > 1:
         raise CoterieError(f"expected one recipe and key=value settings, got {', '.join(map(repr, recipes))}")
     return (recipes[0] if recipes else None), [each for each in arguments if "=" in each]
-
-
-def _say(text: str) -> None:
-    typer.echo(text)
-
-
-def _print_figures(figures: dict[str, Any], split: str) -> None:
-    """The final table: every student, their mean, the ensembles, what is deployed."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{split} split", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for name in ("top-1", "top-5", "NLL", "Brier", "ECE"):
-        table.add_column(name, justify="right")
-
-    def row(name: str, values: dict[str, float], style: str = "") -> None:
-        shares = [f"{values[key]:.2%}" for key in ("top1", "top5")]
-        rest = [f"{values[key]:.4f}" for key in ("nll", "brier", "ece")]
-        table.add_row(name, *shares, *rest, style=style)
-
-    students = figures["students"]
-    deployed = figures["deployed"]["student"]
-    for number, student in enumerate(students):
-        row(
-            f"student {number}{' (deployed)' if number == deployed else ''}",
-            student,
-            "bold" if number == deployed else "",
-        )
-    if len(students) > 1:
-        row("mean student", figures["mean_student"])
-        for key, name in (
-            ("mean_probability", "mean probability"),
-            ("mean_logit", "mean logit"),
-            ("method", "the method's"),
-        ):
-            row(f"ensemble, {name}", figures["ensemble"][key])
-    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
-    console.print(table)
-    if figures["diversity"]:
-        values = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures["diversity"].items())
-        console.print(f"diversity: {values}", soft_wrap=True)
 
 
 def main() -> None:

@@ -1,0 +1,128 @@
+"""What the commands print. Like them, each imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from coterie.errors import CoterieError
+
+
+def say(text: str) -> None:
+    typer.echo(text)
+
+
+def print_figures(figures: dict[str, Any], split: str) -> None:
+    """The final table: every student, their mean, the ensembles, what is deployed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{split} split", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for name in ("top-1", "top-5", "NLL", "Brier", "ECE"):
+        table.add_column(name, justify="right")
+
+    def row(name: str, values: dict[str, float], style: str = "") -> None:
+        shares = [f"{values[key]:.2%}" for key in ("top1", "top5")]
+        rest = [f"{values[key]:.4f}" for key in ("nll", "brier", "ece")]
+        table.add_row(name, *shares, *rest, style=style)
+
+    students = figures["students"]
+    deployed = figures["deployed"]["student"]
+    for number, student in enumerate(students):
+        row(
+            f"student {number}{' (deployed)' if number == deployed else ''}",
+            student,
+            "bold" if number == deployed else "",
+        )
+    if len(students) > 1:
+        row("mean student", figures["mean_student"])
+        for key, name in (
+            ("mean_probability", "mean probability"),
+            ("mean_logit", "mean logit"),
+            ("method", "the method's"),
+        ):
+            row(f"ensemble, {name}", figures["ensemble"][key])
+    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    console.print(table)
+    if figures["diversity"]:
+        values = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures["diversity"].items())
+        console.print(f"diversity: {values}", soft_wrap=True)
+
+
+def print_comparison(folder: Path) -> None:
+    """A comparison's table and what it says, from its folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from coterie.report import comparison_tables as tables
+    from coterie.training.records import read_json
+
+    comparison = read_json(folder / "comparison.json")
+    table = Table(title=comparison["title"], title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    reference = comparison["reference"]
+    for name in ("n", "top-1 %", "ensemble %", f"- {reference}", "95 % interval", "p (Holm)"):
+        table.add_column(name, justify="right")
+    for label, entry in comparison["methods"].items():
+        row = comparison["differences"].get(tables.MAIN, {}).get(label)
+        low_high = (
+            ""
+            if row is None or row["interval"] is None
+            else "{:+.2f} to {:+.2f}".format(*(100 * x for x in row["interval"]))
+        )
+        table.add_row(
+            label,
+            str(entry["runs"]),
+            tables.cell(entry, tables.COLUMNS[0]),
+            tables.cell(entry, tables.COLUMNS[2]),
+            tables.difference(comparison, label),
+            low_high,
+            "" if label == reference else tables.p_value(comparison, label, "p_holm"),
+            style="bold" if label == reference else "",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(table)
+    for sentence in comparison["reading"]:
+        console.print(f"- {sentence}", soft_wrap=True, markup=False)
+
+
+def list_methods() -> None:
+    from coterie.methods import TABLE
+
+    kind = ""
+    for name, entry in TABLE.items():
+        if entry.kind != kind:
+            kind = entry.kind
+            say(f"[{kind}]")
+        say(f"  {name:<12} {entry.summary}{f' ({entry.paper})' if entry.paper else ''}")
+
+
+def list_networks() -> None:
+    from coterie.networks.catalogue import NETWORKS
+
+    for name, line in NETWORKS.items():
+        say(f"  {name:<26} {line}")
+    say("and every name of timm.list_models().")
+
+
+def list_data() -> None:
+    from coterie.data.catalogue import DATA
+
+    for name, line in DATA.items():
+        say(f"  {name:<16} {line}")
+
+
+def list_recipes() -> None:
+    found = sorted(Path("recipes").glob("*.yaml"))
+    if not found:
+        raise CoterieError("no folder recipes/ with YAML files here; the recipes stand in coterie's repository")
+    for path in found:
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        say(f"  {path!s:<48} {first.lstrip('# ')}")
+
+
+LISTINGS = {"methods": list_methods, "networks": list_networks, "data": list_data, "recipes": list_recipes}
