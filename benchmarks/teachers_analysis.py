@@ -105,7 +105,10 @@ def contrasts(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def right_expert(output: Path, clean: Path, seeds: list[int], experts: int) -> list[str]:
-    """How much the expert of a sample's true class counts, on the training samples without augmentation, by the last epoch's student and policy."""
+    """Whether the expert of a sample's true class is the one that counts, by the last epoch's student and policy, on the training samples without augmentation.
+
+    And what there is to win: how accurate the experts are by themselves, together, and where the right one is always asked.
+    """
     import torch
 
     from coterie.recipe import load_recipe
@@ -113,27 +116,48 @@ def right_expert(output: Path, clean: Path, seeds: list[int], experts: int) -> l
 
     with np.load(clean / "train.npz", allow_pickle=False) as file:
         truth = torch.from_numpy(file["labels"])
-    lines = ["", "# The right expert", "", f"Weight of the expert whose classes hold the sample's true one; {1 / experts:.2f} by chance. Mean over the training samples, mean ± standard deviation over seeds.", "", "| arm | samples whose label is right | samples whose label is wrong |", "|---|---|---|"]  # fmt: skip
+    lines = ["", "# The right expert", "", f"The one that has seen all images of the sample's true class. Its weight among the teachers, and how often no other has more (ties by lot), on samples with a right and with a wrong label; {1 / experts:.2f} by chance; mean ± standard deviation over seeds.", "", "| arm | weight, right label | weight, wrong label | first, right label | first, wrong label |", "|---|---|---|---|---|"]  # fmt: skip
+    task: Any = None
     for path in sorted((output / "runs").iterdir()):
-        shares: list[tuple[float, float]] = []
+        shares: list[list[float]] = []
         for seed in seeds:
             folder = RunFolder(path / f"seed{seed}")
             if not folder.is_run or load_recipe(folder.recipe).method.name != "rl_kd":
                 continue
             task, method = trained(path / f"seed{seed}")
-            weights, labels = [], []
+            weights, labelled = [], []
             for batch in task.data.train_evaluation:
                 right = truth[batch.indices] % experts
-                weights.append(method.choices(batch.inputs, batch.targets).gather(0, right[None])[0])
-                labels.append(batch.targets == truth[batch.indices])
-            weight, is_right = torch.cat(weights), torch.cat(labels)
-            wrong = float(weight[~is_right].mean()) if not is_right.all() else float("nan")
-            shares.append((float(weight[is_right].mean()), wrong))
+                chosen = method.choices(batch.inputs, batch.targets)
+                first = (chosen == chosen.max(0).values).float()
+                both = torch.stack([chosen, first / first.sum(0)])
+                weights.append(both.gather(1, right.expand(2, 1, -1))[:, 0])
+                labelled.append(batch.targets == truth[batch.indices])
+            weight, is_right = torch.cat(weights, dim=1), torch.cat(labelled)
+            # Where no label is wrong the mean of none is not a number.
+            shares.append([float(each[mask].mean()) for each in weight for mask in (is_right, ~is_right)])
         if len(shares) > 1:
-            (right_mean, wrong_mean), (right_std, wrong_std) = np.mean(shares, 0), np.std(shares, 0, ddof=1)
-            cell = "" if np.isnan(wrong_mean) else f"{wrong_mean:.3f} ± {wrong_std:.3f}"
-            lines.append(f"| {path.name} | {right_mean:.3f} ± {right_std:.3f} | {cell} |")
-    return lines
+            columns = np.array(shares).T
+            cells = [f"{np.mean(c):.3f} ± {np.std(c, ddof=1):.3f}" if np.isfinite(c).all() else "" for c in columns]
+            lines.append(f"| {path.name} | {' | '.join(cells)} |")
+    return lines if task is None else lines + _experts_themselves(task, method, experts)
+
+
+def _experts_themselves(task: Any, method: Any, experts: int) -> list[str]:
+    """Accuracy of the experts on the validation split."""
+    import torch
+
+    found: dict[str, list[Any]] = {}
+    with torch.no_grad():
+        for batch in task.data.validation:
+            said = torch.stack([output.logits for output in method.teachers(batch.inputs)]).softmax(-1)
+            own = batch.targets % experts
+            asked = said.gather(0, own.expand(said.shape[-1], 1, -1).permute(1, 2, 0))[0]
+            named = {f"expert {number}": each for number, each in enumerate(said)}
+            for name, prediction in {**named, "mean of all": said.mean(0), "the right one": asked}.items():
+                found.setdefault(name, []).append(prediction.argmax(-1) == batch.targets)
+    cells = [f"{name} {100 * float(torch.cat(right).float().mean()):.1f}" for name, right in found.items()]
+    return ["", f"Top-1 (%) of the experts on the validation split: {'; '.join(cells)}."]
 
 
 def tuned_gamma(folder: Path, gammas: Sequence[float], weights: Sequence[float]) -> list[str]:
