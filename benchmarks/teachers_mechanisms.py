@@ -70,17 +70,22 @@ def divergence_on_mixtures(output: Path, seeds: list[int]) -> list[str]:
 
 @torch.no_grad()
 def denoising(output: Path, seeds: list[int]) -> list[str]:
-    """DiffKD's mechanism on the validation images: before training and after it."""
+    """DiffKD's mechanism on the validation images: before training and after it, with BatchNorm's statistics of the batch and with the running ones."""
     names = ("diffusion_loss", "distance", "distance_without", "cosine", "cosine_without", "gamma")
-    lines = ["", "# Denoising", "", "On the validation images, of the map's tap, in eval mode; mean ± standard deviation over seeds. Diffusion loss before training and after it; mean square distance from the teacher's map, and cosine, of the student's map denoised and projected, and of the same projected but not denoised; mean gamma.", "", "| arm | diffusion loss before | after | distance, denoised | not denoised | cosine, denoised | not denoised | gamma |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["", "# Denoising", "", "On the validation images, of the map's tap; mean ± standard deviation over seeds. Diffusion loss before training and after it; mean square distance from the teacher's map, and cosine, of the student's map denoised (or put through the control's projector) and projected, and of the same projected only, for which nothing but `diffkd-none` is trained; mean gamma. BatchNorm in the diffusion model, the adapter and the projection goes by the batch's statistics, as in training, or by the running ones.", "", "| arm | statistics | diffusion loss before | after | distance, denoised | projected only | cosine, denoised | projected only | gamma |", "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     curves = ["", f"Diffusion loss in training (both taps together), epochs {', '.join(map(str, EPOCHS_SHOWN))}:", ""]
     for label, runs in finished(output, seeds):
-        if not runs or not getattr(getattr(runs[0][1], "feature", None), "diffuses", False):
+        if not hasattr(runs[0][1], "feature"):
             continue
-        before = [_mechanism(task, task.build_method().eval())["diffusion_loss"] for task, _, _ in runs]
-        after = [_mechanism(task, method) for task, method, _ in runs]
-        cells = [spread([each[name] for each in after]) if name in after[0] else "–" for name in names]
-        lines.append(f"| {label} | {spread(before)} | {' | '.join(cells)} |")
+        diffuses = runs[0][1].feature.diffuses
+        for kind in ("running", "batch"):
+            before = [_mechanism(task, task.build_method().eval(), kind) for task, _, _ in runs]
+            after = [_mechanism(task, method, kind) for task, method, _ in runs]
+            cells = [spread([each[name] for each in after]) if name in after[0] else "–" for name in names]
+            start = spread([each["diffusion_loss"] for each in before]) if diffuses else "–"
+            lines.append(f"| {label} | {kind} | {start} | {' | '.join(cells)} |")
+        if not diffuses:
+            continue
         losses: list[list[float]] = []
         for _, _, folder in runs:
             rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -90,10 +95,22 @@ def denoising(output: Path, seeds: list[int]) -> list[str]:
     return lines + curves
 
 
-def _mechanism(task: Any, method: Any) -> dict[str, float]:
+def _mechanism(task: Any, method: Any, statistics: str) -> dict[str, float]:
     torch.manual_seed(0)  # the noise is the same for every arm
-    each = [method.mechanism(batch.inputs) for batch in task.data.validation]
+    method.feature.train(statistics == "batch")  # which moves the running ones, so those are looked at first
+    look = method.mechanism if method.feature.diffuses else lambda images: _plain(method, images)
+    each = [look(batch.inputs) for batch in task.data.validation]
     return {name: float(np.mean([figures[name] for figures in each])) for name in each[0]}
+
+
+def _plain(method: Any, images: Tensor) -> dict[str, float]:
+    """The same distance and cosine of a control, whose projected map is all there is."""
+    (teacher,) = method.taught(images)
+    wanted, _ = method.feature.target(teacher.feature_map)
+    own, _ = method.feature.student(method.group(images).feature_maps[0], wanted)
+    cosine = F.cosine_similarity(own.flatten(1), wanted.flatten(1)).mean()
+    place = "" if method.feature.kind == "projector" else "_without"
+    return {f"distance{place}": float(F.mse_loss(own, wanted)), f"cosine{place}": float(cosine)}
 
 
 def _exits(method: Any) -> Callable[[Any], dict[str, Tensor]] | None:

@@ -112,7 +112,10 @@ class DiffKD(TaughtMethod):
 
     @torch.no_grad()
     def mechanism(self, inputs: Inputs) -> dict[str, float]:
-        """Does denoising bring the student's map nearer to the teacher's? Figures of one batch, in eval mode.
+        """Does denoising bring the student's map nearer to the teacher's? Figures of one batch.
+
+        Take them in eval mode with ``method.feature.train()``, so that BatchNorm in the tap goes by the batch as in training: its running statistics are
+        those of denoising and of the diffusion loss together, and fit neither.
 
         Returns:
             ``diffusion_loss``; ``distance`` of the denoised and projected feature from the teacher's and ``distance_without`` of the
