@@ -23,7 +23,7 @@ MIXUP = {"data": {"mixup": 1.0}}
 TWICE = {"training": {"epochs": 80}}
 SPARSITIES = [0.2, 0.4, 0.6, 0.8]
 REWARDS = ("improvement", "instance", "label", "label_and_distillation", "validation")
-GAMMAS, WEIGHTS = (1.0, 1.2, 1.4), (1.0, 2.0, 4.0)
+GAMMAS, WEIGHTS = (1.0, 1.2, 1.4), (1.0, 2.0)
 MIXUP_TEACHERS = ("kd", "stkd", "stkd-mixed")  # arms that learn from a teacher trained on mixtures as well
 SELF = ("byot", "dks", "ddgsd", "frskd", "multilevel")
 
