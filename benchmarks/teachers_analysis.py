@@ -99,7 +99,8 @@ def contrasts(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
         for name, scale in (("primary.top1", 100), ("primary.nll", 1)):
             ours, theirs = ([scale * figures[label][seed][name] for seed in seeds] for label in (arm, control))
             found = paired_difference(ours, theirs)
-            cells.append(f"{found.mean:+.2f} ± {found.standard_error:.2f} ({found.p_t:.3f})")
+            p = "" if found.p_t is None else f" ({found.p_t:.3f})"  # none between equal runs
+            cells.append(f"{found.mean:+.2f} ± {found.standard_error:.2f}{p}")
         lines.append(f"| {arm} | {control} | {len(seeds)} | {' | '.join(cells)} |")
     return lines
 
