@@ -12,10 +12,10 @@ COUNT = """
 import resource, sys, torch
 from coterie.training.allocation import keep_freed_memory
 told = keep_freed_memory() if sys.argv[1] == "told" else None
-for step in range(20):
+for step in range(30):
     block = torch.ones(12_000_000)  # 48 MB, above what glibc keeps by itself
     del block
-    if step == 4:
+    if step == 14:  # the heap has grown by then: in four trials the last block was mapped anew at steps 6 to 8
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 print(told, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -40,7 +40,7 @@ def test_freed_memory_is_not_faulted_in_again():
     _, default = count("not told")
     assert told == "True"
     assert default > 100  # 15 blocks, of huge pages or small ones
-    assert kept < default / 2  # three blocks of fifteen may still be mapped anew
+    assert kept < default / 5
 
 
 def test_the_users_own_settings_stand():
