@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from coterie import cli
+from coterie.cli_output import print_classes, print_figures
 
 FORBIDDEN = "torch", "timm", "numpy", "sklearn", "matplotlib"
 
@@ -95,7 +96,45 @@ def test_evaluate_repeats_the_figures(run, trained):
     figures = json.loads(run("evaluate", trained.path, "--json"))
     assert figures["split"] == "test"
     assert figures["deployed"] == trained.summary["deployed"]
+    assert figures["per_class"] == trained.summary["per_class"]
     assert "mean student" in run("evaluate", trained.path)
+
+
+def test_evaluate_prints_every_class(run, trained):
+    output = run("evaluate", trained.path, "--per-class")
+    student = trained.summary["deployed"]["student"]
+    rows = [line.split() for line in output.partition(f"student {student} by class")[2].splitlines() if line.strip()][
+        1:
+    ]
+    classes = trained.summary["per_class"]
+    assert [row[0] for row in rows] == [each["name"] for each in classes] == list("0123456789")
+    assert [int(row[-1]) for row in rows] == [each["support"] for each in classes]
+    assert sum(each["support"] for each in classes) == trained.summary["num_test"]
+    for row, each in zip(rows, classes, strict=True):
+        expected = ["–" if each[key] is None else f"{each[key]:.2%}" for key in ("precision", "recall", "f1")]
+        assert row[1:4] == expected
+    right = sum(each["recall"] * each["support"] for each in classes)
+    assert right / trained.summary["num_test"] == pytest.approx(trained.summary["deployed"]["top1"], abs=1e-6)
+    assert (
+        f"balanced accuracy of the deployed student: {trained.summary['deployed']['balanced_accuracy']:.2%}" in output
+    )
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(2, False), (9, False), (10, True), (100, True)])
+def test_top5_is_shown_from_ten_classes_on(capsys, classes, shown):
+    values = {"top1": 0.5, "top5": 0.9, "nll": 1.0, "brier": 0.5, "ece": 0.1}
+    figures = {"deployed": {"student": 0, **values}, "students": [values], "diversity": {}}
+    print_figures(figures | {"class_names": ["name"] * classes}, "test")
+    assert ("top-5" in capsys.readouterr().out) == shown
+
+
+def test_class_names_are_printed_as_they_are(capsys):
+    names = ["plain_class", "[bold]red[/bold]", "$x$", "<b>", "日本語", "n" * 200]
+    absent = {"precision": None, "recall": None, "f1": None, "support": 0}
+    print_classes({"deployed": {"student": 3}, "per_class": [{"name": name, **absent} for name in names]})
+    output = capsys.readouterr().out
+    assert all(name in output for name in names[:-1])
+    assert output.count("n") >= 200  # a long name is folded, not cut
 
 
 def test_predict_names_classes_and_probabilities(run, trained):

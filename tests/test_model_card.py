@@ -41,6 +41,12 @@ def front_matter(text):
     return yaml.safe_load(text.split("---\n")[1])
 
 
+@pytest.mark.parametrize(("classes", "shown"), [(9, False), (10, True)])
+def test_top5_is_shown_from_ten_classes_on(classes, shown):
+    text = card(description=STUDENT | {"num_classes": classes, "class_names": list(map(str, range(classes)))})
+    assert ("top-5" in text) == ("| 90.00% |" in text) == shown
+
+
 def test_a_run_that_says_little_still_gets_a_card():
     text = card()
     assert front_matter(text)["model-index"][0]["name"] == "resnet18-mine.module:Method-pictures"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coterie.cli_output import LISTINGS, print_comparison, print_figures, say
+from coterie.cli_output import LISTINGS, print_classes, print_comparison, print_figures, say
 from coterie.errors import CoterieError, RunError, did_you_mean
 
 app = typer.Typer(
@@ -56,7 +56,12 @@ def evaluate(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Other data: data=FOLDER.", show_default=False)
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Also print precision, recall and F1 of every class.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as JSON, those of every class included.")
+    ] = False,
 ) -> None:
     """Measure a run's students and ensembles again, on its test split or on other data with the same classes."""
     from coterie.training.reload import evaluate_run
@@ -68,6 +73,8 @@ def evaluate(
         typer.echo(writer.dumps({"split": split, **evaluation.figures}, indent=2))
     else:
         print_figures(evaluation.figures, split)
+        if per_class:
+            print_classes(evaluation.figures)
 
 
 @app.command()

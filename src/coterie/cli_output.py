@@ -10,6 +10,8 @@ import typer
 
 from coterie.errors import CoterieError
 
+FIGURES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
+
 
 def say(text: str) -> None:
     typer.echo(text)
@@ -20,15 +22,17 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from coterie.metrics import shown_figures
+
     table = Table(title=f"{split} split", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
-    for name in ("top-1", "top-5", "NLL", "Brier", "ECE"):
-        table.add_column(name, justify="right")
+    keys = shown_figures(FIGURES, len(figures.get("per_class") or figures.get("class_names", [])))
+    for key in keys:
+        table.add_column(FIGURES[key], justify="right")
 
     def row(name: str, values: dict[str, float], style: str = "") -> None:
-        shares = [f"{values[key]:.2%}" for key in ("top1", "top5")]
-        rest = [f"{values[key]:.4f}" for key in ("nll", "brier", "ece")]
-        table.add_row(name, *shares, *rest, style=style)
+        shown = [f"{values[key]:.2%}" if key.startswith("top") else f"{values[key]:.4f}" for key in keys]
+        table.add_row(name, *shown, style=style)
 
     students = figures["students"]
     deployed = figures["deployed"]["student"]
@@ -51,6 +55,28 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
     if figures["diversity"]:
         values = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures["diversity"].items())
         console.print(f"diversity: {values}", soft_wrap=True)
+    if "balanced_accuracy" in figures["deployed"]:
+        console.print(f"balanced accuracy of the deployed student: {figures['deployed']['balanced_accuracy']:.2%}")
+
+
+def print_classes(figures: dict[str, Any]) -> None:
+    """The deployed student's figures of every class, with the class names as they are."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    classes = figures["per_class"]
+    table = Table(
+        title=f"student {figures['deployed']['student']} by class", title_justify="left", box=None, pad_edge=False
+    )
+    table.add_column("class", overflow="fold")
+    for name in ("precision", "recall", "F1", "samples"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    for each in classes:
+        shares = ("–" if each[key] is None else f"{each[key]:.2%}" for key in ("precision", "recall", "f1"))
+        table.add_row(Text(each["name"]), *shares, str(each["support"]))
+    Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(table)
 
 
 def print_comparison(folder: Path) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from coterie import __version__
 from coterie.methods import TABLE
+from coterie.metrics import shown_figures
 from coterie.networks.catalogue import NETWORKS
 from coterie.recipe import Recipe
 
@@ -92,7 +93,7 @@ def model_card(
             students=len(summary.get("students", [])),
             parameters=parameters,
             rows=_rows(which, description, summary),
-            columns=list(FIGURES.values()),
+            columns=[FIGURES[key] for key in _shown(description)],
             split=summary.get("split", "test"),
             shown_classes=description["class_names"][:SHOWN_CLASSES],
             summary=summary,
@@ -144,7 +145,15 @@ def _rows(which: str, description: dict[str, Any], summary: dict[str, Any]) -> l
     }
     if len(summary.get("students", [])) < 2:
         candidates = {"**this export**": description["figures"]}
-    return [(name, [_figure(key, values[key]) for key in FIGURES]) for name, values in candidates.items() if values]
+    return [
+        (name, [_figure(key, values[key]) for key in _shown(description)])
+        for name, values in candidates.items()
+        if values
+    ]
+
+
+def _shown(description: dict[str, Any]) -> list[str]:
+    return shown_figures(FIGURES, description["num_classes"])
 
 
 def _figure(key: str, value: float) -> str:

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from coterie.metrics import classification_figures, diversity_figures, mean_figures
 from coterie.recipe import load_recipe
-from coterie.report.gallery import most_disputed
+from coterie.report.gallery import gallery_samples
 
 MakeRun = Callable[..., Path]
 
@@ -159,7 +159,7 @@ def fabricate_run(
     }
     save_file(tensors, folder / "predictions.safetensors")
     (folder / "gallery").mkdir(exist_ok=True)
-    for index in most_disputed(logits, labels, 24):
+    for index in gallery_samples(logits, labels, deployed):
         shape = (side, side) if side <= 8 else (side, side, 3)
         Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)).save(folder / "gallery" / f"{index}.png")
     return folder

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coterie.report.gallery import inline_image, most_disputed
+from coterie.report.gallery import GALLERY_SAMPLES, gallery_samples, inline_image, most_confident_errors, most_disputed
 from coterie.report.predictions import probabilities_of
 
 
@@ -41,6 +41,29 @@ def test_order_follows_a_slow_reference() -> None:
 def test_a_single_student_gives_its_most_confident_errors() -> None:
     logits = np.array([[[5, 0, 0], [1, 0, 0], [9, 0, 0], [3, 0, 0]]], np.float32)
     assert most_disputed(logits, np.array([1, 1, 0, 2]), 24).tolist() == [0, 3, 1]
+
+
+def test_errors_follow_a_slow_reference() -> None:
+    generator = np.random.default_rng(3)
+    logits = generator.normal(size=(200, 6)).astype(np.float32)
+    labels = generator.integers(0, 6, 200)
+    probabilities = probabilities_of(logits)
+    wrong = [sample for sample in range(200) if probabilities[sample].argmax() != labels[sample]]
+    expected = sorted(wrong, key=lambda sample: -probabilities[sample].max())
+    assert most_confident_errors(logits, labels, 1000).tolist() == expected
+    assert most_confident_errors(logits, labels).tolist() == expected[:GALLERY_SAMPLES]
+    assert most_confident_errors(logits, logits.argmax(-1)).tolist() == []
+
+
+@pytest.mark.parametrize("students", [1, 3])
+def test_what_both_galleries_show_is_kept_once_and_capped(students: int) -> None:
+    generator = np.random.default_rng(4)
+    logits = generator.normal(size=(students, 500, 5)).astype(np.float32)
+    labels = generator.integers(0, 5, 500)
+    kept = gallery_samples(logits, labels, students - 1).tolist()
+    assert kept == sorted(set(kept))
+    assert len(kept) <= 2 * GALLERY_SAMPLES
+    assert set(kept) == {*most_disputed(logits, labels), *most_confident_errors(logits[-1], labels)}
 
 
 def test_a_small_image_goes_in_as_it_is(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_a_finished_run(make_run: MakeRun) -> None:
     assert run.predictions is not None
     assert run.predictions.logits.shape == (3, 50, 10)
     assert run.predictions.logits.dtype == np.float32
-    assert len(run.gallery) == 24
+    assert 24 <= len(run.gallery) <= 48
 
 
 def test_an_unfinished_run_has_no_final_figures(make_run: MakeRun) -> None:

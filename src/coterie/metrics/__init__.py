@@ -1,6 +1,15 @@
 """Figures that are measured, never trained on: accuracy and calibration of one classifier, diversity of a group."""
 
-from coterie.metrics.classification import classification_figures, mean_figures
+from coterie.metrics.classification import classification_figures, mean_figures, shown_figures
 from coterie.metrics.diversity import diversity_figures
+from coterie.metrics.per_class import ClassFigures, balanced_accuracy, per_class_figures
 
-__all__ = ["classification_figures", "diversity_figures", "mean_figures"]
+__all__ = [
+    "ClassFigures",
+    "balanced_accuracy",
+    "classification_figures",
+    "diversity_figures",
+    "mean_figures",
+    "per_class_figures",
+    "shown_figures",
+]

@@ -14,9 +14,44 @@ from coterie.report.predictions import probabilities_of
 
 SMALL_SIDE = 96  # up to here an image is shown pixel by pixel, larger ones are made this large twice over
 THUMBNAIL_SIDE = 2 * SMALL_SIDE
+GALLERY_SAMPLES = 24  # of each kind: the most disputed, and the deployed student's most confident errors
 
 
-def most_disputed(logits: NDArray[np.float32], labels: NDArray[np.int64], count: int = 24) -> NDArray[np.int64]:
+def gallery_samples(logits: NDArray[np.float32], labels: NDArray[np.int64], deployed: int) -> NDArray[np.int64]:
+    """The samples that a run keeps to be looked at: the most disputed ones and the deployed student's most confident errors.
+
+    Args:
+        logits: [n, N, K].
+        labels: class indices [N].
+        deployed: which student is deployed.
+
+    Returns:
+        Positions in 0..N-1 in rising order, each once.
+    """
+    return np.union1d(most_disputed(logits, labels), most_confident_errors(logits[deployed], labels))
+
+
+def most_confident_errors(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], count: int = GALLERY_SAMPLES
+) -> NDArray[np.int64]:
+    """The samples that one classifier gets wrong, most confident first.
+
+    Args:
+        logits: [N, K].
+        labels: class indices [N].
+        count: how many; fewer come back where there are fewer errors.
+
+    Returns:
+        Positions in 0..N-1, [at most count].
+    """
+    wrong = np.flatnonzero(logits.argmax(-1) != labels)
+    confidence = probabilities_of(logits[wrong]).max(-1)
+    return wrong[np.argsort(-confidence, kind="stable")][:count]
+
+
+def most_disputed(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], count: int = GALLERY_SAMPLES
+) -> NDArray[np.int64]:
     """The samples on which the students differ most, most disputed first.
 
     Ranked by the number of different predicted classes, then by the mean Euclidean distance of the probabilities over all
@@ -34,12 +69,10 @@ def most_disputed(logits: NDArray[np.float32], labels: NDArray[np.int64], count:
     >>> most_disputed(logits, np.array([0, 0]), count=1)
     array([1])
     """
+    if len(logits) == 1:
+        return most_confident_errors(logits[0], labels, count)
     probabilities = probabilities_of(logits)
     predicted = logits.argmax(-1)
-    if len(logits) == 1:
-        wrong = np.flatnonzero(predicted[0] != labels)
-        confidence = probabilities[0].max(-1)[wrong]
-        return wrong[np.argsort(-confidence, kind="stable")][:count]
     ranks = np.sort(predicted, axis=0)
     distinct = 1 + (np.diff(ranks, axis=0) != 0).sum(0)
     distance = np.zeros(logits.shape[1])

@@ -231,7 +231,7 @@ def gallery_cards(run: RunData) -> list[Card]:
         return []
     logits, labels, names = run.predictions.logits, run.predictions.labels, _class_names(run)
     positions = np.flatnonzero(np.isin(run.predictions.indices, [*run.gallery, *run.texts]))
-    ranked = positions[most_disputed(logits[:, positions], labels[positions], len(positions))]
+    ranked = positions[most_disputed(logits[:, positions], labels[positions])]
     probabilities = probabilities_of(logits[:, ranked])
     cards = []
     for place, position in enumerate(ranked):

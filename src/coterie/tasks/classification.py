@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,13 @@ from coterie.data.batch import EvaluationLoader, Loaders
 from coterie.errors import CoterieError, RunError
 from coterie.losses import LabelLoss, balanced_class_weights, mean_probability
 from coterie.methods.method import Method
-from coterie.metrics import classification_figures, diversity_figures, mean_figures
+from coterie.metrics import (
+    balanced_accuracy,
+    classification_figures,
+    diversity_figures,
+    mean_figures,
+    per_class_figures,
+)
 from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 
@@ -28,6 +35,13 @@ class Evaluation:
     ensemble: Tensor  # [N, K], the method's own
     labels: Tensor  # [N]
     indices: Tensor  # [N]
+
+    def by_class(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """The figures and, of the deployed student, those of every class: ``per_class``, and ``balanced_accuracy`` in ``deployed``."""
+        deployed = self.figures["deployed"]
+        classes = per_class_figures(self.logits[deployed["student"]].argmax(1), self.labels, class_names)
+        balanced = {**deployed, "balanced_accuracy": balanced_accuracy(classes)}
+        return {**self.figures, "deployed": balanced, "per_class": classes}
 
 
 class Classification:

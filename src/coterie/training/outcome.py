@@ -11,14 +11,13 @@ from safetensors.torch import save_file
 from coterie.files import write_atomically, write_json
 from coterie.methods.method import Method
 from coterie.report import write_report
-from coterie.report.gallery import most_disputed
+from coterie.report.gallery import gallery_samples
 from coterie.tasks.classification import Evaluation
 from coterie.tasks.task import Task
 from coterie.training.loop import Trainer
 from coterie.training.records import RunFolder
 
 SAVED_PREDICTIONS = 10_000
-GALLERY_IMAGES = 24
 
 
 def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         "status": "finished",
         **header,
         "split": split,
-        **final.figures,
+        **final.by_class(task.data.info.class_names),
         "leader": method.group.leader,
         "train_top1": on_train.figures["deployed"]["top1"],
         "validation": validation.figures if validation is not None else None,
@@ -83,6 +82,8 @@ def _save_predictions(folder: RunFolder, task: Task, evaluation: Evaluation, spl
         "indices": evaluation.indices[keep].contiguous(),
     }
     write_atomically(folder.predictions, lambda path: save_file(tensors, path))
-    disputed = most_disputed(tensors["logits"].float().numpy(), tensors["labels"].numpy(), GALLERY_IMAGES)
+    shown = gallery_samples(
+        tensors["logits"].float().numpy(), tensors["labels"].numpy(), evaluation.figures["deployed"]["student"]
+    )
     shutil.rmtree(folder.gallery, ignore_errors=True)
-    task.save_examples(folder, split, tensors["indices"][torch.as_tensor(disputed)])
+    task.save_examples(folder, split, tensors["indices"][torch.as_tensor(shown)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         overrides: ``data.*`` and ``training.*`` settings that differ from the run's.
 
     Returns:
-        The split's name and its evaluation.
+        The split's name and its evaluation, whose figures include those of every class.
 
     Raises:
         CoterieError: a setting that would change the networks, or data with other classes.
@@ -77,7 +78,9 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     if loader is None:
         raise CoterieError(f"{task.data.info.name!r} has neither a test nor a validation split")
     placed = place(method, accelerator.device, recipe.training.channels_last)
-    return "test" if task.data.test else "validation", task.evaluate(placed, loader)
+    evaluation = task.evaluate(placed, loader)
+    figures = evaluation.by_class(task.data.info.class_names)
+    return "test" if task.data.test else "validation", replace(evaluation, figures=figures)
 
 
 def _listing(names: Any) -> str:

@@ -1,0 +1,65 @@
+"""How well each single class is recognised. torchmetrics counts; what cannot be said is None, never 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_stat_scores
+
+
+class ClassFigures(TypedDict):
+    """One class: shares between 0 and 1, None where they are undefined, and how many samples are of the class."""
+
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+def per_class_figures(predicted: Tensor, targets: Tensor, class_names: Sequence[str]) -> list[ClassFigures]:
+    """Precision, recall, F1 and support of every class, in the order of ``class_names``.
+
+    Args:
+        predicted: predicted class indices [N], at least one.
+        targets: true class indices [N].
+        class_names: of all K classes, at least two.
+
+    Returns:
+        K entries. ``precision`` is None for a class that was never predicted, ``recall`` for one without samples, ``f1`` for one
+        with neither.
+
+    >>> import torch
+    >>> figures = per_class_figures(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), ["cat", "dog"])
+    >>> figures[1]
+    {'name': 'dog', 'precision': 1.0, 'recall': 0.5, 'f1': 0.6666667, 'support': 2}
+    """
+    counts = multiclass_stat_scores(predicted, targets, len(class_names), average=None)
+    return [
+        {
+            "name": name,
+            "precision": _share(right, right + false_alarms),
+            "recall": _share(right, support),
+            "f1": _share(2 * right, 2 * right + false_alarms + missed),
+            "support": support,
+        }
+        for name, (right, false_alarms, _, missed, support) in zip(class_names, counts.tolist(), strict=True)
+    ]
+
+
+def balanced_accuracy(figures: Sequence[ClassFigures]) -> float:
+    """Mean recall of the classes that have samples: what top-1 would be if all of these were equally frequent.
+
+    Raises:
+        ValueError: no class has samples.
+    """
+    recalls = [each["recall"] for each in figures if each["recall"] is not None]
+    if not recalls:
+        raise ValueError("no class has samples")
+    return round(sum(recalls) / len(recalls), 7)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 7) if whole else None
