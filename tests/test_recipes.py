@@ -11,11 +11,11 @@ import timm
 import torch
 
 import coterie
+from coterie.catalogue import NETWORKS
 from coterie.data.bundle import load_data
 from coterie.data.memory import MemoryTrainLoader
 from coterie.methods import find_method
 from coterie.methods.options import check_options
-from coterie.networks.catalogue import NETWORKS
 from coterie.networks.registration import register
 from coterie.recipe import load_recipe
 from coterie.tasks.construction import build_method

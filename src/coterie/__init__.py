@@ -8,12 +8,17 @@
     network = coterie.load_student("runs/a")
     result = coterie.compare("recipe.yaml", methods=["baseline", "okdmde"], seeds=5, output="comparisons/a")
 
-Names are imported when they are used, so that ``import coterie`` costs nothing.
+Names and sub-packages (``coterie.methods``, ``coterie.losses``, ...) are imported when they are used, so that ``import coterie``
+costs nothing. The first that needs torch also makes ``timm.create_model`` know coterie's own networks; a program that uses
+nothing of coterie but those imports ``coterie.networks``.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import pkgutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -81,9 +86,16 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _LOCATIONS:
-        return getattr(importlib.import_module(_LOCATIONS[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(importlib.import_module(_LOCATIONS[name]), name)
+    elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        found = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if "torch" in sys.modules:
+        importlib.import_module("coterie.networks")  # registers coterie's networks with timm
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    modules = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
+    return sorted({*globals(), *__all__, *modules})

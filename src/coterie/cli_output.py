@@ -128,7 +128,7 @@ def list_methods() -> None:
 
 
 def list_networks() -> None:
-    from coterie.networks.catalogue import NETWORKS
+    from coterie.catalogue import NETWORKS
 
     for name, line in NETWORKS.items():
         say(f"  {name:<26} {line}")

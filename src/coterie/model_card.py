@@ -14,9 +14,9 @@ import jinja2
 import yaml
 
 from coterie import __version__
+from coterie.catalogue import NETWORKS
 from coterie.methods import TABLE
 from coterie.metrics import shown_figures
-from coterie.networks.catalogue import NETWORKS
 from coterie.recipe import Recipe
 
 MARK = "<!-- Written by `coterie export`, which replaces this folder's files when it is run again. -->"

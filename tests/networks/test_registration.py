@@ -31,10 +31,21 @@ def test_register_twice_is_silent(recwarn: pytest.WarningsRecorder) -> None:
     assert not recwarn.list
 
 
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_catalogue_imports_no_torch() -> None:
     code = (
-        "import sys, coterie.networks.catalogue, coterie.networks.registration;"
+        "import sys, coterie, coterie.catalogue; coterie.methods.METHODS, coterie.METHODS, coterie.CoterieError, coterie.catalogue.NETWORKS;"
         "print([name for name in ('torch', 'timm', 'numpy') if name in sys.modules])"
     )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.strip() == "[]"
+    assert run(code) == "[]"
+
+
+@pytest.mark.parametrize(
+    "touched",
+    ["import coterie.networks", "import coterie; coterie.losses"],
+)
+def test_whatever_needs_torch_registers_the_networks(touched: str) -> None:
+    assert run(f"import timm\n{touched}\nprint(timm.is_model('resnet32_cifar'))") == "True"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import timm.optim
 import torch
 from torch import nn
 
@@ -13,6 +14,7 @@ class Parts(nn.Module):
     def __init__(self):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        self.group = self.net
 
     def parameter_groups(self):
         return [{"params": list(self.net.parameters())}]
@@ -97,3 +99,32 @@ def test_mistakes_are_named():
         build_optimizer(OptimizerRecipe(name="adamww"), Parts())
     with pytest.raises(CoterieError, match="cannot be built"):
         build_optimizer(OptimizerRecipe(options={"nonsense": 1}), Parts())
+
+
+def works_on_a_cpu(name):
+    """Whether timm's optimizer of that name trains a matrix and a vector by their gradients alone."""
+    return not name.startswith(("bnb", "fused")) and name != "adahessian"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what needs a GPU is there")
+@pytest.mark.parametrize("name", timm.optim.list_optimizers())
+def test_every_optimizer_of_timm_is_built_or_refused_in_a_line(name):
+    method = Parts()
+    if works_on_a_cpu(name):
+        assert build_optimizer(OptimizerRecipe(name=name), method).param_groups[0]["params"]
+        return
+    with pytest.raises(
+        CoterieError, match=f"^optimizer.name='{name}' (cannot be built|needs second derivatives)"
+    ) as caught:
+        build_optimizer(OptimizerRecipe(name=name), method)
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_students_that_are_all_frozen_are_refused():
+    method = Parts()
+    method.net.requires_grad_(False)
+    with pytest.raises(CoterieError, match=r"every parameter of the students is frozen.*classifier"):
+        build_optimizer(OptimizerRecipe(), method)
+    method.net[0].bias.requires_grad_(True)
+    assert build_optimizer(OptimizerRecipe(), method)

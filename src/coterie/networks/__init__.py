@@ -1,12 +1,14 @@
 """Networks: the papers' own, registered with timm, and what turns any network into a group of students.
 
-Importing this package imports no torch, so that the command line can list the networks at once. ``register()`` makes
-``timm.create_model`` know them. Losses, methods and data do not belong here.
+Importing this package, or any module of it, makes ``timm.create_model`` know the papers' networks. Losses, methods and data
+do not belong here.
 """
 
 from __future__ import annotations
 
-from coterie.networks.catalogue import NETWORKS
+from coterie.catalogue import NETWORKS
 from coterie.networks.registration import register
+
+register()
 
 __all__ = ["NETWORKS", "register"]

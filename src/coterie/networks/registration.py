@@ -1,4 +1,4 @@
-"""Makes coterie's networks known to timm. It imports torch only when it is called."""
+"""Makes coterie's networks known to timm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MODULES = ("densenet", "resnet", "tiny", "vgg", "wide_resnet")
 def register() -> None:
     """Register every network of the catalogue, so that ``timm.create_model`` builds it by name.
 
-    Calling it again does nothing.
+    ``import coterie.networks`` calls it, and so does everything of ``coterie`` that needs torch; calling it again does nothing.
 
     >>> import timm
     >>> register()

@@ -21,8 +21,14 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method) -> torch.optim.Opti
     A fused step is one call for all parameters in place of several for each: the same update, rounded otherwise in the last bits.
 
     Raises:
-        CoterieError: an unknown name, or an option that the optimizer does not take.
+        CoterieError: an unknown name, an option that the optimizer does not take, an optimizer that cannot work here (a package or a
+            device is missing, it needs second derivatives), or students without a parameter that is trained.
     """
+    if not any(parameter.requires_grad for parameter in method.group.parameters()):
+        raise CoterieError(
+            "every parameter of the students is frozen (requires_grad=False): there is nothing to train; "
+            "leave at least the classifier trainable"
+        )
     known = [str(name) for name in timm.optim.list_optimizers()]
     if recipe.name not in known:
         raise CoterieError(
@@ -34,7 +40,7 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method) -> torch.optim.Opti
     devices = {parameter.device.type for parameter in method.parameters()}
     fused = {"fused": True} if recipe.name in FUSED and devices <= {"cpu", "cuda"} else {}
     try:
-        return timm.optim.create_optimizer_v2(
+        optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
             groups,
             opt=recipe.name,
             lr=recipe.learning_rate,
@@ -42,8 +48,16 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method) -> torch.optim.Opti
             momentum=recipe.momentum,
             **{**fused, **recipe.options},
         )
-    except (TypeError, ValueError) as error:
-        raise CoterieError(f"optimizer.name={recipe.name!r} cannot be built: {error}") from None
+    except (TypeError, ValueError, AssertionError, ImportError, RuntimeError) as error:
+        # Packages and devices that an optimizer needs are missed by assertions and import errors.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CoterieError(f"optimizer.name={recipe.name!r} cannot be built: {reason}") from None
+    if getattr(optimizer, "is_second_order", False):  # timm's word for it
+        raise CoterieError(
+            f"optimizer.name={recipe.name!r} needs second derivatives, which a training step here does not compute; "
+            "expected one that needs gradients only, such as adamw"
+        )
+    return optimizer
 
 
 def _split_decay(group: dict[str, Any]) -> list[dict[str, Any]]:
