@@ -22,7 +22,7 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from coterie.metrics import shown_figures
+    from coterie.report.wording import shown_figures
 
     table = Table(title=f"{split} split", title_justify="left", box=None, pad_edge=False)
     table.add_column("")

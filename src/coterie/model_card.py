@@ -16,8 +16,8 @@ import yaml
 from coterie import __version__
 from coterie.catalogue import NETWORKS
 from coterie.methods import TABLE
-from coterie.metrics import shown_figures
 from coterie.recipe import Recipe
+from coterie.report.wording import shown_figures
 
 MARK = "<!-- Written by `coterie export`, which replaces this folder's files when it is run again. -->"
 LIBRARIES = {"timm": "timm", "onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch", "transformers": "transformers"}

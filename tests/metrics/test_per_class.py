@@ -36,23 +36,22 @@ def test_counts_say_the_same(case):
             assert each[key] == (pytest.approx(above / below, abs=1e-6) if below else None)
     if all(each["support"] for each in figures):
         expected = balanced_accuracy_score(targets.numpy(), predicted.numpy())
-        assert balanced_accuracy(figures) == pytest.approx(expected, abs=1e-6)
+        assert balanced_accuracy(each["recall"] for each in figures) == pytest.approx(expected, abs=1e-6)
 
 
 def test_balanced_accuracy_is_the_mean_recall_of_the_classes_that_occur():
     """90 of 100 samples are of one class, which is always predicted: 90 % right, and half of what matters."""
     targets = torch.tensor([0] * 90 + [1] * 10)
     figures = per_class_figures(torch.zeros(100, dtype=torch.long), targets, ["common", "rare", "absent"])
-    assert balanced_accuracy(figures) == 0.5
+    assert balanced_accuracy(each["recall"] for each in figures) == 0.5
     assert [each["recall"] for each in figures] == [1.0, 0.0, None]
     assert [each["precision"] for each in figures] == [0.9, None, None]
     assert [each["f1"] for each in figures] == [pytest.approx(2 * 0.9 / 1.9, abs=1e-6), 0.0, None]
 
 
 def test_no_samples_have_no_balanced_accuracy():
-    nothing = {"name": "a", "precision": None, "recall": None, "f1": None, "support": 0}
     with pytest.raises(ValueError, match="no class has samples"):
-        balanced_accuracy([nothing])
+        balanced_accuracy([None, None])
 
 
 def test_many_classes_keep_their_order():

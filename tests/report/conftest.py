@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from coterie.metrics import classification_figures, diversity_figures, mean_figures
 from coterie.recipe import load_recipe
 from coterie.report.gallery import gallery_samples
+from coterie.tasks.classification import Evaluation
 
 MakeRun = Callable[..., Path]
 
@@ -44,6 +45,12 @@ def group_figures(logits: Any, labels: Any, deployed: int) -> dict[str, Any]:
         "statistics": {},
     }
     return figures
+
+
+def with_classes(figures: dict[str, Any], logits: Any, labels: Any, names: list[str]) -> dict[str, Any]:
+    tensor = torch.as_tensor(logits)
+    empty = torch.zeros(0)
+    return Evaluation(figures, tensor, empty, torch.as_tensor(labels), empty).by_class(names)
 
 
 def fabricate_run(
@@ -141,7 +148,7 @@ def fabricate_run(
     held_out["deployed"] = {"student": deployed, **held_out["students"][deployed]}
     summary |= {
         "split": "test",
-        **group_figures(logits, labels, deployed),
+        **with_classes(group_figures(logits, labels, deployed), logits, labels, names),
         "train_top1": 0.9987,
         "validation": held_out if validation else None,
         "selected_epoch": epochs - 1,
@@ -159,7 +166,7 @@ def fabricate_run(
     }
     save_file(tensors, folder / "predictions.safetensors")
     (folder / "gallery").mkdir(exist_ok=True)
-    for index in gallery_samples(logits, labels, deployed):
+    for index in gallery_samples(tensors["logits"].astype(np.float32), labels, deployed):
         shape = (side, side) if side <= 8 else (side, side, 3)
         Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)).save(folder / "gallery" / f"{index}.png")
     return folder

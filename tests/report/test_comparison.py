@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import importlib.util
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from coterie.comparison.summary import summarise
 from coterie.errors import CoterieError
 from coterie.report.comparison import write_comparison_report
+from coterie.report.comparison_figures import Point, axis_limits
 
 spec = importlib.util.spec_from_file_location(
     "comparison_conftest", Path(__file__).parents[1] / "comparison" / "conftest.py"
@@ -89,6 +92,54 @@ def test_tables_hold_the_numbers_of_the_json(tmp_path, make_runs):
     for chart in ("differences", "ensemble", "diversity", "cost"):
         drawing = (folder / "figures" / f"{chart}.svg").read_text()
         assert "var(" not in drawing
+
+
+LONG = "okdmde method.diversity=coincident_error method.diversity_weight=0.1"
+
+
+def texts(drawing: str) -> list[str]:
+    return [re.sub(r"\s+", " ", html.unescape(text)) for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawing)]
+
+
+def test_points_have_names_where_these_are_free_and_else_a_key(tmp_path, make_runs):
+    apart = {"baseline": 0.2, "okdmde": 0.3, "dml": 0.25}
+    write(tmp_path / "a", make_runs(apart, 3))
+    assert {"okdmde", "dml"} <= set(texts((tmp_path / "a" / "figures" / "ensemble.svg").read_text()))
+    crowded = {"baseline": 0.2} | {f"{LONG} number {k}": 0.2501 + 1e-5 * k for k in range(6)}
+    write(tmp_path / "b", make_runs(crowded, 3))
+    found = texts((tmp_path / "b" / "figures" / "ensemble.svg").read_text())
+    for number in range(2, 8):
+        assert found.count(str(number)) == 2  # at its point and in the key
+    assert sum(text.startswith("okdmde") for text in found) == 6
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.003, 0.2])
+def test_error_bars_stand_within_the_axes(spread):
+    """Intervals of few seeds can be longer than the distance between the arms."""
+    points = [Point(k, str(k), 0.5 + 0.01 * k, 0.6 + 0.01 * k, spread, spread, k == 0) for k in range(3)]
+    for axis in ("x", "y"):
+        values = [(getattr(point, axis), getattr(point, f"{axis}_error")) for point in points]
+        low, high = axis_limits(values)
+        assert all(low < value - error and value + error < high for value, error in values)
+        assert high - low < 1.2 * (0.02 + 2 * spread) + 0.005
+
+
+def test_long_names_leave_room_for_the_differences(tmp_path, make_runs):
+    write(tmp_path / "c", make_runs({"baseline": 0.2, LONG: 0.25, "x" * 90: 0.22}, 3))
+    drawing = (tmp_path / "c" / "figures" / "differences.svg").read_text()
+    assert max(map(len, texts(drawing))) <= 60
+
+
+def test_tables_of_the_page_have_at_most_nine_columns_and_lose_none(tmp_path, make_runs):
+    folder = tmp_path / "c"
+    page = write(folder, make_runs({"baseline": 0.2, ODD: 0.23, LONG: 0.22}, 5)).read_text()
+    heads = [re.findall(r"<th[ >]", head) for head in re.findall(r'<table class="arms">.*?</thead>', page, re.DOTALL)]
+    assert all(len(head) <= 9 for head in heads)
+    head = next(line for line in (folder / "comparison.md").read_text().splitlines() if line.startswith("| arm"))
+    names = [name.strip() for name in head.strip("| ").split(" | ")]
+    shown = re.findall(r'data-name="([^"]*)"', page)
+    assert len(set(shown)) == len(names) - 1  # without the arm itself
+    assert len(shown) == 3 * (len(names) - 1)
 
 
 def test_fewer_than_three_seeds_show_no_p_value(tmp_path, make_runs):

@@ -1,19 +1,41 @@
 from __future__ import annotations
 
+import html
+import importlib.util
 import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load_file
 
 from coterie.errors import CoterieError
 from coterie.report import write_report
+from coterie.report.gallery import most_disputed
+
+spec = importlib.util.spec_from_file_location("report_conftest", Path(__file__).with_name("conftest.py"))
+conftest = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(conftest)
+fabricate_logits = conftest.fabricate_logits
 
 MakeRun = Callable[..., Path]
-SECTIONS = ["trained", "figures", "training", "calibration", "diversity", "attention", "confusion", "gallery", "recipe"]
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+SECTIONS = [
+    "trained",
+    "figures",
+    "training",
+    "calibration",
+    "diversity",
+    "attention",
+    "classes",
+    "confusion",
+    "gallery",
+    "recipe",
+]
+VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 
 
 class Page(HTMLParser):
@@ -91,10 +113,10 @@ def test_the_file_needs_nothing_else(make_run: MakeRun) -> None:
 def test_charts_and_images_are_described_and_coloured_by_the_page(make_run: MakeRun) -> None:
     page = Page(write_report(make_run(students=3)))
     charts = page.all("svg")
-    assert len(charts) == 2 + 5 + 2 + 2
+    assert len(charts) == 2 + 5 + 2 + 2 + 1
     assert all(chart["role"] == "img" and len(chart["aria-label"] or "") > 20 for chart in charts)
     assert all((image["alt"] or "").startswith("Image ") for image in page.all("img"))
-    assert len(page.all("img")) == 24
+    assert len(page.all("img")) == 2 * 24
     body = page.html[page.html.index("</style>") :]
     assert not re.search(r"(?:fill|stroke): ?#", body)  # a colour of its own would be lost in the dark
     declared = set(re.findall(r"(--[\w-]+):", page.html))
@@ -146,7 +168,7 @@ def test_a_hundred_classes_stay_small_and_labelled(make_run: MakeRun) -> None:
     path = write_report(make_run(classes=100, samples=1000, epochs=2))
     page = Page(path)
     assert path.stat().st_size < 600_000
-    assert page.text.count("class 57") >= 2  # its row and its column
+    assert page.text.count("class_57") >= 2  # its row and its column
     assert "classes that are often confused are neighbours" in page.text
 
 
@@ -156,9 +178,89 @@ def test_a_thousand_classes_show_those_with_the_most_errors(make_run: MakeRun) -
     assert path.stat().st_size < 1_500_000
 
 
-def test_two_classes_have_no_top5(make_run: MakeRun) -> None:
-    page = Page(write_report(make_run(classes=2, samples=60)))
-    assert "Top-5" not in page.text
+@pytest.mark.parametrize(("classes", "shown"), [(2, False), (9, False), (10, True)])
+def test_top5_is_shown_from_ten_classes_on(make_run: MakeRun, classes: int, shown: bool) -> None:
+    page = Page(write_report(make_run(classes=classes, samples=60, epochs=1)))
+    assert ("Top-5" in page.text) == shown
+
+
+def test_every_class_has_its_figures_and_can_be_sorted(make_run: MakeRun) -> None:
+    run = make_run(classes=12, samples=120, epochs=1)
+    page = Page(write_report(run))
+    summary = json.loads((run / "summary.json").read_text())
+    assert f"{100 * summary['deployed']['balanced_accuracy']:.2f} %" in page.text
+    for each in summary["per_class"]:
+        row = page.html[page.html.index(f'<th scope="row">{each["name"]}</th>') :].partition("</tr>")[0]
+        values = re.findall(r">([\d.–]+)</td>", row)
+        shares = ["–" if each[key] is None else f"{100 * each[key]:.1f}" for key in ("recall", "precision", "f1")]
+        assert values == [*shares, str(each["support"])]
+    offered = [each["value"] for each in page.all("input") if each.get("name") == "sort"]
+    for key in offered:
+        places = [int(place) for place in re.findall(rf"--{key}: (\d+);", page.html)]
+        assert sorted(places) == list(range(12))
+        assert key == "f1" or f'[value="{key}"]:checked' in page.html
+    f1 = [each["f1"] for each in summary["per_class"]]
+    shown = re.findall(r'<th scope="row">(class_\d+)</th>', page.html)
+    order = sorted(range(12), key=lambda number: 2.0 if f1[number] is None else f1[number])
+    assert shown == [f"class_{number}" for number in order]
+
+
+def test_runs_that_did_not_note_their_classes_are_counted_from_the_predictions(make_run: MakeRun) -> None:
+    """As they were before figures of every class and the gallery of errors were kept."""
+    run = make_run(epochs=1)
+    expected = Page(write_report(run)).html
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["per_class"], summary["deployed"]["balanced_accuracy"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = Page(write_report(run))
+    tables = [re.search(r'<table class="classes">.*?</table>', html, re.DOTALL) for html in (expected, page.html)]
+    assert tables[0] is not None
+    assert tables[0][0] == tables[1][0]
+    logits, labels = fabricate_logits(3, 300, 10, 4.0, 100)
+    disputed = set(most_disputed(logits.astype("float16").astype("float32"), labels).tolist())
+    for image in (run / "gallery").glob("*.png"):
+        if int(image.stem) not in disputed:
+            image.unlink()
+    page = Page(write_report(run))
+    assert "Most confident errors" not in page.text
+    assert len(page.all("img")) == 24
+
+
+def test_the_most_confident_errors_say_what_was_taken_for_what(make_run: MakeRun) -> None:
+    run = make_run(students=2, epochs=1)
+    page = Page(write_report(run))
+    summary, saved = json.loads((run / "summary.json").read_text()), load_file(run / "predictions.safetensors")
+    student = summary["deployed"]["student"]
+    probabilities = torch.as_tensor(saved["logits"][student]).float().softmax(-1).numpy()
+    wrong = np.flatnonzero(probabilities.argmax(1) != saved["labels"])
+    worst = wrong[np.argmax(probabilities[wrong].max(1))]
+    said, true = int(probabilities[worst].argmax()), int(saved["labels"][worst])
+    card = page.html[page.html.index('<dl class="error">') :].partition("</dl>")[0]
+    assert re.findall(r"<dd[^>]*>([^<]*)</dd>", card) == [
+        f"class_{true}", f"{100 * probabilities[worst, true]:.0f} %", f"class_{said}", f"{100 * probabilities[worst, said]:.0f} %",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("weights", "said"), [([0.002, 0.996, 0.002], True), ([0.1, 0.6, 0.3], False)])
+def test_attention_on_one_branch_is_remarked_on(make_run: MakeRun, weights: list[float], said: bool) -> None:
+    run = make_run(epochs=1)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["statistics"] = {"attention": weights, "attention_entropy": 0.02}
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = Page(write_report(run)).text
+    assert ("The attention has collapsed: branch 1 has 99.60 % of the weight" in text) == said
+    assert ("collapsed" in text) == said
+
+
+NAMES = ["plain_class", "grey_wolf_of_the_northern_forests_in_winter", "<b>bold", "$x_1$ cost", "Wölfe_日本語", "🦈", "a b", "o'clock%d & \"x\""]  # fmt: skip
+
+
+def test_class_names_are_shown_as_they_are(make_run: MakeRun) -> None:
+    page = Page(write_report(make_run(classes=8, class_names=NAMES, epochs=1)))
+    assert "plain_class" in page.text
+    assert "plain class" not in page.text
+    copied = html.unescape(re.sub("<[^>]*>", "", page.html[page.html.index('<table class="classes">') :]))
+    assert all(name in copied for name in NAMES)
 
 
 def test_names_are_text_not_markup(make_run: MakeRun) -> None:

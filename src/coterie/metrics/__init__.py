@@ -1,6 +1,6 @@
 """Figures that are measured, never trained on: accuracy and calibration of one classifier, diversity of a group."""
 
-from coterie.metrics.classification import classification_figures, mean_figures, shown_figures
+from coterie.metrics.classification import classification_figures, mean_figures
 from coterie.metrics.diversity import diversity_figures
 from coterie.metrics.per_class import ClassFigures, balanced_accuracy, per_class_figures
 
@@ -11,5 +11,4 @@ __all__ = [
     "diversity_figures",
     "mean_figures",
     "per_class_figures",
-    "shown_figures",
 ]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 CALIBRATION_BINS = 15
-TOP5_CLASSES = 10  # from here on top-5 tells networks apart; with fewer classes a guess is often among five
 
 
 def classification_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
@@ -45,16 +42,3 @@ def classification_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
 def mean_figures(figures: list[dict[str, float]]) -> dict[str, float]:
     """Mean of each figure over several classifiers."""
     return {key: round(sum(each[key] for each in figures) / len(figures), 7) for key in figures[0]}
-
-
-def shown_figures(names: Iterable[str], classes: int) -> list[str]:
-    """Which figures are worth a reader's time: top-5 is left out where there are fewer than 10 classes.
-
-    Args:
-        names: of figures, in their order.
-        classes: how many classes there are; 0 where that is not known.
-
-    >>> shown_figures(["top1", "top5", "nll"], classes=8)
-    ['top1', 'nll']
-    """
-    return [name for name in names if not (name == "top5" and 0 < classes < TOP5_CLASSES)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 from torch import Tensor
@@ -49,16 +49,22 @@ def per_class_figures(predicted: Tensor, targets: Tensor, class_names: Sequence[
     ]
 
 
-def balanced_accuracy(figures: Sequence[ClassFigures]) -> float:
+def balanced_accuracy(recalls: Iterable[float | None]) -> float:
     """Mean recall of the classes that have samples: what top-1 would be if all of these were equally frequent.
+
+    Args:
+        recalls: of every class; None for one without samples.
 
     Raises:
         ValueError: no class has samples.
+
+    >>> balanced_accuracy([1.0, 0.5, None])
+    0.75
     """
-    recalls = [each["recall"] for each in figures if each["recall"] is not None]
-    if not recalls:
+    known = [recall for recall in recalls if recall is not None]
+    if not known:
         raise ValueError("no class has samples")
-    return round(sum(recalls) / len(recalls), 7)
+    return round(sum(known) / len(known), 7)
 
 
 def _share(part: int, whole: int) -> float | None:

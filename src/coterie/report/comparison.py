@@ -93,6 +93,7 @@ def _point(comparison: Comparison, label: str, x: str, y: str) -> Point:
     across, up = figures[x], figures[y]
     return Point(
         _number(comparison, label),
+        label,
         across["mean"],
         up["mean"],
         _error(across),
@@ -106,7 +107,7 @@ def _gain(comparison: Comparison, label: str) -> Point:
     gain = figures[ENSEMBLE]["mean"] - figures["mean_student.top1"]["mean"]
     across = figures["diversity.disagreement"]
     return Point(
-        _number(comparison, label), across["mean"], gain, _error(across), 0.0, label == comparison["reference"]
+        _number(comparison, label), label, across["mean"], gain, _error(across), 0.0, label == comparison["reference"]
     )
 
 
@@ -114,7 +115,9 @@ def _cost(comparison: Comparison, label: str, base: float) -> Point:
     figures = comparison["methods"][label]["figures"]
     ratio = figures["seconds_per_epoch"]["mean"] / base
     up = figures[PRIMARY]
-    return Point(_number(comparison, label), ratio, up["mean"], 0.0, _error(up), label == comparison["reference"])
+    return Point(
+        _number(comparison, label), label, ratio, up["mean"], 0.0, _error(up), label == comparison["reference"]
+    )
 
 
 def curves(comparison: Comparison) -> list[tuple[str, Markup]]:
@@ -162,21 +165,26 @@ def _band(comparison: Comparison, label: str) -> Band | None:
 
 def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
     """The whole page."""
-    columns = tables.shown_columns(comparison)
+    arms = comparison["methods"]
     rows = [
         {
             "number": _number(comparison, label),
             "label": label,
-            "runs": entry["runs"],
             "reference": label == comparison["reference"],
-            "main": tables.cell(entry, tables.COLUMNS[0]),
-            "interval": tables.interval(entry),
-            "difference": tables.difference(comparison, label),
-            "holm": tables.p_value(comparison, label, "p_holm"),
-            "permutation": tables.p_value(comparison, label, "p_permutation"),
-            "cells": [tables.cell(entry, column) for column in columns[1:]],
+            "main": [
+                str(entry["runs"]),
+                tables.cell(entry, tables.COLUMNS[0]),
+                tables.interval(entry),
+                tables.difference(comparison, label),
+                tables.p_value(comparison, label, "p_holm"),
+                tables.p_value(comparison, label, "p_permutation"),
+            ],
         }
-        for label, entry in comparison["methods"].items()
+        for label, entry in arms.items()
+    ]
+    groups = [
+        (title, columns, [[tables.cell(entry, column) for column in columns] for entry in arms.values()])
+        for title, columns in tables.column_groups(comparison)
     ]
     finished = sum(run["status"] == "finished" for run in comparison["runs"])
     return (
@@ -189,8 +197,9 @@ def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
             seeds=comparison["seeds"],
             finished=finished,
             planned=len(comparison["runs"]),
-            columns=columns[1:],
+            main_columns=["n", "top-1 %", "95 % interval", f"− {comparison['reference']}", "p, Holm", "p, sign flips"],
             rows=rows,
+            groups=groups,
             charts=charts,
             curves=curves(comparison),
             settings=yaml.safe_dump(comparison["shared_settings"], sort_keys=False, allow_unicode=True, width=100),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import Bbox
 
 from coterie.report.figures import ACCENT, INK, MUTED, STYLE, as_svg, new_figure
 
@@ -18,10 +20,24 @@ from coterie.report.figures import ACCENT, INK, MUTED, STYLE, as_svg, new_figure
 LIGHT = {"--ink": "#1d2330", "--muted": "#5d6675", "--line": "#dfe3ea", "--accent": "#2f5fd0"}
 
 
+KEY_WIDTH = 26  # letters of a line of the key
+PLACES = (  # of a label beside its point: offset in points, horizontal and vertical alignment
+    ((5, 5), "left", "bottom"),  # the diagonal ones first: error bars run straight
+    ((-5, 5), "right", "bottom"),
+    ((5, -5), "left", "top"),
+    ((-5, -5), "right", "top"),
+    ((7, 0), "left", "center"),
+    ((-7, 0), "right", "center"),
+    ((0, 7), "center", "bottom"),
+    ((0, -7), "center", "top"),
+)
+
+
 class Point(NamedTuple):
-    """An arm in a plane, by its number in the table, with half-lengths of its error bars."""
+    """An arm in a plane, its number in the table and its name, with half-lengths of its error bars."""
 
     number: int
+    label: str
     x: float
     y: float
     x_error: float
@@ -52,26 +68,37 @@ def forest(rows: Sequence[tuple[str, float, tuple[float, float] | None]], descri
         rows: (label, mean difference, interval), as shares, from top to bottom.
         description: what a reader who does not see the chart is told.
     """
+    labels = [_wrapped(label) for label, _, _ in rows]
+    lines = max(label.count("\n") + 1 for label in labels)
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(640, 60 + 24 * len(rows))
+        figure = new_figure(460, 60 + (10 + 15 * lines) * len(rows))
         axes = figure.subplots()
         for place, (_, mean, interval) in enumerate(rows):
             if interval is not None:
                 axes.plot(interval, [place, place], color=ACCENT, linewidth=2)
             axes.plot([mean], [place], "o", color=ACCENT, markersize=6)
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
+        axes.set_yticks(range(len(rows)), labels, fontsize=10.5)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(_points))
         axes.set_xlabel("points of top-1, 95 % interval over seeds", loc="right", fontsize=11)
         return as_svg(figure, description)
 
 
+def _wrapped(label: str, width: int = 24) -> str:
+    """A label on at most two lines."""
+    lines = textwrap.wrap(label, width)
+    if len(lines) > 2:
+        lines = [lines[0], lines[1][: width - 1] + "…"]
+    return "\n".join(lines) or label
+
+
 def scatter(
     points: Sequence[Point], description: str, x: str, y: str, *, diagonal: bool = False, x_share: bool = True
 ) -> Markup:
-    """Arms in a plane by their numbers; bars are standard errors over seeds.
+    """Arms in a plane by their names or, where these would run into one another, by numbers with a key below.
 
     Args:
         points: the arms.
@@ -81,52 +108,93 @@ def scatter(
         x_share: the horizontal figure is a share, shown in percent.
     """
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(440, 360)
-        axes = figure.subplots()
-        for point in points:
-            colour = INK if point.reference else ACCENT
-            axes.errorbar(
-                point.x, point.y, point.y_error or None, point.x_error or None,
-                fmt="o", color=colour, ecolor=MUTED, markersize=5, elinewidth=0.7,
-            )  # fmt: skip
-        # By the points: intervals of few seeds are long, and would press everything together.
-        axes.set_xlim(*_limits([point.x for point in points]))
-        axes.set_ylim(*_limits([point.y for point in points]))
-        _number(figure, axes, points)
-        if diagonal:
-            low = max(axes.get_xlim()[0], axes.get_ylim()[0])
-            high = min(axes.get_xlim()[1], axes.get_ylim()[1])
-            axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_locator(MaxNLocator(6))
-        if x_share:
-            axes.xaxis.set_major_formatter(FuncFormatter(_percent))
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-        axes.set_xlabel(x, loc="right", fontsize=11)
-        axes.set_ylabel(y, loc="top", fontsize=11)
+        named, free = _scatter(points, x, y, diagonal, x_share, key=False)
+        figure = named if free else _scatter(points, x, y, diagonal, x_share, key=True)[0]
         return as_svg(figure, description)
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    margin = 0.12 * (high - low) or 0.01
+def _scatter(
+    points: Sequence[Point], x: str, y: str, diagonal: bool, x_share: bool, *, key: bool
+) -> tuple[Figure, bool]:
+    """The figure, and whether every label found a free place."""
+    rows = -(-len(points) // 2) if key else 0
+    lines = max((_wrapped(point.label, KEY_WIDTH).count("\n") + 1 for point in points), default=1)
+    below = 8 + 15 * lines * rows if key else 0
+    figure = new_figure(440, 360 + below)
+    axes = figure.subplots(2, 1, height_ratios=[360, below])[0] if key else figure.subplots()
+    for point in points:
+        colour = INK if point.reference else ACCENT
+        axes.errorbar(
+            point.x, point.y, point.y_error or None, point.x_error or None,
+            fmt="o", color=colour, ecolor=MUTED, markersize=5, elinewidth=0.9,
+        )  # fmt: skip
+    axes.set_xlim(*axis_limits([(point.x, point.x_error) for point in points]))
+    axes.set_ylim(*axis_limits([(point.y, point.y_error) for point in points]))
+    if diagonal:
+        low = max(axes.get_xlim()[0], axes.get_ylim()[0])
+        high = min(axes.get_xlim()[1], axes.get_ylim()[1])
+        axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    if x_share:
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+    axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    axes.set_xlabel(x, loc="right", fontsize=11)
+    axes.set_ylabel(y, loc="top", fontsize=11)
+    if key:
+        _write_key(figure.axes[1], points, rows)
+    return figure, _label(figure, axes, points, numbers=key)
+
+
+def axis_limits(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Of an axis that shows all values with their error bars, (value, half-length) each."""
+    low, high = min(value - error for value, error in values), max(value + error for value, error in values)
+    margin = max(0.08 * (high - low), 0.002)
     return low - margin, high + margin
 
 
-def _number(figure: Figure, axes: Any, points: Sequence[Point]) -> None:
-    """Write each point's number beside it, at the first of eight places that is free."""
-    figure.draw_without_rendering()
-    marks = axes.transData.transform([(point.x, point.y) for point in points]) if points else np.empty((0, 2))
-    taken = [*marks]
-    for point, mark in zip(points, marks, strict=True):
-        places = [(8, 5), (-8, 5), (8, -9), (-8, -9), (0, 10), (0, -14), (14, -2), (-14, -2)]
-        free = [place for place in places if all(np.hypot(*(mark + place - other)) > 9 for other in taken)]
-        place = (free or places)[0]
-        taken.append(mark + np.array(place))
-        axes.annotate(
-            str(point.number), (point.x, point.y), xytext=place, textcoords="offset points", fontsize=10,
-            ha="center", va="center", color=INK if point.reference else MUTED,
+def _write_key(axes: Any, points: Sequence[Point], rows: int) -> None:
+    """Numbers and names in two columns, in the place of a chart."""
+    axes.axis("off")
+    for place, point in enumerate(points):
+        column, row = divmod(place, rows)
+        across, down = 0.5 * column, 1 - row / rows
+        colour = INK if point.reference else MUTED
+        axes.text(across, down, str(point.number), transform=axes.transAxes, va="top", color=colour, fontsize=10)
+        axes.text(
+            across + 0.05, down, _wrapped(point.label, KEY_WIDTH), transform=axes.transAxes, va="top", color=colour, fontsize=10
         )  # fmt: skip
+
+
+def _label(figure: Figure, axes: Any, points: Sequence[Point], *, numbers: bool) -> bool:
+    """Write each point's name or number beside it, at the first place that is free; whether all of them found one."""
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    marks = axes.transData.transform([(point.x, point.y) for point in points])
+    taken = [Bbox.from_extents(x - 7, y - 7, x + 7, y + 7) for x, y in marks]
+    all_free = True
+    for point, mark in zip(points, taken[: len(points)], strict=True):
+        text = axes.annotate(
+            str(point.number) if numbers else point.label, (point.x, point.y), xytext=(0, 0), textcoords="offset points",
+            fontsize=10, color=INK if point.reference else MUTED,
+        )  # fmt: skip
+        found = None
+        for offset, horizontal, vertical in PLACES:
+            text.set(ha=horizontal, va=vertical)
+            text.xyann = offset
+            extent = text.get_window_extent()
+            inside = frame.x0 <= extent.x0 and extent.x1 <= frame.x1 and frame.y0 <= extent.y0 and extent.y1 <= frame.y1
+            if inside and not any(extent.overlaps(other) for other in taken if other is not mark):
+                found = extent
+                break
+        if found is None:
+            all_free = False
+            offset, horizontal, vertical = PLACES[0]
+            text.set(ha=horizontal, va=vertical)
+            text.xyann = offset
+            found = text.get_window_extent()
+        taken.append(found)
+    return all_free
 
 
 def learning_curve(band: Band, reference: Band | None, description: str, limits: tuple[float, float]) -> Markup:

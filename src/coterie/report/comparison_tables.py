@@ -13,30 +13,35 @@ Comparison = Mapping[str, Any]
 
 
 class Column(NamedTuple):
-    """A figure's column: key in ``comparison.json``, heading, factor, decimals, whether the spread is shown."""
+    """A figure's column: key in ``comparison.json``, heading, factor, decimals, whether the spread is shown.
+
+    ``group`` is the title of the page's table that it stands in; the first column stands in the main one.
+    """
 
     key: str
     heading: str
     factor: float
     decimals: int
     spread: bool = False
+    group: str = ""
 
 
+ACCURACY, REST = "Other accuracies", "Likelihood, calibration, diversity and cost"
 COLUMNS = (
     Column("primary.top1", "top-1 %", 100, 2, True),
-    Column("deployed.top1", "best of validation %", 100, 2),
-    Column("ensemble_mean_probability.top1", "ensemble, mean probability %", 100, 2),
-    Column("ensemble_mean_logit.top1", "ensemble, mean logit %", 100, 2),
-    Column("ensemble_method.top1", "ensemble, own %", 100, 2),
-    Column("train_top1", "train top-1 %", 100, 1),
-    Column("validation.primary.top1", "validation top-1 %", 100, 2),
-    Column("primary.nll", "NLL", 1, 3),
-    Column("primary.ece", "ECE", 1, 3),
-    Column("diversity.disagreement", "disagreement %", 100, 1),
-    Column("diversity.distance", "distance", 1, 3),
-    Column("seconds_per_epoch", "s / epoch", 1, 2),
-    Column("parameters.trained", "parameters trained", 1, 0),
-    Column("parameters.deployed", "deployed", 1, 0),
+    Column("deployed.top1", "best of validation %", 100, 2, group=ACCURACY),
+    Column("ensemble_mean_probability.top1", "ensemble, mean probability %", 100, 2, group=ACCURACY),
+    Column("ensemble_mean_logit.top1", "ensemble, mean logit %", 100, 2, group=ACCURACY),
+    Column("ensemble_method.top1", "ensemble, own %", 100, 2, group=ACCURACY),
+    Column("train_top1", "train top-1 %", 100, 1, group=ACCURACY),
+    Column("validation.primary.top1", "validation top-1 %", 100, 2, group=ACCURACY),
+    Column("primary.nll", "NLL", 1, 3, group=REST),
+    Column("primary.ece", "ECE", 1, 3, group=REST),
+    Column("diversity.disagreement", "disagreement %", 100, 1, group=REST),
+    Column("diversity.distance", "distance", 1, 3, group=REST),
+    Column("seconds_per_epoch", "s / epoch", 1, 2, group=REST),
+    Column("parameters.trained", "parameters trained", 1, 0, group=REST),
+    Column("parameters.deployed", "deployed", 1, 0, group=REST),
 )
 MAIN = "primary.top1"
 
@@ -82,6 +87,15 @@ def shown_columns(comparison: Comparison) -> list[Column]:
     return [
         column for column in COLUMNS if any(column.key in entry["figures"] for entry in comparison["methods"].values())
     ]
+
+
+def column_groups(comparison: Comparison) -> list[tuple[str, list[Column]]]:
+    """The columns beside the main one under the titles of their tables; a page is too narrow for all of them in one."""
+    groups: dict[str, list[Column]] = {}
+    for column in shown_columns(comparison):
+        if column.group:
+            groups.setdefault(column.group, []).append(column)
+    return list(groups.items())
 
 
 def markdown(comparison: Comparison) -> str:

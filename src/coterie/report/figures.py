@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import quoteattr
 
 import matplotlib
 import numpy as np
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from coterie.report.predictions import Reliability
+from coterie.report.predictions import FEW_SAMPLES, Reliability
 
 STUDENT_COLOURS = 8  # variables --student-0 .. --student-7 of the page; further students begin again
 # matplotlib knows no CSS variables: each stands for one of these colours, which no drawing uses otherwise.
@@ -110,64 +110,34 @@ def line_chart(
 
 
 def reliability_chart(bins: Reliability, description: str) -> Markup:
-    """Accuracy against confidence, above a strip that shows how many samples have that confidence."""
-    edges = np.linspace(0, 1, len(bins.share) + 1)
-    centres, width = (edges[:-1] + edges[1:]) / 2, 0.86 / len(bins.share)
+    """Accuracy against confidence, above a strip that shows how many samples have that confidence.
+
+    A bar of few samples is hollow, and every bar has a line of the values that its samples do not speak against: three right
+    answers of three are no 100 %.
+    """
+    edges = np.linspace(0, 1, len(bins.counts) + 1)
+    centres, width = (edges[:-1] + edges[1:]) / 2, 0.86 / len(bins.counts)
+    few = (bins.counts > 0) & (bins.counts < FEW_SAMPLES)
+    enough = bins.counts >= FEW_SAMPLES
     with matplotlib.rc_context(STYLE):
         figure = new_figure(400, 380)
         upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [4.5, 1]})
-        upper.bar(centres, np.nan_to_num(bins.accuracy), width, color=ACCENT, alpha=0.8)
+        upper.bar(centres[enough], bins.accuracy[enough], width, color=ACCENT, alpha=0.75)
+        upper.bar(centres[few], bins.accuracy[few], width, fill=False, edgecolor=ACCENT, linewidth=1, alpha=0.6)
+        low, high = bins.interval
+        upper.vlines(centres, low, high, color=INK, linewidth=1.1, alpha=0.75)
         upper.plot([0, 1], [0, 1], color=INK, linewidth=1.2, linestyle=(0, (4, 2.5)))
-        lower.bar(centres, bins.share, width, color=MUTED, alpha=0.7)
-        upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-        lower.set(xlabel="confidence", ylabel="share", ylim=(0, 1.05 * bins.share.max()))
+        lower.bar(centres, bins.counts, width, color=MUTED, alpha=0.7)
+        upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+        lower.set(xlabel="confidence", ylabel="samples", ylim=(0, 1.05 * bins.counts.max()))
         for axes in (upper, lower):
             axes.grid(axis="x", visible=False)
-            axes.yaxis.set_major_formatter(FuncFormatter(_percent))
             axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        upper.yaxis.set_major_formatter(FuncFormatter(_percent))
         upper.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-        lower.yaxis.set_major_locator(MaxNLocator(2, prune="lower"))
+        lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         figure.align_ylabels([upper, lower])
         return as_svg(figure, description)
-
-
-def heat_map(depths: NDArray[np.float64], names: Sequence[str], description: str) -> Markup:
-    """A confusion matrix too large for a table: one labelled row and column a class, the diagonal grey, errors in the accent.
-
-    Cells of one of eight depths are one path, which keeps 100 classes below 100 kB.
-
-    Args:
-        depths: of colour, [K, K] in 0..1, rows true and columns predicted classes.
-        names: of the classes, in the order of the rows.
-        description: what a reader who does not see the chart is told.
-    """
-    pitch, letter, levels = 9, 8, 8
-    shown = [name if len(name) <= 20 else name[:19] + "…" for name in names]
-    margin = 8 + round(max(map(len, shown)) * letter * 0.56)
-    side = pitch * len(shown)
-    level_of = np.ceil(depths * levels).astype(int)
-    diagonal = np.eye(len(depths), dtype=bool)
-    parts = []
-    for level in range(1, levels + 1):
-        for on_diagonal in (True, False):
-            cells = np.argwhere((level_of == level) & (diagonal == on_diagonal))
-            if len(cells):
-                path = "".join(f"M{column} {row}h1v1h-1z" for row, column in cells)
-                kind = "right" if on_diagonal else "wrong"
-                opacity = (0.5 if on_diagonal else 1) * level / levels
-                parts.append(f'<path class="{kind}" d="{path}" opacity="{opacity:.3g}"/>')
-    labels = []
-    for place, name in enumerate(shown):
-        middle = margin + pitch * place + pitch * 0.78
-        labels.append(f'<text x="{margin - 4}" y="{middle:.1f}" text-anchor="end">{escape(name)}</text>')
-        labels.append(f'<text transform="translate({middle:.1f} {margin - 4}) rotate(-90)">{escape(name)}</text>')
-    extent = margin + side + 2
-    return Markup(
-        f'<svg class="heat-map" role="img" aria-label={quoteattr(description)} viewBox="0 0 {extent} {extent}" '
-        f'width="{extent}" height="{extent}" font-size="{letter}">'
-        f'<rect class="field" x="{margin}" y="{margin}" width="{side}" height="{side}"/>'
-        f'<g transform="translate({margin} {margin}) scale({pitch})">{"".join(parts)}</g>{"".join(labels)}</svg>'
-    )
 
 
 def new_figure(width: int, height: int) -> Figure:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from functools import partial
 from pathlib import Path
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from coterie.files import write_text
 from coterie.report import wording
+from coterie.report.cards import disputed_cards, error_cards
+from coterie.report.classes import SORTS, class_table, confusion_section
 from coterie.report.facts import facts
 from coterie.report.panels import (
     attention_panels,
-    confusion_section,
-    gallery_cards,
+    final_attention,
     loss_panels,
     reliability_panels,
     validation_panels,
@@ -55,9 +58,17 @@ def templates() -> Environment:
     )
 
 
+def breakable(name: str) -> Markup:
+    """A long name may be broken after an underscore or a slash; copied, it is what it was."""
+    if len(name) <= 14:
+        return escape(name)
+    return Markup(re.sub(r"([_/])", r"\1<wbr>", str(escape(name))))
+
+
 def render(run: RunData) -> str:
     """The whole page."""
     environment = templates()
+    environment.filters["breakable"] = breakable
     environment.globals.update(
         measure=partial(wording.measure, sample=run.sample),
         percent=wording.percent,
@@ -78,7 +89,7 @@ def render(run: RunData) -> str:
         figures=figures,
         several=several,
         split=split,
-        columns=_columns(run, figures) if figures else [],
+        columns=wording.shown_figures(figures.mean_student, len(run.class_names)) if figures else [],
         ensembles=wording.ENSEMBLES,
         validation=run.summary.validation if split == "test" else None,
         validation_panels=validation_panels(run),
@@ -94,8 +105,12 @@ def render(run: RunData) -> str:
         if figures
         else [],
         attention=attention_panels(run, figures),
+        attention_remark=wording.attention_remark(final_attention(run, figures), run.sample),
         confusion=confusion_section(run, figures.deployed_student) if predictions and figures else None,
-        gallery=gallery_cards(run),
+        classes=class_table(run, figures) if run.figures and figures else None,
+        sorts=SORTS,
+        disputed=disputed_cards(run),
+        errors=error_cards(run, figures.deployed_student) if figures else [],
         recipe=run.folder.recipe.read_text(encoding="utf-8"),
         environment=yaml.safe_dump(run.environment.model_dump(), sort_keys=False, allow_unicode=True, width=100),
         command=shlex.join(run.environment.command),
@@ -111,9 +126,3 @@ def _latest_figures(run: RunData) -> tuple[GroupFigures | None, str, int]:
     if run.validation_rows:
         return run.validation_rows[-1], "validation", summary.num_validation
     return None, "", 0
-
-
-def _columns(run: RunData, figures: GroupFigures) -> list[str]:
-    """Figures of the table; top-5 says nothing where there are no more than five classes."""
-    few = 0 < len(run.summary.class_names) <= 5
-    return [key for key in figures.mean_student if not (few and key == "top5")]

@@ -1,4 +1,4 @@
-"""The parts of a report that come from many numbers: charts with title and legend, confusions, the gallery."""
+"""The charts of a run's report, each with its title and legend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from coterie.errors import CoterieError
 from coterie.report import wording
 from coterie.report.figures import (
     ACCENT,
@@ -16,25 +15,12 @@ from coterie.report.figures import (
     MUTED,
     STUDENT_COLOURS,
     Line,
-    heat_map,
     line_chart,
     reliability_chart,
     student_colour,
 )
-from coterie.report.gallery import inline_image, most_disputed
-from coterie.report.predictions import (
-    Confusion,
-    colour_depths,
-    confusion_matrix,
-    most_confused,
-    probabilities_of,
-    reliability,
-    similar_classes_together,
-)
+from coterie.report.predictions import reliability
 from coterie.report.run import GroupFigures, RunData, ValidationRow
-
-TABLE_CLASSES = 20  # up to here a confusion matrix is a table with counts
-MAP_CLASSES = 100  # up to here the heat map shows every class, beyond it those with the most errors
 
 
 class LegendEntry(NamedTuple):
@@ -50,35 +36,6 @@ class Panel(NamedTuple):
     note: str
     chart: Markup
     legend: Sequence[LegendEntry] = ()
-
-
-class ConfusionSection(NamedTuple):
-    """``counts`` is there for few classes, ``chart`` for many; ``depths`` (of colour, 0 to 1) go with ``counts``."""
-
-    names: list[str]
-    pairs: list[Confusion]
-    counts: list[list[int]] | None
-    depths: list[list[float]]
-    chart: Markup | None
-    shown: int
-
-
-class Answer(NamedTuple):
-    student: int
-    name: str
-    confidence: float
-    right: bool
-
-
-class Card(NamedTuple):
-    """One sample of the gallery, an image or a text, and what the students make of it."""
-
-    address: str
-    text: str
-    pixelated: bool
-    number: int
-    label: str
-    answers: list[Answer]
 
 
 def student_variable(number: int) -> str:
@@ -140,6 +97,15 @@ def validation_panels(run: RunData) -> list[Panel]:
     return panels
 
 
+def final_attention(run: RunData, figures: GroupFigures | None) -> list[float]:
+    """The weight of each branch at the end, [n]; empty for methods without attention over several branches."""
+    latest = [figures] if figures else []
+    for each in [*latest, *reversed(run.validation_rows)]:
+        if isinstance(each.statistics.get("attention"), list) and len(_attention(each)) > 1:
+            return _attention(each)
+    return []
+
+
 def attention_panels(run: RunData, figures: GroupFigures | None) -> list[Panel]:
     """The ensemble's attention to each branch and its entropy over training; nothing for methods without attention."""
     rows = [row for row in run.validation_rows if isinstance(row.statistics.get("attention"), list)]
@@ -149,7 +115,7 @@ def attention_panels(run: RunData, figures: GroupFigures | None) -> list[Panel]:
     weights = np.array([_attention(row) for row in rows])
     branches = weights.shape[1]
     lines = [Line(epochs, weights[:, branch], student_colour(branch)) for branch in range(branches)]
-    final = _attention(figures) if figures and isinstance(figures.statistics.get("attention"), list) else weights[-1]
+    final = final_attention(run, figures)
     legend = [
         LegendEntry(f"student {branch}: {wording.percent(final[branch])}", student_variable(branch))
         for branch in range(branches)
@@ -202,56 +168,3 @@ def reliability_panels(run: RunData, several: bool) -> list[Panel]:
         note = ", ".join(f"{term} {wording.percent(value)}" for term, value in values)
         panels.append(Panel(title, note, reliability_chart(bins, f"Reliability diagram. {title}: {note}.")))
     return panels
-
-
-def confusion_section(run: RunData, student: int) -> ConfusionSection:
-    """What the deployed student takes for what."""
-    assert run.predictions is not None
-    counts = confusion_matrix(run.predictions.logits[student], run.predictions.labels)
-    names = _class_names(run)
-    pairs = most_confused(counts)
-    depths = colour_depths(counts)
-    if len(names) <= TABLE_CLASSES:
-        return ConfusionSection(names, pairs, counts.tolist(), depths.tolist(), None, len(names))
-    errors = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
-    kept = np.sort(np.argsort(-errors, kind="stable")[:MAP_CLASSES])
-    order = kept[similar_classes_together(counts[np.ix_(kept, kept)])]
-    description = f"Confusion matrix of {len(kept)} classes, rows true, columns predicted; the list above it names the commonest confusions."
-    chart = heat_map(depths[np.ix_(order, order)], [names[each] for each in order], description)
-    return ConfusionSection(names, pairs, None, [], chart, len(kept))
-
-
-def gallery_cards(run: RunData) -> list[Card]:
-    """The saved images or texts, most disputed first, with the answer of every student.
-
-    Raises:
-        CoterieError: an image is damaged.
-    """
-    if run.predictions is None:
-        return []
-    logits, labels, names = run.predictions.logits, run.predictions.labels, _class_names(run)
-    positions = np.flatnonzero(np.isin(run.predictions.indices, [*run.gallery, *run.texts]))
-    ranked = positions[most_disputed(logits[:, positions], labels[positions])]
-    probabilities = probabilities_of(logits[:, ranked])
-    cards = []
-    for place, position in enumerate(ranked):
-        index, label = int(run.predictions.indices[position]), int(labels[position])
-        address, pixelated = "", False
-        try:
-            if index in run.gallery:
-                address, pixelated = inline_image(run.gallery[index])
-        except OSError as error:
-            raise CoterieError(f"{str(run.gallery[index])!r} is damaged: {error}") from None
-        answers = []
-        for student, row in enumerate(probabilities[:, place]):
-            predicted = int(row.argmax())
-            answers.append(Answer(student, names[predicted], float(row[predicted]), predicted == label))
-        cards.append(Card(address, run.texts.get(index, ""), pixelated, index, names[label], answers))
-    return cards
-
-
-def _class_names(run: RunData) -> list[str]:
-    assert run.predictions is not None
-    classes = run.predictions.logits.shape[-1]
-    names = run.summary.class_names
-    return [name.replace("_", " ") for name in names] if len(names) == classes else [str(k) for k in range(classes)]

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
+from scipy.stats import binomtest
 
 RELIABILITY_BINS = 15  # those of the ECE in coterie.metrics
+FEW_SAMPLES = 10  # fewer say little about a bin's accuracy
 
 
 class Reliability(NamedTuple):
-    """Per bin of confidence, all [bins]: share of the samples, mean confidence, accuracy (NaN in empty bins)."""
+    """Per bin of confidence: how many samples, their share, mean confidence, accuracy, all [bins], and the accuracy's interval.
 
+    ``interval`` is Wilson's of 95 %, [2, bins]. All but counts and shares are NaN in empty bins.
+    """
+
+    counts: NDArray[np.int64]
     share: NDArray[np.float64]
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
+    interval: NDArray[np.float64]
 
 
 class Confusion(NamedTuple):
@@ -48,12 +56,22 @@ def reliability(logits: NDArray[np.float32], labels: NDArray[np.int64], bins: in
     right = probabilities.argmax(-1) == labels
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # a bin holds its upper edge
     counts = np.bincount(place, minlength=bins)
+    hits = np.bincount(place, right, bins)
     with np.errstate(invalid="ignore"):
         return Reliability(
+            counts=counts,
             share=counts / len(labels),
             confidence=np.bincount(place, confidence, bins) / counts,
-            accuracy=np.bincount(place, right, bins) / counts,
+            accuracy=hits / counts,
+            interval=np.array([_wilson(int(hit), int(count)) for hit, count in zip(hits, counts, strict=True)]).T,
         )
+
+
+def _wilson(hits: int, samples: int) -> tuple[float, float]:
+    if not samples:
+        return math.nan, math.nan
+    interval = binomtest(hits, samples).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def pairwise_disagreement(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -28,8 +28,21 @@ class Record(BaseModel):
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
+class ClassRecord(Record):
+    """The deployed student's figures of one class; None where one is undefined."""
+
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
 class GroupFigures(Record):
-    """What one evaluation says of a group; ``deployed`` also holds the number of the deployed ``student``."""
+    """What one evaluation says of a group; ``deployed`` also holds the number of the deployed ``student``.
+
+    ``per_class`` stands in the final evaluation, and is empty elsewhere and in older runs.
+    """
 
     deployed: Figures
     students: list[Figures] = Field(min_length=1)
@@ -37,6 +50,7 @@ class GroupFigures(Record):
     ensemble: dict[str, Figures] = {}
     diversity: Figures = {}
     statistics: dict[str, float | list[float]] = {}
+    per_class: list[ClassRecord] = []
 
     @property
     def deployed_student(self) -> int:
@@ -152,6 +166,15 @@ class RunData:
     predictions: Predictions | None
     gallery: dict[int, Path]
     texts: dict[int, str]
+
+    @property
+    def class_names(self) -> list[str]:
+        """As the data give them; numbers where the run did not note them."""
+        if self.predictions is None:
+            return self.summary.class_names
+        classes = self.predictions.logits.shape[-1]
+        names = self.summary.class_names
+        return names if len(names) == classes else [str(number) for number in range(classes)]
 
     @property
     def sample(self) -> str:

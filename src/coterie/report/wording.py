@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from coterie.report.run import GroupFigures, RunData
@@ -84,7 +84,22 @@ ENSEMBLES = {
     "mean_probability": "Mean-probability ensemble",
     "mean_logit": "Mean-logit ensemble",
 }
+TOP5_CLASSES = 10  # from here on top-5 tells networks apart; with fewer classes a guess is often among five
+COLLAPSED = 0.9  # the share of the attention from which on one branch stands for the ensemble
 SPLITS = {"test": "test", "validation": "validation", "train": "un-augmented training"}
+
+
+def shown_figures(names: Iterable[str], classes: int) -> list[str]:
+    """Which figures are worth a reader's time: top-5 is left out where there are fewer than 10 classes.
+
+    Args:
+        names: of figures, in their order.
+        classes: how many classes there are; 0 where that is not known.
+
+    >>> shown_figures(["top1", "top5", "nll"], classes=8)
+    ['top1', 'nll']
+    """
+    return [name for name in names if not (name == "top5" and 0 < classes < TOP5_CLASSES)]
 
 
 def measure(key: str, sample: str = "sample") -> Measure:
@@ -162,6 +177,23 @@ def headline(run: RunData, figures: GroupFigures, split: str, samples: int) -> l
     if trained is not None and key == "top1":
         sentences.append(f"On its own training {run.sample}s, un-augmented, it reaches {percent(trained)}.")
     return sentences
+
+
+def attention_remark(weights: list[float], sample: str) -> str:
+    """What the weights of the branches mean for the ensemble, where they have gone to one of them; else nothing.
+
+    Args:
+        weights: mean attention to each branch, [n].
+        sample: what one sample is called.
+    """
+    if not weights or max(weights) < COLLAPSED:
+        return ""
+    branch = weights.index(max(weights))
+    return (
+        f"The attention has collapsed: branch {branch} has {percent(weights[branch])} of the weight over the {sample}s. "
+        f"The method’s ensemble is then little more than student {branch}, and the others learn from that one student. "
+        "Compare it with the mean-probability ensemble above."
+    )
 
 
 def selection(run: RunData, figures: GroupFigures) -> str:

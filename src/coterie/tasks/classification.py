@@ -40,7 +40,7 @@ class Evaluation:
         """The figures and, of the deployed student, those of every class: ``per_class``, and ``balanced_accuracy`` in ``deployed``."""
         deployed = self.figures["deployed"]
         classes = per_class_figures(self.logits[deployed["student"]].argmax(1), self.labels, class_names)
-        balanced = {**deployed, "balanced_accuracy": balanced_accuracy(classes)}
+        balanced = {**deployed, "balanced_accuracy": balanced_accuracy(each["recall"] for each in classes)}
         return {**self.figures, "deployed": balanced, "per_class": classes}
 
 

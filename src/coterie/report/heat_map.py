@@ -1,0 +1,115 @@
+"""A confusion matrix as a drawing that fits any width: one labelled row and column a class, counts where there is room."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+LEVELS = 8  # of colour; the cells of one level are one path, which keeps 100 classes below 100 kB
+LONGEST_NAME = 22  # in letters of medium width; longer names are cut in the drawing and whole in its tooltips
+
+
+class _Size(NamedTuple):
+    """In pixels of the full size: a cell's side, and the height of a letter."""
+
+    cell: float
+    letter: float
+    counts: bool
+
+
+def _size(classes: int) -> _Size:
+    for most, size in (
+        (6, _Size(56, 14, True)),
+        (10, _Size(44, 13, True)),
+        (20, _Size(34, 12, True)),
+        (40, _Size(26, 12, True)),
+    ):
+        if classes <= most:
+            return size
+    return _Size(15, 12, False)
+
+
+def heat_map(counts: NDArray[np.int64], depths: NDArray[np.float64], names: Sequence[str], description: str) -> Markup:
+    """Draw the matrix: the diagonal grey, errors in the accent, as deep as ``depths`` says.
+
+    Args:
+        counts: samples by true (rows) and predicted class (columns), [K, K].
+        depths: of colour, [K, K] in 0..1.
+        names: of the classes, in the order of the rows.
+        description: what a reader who does not see the drawing is told.
+    """
+    size = _size(len(names))
+    pitch = size.cell
+    margin = _margin(names, size)
+    side = pitch * len(names)
+    extent = margin + side
+    parts = [
+        f'<g transform="translate({margin} {margin}) scale({pitch:g})">{_cells(depths, size.counts)}</g>',
+        f'<text x="{margin - 8}" y="{margin - 8}" text-anchor="end" class="axis">true ↓ · predicted →</text>'
+        if margin > 150
+        else "",
+    ]
+    for place, name in enumerate(names):
+        middle = margin + pitch * (place + 0.5)
+        text, title = escape(_cut(name)), f"<title>{escape(name)}</title>"
+        parts.append(
+            f'<text x="{margin - 6}" y="{middle:.1f}" dy="0.35em" text-anchor="end">{text}{title}</text>'
+            f'<text transform="translate({middle:.1f} {margin - 6}) rotate(-90)" dy="0.35em">{text}{title}</text>'
+        )
+    if size.counts:
+        parts += [
+            f'<text class="count" x="{margin + pitch * (column + 0.5):.1f}" y="{margin + pitch * (row + 0.5):.1f}" '
+            f'dy="0.35em" text-anchor="middle">{counts[row, column]}</text>'
+            for row, column in np.argwhere(counts)
+        ]
+    return Markup(
+        f'<svg class="heat-map" role="img" aria-label={quoteattr(description)} '
+        f'viewBox="0 0 {extent:g} {extent:g}" font-size="{size.letter}">'
+        f'<rect class="field" x="{margin}" y="{margin}" width="{side:g}" height="{side:g}"/>{"".join(parts)}</svg>'
+    )
+
+
+def natural_width(names: Sequence[str]) -> int:
+    """How wide the drawing is in full size, in pixels."""
+    size = _size(len(names))
+    return round(_margin(names, size) + size.cell * len(names))
+
+
+def _cells(depths: NDArray[np.float64], counts: bool) -> str:
+    """Squares of side 1 with a little air, by level and kind; paler under counts, which must be read on them."""
+    strongest = {"right": 0.4 if counts else 0.5, "wrong": 0.55 if counts else 1}
+    side = 0.94 if counts else 1
+    level_of = np.ceil(depths * LEVELS).astype(int)
+    diagonal = np.eye(len(depths), dtype=bool)
+    parts = []
+    for level in range(1, LEVELS + 1):
+        for kind, where in (("right", diagonal), ("wrong", ~diagonal)):
+            cells = np.argwhere((level_of == level) & where)
+            if len(cells):
+                path = "".join(f"M{column} {row}h{side:g}v{side:g}h-{side:g}z" for row, column in cells)
+                parts.append(f'<path class="{kind}" d="{path}" opacity="{strongest[kind] * level / LEVELS:.3g}"/>')
+    return "".join(parts)
+
+
+def _margin(names: Sequence[str], size: _Size) -> int:
+    """Room for the names: letters are half as wide as high, or a little more; those of East Asia as wide as high."""
+    return 10 + round(max(_width(_cut(name)) for name in names) * size.letter * 0.58)
+
+
+def _width(text: str) -> float:
+    """In letters of medium width."""
+    return sum(1.8 if unicodedata.east_asian_width(letter) in "WF" else 1.0 for letter in text)
+
+
+def _cut(name: str) -> str:
+    if _width(name) <= LONGEST_NAME:
+        return name
+    while _width(name) > LONGEST_NAME - 1:
+        name = name[:-1]
+    return name.rstrip() + "…"
