@@ -98,13 +98,21 @@ def _cells(depths: NDArray[np.float64], counts: bool) -> str:
 
 
 def _margin(names: Sequence[str], size: _Size) -> int:
-    """Room for the names: letters are half as wide as high, or a little more; those of East Asia as wide as high."""
+    """Room for the names: a letter of medium width is a little more than half as wide as high."""
     return 10 + round(max(_width(_cut(name)) for name in names) * size.letter * 0.58)
 
 
 def _width(text: str) -> float:
-    """In letters of medium width."""
-    return sum(1.8 if unicodedata.east_asian_width(letter) in "WF" else 1.0 for letter in text)
+    """In letters of medium width, on the wide side: the page's font is not known here."""
+    return sum(_letter_width(letter) for letter in text)
+
+
+def _letter_width(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.8
+    if letter in "mwMW@%":
+        return 1.75
+    return 1.3 if letter.isupper() else 1.0
 
 
 def _cut(name: str) -> str:
