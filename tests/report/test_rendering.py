@@ -58,9 +58,16 @@ const measure = frame => {
     const [a, b] = [luminance(own), luminance(paper)].sort((x, y) => y - x);
     return (a + 0.05) / (b + 0.05) < 4.5;
   });
+  const overflow = root.scrollWidth - view.innerWidth;
+  const scrolling = [...page.querySelectorAll(".scroll")].filter(each => each.scrollWidth > each.clientWidth).length;
+  const width = () => Math.max(0, ...[...page.querySelectorAll(".heat-map")].map(each => each.getBoundingClientRect().width));
+  const fitted = width();
+  page.querySelectorAll(".zoom input").forEach(each => each.click());
+  const enlarged = width() / fitted;
   return {
-    overflow: root.scrollWidth - view.innerWidth,
-    scrolling: [...page.querySelectorAll(".scroll")].filter(each => each.scrollWidth > each.clientWidth).length,
+    overflow: Math.max(overflow, root.scrollWidth - view.innerWidth),
+    scrolling,
+    enlarged,
     cut: cut.map(each => each.textContent),
     faint: faint.map(each => each.tagName + ": " + each.textContent.slice(0, 40)),
     paper,
@@ -137,6 +144,8 @@ def test_nothing_overflows_is_cut_or_faint(pages, tmp_path, scheme):
         assert found["cut"] == [], where
         assert found["faint"] == [], where
         assert found["scrolling"] == 0, where
+        if where == "hundred classes at 390":
+            assert found["enlarged"] > 3
         light = [int(part) for part in re.findall(r"\d+", found["paper"])[:3]]
         assert (min(light) > 200) == (scheme == "light")
 

@@ -47,31 +47,38 @@ def heat_map(counts: NDArray[np.int64], depths: NDArray[np.float64], names: Sequ
     size = _size(len(names))
     pitch = size.cell
     margin = _margin(names, size)
+    upright = margin <= pitch  # short names need not be turned
+    top = size.letter + 12 if upright else margin
     side = pitch * len(names)
-    extent = margin + side
     parts = [
-        f'<g transform="translate({margin} {margin}) scale({pitch:g})">{_cells(depths, size.counts)}</g>',
-        f'<text x="{margin - 8}" y="{margin - 8}" text-anchor="end" class="axis">true ↓ · predicted →</text>'
+        f'<g transform="translate({margin} {top}) scale({pitch:g})">{_cells(depths, size.counts)}</g>',
+        f'<text x="{margin - 8}" y="{top - 8}" text-anchor="end" class="axis">true ↓ · predicted →</text>'
         if margin > 150
         else "",
     ]
     for place, name in enumerate(names):
-        middle = margin + pitch * (place + 0.5)
+        middle = pitch * (place + 0.5)
+        across, down = f"{margin + middle:.1f}", f"{top + middle:.1f}"
         text, title = escape(_cut(name)), f"<title>{escape(name)}</title>"
+        turned = (
+            f'x="{across}" y="{top - 8}" text-anchor="middle"'
+            if upright
+            else f'transform="translate({across} {top - 6}) rotate(-90)" dy="0.35em"'
+        )
         parts.append(
-            f'<text x="{margin - 6}" y="{middle:.1f}" dy="0.35em" text-anchor="end">{text}{title}</text>'
-            f'<text transform="translate({middle:.1f} {margin - 6}) rotate(-90)" dy="0.35em">{text}{title}</text>'
+            f'<text x="{margin - 6}" y="{down}" dy="0.35em" text-anchor="end">{text}{title}</text>'
+            f"<text {turned}>{text}{title}</text>"
         )
     if size.counts:
         parts += [
-            f'<text class="count" x="{margin + pitch * (column + 0.5):.1f}" y="{margin + pitch * (row + 0.5):.1f}" '
+            f'<text class="count" x="{margin + pitch * (column + 0.5):.1f}" y="{top + pitch * (row + 0.5):.1f}" '
             f'dy="0.35em" text-anchor="middle">{counts[row, column]}</text>'
             for row, column in np.argwhere(counts)
         ]
     return Markup(
         f'<svg class="heat-map" role="img" aria-label={quoteattr(description)} '
-        f'viewBox="0 0 {extent:g} {extent:g}" font-size="{size.letter}">'
-        f'<rect class="field" x="{margin}" y="{margin}" width="{side:g}" height="{side:g}"/>{"".join(parts)}</svg>'
+        f'viewBox="0 0 {margin + side:g} {top + side:g}" font-size="{size.letter}">'
+        f'<rect class="field" x="{margin}" y="{top}" width="{side:g}" height="{side:g}"/>{"".join(parts)}</svg>'
     )
 
 
