@@ -160,7 +160,10 @@ class TrainingRecipe(Section):
         True,
         description="Ask the teachers once, before the first step, where that is enough: samples that look the same every epoch (texts; images in memory without augmentation), and a method that reads only logits.",
     )
-    channels_last: bool = Field(True, description="Memory format of images and convolutions.")
+    channels_last: bool | Literal["auto"] = Field(
+        "auto",
+        description="Memory format of images and convolutions. auto: true on a CUDA device, on a CPU what suits the networks; what was chosen stands in the run's recipe.",
+    )
     device: str | None = Field(None, description="cpu, cuda, mps; null: the best there is.")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="Decay of the moving average of all weights, which is then evaluated and deployed."

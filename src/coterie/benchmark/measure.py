@@ -22,6 +22,7 @@ from coterie.tasks.task import find_task
 from coterie.training.display import Display
 from coterie.training.environment import describe_environment
 from coterie.training.loop import Trainer
+from coterie.training.memory_format import resolve_memory_format
 from coterie.training.records import RunFolder
 from coterie.training.run import build_accelerator
 from coterie.training.teaching import recalled
@@ -42,6 +43,7 @@ class Subject:
         self.accelerator = build_accelerator(recipe)
         self.task = find_task(recipe)(recipe, self.accelerator)
         method = self.task.build_method()
+        self.recipe = recipe = resolve_memory_format(recipe, self.task, method, self.accelerator.device)
         display = Display(1, 1, True)
         folder.mkdir()
         self.trainer = Trainer(recipe, self.task, method, self.accelerator, RunFolder(folder), display)

@@ -88,6 +88,14 @@ class ImageLoader(EvaluationLoader, Protocol):
 
     def raw_images(self, indices: Sequence[int]) -> Pixels: ...
 
+    def use_channels_last(self, channels_last: bool) -> None: ...
+
+
+class ImageTrainLoader(TrainLoader, Protocol):
+    """A training loader whose batches have a memory format."""
+
+    def use_channels_last(self, channels_last: bool) -> None: ...
+
 
 @dataclass(frozen=True)
 class Loaders:
@@ -99,12 +107,22 @@ class Loaders:
     test: EvaluationLoader | None
     train_evaluation: EvaluationLoader
 
+    def use_channels_last(self, channels_last: bool) -> None:
+        """Give batches in that memory format from now on; nothing where samples are no images."""
+
 
 @dataclass(frozen=True)
 class DataBundle(Loaders):
     """The loaders of images."""
 
     info: DataInfo
+    train: ImageTrainLoader
     validation: ImageLoader | None
     test: ImageLoader | None
     train_evaluation: ImageLoader
+
+    def use_channels_last(self, channels_last: bool) -> None:
+        """See :meth:`Loaders.use_channels_last`."""
+        for loader in (self.train, self.validation, self.test, self.train_evaluation):
+            if loader is not None:
+                loader.use_channels_last(channels_last)

@@ -51,6 +51,10 @@ class DeviceImages:
         mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in statistics)
         self.scale, self.shift = 1 / (255 * std), -mean / std
         self.side = side
+        self.use_channels_last(channels_last)
+
+    def use_channels_last(self, channels_last: bool) -> None:
+        """Give batches in that memory format from now on."""
         self.format = torch.channels_last if channels_last else torch.contiguous_format
 
     def __len__(self) -> int:
@@ -83,6 +87,10 @@ class MemoryTrainLoader(InOrder):
         self.ahead = 0
         self.repeats = augmentation == Augmentation() and not mixing
         self.class_counts = torch.bincount(images.labels.cpu(), minlength=num_classes)
+
+    def use_channels_last(self, channels_last: bool) -> None:
+        """Give batches in that memory format from now on."""
+        self.images.use_channels_last(channels_last)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a step on: the same whatever was drawn before."""
@@ -122,6 +130,10 @@ class MemoryEvaluationLoader:
     def __init__(self, images: DeviceImages, process_index: int = 0, num_processes: int = 1) -> None:
         self.images = images
         self.indices = evaluation_share(len(images), process_index, num_processes)
+
+    def use_channels_last(self, channels_last: bool) -> None:
+        """Give batches in that memory format from now on."""
+        self.images.use_channels_last(channels_last)
 
     @property
     def num_samples(self) -> int:

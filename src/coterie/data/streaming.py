@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -195,6 +195,10 @@ class StreamingTrainLoader(InOrder):
         self.class_counts = torch.bincount(self.labels, minlength=self.num_classes)
         self.data = _TrainImages(samples, settings)
 
+    def use_channels_last(self, channels_last: bool) -> None:
+        """Give batches in that memory format from now on."""
+        self.settings = replace(self.settings, channels_last=channels_last)
+
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a step on. Mixing decodes a second image for each."""
         seed = derive_seed(self.order.seed, "augmentation", epoch)
@@ -249,6 +253,10 @@ class StreamingEvaluationLoader:
         self.labels = torch.from_numpy(samples.labels)
         self.indices = evaluation_share(len(samples), process_index, num_processes).split(batch_size)
         self.data = _EvaluationImages(samples, settings)
+
+    def use_channels_last(self, channels_last: bool) -> None:
+        """Give batches in that memory format from now on."""
+        self.settings = replace(self.settings, channels_last=channels_last)
 
     @property
     def num_samples(self) -> int:

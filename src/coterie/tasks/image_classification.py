@@ -64,7 +64,7 @@ class ImageClassification(Classification):
             num_processes=accelerator.num_processes,
             network_config=input_config or (pretrained_config(recipe) if network is None else None),
             datasets=datasets,
-            channels_last=recipe.training.channels_last,
+            channels_last=recipe.training.channels_last is True,
         )
 
     @classmethod

@@ -27,6 +27,7 @@ from coterie.training.checkpoint import load_checkpoint, save_checkpoint
 from coterie.training.display import Display
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
+from coterie.training.memory_format import avoid_overflow
 from coterie.training.optimization import build_optimizer, build_schedule
 from coterie.training.records import MetricsLog, RunFolder
 from coterie.training.teaching import ask_teachers_once, recalled
@@ -35,7 +36,11 @@ from coterie.training.teaching import ask_teachers_once, recalled
 def place(method: Method, device: torch.device, channels_last: bool) -> Method:
     """Move a method, in place, to where and how it is trained and evaluated; the format decides the last bits."""
     method.to(device)
-    return method.to(memory_format=torch.channels_last) if channels_last else method
+    if channels_last:
+        method.to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        avoid_overflow(method)
+    return method
 
 
 class Trainer:
@@ -61,7 +66,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.task, self.accelerator, self.folder, self.display = recipe, task, accelerator, folder, display
         settings = recipe.training
-        self.method = place(method, accelerator.device, settings.channels_last)
+        self.method = place(method, accelerator.device, settings.channels_last is True)
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.method)
         self.own_optimizers = self._build_own_optimizers()
@@ -309,6 +314,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         rows = self.log.rows()
         for row in rows:
+            if row["split"] == "train":
+                self.display.losses(row["losses"])
             if row["split"] == "validation" and selection_score(row) > self.best_score:
                 self.best_score, self.best_epoch = selection_score(row), row["epoch"]
         # The checkpoint of an epoch precedes its evaluation, so that evaluation is done again: same weights, same figures.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import timm.optim
@@ -101,4 +102,6 @@ def build_schedule(
         "poly": timm.scheduler.PolyLRScheduler,
         "tanh": timm.scheduler.TanhLRScheduler,
     }[recipe.name]
+    # What timm warns of, a cosine of one step that has no effect, is right where the training has but one.
+    logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
     return kind(optimizer, **shared)

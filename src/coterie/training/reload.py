@@ -56,6 +56,7 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         CoterieError: a setting that would change the networks, or data with other classes.
     """
     from coterie.training.loop import place
+    from coterie.training.memory_format import resolve_memory_format
     from coterie.training.run import build_accelerator
 
     method = load_method(run)
@@ -77,7 +78,8 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     loader = task.data.test or task.data.validation
     if loader is None:
         raise CoterieError(f"{task.data.info.name!r} has neither a test nor a validation split")
-    placed = place(method, accelerator.device, recipe.training.channels_last)
+    recipe = resolve_memory_format(recipe, task, method, accelerator.device)
+    placed = place(method, accelerator.device, recipe.training.channels_last is True)
     evaluation = task.evaluate(placed, loader)
     figures = evaluation.by_class(task.data.info.class_names)
     return "test" if task.data.test else "validation", replace(evaluation, figures=figures)

@@ -30,6 +30,7 @@ from coterie.training.display import Display
 from coterie.training.environment import describe_environment
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loop import Trainer
+from coterie.training.memory_format import resolve_memory_format, with_channels_last
 from coterie.training.outcome import conclude
 from coterie.training.output import clear, free_name, require_free
 from coterie.training.records import RunFolder
@@ -142,6 +143,8 @@ def _wait_for_all(recipe: Recipe) -> None:
 
 
 def _continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
+    if settings.training.channels_last == "auto":  # the run has decided
+        settings = with_channels_last(settings, stored.training.channels_last)
     different = [key for key in differing_keys(settings, stored) if key not in FREE_ON_RESUME]
     if different:
         raise CoterieError(
@@ -203,6 +206,8 @@ def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool) -> Recipe:
         if not goes_on and first.path.is_dir():
             shutil.rmtree(first.path)  # a kill came before the first checkpoint
     _wait_for_all(recipe)
+    if goes_on:  # that stage has decided for itself
+        stage = with_channels_last(stage, "auto")
     train(stage, output=first.path, resume=goes_on, quiet=quiet)
     return recipe.model_copy(update={"teacher": TeacherRecipe(run=str(first.path)), "teachers": []})
 
@@ -221,13 +226,15 @@ def _run(
     accelerator = build_accelerator(recipe, folder)
     task = find_task(taught)(taught, accelerator, network, datasets, teachers=teachers)
     method = task.build_method()
+    undecided = recipe.training.channels_last == "auto"
+    recipe = resolve_memory_format(recipe, task, method, accelerator.device)
     steps = recipe.training.epochs * -(-task.data.train.steps_per_epoch // recipe.training.accumulate)
     display = Display(steps, recipe.training.epochs, quiet or not accelerator.is_main_process)
     trainer = Trainer(recipe, task, method, accelerator, folder, display)
     header = _header(recipe, task, method)
     if accelerator.is_main_process:
         folder.path.mkdir(parents=True, exist_ok=True)
-        if not resume:
+        if not resume or undecided:
             write_text(folder.recipe, recipe.to_yaml())
         write_json(folder.environment, describe_environment(accelerator.device, recipe.seed, accelerator.num_processes))
         write_json(folder.summary, {"status": "running", **header})
