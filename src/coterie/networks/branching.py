@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from coterie.errors import CoterieError, did_you_mean
 from coterie.networks.group import StudentGroup, TwoModeModule
-from coterie.networks.initialization import copied, permuted
+from coterie.networks.initialization import copied, materialised, permuted
 from coterie.networks.operations import split_candidates
 from coterie.networks.taps import stage_taps
 from coterie.networks.tracing import (
@@ -73,6 +74,7 @@ def branch(
     first = _build(network, seed, 0) if not isinstance(network, nn.Module) else network
     if example is None:
         example = torch.zeros(2, *_input_size(first))
+    materialised(first, example, derive_seed(seed, "lazy", 0))
     at = _choose_split(first, example) if at == "auto" else at
     if at is not None and at not in dict(first.named_modules()):
         names = [name for name, _ in first.named_modules() if name]
@@ -88,7 +90,11 @@ def branch(
         elif isinstance(network, nn.Module):
             networks.append(permuted(first, derive_seed(seed, "student", number)))
         else:
-            networks.append(_build(network, seed, number))
+            networks.append(materialised(_build(network, seed, number), example, derive_seed(seed, "lazy", number)))
+    for other in networks[1:]:  # what an overridden train() of the first one froze
+        for name, parameter in first.named_parameters():
+            other.get_parameter(name).requires_grad_(parameter.requires_grad)
+    _say_left_out(traced)
     template = copy.deepcopy(first)
     parts = _Parts(traced, at)
     trunk = parts.trunk(first) if at is not None else None
@@ -112,8 +118,12 @@ def peers(
     """Students of different architectures, nothing shared; see :meth:`StudentGroup.of`."""
     if example is None:
         example = torch.zeros(2, *_input_size(networks[0]))
+    for number, network in enumerate(networks):
+        materialised(network, example, derive_seed(0, "lazy", number))
     asked = [stage_taps(network) if taps == "stages" else taps for network in networks]
     traced = [trace(network, None, example, each) for network, each in zip(networks, asked, strict=True)]
+    for each in traced:
+        _say_left_out(each)
     templates = [copy.deepcopy(network) for network in networks]
     return StudentGroup(
         None,
@@ -132,6 +142,14 @@ def whole(network: nn.Module, example: Tensor, taps: Sequence[str] = ()) -> nn.M
         CoterieError: it cannot be traced, or does not take the example.
     """
     return _Parts(trace(network, None, example, taps), None).branch(network)
+
+
+def _say_left_out(traced: TracedNetwork) -> None:
+    if traced.several_outputs:
+        warnings.warn(
+            f"{type(traced.network).__name__} has auxiliary outputs: only that of {traced.classifier!r} is trained; the others get no loss",
+            stacklevel=3,
+        )
 
 
 def _build(network: Callable[[], nn.Module], seed: int, number: int) -> nn.Module:
@@ -175,13 +193,18 @@ class _Parts:
         self.trunk_graphs = [trunk for trunk, _ in cuts]
         self.branch_graphs = [body for _, body in cuts]
         if at is not None:
-            _require_separate(traced.network, self.trunk_graphs[0], self.branch_graphs[0], at)
+            _require_separate(traced, self.trunk_graphs[0], self.branch_graphs[0], at)
 
     def trunk(self, network: nn.Module) -> nn.Module:
-        return TwoModeModule.build(network, self.trunk_graphs, "Trunk")
+        return self._build(network, self.trunk_graphs, "Trunk")
 
     def branch(self, network: nn.Module) -> nn.Module:
-        return TwoModeModule.build(network, self.branch_graphs, "Branch")
+        return self._build(network, self.branch_graphs, "Branch")
+
+    def _build(self, network: nn.Module, graphs: list[fx.Graph], name: str) -> nn.Module:
+        called = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_module"}
+        constants = {name: value for name, value in self.traced.constants.items() if name in called}
+        return TwoModeModule.build(network, graphs, name, constants, self.traced.exceptions)
 
 
 def _is_within(node: fx.Node, at: str) -> bool:
@@ -210,11 +233,12 @@ def _cut(graph: fx.Graph, traced: TracedNetwork, at: str | None) -> tuple[fx.Gra
         )
     early = set(before)
     crossing = [node for node in before if any(user not in early for user in node.users)] if at is not None else inputs
-    trunk = _copy(before, nodes, inputs) if at is not None else (fx.Graph(), {})
+    trunk = _copy(before, nodes, inputs, traced.constants) if at is not None else (fx.Graph(), {})
     if at is not None:
         trunk_graph, trunk_values = trunk
         trunk_graph.output(tuple(trunk_values[node] for node in crossing))
-    body, values = _copy([node for node in after if node.op not in {"output", "placeholder"}], nodes, crossing)
+    kept = [node for node in after if node.op not in {"output", "placeholder"}]
+    body, values = _copy(kept, nodes, crossing, traced.constants)
     (result,) = output_node(graph).args
     assert isinstance(result, fx.Node)  # checked by trace
     logits = values[result]
@@ -259,8 +283,10 @@ def _tapped_node(graph: fx.Graph, tap: str, traced: TracedNetwork) -> tuple[fx.N
     return inside[-1], shape
 
 
-def _copy(keep: list[fx.Node], nodes: list[fx.Node], inputs: list[fx.Node]) -> tuple[fx.Graph, dict[fx.Node, Any]]:
-    """A graph of the nodes to keep, with the given values as its inputs and the parameters that they read."""
+def _copy(
+    keep: list[fx.Node], nodes: list[fx.Node], inputs: list[fx.Node], constants: Mapping[str, Tensor]
+) -> tuple[fx.Graph, dict[fx.Node, Any]]:
+    """A graph of the nodes to keep, with the given values as its inputs and the parameters and constants that they read."""
     graph, values = fx.Graph(), {}
     for node in inputs:
         values[node] = graph.placeholder(node.name)
@@ -268,7 +294,10 @@ def _copy(keep: list[fx.Node], nodes: list[fx.Node], inputs: list[fx.Node]) -> t
     read = {source for node in keep for source in node.all_input_nodes if source.op == "get_attr"}
     for node in nodes:
         if (node in wanted or node in read) and node not in values and node.op not in {"output", "placeholder"}:
-            values[node] = graph.node_copy(node, lambda source: values[source])
+            if node.op == "get_attr" and node.target in constants:
+                values[node] = graph.call_module(str(node.target))
+            else:
+                values[node] = graph.node_copy(node, lambda source: values[source])
     return graph, values
 
 
@@ -282,13 +311,14 @@ def _same_node(graph: fx.Graph, node: fx.Node, other: fx.Graph) -> fx.Node:
     return here[alike.index(node) - len(alike)]
 
 
-def _require_separate(network: nn.Module, trunk: fx.Graph, body: fx.Graph, at: str) -> None:
+def _require_separate(traced: TracedNetwork, trunk: fx.Graph, body: fx.Graph, at: str) -> None:
     """No parameter or buffer may belong to both sides."""
+    network = traced.network
 
     def owned(graph: fx.Graph) -> dict[int, str]:
         found = {}
         for node in graph.nodes:
-            if node.op == "call_module":
+            if node.op == "call_module" and node.target not in traced.constants:
                 module = network.get_submodule(str(node.target))
                 for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
                     found[id(tensor)] = f"{node.target}.{name}"

@@ -7,7 +7,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from coterie.randomness import derive_seed
+from coterie.errors import CoterieError
+from coterie.networks.tracing import quiet_eval
+from coterie.randomness import derive_seed, seeded
 
 PERTURBATION = 0.01  # of each tensor's standard deviation
 
@@ -19,6 +21,29 @@ def _generator(seed: int, name: str) -> torch.Generator:
 def _permute(tensor: Tensor, generator: torch.Generator) -> None:
     order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
     tensor.copy_(tensor.flatten()[order].view_as(tensor))
+
+
+def is_lazy(network: nn.Module) -> bool:
+    """Whether a network has parameters whose shapes its first batch decides (``nn.LazyLinear`` and the like)."""
+    return any(nn.parameter.is_lazy(tensor) for tensor in [*network.parameters(), *network.buffers()])
+
+
+def materialised(network: nn.Module, example: Tensor, seed: int) -> nn.Module:
+    """The network itself, after lazy parameters have got their shapes from an example and their values from the seed.
+
+    Raises:
+        CoterieError: it does not take the example.
+    """
+    if is_lazy(network):
+        with seeded(seed), quiet_eval(network):
+            try:
+                network(example)
+            except Exception as error:  # whatever the user's forward raises
+                reason = " ".join(str(error).split())[:160] or type(error).__name__
+                raise CoterieError(
+                    f"{type(network).__name__} has lazy layers and does not take {list(example.shape)}: {reason}"
+                ) from None
+    return network
 
 
 @torch.no_grad()

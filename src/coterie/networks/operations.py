@@ -64,6 +64,6 @@ def split_candidates(network: nn.Module, example: Tensor) -> list[str]:
     Of boundaries at the same place, the shortest path comes first (``layer3`` before ``layer3.0``).
     """
     shares = branch_shares(network, example)
-    classifier = find_classifier(network)
+    classifier = find_classifier(network, example)
     inside = {path: share for path, share in shares.items() if 0 < share < 1 and not classifier.startswith(path)}
     return sorted(inside, key=lambda path: (round(abs(inside[path] - BRANCH_SHARE), 6), path.count(".")))

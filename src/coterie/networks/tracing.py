@@ -7,15 +7,15 @@ inside a block has to be traceable, and buffers stay where they are.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from coterie.errors import CoterieError
+from coterie.networks.recording import AncestorTracer, FrozenStateError, attached, main_output, record, same_graph
 
 MANUAL = "split it by hand: StudentGroup(trunk, branches), each branch returning (logits, embedding, feature_map)"
 
@@ -29,6 +29,9 @@ class TracedNetwork:
         classifier: module path of the last layer.
         shapes: shape of each tensor-valued node of the eval graph, measured on the example.
         taps: module paths whose outputs are asked for besides.
+        constants: tensors that the forward makes and the graphs read by name.
+        exceptions: for train mode and eval mode, the modules that stay in the other one (a ``train`` that keeps BatchNorm frozen).
+        several_outputs: whether the network returns more than its logits in either mode; the rest is left out.
     """
 
     network: nn.Module
@@ -37,28 +40,9 @@ class TracedNetwork:
     classifier: str
     shapes: dict[str, tuple[int, ...]]
     taps: tuple[str, ...] = ()
-
-
-class _AncestorTracer(fx.Tracer):
-    def __init__(self, through: set[str]) -> None:
-        super().__init__()
-        self.through = through
-        self.path = ""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.through
-
-    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
-        """One input; every other argument keeps its default, so that ``if mask is not None`` takes its usual way."""
-        root: Any = self.root
-        name = next(iter(inspect.signature(root.forward).parameters))
-        return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
-
-    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        outer, self.path = self.path, self.path_of_module(m)
-        result = super().call_module(m, forward, args, kwargs)
-        self.path = outer
-        return result
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    exceptions: dict[bool, tuple[str, ...]] = field(default_factory=dict)
+    several_outputs: bool = False
 
 
 def ancestors(path: str) -> set[str]:
@@ -67,8 +51,12 @@ def ancestors(path: str) -> set[str]:
     return {".".join(parts[:count]) for count in range(1, len(parts))}
 
 
-def find_classifier(network: nn.Module) -> str:
-    """Path of the last layer: what timm's ``get_classifier`` returns, otherwise the last linear layer.
+def find_classifier(network: nn.Module, example: Tensor | None = None) -> str:
+    """Path of the last layer: what timm's ``get_classifier`` returns, otherwise the linear layer that gives the output.
+
+    Args:
+        network: the network.
+        example: a batch that is run where several linear layers could be it; None: the last one is.
 
     Raises:
         CoterieError: there is none.
@@ -84,43 +72,87 @@ def find_classifier(network: nn.Module) -> str:
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise CoterieError(f"{type(network).__name__} has no linear layer to be its classifier; {MANUAL}")
-    return linear[-1]
+    found = _output_layer(network, linear, example) if example is not None and len(linear) > 1 else None
+    return found or linear[-1]
 
 
-def _trace(network: nn.Module, through: set[str], training: bool) -> fx.Graph:
-    was_training = network.training
-    tracer = _AncestorTracer(through)
-    network.train(training)
+def _output_layer(network: nn.Module, layers: Sequence[str], example: Tensor) -> str | None:
+    """Which of the layers gives the network's logits; None where none does directly."""
+    given: dict[str, Tensor] = {}
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+            given[name] = output
+
+        return hook
+
+    hooks = [network.get_submodule(name).register_forward_hook(note(name)) for name in layers]
     try:
-        module = fx.GraphModule(network, tracer.trace(network))
+        with quiet_eval(network):
+            logits = main_output(network(example))
+    except Exception:  # what the network does not take is said where its shapes are measured
+        return None
+    finally:
+        for each in hooks:
+            each.remove()
+    return next((name for name, output in given.items() if output is logits), None)
+
+
+def _trace(
+    network: nn.Module, through: set[str], classifier: str, training: bool
+) -> tuple[fx.Graph, dict[str, Tensor], tuple[str, ...], bool]:
+    tracer = AncestorTracer(through)
+    name = type(network).__name__
+    try:
+        return record(network, tracer, classifier, training)
+    except FrozenStateError as error:
+        raise CoterieError(
+            f"the forward of {name} {error}, which a traced branch would repeat for ever the same\n"
+            f"move that into a sub-module of its own, which is not traced, or {MANUAL}"
+        ) from None
     except Exception as error:
         place = f"module {tracer.path!r}" if tracer.path else "its own forward"
         reason = " ".join(str(error).split())[:140]
-        raise CoterieError(f"{type(network).__name__} cannot be traced in {place}: {reason}\n{MANUAL}") from error
-    finally:
-        network.train(was_training)
-    module.graph.eliminate_dead_code()
-    return module.graph
+        raise CoterieError(f"{name} cannot be traced in {place}: {reason}\n{MANUAL}") from error
 
 
 def trace(network: nn.Module, at: str | None, example: Tensor, taps: Sequence[str] = ()) -> TracedNetwork:
     """Trace a network through the ancestors of ``at``, of its classifier and of the taps, in train mode and in eval mode.
 
+    Of several outputs (auxiliary heads) the classifier's is kept.
+
     Raises:
-        CoterieError: it cannot be traced (the message names the place), or its output is not one tensor.
+        CoterieError: it cannot be traced (the message names the place), or no output comes from its classifier.
     """
-    classifier = find_classifier(network)
+    classifier = find_classifier(network, example)
     through = ancestors(classifier) | (ancestors(at) if at else set()).union(*(ancestors(tap) for tap in taps))
-    eval_graph, train_graph = _trace(network, through, False), _trace(network, through, True)
-    if str(eval_graph) == str(train_graph):
+    eval_graph, constants, in_eval, several = _trace(network, through, classifier, False)
+    train_graph, train_constants, in_train, train_several = _trace(network, through, classifier, True)
+    if same_graph(eval_graph, constants, train_graph, train_constants):
         train_graph = eval_graph
+    else:
+        for node in train_graph.nodes:
+            if node.op == "get_attr" and node.target in train_constants:
+                node.target = f"_train{node.target}"
+        constants = {**constants, **{f"_train{name}": value for name, value in train_constants.items()}}
     for graph in (eval_graph, train_graph):
-        if not isinstance(output_node(graph).args[0], fx.Node):
-            raise CoterieError(f"{type(network).__name__} returns more than one tensor; {MANUAL}")
         if not any(node.op == "call_module" and node.target == classifier for node in graph.nodes):
             raise CoterieError(f"the classifier {classifier!r} of {type(network).__name__} is never called; {MANUAL}")
-    shapes = measure_shapes(network, eval_graph, example)
-    return TracedNetwork(network, train_graph, eval_graph, classifier, shapes, tuple(taps))
+        if not isinstance(output_node(graph).args[0], fx.Node):
+            raise CoterieError(f"{type(network).__name__} returns no tensor that comes from {classifier!r}; {MANUAL}")
+    with attached(network, constants):
+        shapes = measure_shapes(network, eval_graph, example)
+    return TracedNetwork(
+        network,
+        train_graph,
+        eval_graph,
+        classifier,
+        shapes,
+        tuple(taps),
+        constants,
+        {True: in_train, False: in_eval},
+        several or train_several,
+    )
 
 
 def output_node(graph: fx.Graph) -> fx.Node:

@@ -1,0 +1,345 @@
+"""Recording a network's forward as a graph, and refusing what a graph would freeze: random numbers and counters of Python.
+
+A graph repeats what one run of ``forward`` did. Tensors that ``forward`` makes are kept as constants, or made anew at every call where
+their size, device or values depend on the input or on chance. What Python itself decides anew at every call would be lost in silence,
+so the run is done twice and must leave all generators and all attributes as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import pickle
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+# Made anew where an argument depends on the input; those of chance, always.
+FACTORIES = (
+    "arange",
+    "as_tensor",
+    "empty",
+    "eye",
+    "full",
+    "linspace",
+    "logspace",
+    "ones",
+    "scalar_tensor",
+    "tensor",
+    "zeros",
+)
+RANDOM_FACTORIES = ("normal", "rand", "randint", "randn", "randperm")
+CONSTANT = "_constant"  # name of a tensor that a forward makes, followed by its number
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+MAIN_OUTPUTS = ("logits", "out", "output", "main", "predictions")
+
+
+class FrozenStateError(Exception):
+    """A forward that decides something in Python, which a graph would repeat for ever."""
+
+
+class Constant(nn.Module):
+    """A tensor that a network's forward makes: moved with the network, not part of its state."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
+class AncestorTracer(fx.Tracer):
+    """A tracer for which every module is a leaf but those of the given paths; ``path`` is where it stands."""
+
+    def __init__(self, through: set[str]) -> None:
+        super().__init__()
+        self.through = through
+        self.path = ""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name not in self.through
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """One input; every other argument keeps its default, so that ``if mask is not None`` takes its usual way."""
+        root: Any = self.root
+        name = next(iter(inspect.signature(root.forward).parameters))
+        return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        outer, self.path = self.path, self.path_of_module(m)
+        result = super().call_module(m, forward, args, kwargs)
+        self.path = outer
+        return result
+
+
+def record(
+    network: nn.Module, tracer: AncestorTracer, classifier: str, training: bool
+) -> tuple[fx.Graph, dict[str, Tensor], tuple[str, ...], bool]:
+    """The graph of a network's forward in train or eval mode, with one output.
+
+    Returns:
+        The graph; the constants that it reads, by name; the modules whose mode differs from the network's, as an overridden ``train``
+        leaves them; whether further outputs (auxiliary heads) were left out.
+
+    Raises:
+        FrozenStateError: the forward draws random numbers in Python or changes what it reads in its next call.
+    """
+    traced = {path: network.get_submodule(path) for path in ["", *sorted(tracer.through)] if _has(network, path)}
+    with _unchanged(network, traced):
+        network.train(training)
+        exceptions = tuple(name for name, module in network.named_modules() if module.training != training)
+        graph, constants, several = _once(network, tracer, classifier)
+        before = _state(traced)
+        try:
+            again, constants_again, _ = _once(network, tracer, classifier)
+        except FrozenStateError:
+            raise
+        except Exception:
+            raise FrozenStateError("keeps values of one call for the next") from None
+        after = _state(traced)
+        changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+        if changed:
+            raise FrozenStateError(f"changes self.{min(changed)} at every call")
+        if not same_graph(graph, constants, again, constants_again):
+            raise FrozenStateError("does something else at every call")
+    return graph, constants, exceptions, several
+
+
+def same_graph(graph: fx.Graph, constants: dict[str, Tensor], other: fx.Graph, others: dict[str, Tensor]) -> bool:
+    """Whether two graphs do the same with the same constants."""
+    if _structure(graph) != _structure(other) or constants.keys() != others.keys():
+        return False
+    return all(
+        value.shape == others[name].shape
+        and value.dtype == others[name].dtype
+        and bool(torch.equal(value.nan_to_num(), others[name].nan_to_num()))
+        for name, value in constants.items()
+    )
+
+
+def _structure(graph: fx.Graph) -> list[str]:
+    """Every node's operation and arguments, the nodes being known by their place and not by their names."""
+    places = {node: position for position, node in enumerate(graph.nodes)}
+    return [
+        repr((node.op, node.target, fx.node.map_arg((node.args, node.kwargs), lambda each: f"%{places[each]}")))
+        for node in graph.nodes
+    ]
+
+
+@contextlib.contextmanager
+def attached(network: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
+    """Values as attributes of a network for as long as a graph module is built of it."""
+    network.__dict__.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del network.__dict__[name]
+
+
+def main_output(result: Any) -> Any:
+    """The logits among a network's outputs: a tensor; of a mapping or a named tuple ``logits`` or ``out``; else the first [B, K]."""
+    if isinstance(result, Tensor):
+        return result
+    named = result if isinstance(result, Mapping) else getattr(result, "_asdict", dict)()
+    for name in MAIN_OUTPUTS:
+        if isinstance(named.get(name), Tensor):
+            return named[name]
+    values = (
+        list(result.values())
+        if isinstance(result, Mapping)
+        else list(result)
+        if isinstance(result, tuple | list)
+        else []
+    )
+    return next((value for value in values if isinstance(value, Tensor) and value.ndim == 2), result)
+
+
+def _has(network: nn.Module, path: str) -> bool:
+    try:
+        network.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
+
+
+def _once(network: nn.Module, tracer: AncestorTracer, classifier: str) -> tuple[fx.Graph, dict[str, Tensor], bool]:
+    generators = _generators()
+    try:
+        with _recorded_factories(tracer):
+            graph = tracer.trace(network)
+        drawn = [name for name, state in _generators().items() if state != generators[name]]
+    finally:
+        random.setstate(pickle.loads(generators["Python's random"]))
+        np.random.set_state(pickle.loads(generators["numpy.random"]))
+        torch.set_rng_state(torch.frombuffer(bytearray(generators["torch"]), dtype=torch.uint8))
+    if drawn:
+        raise FrozenStateError(f"draws numbers from {drawn[0]} and decides by them")
+    several = _keep_main(graph, classifier)
+    owner = fx.GraphModule(network, graph)  # before its constants are taken away
+    graph.eliminate_dead_code()
+    constants: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
+    stateful = {
+        name
+        for name, _ in [
+            *network.named_parameters(remove_duplicate=False),
+            *network.named_buffers(remove_duplicate=False),
+        ]
+    }
+    for node in graph.nodes:
+        target = str(node.target)
+        if node.op != "get_attr" or target in stateful or target in constants:
+            continue
+        path, _, field = target.rpartition(".")
+        value = getattr(network.get_submodule(path), field)
+        if isinstance(value, Tensor):
+            node.target = names.setdefault(target, f"{CONSTANT}{len(names)}")
+            constants[node.target] = value.detach()
+    del owner
+    for target in names:
+        if target.startswith("_tensor_constant"):  # the tracer put it there
+            del network.__dict__[target]
+    return graph, constants, several
+
+
+def _keep_main(graph: fx.Graph, classifier: str) -> bool:
+    """Let a graph of several outputs return the one that comes from the classifier; whether there were others."""
+    output = next(node for node in reversed(graph.nodes) if node.op == "output")
+    (result,) = output.args
+    if isinstance(result, fx.Node):
+        literal = isinstance(result.target, type) and issubclass(result.target, tuple)
+        if not literal:
+            return False
+        values: list[Any] = [*result.args, *result.kwargs.values()]
+    elif isinstance(result, Mapping):
+        values = list(result.values())
+    else:
+        values = list(result) if isinstance(result, tuple | list) else []
+    nodes = [value for value in values if isinstance(value, fx.Node)]
+    from_classifier = [node for node in nodes if _comes_from(node, classifier)]
+    direct = [node for node in from_classifier if node.op == "call_module" and node.target == classifier]
+    if from_classifier:
+        output.args = ((direct or from_classifier)[0],)
+    return len(nodes) > 1
+
+
+def _comes_from(node: fx.Node, classifier: str) -> bool:
+    seen, stack = set(), [node]
+    while stack:
+        each = stack.pop()
+        if each.op == "call_module" and each.target == classifier:
+            return True
+        if each not in seen:
+            seen.add(each)
+            stack += each.all_input_nodes
+    return False
+
+
+@contextlib.contextmanager
+def _recorded_factories(tracer: AncestorTracer) -> Iterator[None]:
+    originals = {name: getattr(torch, name) for name in (*FACTORIES, *RANDOM_FACTORIES)}
+
+    def recorded(name: str, original: Any) -> Any:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            found: list[fx.Proxy] = []
+            fx.node.map_aggregate(
+                (args, kwargs), lambda each: found.append(each) if isinstance(each, fx.Proxy) else None
+            )
+            if found or name in RANDOM_FACTORIES:
+                return tracer.create_proxy("call_function", original, args, kwargs)
+            return original(*args, **kwargs)
+
+        return call
+
+    for name, original in originals.items():
+        setattr(torch, name, recorded(name, original))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch, name, original)
+
+
+def _generators() -> dict[str, bytes]:
+    return {
+        "Python's random": pickle.dumps(random.getstate()),
+        "numpy.random": pickle.dumps(np.random.get_state()),
+        "torch": bytes(torch.get_rng_state().numpy()),
+    }
+
+
+def _state(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """What the attributes of the modules hold that a next call could read: plain values, generators, versions of buffers."""
+    found: dict[str, Any] = {}
+    for path, module in modules.items():
+        prefix = f"{path}." if path else ""
+        for name, value in vars(module).items():
+            plain = _plain(value)
+            if plain is not None and name not in _MODULE_ATTRIBUTES:
+                found[prefix + name] = plain
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                found[prefix + name] = buffer._version
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return pickle.dumps(value.get_state())
+    if isinstance(value, torch.Generator):
+        return bytes(value.get_state().numpy())
+    if isinstance(value, Tensor):
+        return (tuple(value.shape), str(value.dtype), repr(value.detach().nan_to_num().sum().item()))
+    if isinstance(value, list | tuple | set | frozenset) or type(value) is dict:
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
+        return (len(parts), [_plain(part) for part in parts if not isinstance(part, list | tuple | dict | set)])
+    return None
+
+
+@contextlib.contextmanager
+def _unchanged(network: nn.Module, traced: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Leave modes, attributes and buffers as they were: a forward that was only recorded may have put its symbols into them."""
+    modes = [(module, module.training) for module in network.modules()]
+    attributes = [(module, dict(vars(module))) for module in traced.values()]
+    lists = [(value, list(value)) for _, held in attributes for value in held.values() if isinstance(value, list)]
+    tables = [(value, dict(value)) for _, held in attributes for value in held.values() if type(value) is dict]
+    buffers = [
+        (buffer, buffer.clone())
+        for module in traced.values()
+        for buffer in module._buffers.values()
+        if buffer is not None
+    ]
+    versions = [buffer._version for buffer, _ in buffers]
+    try:
+        yield
+    finally:
+        for module, held in attributes:
+            vars(module).clear()
+            vars(module).update(held)
+        for values, copy in lists:
+            values[:] = copy
+        for table, known in tables:
+            table.clear()
+            table.update(known)
+        for (buffer, value), version in zip(buffers, versions, strict=True):
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(value)
+        for module, mode in modes:
+            module.training = mode
