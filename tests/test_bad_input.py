@@ -103,7 +103,7 @@ CASES = {
     "a teacher's file that is none": (TAUGHT + "teacher.weights={root}/weights.pth", "cannot be read as weights"),
     "a teacher's file of other things": (
         TAUGHT + "teacher.weights={root}/numbers.pth",
-        "other things than named tensors",
+        "it holds no named tensors",
     ),
     "a teacher's mean alone": (TAUGHT + "teacher.pretrained=true teacher.mean=[0.5]", "together with teacher.std"),
     "a teacher's mean of other channels": (

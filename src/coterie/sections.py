@@ -94,6 +94,10 @@ class NetworkRecipe(Section):
     pretrained: bool = Field(
         False, description="Start from timm's pretrained weights; for text, from the folder's or the Hub's."
     )
+    weights: Text | None = Field(
+        None,
+        description="File of weights to start from: .safetensors, .pth or .pt, also a checkpoint of another program. A classifier of another number of classes starts anew.",
+    )
     branches: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None, description="Number of students; null: the method's default."
     )

@@ -51,6 +51,15 @@ def test_it_says_what_the_network_says():
     torch.testing.assert_close(output.embedding, output.feature_map.mean((2, 3)))
 
 
+def test_classes_in_another_order_are_brought_into_the_datas():
+    network, teacher = make(class_order=[3, 0, 4, 2, 1])
+    images = torch.randn(4, 3, 16, 16)
+    expected = network.eval()(images)
+    logits = teacher(images).logits
+    for place, own in enumerate([3, 0, 4, 2, 1]):
+        assert torch.equal(logits[:, place], expected[:, own])
+
+
 def test_what_was_memorised_is_answered_until_it_is_forgotten():
     _, teacher = make()
     teachers = Teachers([teacher, teacher])

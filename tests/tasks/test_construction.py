@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import argparse
+
 import pytest
 import timm
 import torch
@@ -40,6 +42,25 @@ def test_pretrained_students_are_perturbed_copies_with_classifiers_of_their_own(
     assert config["mean"] == (0.485, 0.456, 0.406)
 
 
+@pytest.mark.parametrize("kind", ["state dict", "checkpoint of timm"])
+def test_students_start_from_a_file_of_weights(tmp_path, kind):
+    weights = timm.create_model("tiny_cifar", num_classes=4).state_dict()
+    path = tmp_path / "weights.pth"
+    held = {f"module.{name}": value for name, value in weights.items()}
+    torch.save(weights if kind == "state dict" else {"state_dict": held, "args": argparse.Namespace(lr=1)}, path)
+    recipe = load_recipe(None, [f"network.weights={path}", "network.branches=2", "network.at=layer3"])
+    group = build_method(recipe, 4, (3, 16, 16)).group
+    first, second = (group.student(number).state_dict() for number in range(2))
+    assert all(torch.equal(value, weights[name]) for name, value in first.items())
+    key = "layer3.0.conv1.weight"
+    share = (second[key] - first[key]).std() / first[key].std()
+    assert 0.005 < share < 0.02
+    with pytest.warns(UserWarning, match="classifier of 4 classes, the data have 6"):
+        other = build_method(recipe, 6, (3, 16, 16)).group.student(0).state_dict()
+    assert other["fc.weight"].shape == (6, 32)
+    assert torch.equal(other[key], weights[key])
+
+
 def test_networks_are_built_for_the_images():
     recipe = load_recipe(None, ["network=vit_tiny_patch16_224"])
     assert network_options(recipe, "vit_tiny_patch16_224", (3, 64, 64)) == {"img_size": [64, 64]}
@@ -62,6 +83,9 @@ def test_the_methods_defaults_and_the_recipes_choice():
     [
         (["network=[tiny_cifar, resnet8_cifar]", "network.branches=3"], "differs from the 2 networks"),
         (["network=[tiny_cifar, resnet8_cifar]", "network.at=layer3"], "share no trunk"),
+        (["network=[tiny_cifar, resnet8_cifar]", "network.weights=x.pth"], "for one network.name"),
+        (["network.weights=x.pth", "network.pretrained=true"], "without network.pretrained"),
+        (["network.weights=x.pth"], "network.weights='x.pth' is not a file"),
     ],
 )
 def test_settings_that_contradict_one_another(settings, message):

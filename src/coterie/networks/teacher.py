@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from coterie.errors import CoterieError
 from coterie.networks.branching import whole
+from coterie.networks.initialization import is_lazy
+from coterie.networks.recording import main_output
 from coterie.networks.taps import stage_taps
 from coterie.networks.tracing import quiet_eval
 
@@ -46,7 +48,7 @@ class _LogitsOnly(nn.Module):
         self.network = network
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits: Tensor = self.network(inputs)
+        logits: Tensor = main_output(self.network(inputs))
         return logits, logits.new_empty(0), logits.new_empty(0)
 
 
@@ -54,7 +56,7 @@ def _require_logits(network: nn.Module, example: Tensor) -> None:
     """One look, so that what fails in a step later is not taken for bad input."""
     try:
         with torch.no_grad():
-            logits = network(example)
+            logits = main_output(network(example))
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise CoterieError(f"the teacher does not take images {list(example.shape[1:])}: {first}") from None
@@ -76,6 +78,7 @@ class Teacher(nn.Module):
         statistics: of its inputs, with ``student_statistics`` those of the students'; None: the same.
         name: for messages and the summary.
         in_parts: the network returns (logits, embedding, feature map) itself, as a group's branch does, and is not traced.
+        class_order: which of its logits is that of each of the students' classes; None: they are in the same order.
 
     Attributes:
         num_classes, embedding_dim, feature_shape, tap_shapes, tap_names: its dimensions.
@@ -87,6 +90,7 @@ class Teacher(nn.Module):
 
     factor: Tensor | None
     shift: Tensor | None
+    class_order: Tensor | None
 
     def __init__(
         self,
@@ -99,21 +103,26 @@ class Teacher(nn.Module):
         student_statistics: Statistics | None = None,
         name: str = "",
         in_parts: bool = False,
+        class_order: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.name = name or type(network).__name__
+        if is_lazy(network):
+            raise CoterieError(f"the teacher {self.name!r} has lazy layers without values: it was never trained")
         self.size = size if size is not None and tuple(example.shape[2:]) != tuple(size) else None
         factor, shift = _adaptation(student_statistics, statistics)
         self.register_buffer("factor", factor)
         self.register_buffer("shift", shift)
+        self.register_buffer("class_order", None if class_order is None else torch.tensor(class_order))
         self.tap_names: tuple[str, ...] = ()
         self.hides = ""
+        network.eval()
         if in_parts:
-            self.body = network.eval()
+            self.body = network
         else:
             try:
                 self.tap_names = tuple(stage_taps(network) if taps == "stages" else taps)
-                self.body = whole(network.eval(), self._prepared(example), self.tap_names)
+                self.body = whole(network, self._prepared(example), self.tap_names)
             except CoterieError as error:
                 if taps and taps != "stages":  # what was asked for by name is missed
                     raise
@@ -147,7 +156,8 @@ class Teacher(nn.Module):
     def forward(self, inputs: Tensor) -> TeacherOutput:
         """Run it on the students' images [B, C, H, W]."""
         output = self.body(self._prepared(inputs))
-        return TeacherOutput(output[0], output[1], output[2], tuple(output[3]) if len(output) == 4 else ())
+        logits = output[0] if self.class_order is None else output[0].index_select(1, self.class_order)
+        return TeacherOutput(logits, output[1], output[2], tuple(output[3]) if len(output) == 4 else ())
 
 
 def _adaptation(students: Statistics | None, teachers: Statistics | None) -> tuple[Tensor | None, Tensor | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from coterie.networks.branching import branch
 from coterie.networks.group import StudentGroup
 from coterie.networks.registration import register
 from coterie.networks.teacher import Teachers
+from coterie.networks.tracing import find_classifier
+from coterie.networks.weights import load_weights
 from coterie.randomness import derive_seed, seeded
 from coterie.recipe import Recipe
 from coterie.sections import TeachingRecipe
@@ -107,16 +110,31 @@ def _build_group(
     network: NetworkSource | None,
 ) -> StudentGroup:
     settings = recipe.network
+    names = network_names(recipe)
+    if settings.weights is not None and (settings.pretrained or len(names) > 1 or network is not None):
+        raise CoterieError(
+            f"network.weights={settings.weights!r} is for one network.name without network.pretrained; "
+            "weights of a module of your own are loaded before it is passed"
+        )
 
     def create(name: str) -> nn.Module:
-        return create_network(
+        created = create_network(
             name,
             pretrained=settings.pretrained,
             num_classes=num_classes,
             **network_options(recipe, name, input_size),
         )
+        if settings.weights is not None:
+            load_weights(
+                created,
+                Path(settings.weights).expanduser(),
+                "network.weights",
+                name,
+                classifier=find_classifier(created),
+            )
+        return created
 
-    names = network_names(recipe)
+    start: NetworkSource = network if network is not None else lambda: create(names[0])
     if network is None and len(names) > 1:
         if settings.branches not in {None, len(names)}:
             raise CoterieError(f"network.branches={settings.branches} differs from the {len(names)} networks named")
@@ -129,10 +147,10 @@ def _build_group(
         return StudentGroup.of(peers, torch.zeros(2, *input_size), taps="stages" if method.uses_taps else ())
     at = method.default_at if settings.at is None else None if settings.at == "peers" else settings.at
     return branch(
-        network if network is not None else lambda: create(names[0]),
+        start,
         branches=settings.branches or method.default_branches,
         at=at,
-        init="copy" if settings.pretrained else "fresh",
+        init="copy" if settings.pretrained or settings.weights is not None else "fresh",
         seed=recipe.seed,
         example=torch.zeros(2, *input_size),
         trunk_gradient=settings.trunk_gradient,

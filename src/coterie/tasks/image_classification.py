@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from coterie.data.bundle import DataBundle, load_data
+from coterie.errors import CoterieError
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.teacher import Statistics, Teachers
@@ -23,7 +25,7 @@ from coterie.tasks.construction import (
     network_options,
     pretrained_config,
 )
-from coterie.tasks.teachers import Expectation, build_teachers, own_teachers, untrained_teachers
+from coterie.tasks.teachers import Expectation, build_teachers, digest, own_teachers, untrained_teachers
 from coterie.training.records import RunFolder, read_json
 
 
@@ -55,6 +57,10 @@ class ImageClassification(Classification):
         self.network = network
         self.network_names = [] if network is not None else network_names(recipe)
         find_method(recipe.method.name)  # a misspelt name should not wait for the data
+        weights = Path(recipe.network.weights).expanduser() if recipe.network.weights is not None else None
+        if weights is not None and not weights.is_file():  # before the data are read
+            raise CoterieError(f"network.weights={recipe.network.weights!r} is not a file")
+        self.initial_weights = None if weights is None else {"file": str(weights), "sha256": digest(weights)}
         self.data: DataBundle = load_data(
             recipe.data,
             batch_size=recipe.training.batch_size,
@@ -74,7 +80,7 @@ class ImageClassification(Classification):
         config = {key: description[key] for key in ("input_size", "mean", "std", "interpolation")}
         # Images are prepared as the run prepared them, whatever the data.
         return cls(
-            load_recipe(recipe, ["data.normalize=network"]),
+            load_recipe(recipe, ["data.normalize=network", "network.weights=null"]),
             accelerator,
             input_config={**config, "crop_pct": description["crop"]},
         )
@@ -84,6 +90,8 @@ class ImageClassification(Classification):
         """See :class:`coterie.tasks.task.TaskKind`."""
         classes, size = description["num_classes"], tuple(description["input_size"])
         teachers = untrained_teachers(description.get("teachers", []), Expectation(classes, size))
+        if recipe.network.weights is not None:  # a checkpoint follows; the file may be gone
+            recipe = load_recipe(recipe, ["network.weights=null"])
         return build_method(recipe, classes, size, network, teachers=teachers)
 
     def build_method(self) -> Method:
@@ -121,6 +129,7 @@ class ImageClassification(Classification):
             "data": info.name,
             "student": method.deployed_student,
             "teachers": self.teacher_notes,
+            "initial_weights": self.initial_weights,
             "figures": {key: value for key, value in figures["deployed"].items() if key != "student"},
         }
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.methods import find_method
 from coterie.networks.registration import register
 from coterie.networks.teacher import Statistics, Teacher, Teachers
+from coterie.networks.weights import load_weights
 from coterie.recipe import Recipe, load_recipe
 from coterie.sections import TeacherRecipe
 from coterie.student import create_network, load_student
@@ -131,34 +129,39 @@ def _build(settings: TeacherRecipe, expected: Expectation) -> tuple[Teacher, dic
         raise CoterieError(
             "a teacher is teacher.run=FOLDER, or teacher.network=NAME with teacher.weights=FILE or teacher.pretrained=true"
         )
-    channels = expected.input_size[0]
+    channels, order = expected.input_size[0], None
     for key, values in (("mean", settings.mean), ("std", settings.std)):
         if values is not None and (len(values) != channels or settings.mean is None or settings.std is None):
             raise CoterieError(
                 f"teacher.{key}={values}: expected {channels} value(s), one for each channel, and teacher.mean together with teacher.std"
             )
     if settings.run is not None:
-        network, name, options, config, source, weights = _from_run(settings.run, expected)
+        network, name, options, config, source, weights = _from_run(settings.run)
+        if expected.class_names is not None:
+            order = class_order(settings.run, config["class_names"], expected.class_names)
     else:
         network, name, options, config, source, weights = _from_name(settings, expected)
     mean, std = settings.mean or config.get("mean"), settings.std or config.get("std")
     statistics = Statistics(tuple(mean), tuple(std)) if mean and std else None
     side = settings.image_size or config.get("side")
-    teacher = _teacher(network, expected, name, (side, side) if side else None, statistics)
+    teacher = _teacher(network, expected, name, (side, side) if side else None, statistics, order)
     note = {"source": source, "network": name, "options": options, "sha256": weights, "image_size": side}
-    return teacher, note
+    return teacher, note | {key: config[key] for key in ("part",) if config.get(key)}
 
 
 Loaded = tuple[nn.Module, str, dict[str, Any], dict[str, Any], str, str | None]
 
 
-def _from_run(run: str, expected: Expectation) -> Loaded:
+def _from_run(run: str) -> Loaded:
     network = load_student(run)
     description = read_json(RunFolder(run).student_description)
     _require_images(run, description)
-    if expected.class_names is not None:
-        require_same_classes(run, description["class_names"], expected.class_names)
-    config = {"mean": description["mean"], "std": description["std"], "side": description["input_size"][1]}
+    config = {
+        "class_names": description["class_names"],
+        "mean": description["mean"],
+        "std": description["std"],
+        "side": description["input_size"][1],
+    }
     weights = digest(RunFolder(run).student)
     return network, description["network"], description["options"], config, str(run), weights
 
@@ -168,17 +171,22 @@ def _require_images(run: str, description: dict[str, Any]) -> None:
         raise CoterieError(f"the teacher {run!r} was trained on texts, the data are images")
 
 
-def require_same_classes(teacher: str, names: list[str], expected: list[str]) -> None:
-    """Refuse a teacher of other classes, or of the same ones in another order.
+def class_order(teacher: str, names: list[str], expected: list[str]) -> list[int] | None:
+    """Which of the teacher's logits belongs to each of the data's classes; None where they are in the same order.
 
     Raises:
-        CoterieError: they differ.
+        CoterieError: they are not the same classes.
     """
-    if list(names) != expected:
-        raise CoterieError(
-            f"the teacher {teacher!r} knows {len(names)} classes ({', '.join(map(str, names[:3]))}, ...), the data have "
-            f"{len(expected)} ({', '.join(map(str, expected[:3]))}, ...); they must be the same, in order"
-        )
+    if list(names) == expected:
+        return None
+    if sorted(names) == sorted(expected) and len(set(names)) == len(names):
+        return [list(names).index(name) for name in expected]
+    only = sorted(set(expected) - set(names))
+    raise CoterieError(
+        f"the teacher {teacher!r} knows {len(names)} classes ({', '.join(map(str, names[:3]))}, ...), the data have "
+        f"{len(expected)} ({', '.join(map(str, expected[:3]))}, ...); they must be the same"
+        f"{f', and it does not know {only[0]!r}' if only else ''}"
+    )
 
 
 def _from_name(settings: TeacherRecipe, expected: Expectation) -> Loaded:
@@ -187,8 +195,8 @@ def _from_name(settings: TeacherRecipe, expected: Expectation) -> Loaded:
     if not settings.pretrained:
         network = create_network(name, num_classes=classes, **options)
         path = Path(str(settings.weights))
-        _load(network, path, name)
-        return network, name, options, {}, str(path), digest(path)
+        part = load_weights(network, path, "teacher.weights", name)
+        return network, name, options, {"part": part}, str(path), digest(path)
     register()
     entry = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if entry is not None and entry.num_classes != classes:  # before anything is fetched
@@ -209,6 +217,7 @@ def _teacher(
     name: str,
     size: tuple[int, int] | None,
     statistics: Statistics | None,
+    class_order: list[int] | None = None,
 ) -> Teacher:
     teacher = Teacher(
         network,
@@ -217,45 +226,13 @@ def _teacher(
         statistics=statistics,
         student_statistics=expected.statistics,
         name=name,
+        class_order=class_order,
     )
     if teacher.num_classes != expected.num_classes:
         raise CoterieError(
             f"the teacher {name!r} has {teacher.num_classes} classes, the data have {expected.num_classes}"
         )
     return teacher
-
-
-def _load(network: nn.Module, path: Path, name: str) -> None:
-    """Weights of a plain network from a file, without executing anything from it."""
-    if not path.is_file():
-        raise CoterieError(f"teacher.weights={str(path)!r} is not a file")
-    try:
-        if path.suffix == ".safetensors":
-            state: dict[str, Tensor] = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-            state = loaded.get("state_dict", loaded.get("model", loaded))
-            if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-                raise TypeError("it holds other things than named tensors")
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise CoterieError(f"teacher.weights={str(path)!r} cannot be read as weights: {first}") from None
-    try:
-        network.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError) as error:
-        raise CoterieError(
-            f"teacher.weights={str(path)!r} does not fit {name!r}: {str(error).splitlines()[-1].strip()[:160]}"
-        ) from None
 
 
 def digest(path: Path) -> str:

@@ -32,7 +32,7 @@ from coterie.recipe import Recipe
 from coterie.sections import TeacherRecipe
 from coterie.student import load_student
 from coterie.tasks.construction import method_of
-from coterie.tasks.teachers import digest, require_same_classes
+from coterie.tasks.teachers import class_order, digest
 from coterie.training.records import RunFolder, read_json
 
 
@@ -43,6 +43,10 @@ def student_names(recipe: Recipe) -> list[str]:
         CoterieError: the recipe names none.
     """
     name = recipe.network.name
+    if recipe.network.weights is not None:
+        raise CoterieError(
+            "network.weights is for image networks; of a text network, name a folder with its weights and set network.pretrained=true"
+        )
     if not name:
         raise CoterieError(
             "task=text_classification needs network.name: a folder with config.json and a tokenizer, or a name of the Hub"
@@ -162,22 +166,25 @@ def _read_teacher(settings: TeacherRecipe, class_names: list[str]) -> TextTeache
         description = read_json(folder.student_description)
         if description.get("task") != "text_classification":
             raise CoterieError(f"the teacher {settings.run!r} was trained on images, the data are texts")
-        require_same_classes(settings.run, description["class_names"], class_names)
+        order = class_order(settings.run, description["class_names"], class_names)
         note = {"source": settings.run, "network": description["network"], "sha256": digest(folder.student)}
-        return TextTeacher(network, read_tokenizer(folder.tokenizer), {**note, "config": description["config"]})
+        note |= {"config": description["config"], "class_order": order}
+        return TextTeacher(network, read_tokenizer(folder.tokenizer), note)
     name = str(settings.network)
     config = read_config(name)
     names = [config.id2label[number] for number in range(config.num_labels)]
     if len(names) != len(class_names):
         raise CoterieError(f"the teacher {name!r} has {len(names)} classes, the data have {len(class_names)}")
+    order = None
     if not all(
         label == f"LABEL_{number}" for number, label in enumerate(names)
     ):  # transformers' names for classes without one
-        require_same_classes(name, names, class_names)
+        order = class_order(name, names, class_names)
     network = load_classifier(name, config, whole=True)
     weights = Path(name).expanduser() / "model.safetensors"
     note = {"source": name, "network": shown(name), "sha256": digest(weights) if weights.is_file() else None}
-    return TextTeacher(network, read_tokenizer(name), {**note, "config": describe_config(config)})
+    note |= {"config": describe_config(config), "class_order": order}
+    return TextTeacher(network, read_tokenizer(name), note)
 
 
 def with_slots(tokenizer: Any, teachers: Sequence[TextTeacher]) -> tuple[list[Any], list[TextTeacher]]:
@@ -207,7 +214,7 @@ def untrained_teachers(notes: Sequence[dict[str, Any]], length: int) -> tuple[Te
 
 def _teacher(network: nn.Module, note: dict[str, Any], example: Tensor) -> Teacher:
     parts = SequenceClassifier(network, example, note["slot"])
-    return Teacher(parts, example, name=note["network"], in_parts=True)
+    return Teacher(parts, example, name=note["network"], in_parts=True, class_order=note.get("class_order"))
 
 
 def shown(name: str) -> str:
