@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from coterie.recipe import load_recipe
 from coterie.report import write_report
 
 BROWSER = next(
@@ -118,6 +119,19 @@ def pages(tmp_path_factory) -> dict[str, str]:
     (folder / "hundred").mkdir()
     named = [f"{LONG[:20]}_{number}" for number in range(100)]
     hundred = runs.fabricate_run(folder / "hundred", classes=100, class_names=named, students=1, method="baseline", samples=600)  # fmt: skip
+    texts = runs.fabricate_run(folder / "texts", classes=2, class_names=["good", LONG], samples=80, epochs=2)
+    recipe = {
+        "task": "text_classification",
+        "data": {"name": "films.csv"},
+        "network": {"name": "student"},
+        "method": "dml",
+    }
+    (texts / "recipe.yaml").write_text(load_recipe(recipe).to_yaml())
+    written = [image.stem for image in (texts / "gallery").iterdir()]
+    examples = [{"index": int(index), "texts": [LONG * 3, "a short one " * 40]} for index in written]
+    (texts / "gallery" / "texts.json").write_text(json.dumps({"examples": examples}))
+    for image in (texts / "gallery").glob("*.png"):
+        image.unlink()
     levels = {"baseline": 0.2, "okdmde": 0.23} | {
         f"okdmde method.diversity=coincident_error method.diversity_weight=0.{number}": 0.23 + 0.001 * number
         for number in range(4)
@@ -130,6 +144,7 @@ def pages(tmp_path_factory) -> dict[str, str]:
     return {
         "eight classes": write_report(hostile).read_text(encoding="utf-8"),
         "hundred classes": write_report(hundred).read_text(encoding="utf-8"),
+        "texts": write_report(texts).read_text(encoding="utf-8"),
         "comparison": comparisons.write(folder / "comparison", built).read_text(encoding="utf-8"),
     }
 
