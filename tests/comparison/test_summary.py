@@ -31,6 +31,29 @@ def test_the_reading_says_what_is_distinguishable_and_what_is_not(make_runs):
     assert "worse is less accurate than baseline" in worse
 
 
+@pytest.mark.parametrize(
+    ("classes", "train", "level", "expected"),
+    [
+        (10, 0.12, 0.11, "is under-trained: 12.0 %"),
+        (2, 0.55, 0.54, "is under-trained: 55.0 %"),
+        (100, 0.02, 0.02, "is under-trained"),
+        (10, 0.08, 0.12, "is under-trained"),  # below chance
+        (2, 0.90, 0.89, "does not over-fit: 90.0 %"),
+        (10, 0.55, 0.54, "does not over-fit"),
+        (100, 0.70, 0.30, "over-fits"),
+        (2, 0.58, 0.50, "over-fits"),
+    ],
+)
+def test_a_reference_near_chance_is_under_trained(make_runs, classes, train, level, expected):
+    runs = make_runs({"baseline": level, "other": level}, 3)
+    for run in runs:
+        run["about"] = {"num_classes": classes}
+        run["figures"] |= {"train_top1": train, "primary.top1": level}
+    (said,) = [each for each in summarise(runs, "baseline")["reading"] if "on the training samples" in each]
+    assert said.startswith(f"baseline {expected}")
+    assert ("little to add" in said) == ("does not over-fit" in expected)
+
+
 def test_what_would_count_alone_but_not_among_many_arms_is_said_so(make_runs):
     def reading(others: int) -> list[str]:
         runs = make_runs({"baseline": 0.20, "a": 0.20, **{f"arm{number}": 0.2 for number in range(others)}}, 5)

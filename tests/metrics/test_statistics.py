@@ -72,3 +72,12 @@ def test_what_could_be_detected_is_detected_four_times_of_five():
     effect = detectable(deviation / math.sqrt(pairs), pairs)
     found = [stats.ttest_1samp(rng.normal(effect, deviation, pairs), 0).pvalue < 0.05 for _ in range(2000)]
     assert 0.7 < np.mean(found) < 0.9
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("spread", [1e-17, 1e-12, 1e-3])
+def test_differences_that_are_almost_equal_give_no_warning(spread):
+    values = [0.1, 0.1 + spread, 0.1 + 2 * spread]
+    found = paired_difference(values, [0.0, 0.0, 0.0])
+    assert found.mean == pytest.approx(0.1, abs=2 * spread + 1e-12)
+    assert found.p_t is None or found.p_t < 0.05

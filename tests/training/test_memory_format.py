@@ -13,6 +13,7 @@ from torch import nn
 
 import coterie
 from coterie.recipe import load_recipe
+from coterie.training.display import Display
 from coterie.training.loop import place
 from coterie.training.memory_format import avoid_overflow, overflows, suits_channels_last
 
@@ -178,7 +179,11 @@ def test_a_run_goes_on_in_the_format_it_began_with(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "save", save)
     # Another version may choose otherwise; the run has chosen.
     monkeypatch.setattr(memory_format, "suits_channels_last", lambda *_: False)
+    shown = []
+    monkeypatch.setattr(Display, "epoch", lambda self, *_: shown.append(self.total_loss))
     train(tmp_path / "run", "training.epochs=2", resume=True)
+    assert len(shown) == 2
+    assert all(np.isfinite(shown))  # the first epoch's loss too, which the interrupted process saw
     assert load_recipe(tmp_path / "run" / "recipe.yaml").training.channels_last is True
     whole, again = ((tmp_path / name / "student.safetensors").read_bytes() for name in ("whole", "run"))
     assert whole == again

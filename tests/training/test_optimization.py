@@ -128,3 +128,10 @@ def test_students_that_are_all_frozen_are_refused():
         build_optimizer(OptimizerRecipe(), method)
     method.net[0].bias.requires_grad_(True)
     assert build_optimizer(OptimizerRecipe(), method)
+
+
+def test_a_training_of_one_step_is_not_warned_of(caplog):
+    method = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    build_schedule(ScheduleRecipe(), optimizer, epochs=1, steps_per_epoch=1)
+    assert not caplog.records

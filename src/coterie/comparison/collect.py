@@ -70,7 +70,7 @@ def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
             "num_validation",
             "num_test",
         )
-        found["about"] = {key: summary[key] for key in keys}
+        found["about"] = {key: summary[key] for key in keys} | {"num_classes": len(summary.get("class_names", ()))}
         found["figures"] = flat_figures(summary, job.recipe)
         found["curves"] = _curves(MetricsLog(run.metrics).rows())
     elif folder.failure(job).is_file():

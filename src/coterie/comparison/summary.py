@@ -24,6 +24,10 @@ COMPARED = (
 )
 MAIN = "primary.top1"
 SIGNIFICANT = 0.05
+OVER_FIT = 0.05  # accuracy on training samples above that on others
+LEARNED = (
+    0.25  # of the way from chance to no error on the training samples, below which a network has hardly been trained
+)
 
 
 def summarise(runs: Sequence[dict[str, Any]], reference: str) -> dict[str, Any]:
@@ -104,7 +108,8 @@ def _reading(
     said += [_verdict(label, row, reference) for label, row in differences.items() if row["pairs"] >= ENOUGH_SEEDS]
     said += _about_best(finished, methods)
     said += _about_ensembles(finished)
-    said += _about_fit(methods, reference)
+    classes = max(run.get("about", {}).get("num_classes", 0) for run in runs)
+    said += _about_fit(methods, reference, 1 / classes if classes else 0.0)
     return said + _about_cost(methods, reference)
 
 
@@ -182,14 +187,17 @@ def _about_ensembles(finished: dict[str, dict[int, dict[str, float]]]) -> list[s
     return said
 
 
-def _about_fit(methods: dict[str, Any], reference: str) -> list[str]:
+def _about_fit(methods: dict[str, Any], reference: str, chance: float) -> list[str]:
     figures = methods[reference]["figures"]
     train, primary = figures["train_top1"]["mean"], figures[MAIN]["mean"]
-    word = "over-fits" if train - primary > 0.05 else "does not over-fit"
-    advice = "" if train - primary > 0.05 else ", a regime in which distillation has little to add"
-    return [
-        f"{reference} {word}: {100 * train:.1f} % on the training samples, {100 * primary:.1f} % on the others{advice}."
-    ]
+    fitted = f"{100 * train:.1f} % on the training samples, {100 * primary:.1f} % on the others"
+    if train - primary > OVER_FIT:
+        return [f"{reference} over-fits: {fitted}."]
+    if (train - chance) / (1 - chance) < LEARNED:
+        return [
+            f"{reference} is under-trained: {fitted}; train longer, or with another rate, before methods are compared."
+        ]
+    return [f"{reference} does not over-fit: {fitted}, a regime in which distillation has little to add."]
 
 
 def _about_cost(methods: dict[str, Any], reference: str) -> list[str]:

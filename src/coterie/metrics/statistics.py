@@ -68,7 +68,8 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Di
     if count < 2:
         return Difference(mean, None, None, None, None, count)
     error = float(differences.std(ddof=1)) / math.sqrt(count)
-    p_t = float(np.asarray(stats.ttest_1samp(differences, 0.0).pvalue)) if error > 0 else None
+    # As scipy.stats.ttest_1samp, which warns of differences that are almost equal.
+    p_t = float(2 * stats.t.sf(abs(mean) / error, count - 1)) if error > 0 else None
     return Difference(mean, error, _interval(mean, error, count), p_t, sign_flip_p(differences), count)
 
 
