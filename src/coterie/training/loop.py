@@ -27,7 +27,7 @@ from coterie.training.checkpoint import load_checkpoint, save_checkpoint
 from coterie.training.display import Display
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
-from coterie.training.memory_format import avoid_overflow
+from coterie.training.memory_format import avoid_overflow, compiler_options
 from coterie.training.optimization import build_optimizer, build_schedule
 from coterie.training.records import MetricsLog, RunFolder
 from coterie.training.teaching import ask_teachers_once, recalled
@@ -77,7 +77,9 @@ class Trainer:
             0, settings.epochs, 0, settings.epochs * self.steps_per_epoch, device=accelerator.device
         )
         self.module, self.stepper = accelerator.prepare(self.method, self.optimizer)
-        self.compiled = torch.compile(self.module) if settings.compile else self.module
+        self.compiled = (
+            torch.compile(self.module, options=compiler_options(self.method)) if settings.compile else self.module
+        )
         self.log = MetricsLog(folder.metrics)
         self.epoch = 0  # epochs that are done
         self.batch = 0  # batches of the present epoch that are done

@@ -5,6 +5,8 @@ The choice is a function of the networks, the images' size and the batch, not of
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -129,3 +131,9 @@ def avoid_overflow(method: nn.Module) -> None:
 
 def _to_contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (inputs[0].contiguous(), *inputs[1:])
+
+
+def compiler_options(method: nn.Module) -> dict[str, Any] | None:
+    """For torch.compile: it must not turn to channels last by itself what :func:`avoid_overflow` keeps contiguous."""
+    guarded = any(_to_contiguous in module._forward_pre_hooks.values() for module in method.modules())
+    return {"layout_optimization": False} if guarded else None
