@@ -53,6 +53,16 @@ def test_a_file_of_any_format_gives_the_same_texts_and_splits(tmp_path):
     ]  # a fifth is test, a quarter of the rest validation
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_fields_of_any_length_are_read(tmp_path, suffix):
+    limit = csv.field_size_limit()
+    long = "word, " * 40_000  # Python's reader stops at 131,072 characters
+    rows = [(long, "a"), ("short", "b")] * 5
+    raw = read(write_csv(tmp_path / f"long.{suffix}", rows, delimiter={"csv": ",", "tsv": "\t"}[suffix]))
+    assert set(raw.train.texts) == {(long,), ("short",)}
+    assert csv.field_size_limit() == limit
+
+
 def test_separators_inside_a_line_of_json_do_not_cut_it(tmp_path):
     texts = ["one\u2028two", "three\x0bfour", "five", "six"] * 2
     lines = [json.dumps({"text": text, "label": n % 2}, ensure_ascii=False) for n, text in enumerate(texts)]

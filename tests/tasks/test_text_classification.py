@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config
 
 import coterie
 from coterie import cli
@@ -273,6 +273,35 @@ def test_texts_longer_than_the_network_takes_are_refused(place, tmp_path):
     with pytest.raises(coterie.CoterieError, match=r"does not take 32 tokens: .*lower text\.max_length"):
         task_of(place, data={"name": str(path)}).build_method()
     assert task_of(place, data={"name": str(path)}, text={"max_length": 16}).build_method() is not None
+
+
+def test_a_tokenizer_of_more_tokens_than_the_embedding_has_rows_is_refused(place, tmp_path, save_network):
+    for kind, changes in (("student", "network"), ("teacher", "teacher")):
+        folder = save_network(tmp_path / kind)
+        described = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**described, "vocab_size": described["vocab_size"] - 1}))
+        config = AutoConfig.from_pretrained(folder)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+        settings = {"network": {"name": str(folder)}} if changes == "network" else {"teacher": {"network": str(folder)}}
+        with pytest.raises(
+            coterie.CoterieError, match=rf"tokens up to {described['vocab_size'] - 1}, .*resize_token_embeddings"
+        ) as error:
+            task_of(place, method="baseline" if changes == "network" else "kd", **settings).build_method()
+        assert "\n" not in str(error.value)
+
+
+def test_a_network_whose_configuration_lacks_a_padding_token_gets_the_tokenizers(place, tmp_path, save_network):
+    folder = save_network(tmp_path / "gpt2")
+    tokens = len(AutoTokenizer.from_pretrained(folder))
+    GPT2Config(vocab_size=tokens, n_positions=16, n_embd=16, n_layer=1, n_head=2).save_pretrained(folder)
+    result = coterie.train(
+        place.settings(network={"name": str(folder)}, training={"epochs": 1}), output=tmp_path / "run", quiet=True
+    )
+    assert result.summary["status"] == "finished"
+    student = result.student()
+    assert student.config.pad_token_id == AutoTokenizer.from_pretrained(folder).pad_token_id == 0
+    words, padded = torch.tensor([[4, 5]]), torch.tensor([[4, 5, 0, 0]])  # padding is not what the text is told by
+    torch.testing.assert_close(student(words).logits, student(padded, attention_mask=(padded > 0).long()).logits)
 
 
 def test_a_run_of_texts_has_no_images_to_predict_and_no_timm_format(run, tmp_path):

@@ -119,7 +119,7 @@ def _read(path: Path, settings: TextRecipe) -> list[Row]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix in {".csv", ".tsv"}:
             separator = "\t" if path.suffix == ".tsv" else ","
-            records: list[Any] = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+            records: list[Any] = _rows_of_any_length(text, separator)
         else:
             records = _json_records(text)
     except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
@@ -127,6 +127,15 @@ def _read(path: Path, settings: TextRecipe) -> list[Row]:
     if not records:
         raise CoterieError(f"{str(path)!r} holds no rows")
     return [_row(record, settings, f"{str(path)!r}, row {number + 1}") for number, record in enumerate(records)]
+
+
+def _rows_of_any_length(text: str, separator: str) -> list[Any]:
+    """Rows whose fields may be longer than the 131,072 characters to which Python's reader holds them."""
+    limit = csv.field_size_limit(len(text) + 1)
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _json_records(text: str) -> list[Any]:

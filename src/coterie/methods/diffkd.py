@@ -53,6 +53,7 @@ class DiffKD(TaughtMethod):
     """
 
     max_teachers: ClassVar[int | None] = 1
+    min_batch: ClassVar[int] = 2  # BatchNorm, of what may be one position
 
     def __init__(
         self,

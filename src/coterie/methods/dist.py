@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class DIST(LogitTaughtMethod):
 
     Losses: ``label``, ``distillation``, and ``teacher_weights`` with learned ones.
     """
+
+    min_batch: ClassVar[int] = 2  # correlates a class over the samples
 
     def __init__(
         self,

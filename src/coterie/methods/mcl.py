@@ -51,6 +51,7 @@ class MCL(Method):
 
     default_branches: ClassVar[int] = 2
     default_at: ClassVar[str | None] = None
+    min_batch: ClassVar[int] = 3  # a sample, one of its class and one of another
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class Method(nn.Module):
     default_branches: ClassVar[int] = 4
     default_at: ClassVar[str | None] = "auto"  # None: peers, nothing shared
     max_students: ClassVar[int | None] = None
+    min_batch: ClassVar[int] = 1  # samples that a batch must hold for the losses to say something
     uses_taps: ClassVar[bool] = False  # whether the group shall return the ends of its stages
     mixes_inputs: ClassVar[bool] = False  # whether it computes with its inputs, which tokens do not allow
     first_stage: ClassVar[str | None] = None  # a method whose deployed student is this one's teacher, trained first

@@ -41,6 +41,7 @@ class ONE(Method):
     """
 
     default_branches: ClassVar[int] = 3
+    min_batch: ClassVar[int] = 2  # the gate has BatchNorm
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class RKD(TaughtMethod):
     """
 
     max_teachers: ClassVar[int | None] = 1
+    min_batch: ClassVar[int] = 3  # one pair's distance over the mean distance is always 1, and angles are of triplets
 
     def __init__(
         self,

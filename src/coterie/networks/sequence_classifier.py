@@ -113,6 +113,29 @@ def with_classes(config: Any, class_names: Sequence[str]) -> Any:
     return config
 
 
+def with_padding(config: Any, tokenizer: Any) -> Any:
+    """A copy of a configuration with the tokenizer's padding token, where it has none (GPT-2's, which cannot take batches then)."""
+    config = copy.deepcopy(config)
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return config
+
+
+def require_embedded(network: nn.Module, tokenizer: Any, name: str) -> None:
+    """A row of the embedding for every token.
+
+    Raises:
+        CoterieError: the tokenizer has more tokens.
+    """
+    rows = int(network.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    tokens = 1 + max(tokenizer.get_vocab().values())
+    if tokens > rows:
+        raise CoterieError(
+            f"the tokenizer gives tokens up to {tokens - 1}, and the embedding of {name!r} has {rows} rows; "
+            "take the network's own tokenizer, or enlarge the network by resize_token_embeddings and save it again"
+        )
+
+
 def build_classifier(config: dict[str, Any] | Any) -> nn.Module:
     """A network with initial weights from torch's generator.
 
@@ -200,6 +223,9 @@ class SequenceClassifier(nn.Module):
         self.takes_segments = (getattr(config, "type_vocab_size", None) or 0) > 1
         self.network = network
         self.classifier_name = self.classifier_of(network)
+        if getattr(config, "pad_token_id", None) == 0:  # an example of padding would have no positions
+            example = example.clone()
+            example[:, :, TOKENS] = 1
         with quiet_eval(network):
             try:
                 expected = self._run(example).logits

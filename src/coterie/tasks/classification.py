@@ -24,6 +24,7 @@ from coterie.metrics import (
 )
 from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
+from coterie.tasks.batch_size import require_enough_samples
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Classification:
         """Let the data serve the method: as many views as it or the recipe asks for, and a validation split where it needs one."""
         several = max(method.views, method.group.num_students)
         self.data.train.views = {"auto": method.views, "shared": 1, "per_student": several}[self.recipe.data.views]
+        require_enough_samples(self.recipe, method, self.data.train, self.accelerator.num_processes)
         if method.needs_validation and self.data.validation is None:
             raise CoterieError(
                 f"method={self.recipe.method.name} with these settings learns from a validation split, and there is none; set data.validation"

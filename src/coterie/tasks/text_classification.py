@@ -23,6 +23,7 @@ from coterie.tasks.text_networks import (
     build_method,
     build_teachers,
     read_teachers,
+    require_tokens,
     shown,
     student_configs,
     student_names,
@@ -92,13 +93,14 @@ class TextClassification(Classification):
 
     def build_method(self) -> Method:
         """Students, label loss and method for these data, see :func:`coterie.tasks.text_networks.build_method`."""
-        self.configs = student_configs(self.recipe, self.data.info.class_names)
+        self.configs = student_configs(self.recipe, self.data.info.class_names, self.tokenizer)
         teachers = build_teachers(self.teachers, self.example)
-        return self.prepare(
-            build_method(
-                self.recipe, self.configs, self.example, load=True, label_loss=self.label_loss(), teachers=teachers
-            )
+        label_loss = self.label_loss()
+        method = build_method(
+            self.recipe, self.configs, self.example, load=True, label_loss=label_loss, teachers=teachers
         )
+        require_tokens(method.group, self.tokenizer, ", ".join(self.network_names))
+        return self.prepare(method)
 
     def describe_student(self, method: Method, figures: dict[str, Any]) -> dict[str, Any]:
         """The contents of ``student.json``."""

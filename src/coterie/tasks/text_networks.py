@@ -23,8 +23,10 @@ from coterie.networks.sequence_classifier import (
     load_classifier,
     read_config,
     read_tokenizer,
+    require_embedded,
     tokenizer_key,
     with_classes,
+    with_padding,
 )
 from coterie.networks.teacher import Teacher, Teachers
 from coterie.randomness import derive_seed, seeded
@@ -69,14 +71,14 @@ def students_tokenizer(recipe: Recipe) -> Any:
     return tokenizers[0]
 
 
-def student_configs(recipe: Recipe, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Each student's configuration, for these classes.
+def student_configs(recipe: Recipe, class_names: Sequence[str], tokenizer: Any) -> list[dict[str, Any]]:
+    """Each student's configuration, for these classes and this tokenizer.
 
     Raises:
         CoterieError: no configuration, or not as many networks as students.
     """
     names, branches = student_names(recipe), recipe.network.branches
-    configs = [describe_config(with_classes(read_config(name), class_names)) for name in names]
+    configs = [describe_config(with_padding(with_classes(read_config(name), class_names), tokenizer)) for name in names]
     if len(names) == 1:
         return configs * (branches or find_method(recipe.method.name).default_branches)
     if branches not in {None, len(names)}:
@@ -108,6 +110,17 @@ def build_students(recipe: Recipe, configs: Sequence[dict[str, Any]], example: T
                 classifier = SequenceClassifier.classifier_of(networks[0])
                 networks.append(copied(networks[0], classifier, seed))
     return SequenceGroup(None, [SequenceClassifier(each, example) for each in networks], example=example)
+
+
+def require_tokens(group: StudentGroup, tokenizer: Any, name: str) -> None:
+    """A row of every student's embedding for every token of their tokenizer.
+
+    Raises:
+        CoterieError: the tokenizer has more.
+    """
+    for branch in group.branches:
+        assert isinstance(branch, SequenceClassifier)
+        require_embedded(branch.network, tokenizer, name)
 
 
 def build_method(
@@ -180,11 +193,14 @@ def _read_teacher(settings: TeacherRecipe, class_names: list[str]) -> TextTeache
         label == f"LABEL_{number}" for number, label in enumerate(names)
     ):  # transformers' names for classes without one
         order = class_order(name, names, class_names)
+    tokenizer = read_tokenizer(name)
+    config = with_padding(config, tokenizer)
     network = load_classifier(name, config, whole=True)
+    require_embedded(network, tokenizer, name)
     weights = Path(name).expanduser() / "model.safetensors"
     note = {"source": name, "network": shown(name), "sha256": digest(weights) if weights.is_file() else None}
     note |= {"config": describe_config(config), "class_order": order}
-    return TextTeacher(network, read_tokenizer(name), note)
+    return TextTeacher(network, tokenizer, note)
 
 
 def with_slots(tokenizer: Any, teachers: Sequence[TextTeacher]) -> tuple[list[Any], list[TextTeacher]]:

@@ -1,0 +1,53 @@
+"""Whether the batches of a run hold as many samples as its method and its networks need, known before training."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from coterie.data.batch import TrainLoader
+from coterie.errors import CoterieError
+from coterie.methods.method import Method
+from coterie.recipe import Recipe
+
+NORMALIZATION = "more than 1 value per channel"  # what torch says of BatchNorm over one value
+
+
+def require_enough_samples(recipe: Recipe, method: Method, loader: TrainLoader, num_processes: int = 1) -> None:
+    """Refuse batches that are too small. All batches of an epoch are equally large: the last incomplete one is dropped.
+
+    Raises:
+        CoterieError: the method compares more samples than a batch holds, or BatchNorm would see one value for each channel.
+    """
+    asked, there = recipe.training.batch_size, loader.num_samples
+    size = min(asked, there) // num_processes
+    place = f"training.batch_size={asked}" if asked <= there else f"the {there} training sample(s)"
+    if num_processes > 1:
+        place = f"{place} over {num_processes} processes"
+    if size < method.min_batch:
+        raise CoterieError(
+            f"method={recipe.method.name} compares the samples of a batch and needs at least {method.min_batch} of them; {place} gives {size}"
+        )
+    if size == 1 and _normalizes_one_value(method, loader):
+        raise CoterieError(
+            f"BatchNorm sees one value for each channel in a batch of one sample and needs at least 2; {place} gives 1. "
+            "Raise it, or take a network without BatchNorm"
+        )
+
+
+def _normalizes_one_value(method: Method, loader: TrainLoader) -> bool:
+    """One training forward of a copy, whose statistics and generators are thrown away."""
+    trial = copy.deepcopy(method).train()
+    device = next(trial.parameters()).device
+    batch = next(iter(loader.epoch(0)))
+    inputs = batch.inputs.to(device) if isinstance(batch.inputs, Tensor) else [view.to(device) for view in batch.inputs]
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            trial(inputs, batch.targets.to(device))
+    except ValueError as error:
+        if NORMALIZATION in str(error):
+            return True
+        raise
+    return False
