@@ -243,7 +243,7 @@ def test_options_of_the_loop(small, tmp_path, options):
 
 def test_a_compiled_step_gives_the_same_losses(small, tmp_path, monkeypatch):
     original = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module: original(module, backend="eager", fullgraph=True))
+    monkeypatch.setattr(torch, "compile", lambda module, **_: original(module, backend="eager", fullgraph=True))
     compiled = coterie.train(small(training={"epochs": 2, "compile": True}), output=tmp_path / "compiled", quiet=True)
     plain = coterie.train(small(training={"epochs": 2}), output=tmp_path / "plain", quiet=True)
     for first, second in zip(rows(compiled.path, "train"), rows(plain.path, "train"), strict=True):

@@ -15,7 +15,7 @@ import coterie
 from coterie.recipe import load_recipe
 from coterie.training.display import Display
 from coterie.training.loop import place
-from coterie.training.memory_format import avoid_overflow, overflows, suits_channels_last
+from coterie.training.memory_format import avoid_overflow, compiler_options, overflows, suits_channels_last
 
 CPU = torch.device("cpu")
 SMALL = ["training.epochs=1", "training.batch_size=8", "training.device=cpu", "network.branches=2"]
@@ -101,6 +101,32 @@ def test_what_would_overflow_sees_contiguous_tensors_only_and_copies_do_too():
     copied(torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last))
     assert seen == [True]
     assert copied[1].weight.stride() == (8, 1, 1, 1)
+
+
+def test_the_compiler_leaves_guarded_networks_in_their_layout():
+    guarded, free = nn.Sequential(nn.Conv2d(8, 16, 1, stride=2)), nn.Sequential(nn.Conv2d(16, 16, 1, stride=2))
+    assert compiler_options(place(guarded, CPU, channels_last=False)) == {"layout_optimization": False}
+    assert compiler_options(place(free, CPU, channels_last=True)) is None
+
+
+COMPILED = """
+import torch
+from torch import nn
+from coterie.training.loop import place
+from coterie.training.memory_format import compiler_options
+torch.set_num_threads(1)
+network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 1, stride=2), nn.BatchNorm2d(16))
+place(network, torch.device("cpu"), False)
+compiled = torch.compile(network, options=compiler_options(network))
+for _ in range(3):
+    compiled(torch.randn(8, 3, 64, 64)).sum().backward()
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_step_survives():
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_on_cuda_channels_last():
