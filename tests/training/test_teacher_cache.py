@@ -93,7 +93,7 @@ def test_a_compiled_step_remembers_too_and_is_compiled_once(small, tmp_path, loo
         return graph.forward
 
     plain, _ = train(small, tmp_path / "plain", looks, method="kd")
-    monkeypatch.setattr(torch, "compile", lambda module: original(module, backend=counting, fullgraph=True))
+    monkeypatch.setattr(torch, "compile", lambda module, **_: original(module, backend=counting, fullgraph=True))
     torch._dynamo.reset()
     found, seen = train(small, tmp_path / "compiled", looks, method="kd", compile=True)
     assert seen - 2 == SAMPLES
