@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from coterie.data.batch import DataInfo
+from coterie.data.decoding import read_image, reason_of
 from coterie.data.streaming import evaluation_transform
 from coterie.errors import CoterieError
 from coterie.student import load_student
@@ -104,9 +105,7 @@ def _decode(path: Path, channels: int) -> Image.Image:
     if not path.exists():
         raise CoterieError(f"no image {str(path)!r}")
     try:
-        with Image.open(path) as image:
-            return image.convert("L" if channels == 1 else "RGB")
+        return read_image(path, grey=channels == 1)
     # Pillow's readers raise many kinds on a damaged file.
     except Exception as error:
-        reason = " ".join(str(error).replace(f"{str(path)!r}", "it").split())[:120]
-        raise CoterieError(f"{str(path)!r} is not an image that can be decoded: {reason}") from None
+        raise CoterieError(f"{str(path)!r} is not an image that can be decoded: {reason_of(error, path)}") from None

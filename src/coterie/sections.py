@@ -71,6 +71,10 @@ class DataRecipe(Section):
     skip_bad_images: bool = Field(
         False, description="Leave out images that cannot be decoded, and count them, instead of stopping."
     )
+    incomplete_classes: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="A class without training images, with one image only where a split is to be carved, or missing from validation or test: stop, or go on without.",
+    )
 
 
 class TextRecipe(Section):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from coterie.data import folders
+from coterie.data import decoding, folders
 from coterie.data.folders import read_folder
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
@@ -96,8 +96,8 @@ def test_a_class_whose_images_are_all_broken(make_tree):
 def test_the_second_start_decodes_nothing_until_a_file_changes(make_tree, monkeypatch):
     root = make_tree({"cat": 3, "dog": 3})
     decoded = []
-    original = folders._problem
-    monkeypatch.setattr(folders, "_problem", lambda path, whole: decoded.append(path) or original(path, whole))
+    original = folders._look
+    monkeypatch.setattr(folders, "_look", lambda path, whole: decoded.append(path) or original(path, whole))
     read(root)
     assert len(decoded) == 6
     read(root)
@@ -136,6 +136,8 @@ def test_only_headers_are_read_of_very_many_files(make_tree, monkeypatch):
         ({}, "holds no class folders"),
         ({"val/cat": 2, "val/dog": 2}, "holds val/ but no train/"),
         ({"val/cat": 2, "test/cat": 2}, "holds val/ but no train/"),
+        ({"a/cat": 2, "a/dog": 2, "b/cat": 1, "b/dog": 1}, "splits are called train, val and test"),
+        ({"val/cat": 2, "dev/cat": 2, "train/cat": 2}, "both look like the validation split"),
         ({"cat": 1, "dog": 5}, "'cat' has one training sample: too few to carve a test split"),
     ],
 )
@@ -148,7 +150,7 @@ def test_unusable_trees(make_tree, tmp_path, tree, message):
 def test_only_other_files(make_tree):
     root = make_tree({"cat": 0, "dog": 0})
     (root / "cat" / "a.txt").write_text("x")
-    with pytest.raises(CoterieError, match="holds no images, only 1 other file"):
+    with pytest.raises(CoterieError, match=r"holds no images, only 1 \.txt"):
         read(root)
 
 
@@ -180,11 +182,88 @@ def test_what_may_not_be_read_is_named(make_tree, monkeypatch, function):
 def test_a_file_that_may_not_be_opened_is_no_broken_image(make_tree, monkeypatch, cache):
     root = make_tree({"cat": 2, "dog": 2})
 
-    def refuse(path):
+    def refuse(path, **keywords):
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(folders.Image, "open", refuse)
+        patch.setattr(decoding.Image, "open", refuse)
         with pytest.raises(CoterieError, match=r"cannot read .*Permission denied"):
             read(root, "data.skip_bad_images=true")
     assert read(root).skipped == 0  # the refusal was not remembered
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("Train", "Val", "Test"),
+        ("TRAIN", "VALID", "TESTING"),
+        ("train_images", "val_images", "test_images"),
+        ("Training Set", "Validation Set", "Test Set"),
+        ("trainset", "devset", "testset"),
+        ("images-train", "images-dev", "images-test"),
+        ("TrainData", "EvalData", "HoldOut"),
+    ],
+)
+def test_split_names_without_case_and_with_the_usual_words(make_tree, train, validation, test):
+    root = make_tree(
+        {f"{train}/a": 3, f"{train}/b": 3, f"{validation}/a": 1, f"{validation}/b": 1, f"{test}/a": 2, f"{test}/b": 2}
+    )
+    raw = read(root)
+    assert raw.class_names == ("a", "b")
+    assert [len(each) for each in (raw.train, raw.validation, raw.test)] == [6, 2, 4]
+
+
+def test_a_class_may_be_called_like_a_split(make_tree):
+    assert read(make_tree({"bus": 4, "train": 4, "test": 4})).class_names == ("bus", "test", "train")
+
+
+def test_what_is_passed_over_is_counted_and_named(make_tree):
+    root = make_tree({"train/cat": 4, "train/dog": 4, "test/cat": 1, "test/dog": 1, "drafts/cat": 1})
+    (root / "train" / "cat" / "a.heic").write_bytes(b"x")
+    (root / "train" / "cat" / "b.HEIC").write_bytes(b"x")
+    (root / "test" / "dog" / "notes.txt").write_bytes(b"x")
+    (root / "train" / "loose.png").write_bytes((root / "train" / "cat" / "0.png").read_bytes())
+    os.mkfifo(root / "train" / "dog" / "pipe.png")
+    (root / "train" / "dog" / "gone.png").symlink_to(root / "nowhere.png")
+    notes = " | ".join(read(root).notes)
+    for expected in ("5 files", "2 .heic", "1 .txt", "1 no regular file", "1 broken link", "1 image outside", "drafts"):
+        assert expected in notes, notes
+
+
+def test_links_in_circles_end_and_count_each_image_once(make_tree):
+    root = make_tree({"cat": 4, "dog": 4})
+    for name in ("x", "y"):
+        (root / "cat" / name).symlink_to(root / "cat", target_is_directory=True)
+    (root / "dog" / "up").symlink_to(root, target_is_directory=True)
+    raw = read(root)
+    assert len(raw.train) + len(raw.test) == 8
+    assert "linked folder" in " ".join(raw.notes)
+
+
+def test_a_name_that_is_no_text(make_tree):
+    root = make_tree({"cat": 4, "dog": 4})
+    os.rename(root / "cat" / "0.png", os.fsencode(root / "cat") + b"/\xff.png")
+    raw = read(root)  # a file's name is nobody's label
+    assert len(raw.train) + len(raw.test) == 8
+    os.rename(root / "dog", os.fsencode(root) + b"/\xff\xfe")
+    with pytest.raises(CoterieError, match="is not UTF-8"):
+        read(root)
+
+
+def test_incomplete_classes_are_accepted_where_asked_for(make_tree):
+    root = make_tree({"train/cat": 5, "train/dog": 5, "train/owl": 1, "train/yak": 0, "test/cat": 2, "test/dog": 1})
+    with pytest.raises(CoterieError, match=r"lacks the class 'owl'.*data\.incomplete_classes=accept"):
+        read(root)
+    raw = read(root, "data.incomplete_classes=accept")
+    assert raw.class_names == ("cat", "dog", "owl", "yak")
+    assert np.bincount(raw.train.labels, minlength=4).tolist() == [5, 5, 1, 0]
+    assert np.bincount(raw.test.labels, minlength=4).tolist() == [2, 1, 0, 0]
+
+
+def test_a_folder_to_be_measured_is_measured_in_whole(make_tree):
+    recipe = load_recipe(None).data
+    assert len(read_folder(make_tree({"cat": 5, "dog": 7}, name="plain"), recipe, whole=True).test) == 12
+    tested = read_folder(make_tree({"test/cat": 5, "test/dog": 1}, name="tested"), recipe, whole=True)
+    assert (len(tested.test), tested.class_names) == (6, ("cat", "dog"))
+    full = make_tree(FULL, name="full")
+    assert len(read_folder(full, recipe, whole=True).test) == 6

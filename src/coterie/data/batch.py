@@ -26,11 +26,12 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class SetInfo:
-    """What every task's data have: a name, classes, and a count of samples that were left out since they cannot be read."""
+    """What every task's data have: a name, classes, a count of samples that cannot be read, and what else was found, in sentences."""
 
     name: str
     class_names: tuple[str, ...]
     skipped: int = field(default=0, kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)

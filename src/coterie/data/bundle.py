@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torchvision import transforms
 
 from coterie.data.augmentation import Augmentation, Mixing
 from coterie.data.batch import Batch, DataBundle, DataInfo, EvaluationLoader, TrainLoader
+from coterie.data.decoding import image_size
+from coterie.data.duplicates import duplicate_notes
 from coterie.data.memory import DeviceImages, MemoryEvaluationLoader, MemoryTrainLoader, shrink
 from coterie.data.objects import from_objects
 from coterie.data.order import Order
@@ -65,6 +66,7 @@ def load_data(
     datasets: tuple[Any, Any, Any] | None = None,
     channels_last: bool = False,
     views: int = 1,
+    whole: bool = False,
 ) -> DataBundle:
     """Read, split, and prepare the data of a run.
 
@@ -78,13 +80,14 @@ def load_data(
         datasets: (train, validation, test) in place of ``recipe.name``.
         channels_last: memory format of the batches.
         views: augmented views of each training image.
+        whole: the data are to be measured and not trained on: what has no splits is measured in whole.
 
     Raises:
         CoterieError: data that cannot be read, or too few of them.
     """
-    raw = from_objects(datasets) if datasets is not None else read_source(recipe)
-    require_consistent(raw)
-    raw = _split(raw, recipe)
+    raw = from_objects(datasets) if datasets is not None else read_source(recipe, whole)
+    require_consistent(raw, recipe.incomplete_classes == "accept" or whole)
+    raw = _split(raw, recipe, whole)
     order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
     size = recipe.image_size or (network_config or {}).get("input_size", (None, None, None))[1]
     target = _Target(device, channels_last, process_index, num_processes)
@@ -93,14 +96,20 @@ def load_data(
     return _streaming(raw, recipe, order, size or LARGE_DEFAULT, network_config, target, views)
 
 
-def _split(raw: RawData, recipe: DataRecipe) -> RawData:
-    """Carve the validation split where there is none, then limit what is left to train on."""
+def _split(raw: RawData, recipe: DataRecipe, whole: bool) -> RawData:
+    """Carve the validation split where there is none, then limit what is left to train on; note what stands in two splits."""
+    if whole:
+        return raw
     train, validation = raw.train, raw.validation
     if validation is None and recipe.validation > 0:
-        train, validation = carve(train, recipe.validation, recipe.validation_seed, "validation", raw.class_names)
+        incomplete = recipe.incomplete_classes == "accept"
+        train, validation = carve(
+            train, recipe.validation, recipe.validation_seed, "validation", raw.class_names, incomplete
+        )
     if recipe.train_limit is not None:
         train = limit(train, recipe.train_limit, recipe.validation_seed)
-    return replace(raw, train=train, validation=validation)
+    split = replace(raw, train=train, validation=validation)
+    return replace(split, notes=(*raw.notes, *duplicate_notes(split.splits())))
 
 
 def _keep_in_memory(train: Samples, recipe: DataRecipe) -> bool:
@@ -120,8 +129,7 @@ def _size(samples: Files | Objects, number: int) -> tuple[int, int]:
     if isinstance(samples, Objects):
         height, width = samples.pixels(number).shape[:2]
         return height, width
-    with Image.open(samples.paths[number]) as image:
-        return image.size[1], image.size[0]
+    return image_size(samples.paths[number])
 
 
 def _in_memory(
@@ -162,6 +170,7 @@ def _in_memory(
         *statistics,
         interpolation="box" if shrinks else "bilinear",
         skipped=raw.skipped,
+        notes=raw.notes,
     )
     _require_smaller_cutout(recipe, info)
     images = {
@@ -243,6 +252,7 @@ def _streaming(
         interpolation=config.get("interpolation", "bicubic"),
         crop=config.get("crop_pct", 0.875),
         skipped=raw.skipped,
+        notes=raw.notes,
     )
     _require_smaller_cutout(recipe, info)
     cores = max(1, (os.cpu_count() or 1) // target.num_processes)

@@ -31,7 +31,7 @@ def fingerprint(paths: Sequence[Path], purpose: str) -> str:
             status = os.stat(path)
         except OSError as error:
             raise CoterieError(f"cannot read {str(path)!r}: {error.strerror}") from None
-        digest.update(f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}\n"))
     return digest.hexdigest()
 
 

@@ -1,82 +1,87 @@
-"""Folders of images: which classes and splits they hold, and whether every file can be decoded."""
+"""Folders of images: their classes and splits, whether every file can be decoded, and which pictures are the same."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from coterie.data.cache import fingerprint, remembered
+from coterie.data.decoding import deep_peak, image_size, largest_image, read_image, reason_of
+from coterie.data.layout import Found, counted, find_images, find_splits, loose_images, sub_folders
 from coterie.data.raw import Files, RawData
 from coterie.data.splits import assign_held_out
 from coterie.errors import CoterieError
 from coterie.sections import DataRecipe
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 DECODE_AT_MOST = 20_000  # files; beyond that only headers are read
-NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
+TWELVE_BITS = 4_095
 
 
-def read_folder(root: Path, recipe: DataRecipe) -> RawData:
+def read_folder(root: Path, recipe: DataRecipe, whole: bool = False) -> RawData:
     """Class folders under ``train/`` and, where they exist, ``val/`` and ``test/``; or class folders alone.
 
-    What becomes of missing splits is said in :func:`coterie.data.splits.assign_held_out`. Files that are not images by their
-    extension, and hidden ones, are passed over.
+    What becomes of missing splits is said in :func:`coterie.data.splits.assign_held_out`. What is passed over (hidden files apart) is
+    counted in the result's notes.
+
+    Args:
+        root: the folder.
+        recipe: what to do with broken images and with classes that lack some.
+        whole: the images are to be measured, not trained on: all of a folder without splits is the test split, and ``test/`` alone will do.
 
     Raises:
         CoterieError: no such folder, no images, one class only, classes that differ between splits, files that cannot be read.
     """
     if not root.is_dir():
         raise CoterieError(f"{str(root)!r} is not a folder" if root.exists() else f"there is no folder {str(root)!r}")
-    folders = _split_folders(root)
-    top = folders["train"]
+    folders, left_out = find_splits(root)
+    if "train" not in folders and not whole:
+        raise CoterieError(f"{str(root)!r} holds {next(iter(folders.values())).name}/ but no train/")
+    if whole:
+        chosen = next(split for split in ("test", "validation", "train") if split in folders)
+        folders = {chosen: folders[chosen]}
+    top = next(iter(folders.values())) if whole else folders["train"]
     classes = _class_names(top)
-    if len(classes) == 1:
+    if len(classes) == 1 and not whole:
         raise CoterieError(
             f"{str(top)!r} holds one class, {classes[0]!r}: expected at least two sub-folders with images"
         )
-    for folder in folders.values():
-        _require_same_classes(classes, _class_names(folder), top, folder)
-    parts = {split: _files(folder, classes) for split, folder in folders.items()}
-    bad = _undecodable(list(parts.values()))
-    if bad and not recipe.skip_bad_images:
-        (path, reason), more = bad[0], f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise CoterieError(
-            f"cannot decode {path!r}{more}: {reason}\nrepair or remove, or leave out with data.skip_bad_images=true"
-        )
+    parts, notes = _read_parts(folders, classes, recipe)
+    notes += [
+        f"left out, since {'they are no splits' if len(left_out) > 1 else 'it is no split'}: {', '.join(left_out)}"
+    ] * bool(left_out)
+    parts, bad = _scan(parts, recipe)
     if bad:
-        parts = {split: _without(part, {path for path, _ in bad}) for split, part in parts.items()}
+        notes.append(f"left out {bad} image{'s' * (bad > 1)} that cannot be decoded (data.skip_bad_images)")
+    if recipe.incomplete_classes == "refuse" and not whole:
+        for split, part in parts.items():
+            _require_all_classes(part, classes, folders[split])
     for split, part in parts.items():
-        _require_all_classes(part, classes, folders[split])
-    train, validation, test = assign_held_out(
-        parts["train"], parts.get("validation"), parts.get("test"), recipe.validation_seed, classes
+        if not len(part):
+            raise CoterieError(f"{str(folders[split])!r} holds no images that can be read")
+    name = root.resolve().name
+    if whole:
+        (part,) = parts.values()
+        return RawData(name, tuple(classes), part, None, part, skipped=bad, notes=tuple(notes))
+    splits = assign_held_out(
+        parts["train"],
+        parts.get("validation"),
+        parts.get("test"),
+        recipe.validation_seed,
+        classes,
+        recipe.incomplete_classes == "accept",
     )
-    return RawData(root.resolve().name, tuple(classes), train, validation, test, skipped=len(bad))
-
-
-def _split_folders(root: Path) -> dict[str, Path]:
-    """Split to folder; ``root`` itself is ``train`` where there are class folders alone."""
-    found: dict[str, Path] = {}
-    for split, names in NAMES.items():
-        folder = next((root / name for name in names if (root / name).is_dir()), None)
-        if folder is not None:
-            found[split] = folder
-    if "train" in found:
-        return found
-    if found and all(name in {each for names in NAMES.values() for each in names} for name in _class_names(root)):
-        raise CoterieError(f"{str(root)!r} holds {next(iter(found.values())).name}/ but no train/")
-    return {"train": root}
+    return RawData(name, tuple(classes), *splits, skipped=bad, notes=tuple(notes))
 
 
 def _class_names(folder: Path) -> list[str]:
-    try:
-        names = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
-    except OSError as error:
-        raise CoterieError(f"cannot read {str(folder)!r}: {error.strerror}") from None
+    names = [each.name for each in sub_folders(folder)]
     if not names:
         raise CoterieError(
             f"{str(folder)!r} holds no class folders: expected one sub-folder with images for each class"
@@ -84,39 +89,58 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _files(folder: Path, classes: Sequence[str]) -> Files:
+def _read_parts(folders: dict[str, Path], classes: list[str], recipe: DataRecipe) -> tuple[dict[str, Files], list[str]]:
+    """Each split's files, and what was passed over."""
+    parts: dict[str, Files] = {}
+    others: Counter[str] = Counter()
+    repeated = 0
+    top = next(iter(folders.values()))
+    for split, folder in folders.items():
+        names = classes if folder == top else _class_names(folder)
+        _require_same_classes(classes, names, top, folder, recipe.incomplete_classes == "accept")
+        seen: set[tuple[int, int]] = set()
+        found = {name: find_images(folder / name, seen) for name in names}
+        parts[split] = _files(folder, classes, found)
+        for each in found.values():
+            others += each.others
+            repeated += each.repeated
+    notes = (
+        [f"passed over {sum(others.values())} files that are no pictures of a known format: {counted(others)}"]
+        if others
+        else []
+    )
+    loose = sum(loose_images(folder) for folder in folders.values())
+    if loose:
+        notes.append(f"passed over {loose} image{'s' * (loose > 1)} outside of the class folders")
+    if repeated:
+        notes.append(f"left out {repeated} linked folder{'s' * (repeated > 1)} whose images were read before")
+    return parts, notes
+
+
+def _files(folder: Path, classes: Sequence[str], found: dict[str, Found]) -> Files:
     paths: list[Path] = []
     labels: list[int] = []
-    others = 0
     for label, name in enumerate(classes):
-        files = _all_files(folder / name)
-        found = [path for path in files if path.suffix.lower() in EXTENSIONS]
-        others += len(files) - len(found)
-        paths += found
-        labels += [label] * len(found)
+        if name in found:
+            paths += found[name].paths
+            labels += [label] * len(found[name].paths)
     if not paths:
-        met = f", only {others} other file{'s' if others > 1 else ''}" if others else ""
+        others: Counter[str] = Counter()
+        for each in found.values():
+            others += each.others
+        met = f", only {counted(others)}" if others else ""
         raise CoterieError(f"{str(folder)!r} holds no images{met}: expected files such as {classes[0]}/1.jpg")
     return Files(tuple(paths), np.array(labels, dtype=np.int64))
 
 
-def _all_files(folder: Path) -> list[Path]:
-    """Files below a folder, in a fixed order, links followed, hidden ones left out (macOS writes ``._1.jpg`` beside 1.jpg)."""
-
-    def refuse(error: OSError) -> None:
-        raise CoterieError(f"cannot read {error.filename!r}: {error.strerror}")
-
-    found = []
-    for parent, _, names in os.walk(folder, followlinks=True, onerror=refuse):
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
-def _require_same_classes(expected: Sequence[str], found: Sequence[str], train: Path, folder: Path) -> None:
+def _require_same_classes(
+    expected: Sequence[str], found: Sequence[str], train: Path, folder: Path, incomplete: bool
+) -> None:
     for missing, place in ((set(expected) - set(found), folder), (set(found) - set(expected), train)):
-        if missing:
+        if missing and not (incomplete and place == folder):
+            way_out = "; data.incomplete_classes=accept does without" if place == folder else ""
             raise CoterieError(
-                f"{str(place)!r} lacks the class {min(missing)!r}: train and {folder.name} need the same sub-folders"
+                f"{str(place)!r} lacks the class {min(missing)!r}: train and {folder.name} need the same sub-folders{way_out}"
             )
 
 
@@ -124,40 +148,75 @@ def _require_all_classes(files: Files, classes: Sequence[str], folder: Path) -> 
     present = set(files.labels.tolist())
     empty = [name for label, name in enumerate(classes) if label not in present]
     if empty:
-        raise CoterieError(f"the class {empty[0]!r} in {str(folder)!r} holds no images that can be read")
+        raise CoterieError(
+            f"the class {empty[0]!r} in {str(folder)!r} holds no images that can be read; remove its folder, or set data.incomplete_classes=accept"
+        )
 
 
-def _without(files: Files, bad: set[str]) -> Files:
-    keep = np.array([index for index, path in enumerate(files.paths) if str(path) not in bad], dtype=np.int64)
-    return files.take(keep)
+def _scan(parts: dict[str, Files], recipe: DataRecipe) -> tuple[dict[str, Files], int]:
+    """The files that can be decoded, with digests of their pixels, and how many cannot.
+
+    Raises:
+        CoterieError: some cannot, and the recipe does not leave them out; or 16-bit pictures that use a few of their bits only.
+    """
+    paths = [path for part in parts.values() for path in part.paths]
+    results = _looks(paths)
+    bad = [(path, reason) for path, (reason, _, _) in zip(paths, results, strict=True) if reason]
+    if bad and not recipe.skip_bad_images:
+        (path, reason), more = bad[0], f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise CoterieError(
+            f"cannot decode {str(path)!r}{more}: {reason}\nrepair or remove, or leave out with data.skip_bad_images=true"
+        )
+    peaks = [peak for _, _, peak in results if peak is not None]
+    if peaks and max(peaks) <= TWELVE_BITS:
+        raise CoterieError(
+            f"the 16-bit images in {str(paths[0].parent)!r} hold values up to {max(peaks)} of 65,535, and would be nearly black: convert them to 8 bits"
+        )
+    scanned: dict[str, Files] = {}
+    start = 0
+    for split, part in parts.items():
+        own = results[start : start + len(part)]
+        start += len(part)
+        keep = np.array([number for number, (reason, _, _) in enumerate(own) if not reason], dtype=np.int64)
+        digests = None
+        if all(digest is not None for reason, digest, _ in own if not reason):
+            digests = np.array([digest or 0 for _, digest, _ in own], dtype=np.uint64)
+        scanned[split] = Files(part.paths, part.labels, digests).take(keep)
+    return scanned, len(bad)
 
 
-def _undecodable(parts: Sequence[Files]) -> list[tuple[str, str]]:
-    """Paths that cannot be decoded, and why. The answer is kept for files whose size and time of change stay the same."""
-    paths = [path for part in parts for path in part.paths]
+Look = tuple[str, int | None, int | None]  # why it cannot be decoded or "", digest of the pixels, peak of 16-bit values
+
+
+def _looks(paths: Sequence[Path]) -> list[Look]:
+    """One look at every file. It is kept for files whose size and time of change stay the same."""
     whole = len(paths) <= DECODE_AT_MOST
 
-    def scan() -> list[tuple[str, str]]:
+    def scan() -> list[Any]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            problems = pool.map(lambda path: _problem(path, whole), paths)
-            return [(str(path), problem) for path, problem in zip(paths, problems, strict=True) if problem]
+            return list(pool.map(lambda path: _look(path, whole), paths))
 
-    return [(path, reason) for path, reason in remembered("scans", fingerprint(paths, f"decode={whole}"), scan)]
+    key = fingerprint(paths, f"look 1, decode={whole}, pixels={largest_image()}")
+    return [(reason, digest, peak) for reason, digest, peak in remembered("scans", key, scan)]
 
 
-def _problem(path: Path, whole: bool) -> str:
-    """Why a file cannot be decoded; empty where it can.
+def _look(path: Path, whole: bool) -> Look:
+    """Whether a file can be decoded.
 
     Raises:
         CoterieError: the file may not be read, which is no damage of the image.
     """
     try:
-        with Image.open(path) as image:
-            if whole:
-                image.load()
+        if not whole:
+            image_size(path)
+            return "", None, None
+        image = read_image(path)
+        digest = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=8).digest()
+        return "", int.from_bytes(digest, "little"), deep_peak(path) if path.suffix.lower() in DEEP_SUFFIXES else None
     except PermissionError as error:
         raise CoterieError(f"cannot read {str(path)!r}: {error.strerror}") from None
     except Exception as error:  # decoders raise what they like on broken files
-        reason = " ".join(str(error).replace(repr(str(path)), "it").split())
-        return (reason or type(error).__name__)[:120]
-    return ""
+        return reason_of(error, path), None, None
+
+
+DEEP_SUFFIXES = {".png", ".apng", ".pgm", ".pnm", ".tif", ".tiff"}

@@ -143,5 +143,6 @@ def hub(name: str, recipe: DataRecipe) -> RawData:
     train = samples("train")
     assert train is not None
     names = tuple(map(str, getattr(features[label], "names", None) or numbered(train.labels)))
-    splits = assign_held_out(train, samples("validation"), samples("test"), recipe.validation_seed, names)
-    return RawData(name, names, *splits)
+    incomplete = recipe.incomplete_classes == "accept"
+    held_out = samples("validation"), samples("test")
+    return RawData(name, names, *assign_held_out(train, *held_out, recipe.validation_seed, names, incomplete))

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from coterie.data.decoding import DEEP, UnreadableImage, read_image, reason_of, upright
 from coterie.errors import CoterieError, RunError
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+GREY = {"L", *DEEP}  # Pillow's modes that are kept as one channel
+FEW_CLASSES = 1_000  # class numbers without names may go as far as this, however few samples there are
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel, pixels in 0..1
 
 
@@ -40,16 +43,18 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Files:
-    """Images in files, read as RGB: ``paths`` and ``labels`` int64 [N]."""
+    """Images in files, read as RGB: ``paths``, ``labels`` int64 [N], and ``digests`` of their pixels uint64 [N], None where not known."""
 
     paths: tuple[Path, ...]
     labels: Labels
+    digests: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Labels) -> Files:
-        return Files(tuple(self.paths[index] for index in indices), self.labels[indices])
+        digests = None if self.digests is None else self.digests[indices]
+        return Files(tuple(self.paths[index] for index in indices), self.labels[indices], digests)
 
     def pixels(self, number: int) -> Pixels:
         """One image, uint8 [H, W, 3].
@@ -59,10 +64,9 @@ class Files:
         """
         path = self.paths[number]
         try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
+            return np.asarray(read_image(path))
         except Exception as error:  # decoders raise what they like on broken files
-            raise RunError(f"cannot decode {str(path)!r}: {error}") from None
+            raise RunError(f"cannot decode {str(path)!r}: {reason_of(error, path)}") from None
 
     channels = 3
 
@@ -118,7 +122,10 @@ def to_pixels(image: Any) -> Pixels:
         CoterieError: anything else.
     """
     if hasattr(image, "convert"):
-        image = np.asarray(image if image.mode in {"L", "RGB"} else image.convert("RGB"))
+        try:
+            image = np.asarray(upright(image, grey=image.mode in GREY))
+        except UnreadableImage as error:
+            raise CoterieError(f"the image cannot be used: {error}") from None
     elif hasattr(image, "detach"):
         image = image.detach().cpu()
         if image.ndim != 3 or (image.is_floating_point() and (image.min() < 0 or image.max() > 1)):
@@ -145,6 +152,7 @@ class RawData:
         statistics: known ones; None: measure them on the training images.
         flip: whether a mirrored image is as good as the image (not so for digits).
         skipped: images that could not be decoded and were left out.
+        notes: what was passed over or found in the data, in sentences for the user.
     """
 
     name: str
@@ -155,6 +163,7 @@ class RawData:
     statistics: Statistics | None = None
     flip: bool = True
     skipped: int = 0
+    notes: tuple[str, ...] = ()
 
     def splits(self) -> dict[str, Samples]:
         """The splits that there are, by name, ``train`` first."""
@@ -163,12 +172,25 @@ class RawData:
 
 
 def numbered(labels: Labels) -> tuple[str, ...]:
-    """Class names where there are none: the numbers up to the largest label."""
-    return tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+    """Class names where there are none: the numbers up to the largest label.
+
+    Raises:
+        CoterieError: a label that no number of classes explains, such as an identifier.
+    """
+    highest = int(labels.max(initial=-1))
+    if highest >= max(len(labels), FEW_CLASSES):
+        raise CoterieError(
+            f"the label {highest} of {len(labels)} samples: labels are class numbers from 0 on; name the classes, or renumber them"
+        )
+    return tuple(str(label) for label in range(highest + 1))
 
 
-def require_consistent(raw: RawData) -> None:
+def require_consistent(raw: RawData, incomplete: bool = False) -> None:
     """Refuse what would fail in the middle of a run.
+
+    Args:
+        raw: the data as their source gives them.
+        incomplete: whether a class may have no training samples.
 
     Raises:
         CoterieError: an empty split, fewer than two classes, a label without a class, images of different sizes.
@@ -176,6 +198,8 @@ def require_consistent(raw: RawData) -> None:
     for split, samples in raw.splits().items():
         if len(samples) == 0:
             raise CoterieError(f"{raw.name!r}: the {split} split holds no images")
+        if isinstance(samples, Arrays) and 0 in samples.images.shape:
+            raise CoterieError(f"{raw.name!r}: {split} images are {list(samples.images.shape)}, without any pixels")
         highest, count = int(samples.labels.max()), len(raw.class_names)
         if highest >= count or samples.labels.min() < 0:
             raise CoterieError(f"{raw.name!r}: the {split} split has the label {highest}, there are {count} classes")
@@ -187,5 +211,12 @@ def require_consistent(raw: RawData) -> None:
             raise CoterieError(
                 f"{raw.name!r}: {split} images have {samples.channels} channels, not {raw.train.channels}"
             )
-    if len(set(raw.train.labels.tolist())) < 2:
+    present = set(raw.train.labels.tolist())
+    if len(present) < 2 and not incomplete:
         raise CoterieError(f"{raw.name!r} has one class: expected at least two")
+    empty = [name for label, name in enumerate(raw.class_names) if label not in present]
+    if empty and not incomplete:
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise CoterieError(
+            f"{raw.name!r}: the class {empty[0]!r}{more} has no training samples; renumber the classes, or set data.incomplete_classes=accept"
+        )

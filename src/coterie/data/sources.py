@@ -13,6 +13,7 @@ import numpy as np
 
 from coterie.data.cache import cache_folder
 from coterie.data.catalogue import DATA
+from coterie.data.decoding import memory_size
 from coterie.data.folders import read_folder
 from coterie.data.objects import hub, to_arrays
 from coterie.data.raw import Arrays, RawData, four_axes, numbered
@@ -24,15 +25,19 @@ from coterie.sections import DataRecipe
 DIGITS = tuple("0123456789")
 
 
-def read_source(recipe: DataRecipe) -> RawData:
+def read_source(recipe: DataRecipe, whole: bool = False) -> RawData:
     """The data set that a recipe names.
+
+    Args:
+        recipe: its name and place.
+        whole: measure it and train on nothing: all of what has no splits is the test split.
 
     Raises:
         CoterieError: an unknown name, a missing or unusable folder, a download that failed.
     """
     name = recipe.name
     if name in KNOWN:
-        return _named(name, Path(recipe.root) if recipe.root is not None else None, recipe)
+        return _named(name, Path(recipe.root) if recipe.root is not None else None, recipe, whole)
     if recipe.root is not None:
         raise CoterieError(f"data.root={recipe.root!r} applies to {', '.join(KNOWN)}, not to data={name}")
     if name == "digits":
@@ -45,7 +50,7 @@ def read_source(recipe: DataRecipe) -> RawData:
         raise CoterieError(
             f"unknown data set {name!r}{did_you_mean(name, names)}; expected {', '.join(names)}, a folder, or hf://user/dataset"
         )
-    return _from_npz(path, path.resolve().name, recipe) if _holds_npz(path) else read_folder(path, recipe)
+    return _from_npz(path, path.resolve().name, recipe, whole) if _holds_npz(path) else read_folder(path, recipe, whole)
 
 
 def digits() -> RawData:
@@ -58,7 +63,7 @@ def digits() -> RawData:
     return RawData("digits", DIGITS, train, None, test, flip=False)
 
 
-def _named(name: str, root: Path | None, recipe: DataRecipe) -> RawData:
+def _named(name: str, root: Path | None, recipe: DataRecipe, whole: bool) -> RawData:
     """A known data set from a folder tree, .npz files or torchvision's own files, which are downloaded where missing."""
     if root is None:
         if name == "cinic10":
@@ -68,9 +73,9 @@ def _named(name: str, root: Path | None, recipe: DataRecipe) -> RawData:
     if not root.is_dir():
         raise CoterieError(f"data.root={str(root)!r} is not a folder")
     if _holds_npz(root):
-        raw = _from_npz(root, name, recipe)
+        raw = _from_npz(root, name, recipe, whole)
     elif (root / "train").is_dir():
-        raw = read_folder(root, recipe)
+        raw = read_folder(root, recipe, whole)
     elif name == "cinic10":
         raise CoterieError(f"data.root={str(root)!r} holds no CINIC-10: expected train/, valid/ and test/")
     else:
@@ -117,7 +122,7 @@ def _holds_npz(folder: Path) -> bool:
     return (folder / "train.npz").is_file()
 
 
-def _from_npz(root: Path, name: str, recipe: DataRecipe) -> RawData:
+def _from_npz(root: Path, name: str, recipe: DataRecipe, whole: bool) -> RawData:
     """train.npz and, where they exist, val.npz and test.npz: images uint8 [N, H, W, C] or [N, H, W], labels [N], classes."""
     parts: dict[str, Arrays] = {}
     classes: tuple[str, ...] | None = None
@@ -126,17 +131,42 @@ def _from_npz(root: Path, name: str, recipe: DataRecipe) -> RawData:
         if not path.is_file():
             continue
         try:
+            _require_fitting(path)
             with np.load(path, allow_pickle=False) as file:
                 parts[split] = to_arrays(file["images"], file["labels"], str(path))
                 if "classes" in file and classes is None:
                     classes = tuple(map(str, file["classes"]))
         except CoterieError:
             raise
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            reason = " ".join(str(error).split())[:120]
+        # NumPy's reader raises many kinds on a damaged file, and makes room for whatever shape the file claims.
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+            MemoryError,
+            OverflowError,
+        ) as error:
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise CoterieError(
                 f"{str(path)!r} is not usable: {reason}; expected the arrays images, labels and, if you like, classes"
             ) from None
-    names = classes or numbered(parts["train"].labels)
-    splits = assign_held_out(parts["train"], parts.get("val"), parts.get("test"), recipe.validation_seed, names)
-    return RawData(name, names, *splits)
+    names = classes or numbered(np.concatenate([each.labels for each in parts.values()]))
+    train, validation, test = parts["train"], parts.get("val"), parts.get("test")
+    if whole:
+        measured = test or validation or train
+        return RawData(name, names, measured, None, measured)
+    incomplete = recipe.incomplete_classes == "accept"
+    return RawData(name, names, *assign_held_out(train, validation, test, recipe.validation_seed, names, incomplete))
+
+
+def _require_fitting(path: Path) -> None:
+    """Refuse an archive whose contents would not fit into half of the memory."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > memory_size() // 2:
+        raise CoterieError(
+            f"{str(path)!r} unpacks to {unpacked / 2**30:.1f} GiB, more than half of this machine's memory"
+        )

@@ -34,7 +34,7 @@ def _shuffled_of_class(labels: Labels, label: int, seed: int) -> Labels:
 
 
 def carve(
-    samples: AnySamples, share: float, seed: int, what: str, class_names: Sequence[str]
+    samples: AnySamples, share: float, seed: int, what: str, class_names: Sequence[str], incomplete: bool = False
 ) -> tuple[AnySamples, AnySamples]:
     """Split samples in two, stratified.
 
@@ -44,31 +44,41 @@ def carve(
         seed: the same seed gives the same parts.
         what: the second part's name; parts of different names are drawn independently.
         class_names: for the error message.
+        incomplete: a class with a single sample keeps it, and the second part lacks that class.
 
     Returns:
         (rest, carved), each in the original order.
 
     Raises:
-        CoterieError: a class with a single sample.
+        CoterieError: a class with a single sample, unless ``incomplete``; or one in every class.
     """
-    carved = []
+    carved = [np.empty(0, dtype=np.int64)]
     for label in np.unique(samples.labels):
         members = _shuffled_of_class(samples.labels, label, derive_seed(seed, what, int(label)))
+        if len(members) < 2 and incomplete:
+            continue
         if len(members) < 2:
             way_out = " or set data.validation=0" if what == "validation" else f" or bring a {what} split"
             raise CoterieError(
                 f"the class {class_names[label]!r} has one training sample: too few to carve a {what} split from; "
-                f"add some{way_out}"
+                f"add some{way_out}, or data.incomplete_classes=accept"
             )
         count = min(len(members) - 1, max(1, round(share * len(members))))
         carved.append(members[:count])
     chosen = np.sort(np.concatenate(carved))
+    if not len(chosen):
+        raise CoterieError(f"every class has one training sample: too few to carve a {what} split from")
     rest = np.setdiff1d(np.arange(len(samples)), chosen)
     return samples.take(rest), samples.take(chosen)
 
 
 def assign_held_out(
-    train: AnySamples, validation: AnySamples | None, test: AnySamples | None, seed: int, class_names: Sequence[str]
+    train: AnySamples,
+    validation: AnySamples | None,
+    test: AnySamples | None,
+    seed: int,
+    class_names: Sequence[str],
+    incomplete: bool = False,
 ) -> tuple[AnySamples, AnySamples | None, AnySamples]:
     """Make sure of a test split on which nothing is chosen.
 
@@ -82,7 +92,7 @@ def assign_held_out(
     if test is None:
         validation, test = None, validation
     if test is None:
-        train, test = carve(train, TEST_SHARE, seed, "test", class_names)
+        train, test = carve(train, TEST_SHARE, seed, "test", class_names, incomplete)
     return train, validation, test
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from coterie.data.folders import NAMES
+from coterie.data.layout import SPLIT_WORDS, split_of
 from coterie.data.raw import Labels
 from coterie.data.splits import assign_held_out, carve, limit
 from coterie.errors import CoterieError, did_you_mean
@@ -98,8 +98,8 @@ def _source(name: str, settings: TextRecipe) -> Source:
 def _split_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        split = next((split for split, names in NAMES.items() if path.stem in names), None)
-        if split is None or path.suffix not in SUFFIXES:
+        split = split_of(path.stem)
+        if split is None or path.suffix.lower() not in SUFFIXES:
             continue
         if split in found:
             raise CoterieError(f"{str(folder)!r} holds two files for {split}: {found[split].name} and {path.name}")
@@ -113,7 +113,7 @@ def _read(path: Path, settings: TextRecipe) -> list[Row]:
     Raises:
         CoterieError: another kind of file, one that cannot be read, or no rows.
     """
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise CoterieError(f"{str(path)!r}: expected {EXPECTED}")
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -202,7 +202,7 @@ def _hub(name: str, settings: TextRecipe) -> Source:
         raise CoterieError(f"data={name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
     rows: dict[str, list[Row]] = {}
     names: tuple[str, ...] = ()
-    for split in NAMES:
+    for split in SPLIT_WORDS:
         part = found.get(split)
         if part is None:
             continue

@@ -1,0 +1,43 @@
+"""Pictures that stand in two splits: figures on held-out pictures that were trained on are too good."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coterie.data.raw import Arrays, Files, Samples
+
+
+def digests(samples: Samples) -> NDArray[np.uint64] | None:
+    """A digest of each picture's size and decoded pixels, uint64 [N]; None where the pixels were not read (objects; very many files)."""
+    if isinstance(samples, Files):
+        return samples.digests
+    if not isinstance(samples, Arrays):
+        return None
+    found = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in samples.images)
+    return np.frombuffer(b"".join(found), dtype="<u8").astype(np.uint64)
+
+
+def duplicate_notes(splits: dict[str, Samples]) -> list[str]:
+    """A sentence for each held-out split that holds pictures of the training split, pixel by pixel.
+
+    Args:
+        splits: by name, ``train`` among them.
+    """
+    train = digests(splits["train"])
+    if train is None:
+        return []
+    notes = []
+    for split, samples in splits.items():
+        own = digests(samples) if split != "train" else None
+        if own is None or samples is splits["train"]:
+            continue
+        count = int(np.isin(own, train).sum())
+        if count:
+            notes.append(
+                f"{count} of the {len(own)} {split} images {'are' if count > 1 else 'is'} among the training images too, pixel by pixel: "
+                f"figures on {split} are too good by that"
+            )
+    return notes
