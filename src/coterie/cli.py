@@ -73,6 +73,8 @@ def evaluate(
         typer.echo(writer.dumps({"split": split, **evaluation.figures}, indent=2))
     else:
         print_figures(evaluation.figures, split)
+        for note in evaluation.figures["data_notes"]:
+            say(note)
         if per_class:
             print_classes(evaluation.figures)
 

@@ -24,7 +24,8 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
 
     from coterie.report.wording import shown_figures
 
-    table = Table(title=f"{split} split", title_justify="left", box=None, pad_edge=False)
+    count = f", {figures['num_samples']:,} samples of {figures['data']}" if "num_samples" in figures else ""
+    table = Table(title=f"{split} split{count}", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     keys = shown_figures(FIGURES, len(figures.get("per_class") or figures.get("class_names", [])))
     for key in keys:

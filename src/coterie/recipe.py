@@ -43,7 +43,6 @@ IMAGE_SETTINGS |= {
     "in_memory",
     "workers",
     "skip_bad_images",
-    "incomplete_classes",
     "weights",
     "options",
     "mean",

@@ -55,24 +55,35 @@ class RawTexts:
         return {name: texts for name, texts in found.items() if texts is not None}
 
 
-def read_texts(recipe: DataRecipe, settings: TextRecipe) -> RawTexts:
+def read_texts(recipe: DataRecipe, settings: TextRecipe, whole: bool = False) -> RawTexts:
     """The data set that a recipe names, split as images are: see :func:`coterie.data.splits.assign_held_out`.
+
+    Args:
+        recipe: its name.
+        settings: its columns.
+        whole: measure it and train on nothing: all of what has no splits is the test split.
 
     Raises:
         CoterieError: a missing or malformed file, a missing column, an empty label, classes that only a held-out split has.
     """
     name, names, rows = _source(recipe.name, settings)
+    if whole and rows:
+        measured = next(rows[split] for split in ("test", "validation", "train") if split in rows)
+        names = names or _class_names(label for _, label in measured)
+        texts = _numbered(measured, names, f"data={recipe.name}")
+        return RawTexts(name, names, texts, None, texts)
     if "train" not in rows:
         raise CoterieError(f"data={recipe.name} has no train split, only {', '.join(rows) or 'files of other names'}")
     names = names or _class_names(label for _, label in rows["train"])
     if len(names) < 2:
         raise CoterieError(f"data={recipe.name} has one class, {names[0]!r}; a classifier needs two")
     splits = {split: _numbered(found, names, f"data={recipe.name}, {split}") for split, found in rows.items()}
+    incomplete = recipe.incomplete_classes == "accept"
     train, validation, test = assign_held_out(
-        splits["train"], splits.get("validation"), splits.get("test"), recipe.validation_seed, names
+        splits["train"], splits.get("validation"), splits.get("test"), recipe.validation_seed, names, incomplete
     )
     if validation is None and recipe.validation > 0:
-        train, validation = carve(train, recipe.validation, recipe.validation_seed, "validation", names)
+        train, validation = carve(train, recipe.validation, recipe.validation_seed, "validation", names, incomplete)
     raw = RawTexts(name, names, train, validation, test)
     if recipe.train_limit is not None:
         raw = replace(raw, train=limit(raw.train, recipe.train_limit, recipe.validation_seed))

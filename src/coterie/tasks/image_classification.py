@@ -39,6 +39,7 @@ class ImageClassification(Classification):
         datasets: (train, validation, test) in place of ``data.name``; None where there is none.
         input_config: how images are prepared, in timm's words (mean, std, input_size, ...), in place of a pretrained network's.
         teachers: modules in place of the recipe's ``teacher``; they take the students' images as they are.
+        whole: measure the data and train on nothing, see :func:`coterie.data.bundle.load_data`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ImageClassification(Classification):
         datasets: tuple[Any, Any, Any] | None = None,
         input_config: dict[str, Any] | None = None,
         teachers: list[nn.Module] | None = None,
+        whole: bool = False,
     ) -> None:
         self.recipe = recipe
         self.own_teachers = teachers
@@ -70,11 +72,14 @@ class ImageClassification(Classification):
             num_processes=accelerator.num_processes,
             network_config=input_config or (pretrained_config(recipe) if network is None else None),
             datasets=datasets,
+            whole=whole,
             channels_last=recipe.training.channels_last is True,
         )
 
     @classmethod
-    def again(cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder) -> ImageClassification:
+    def again(
+        cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, whole: bool = False
+    ) -> ImageClassification:
         """See :class:`coterie.tasks.task.TaskKind`."""
         description = read_json(folder.student_description)
         config = {key: description[key] for key in ("input_size", "mean", "std", "interpolation")}
@@ -83,6 +88,7 @@ class ImageClassification(Classification):
             load_recipe(recipe, ["data.normalize=network", "network.weights=null"]),
             accelerator,
             input_config={**config, "crop_pct": description["crop"]},
+            whole=whole,
         )
 
     @staticmethod

@@ -63,8 +63,11 @@ class TaskKind(Protocol):
         """For a training."""
         ...
 
-    def again(self, recipe: Recipe, accelerator: Accelerator, folder: RunFolder) -> Task:
-        """For an evaluation of a finished run, whose samples are prepared as that run prepared them."""
+    def again(self, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, whole: bool = False) -> Task:
+        """For an evaluation of a finished run, whose samples are prepared as that run prepared them.
+
+        With ``whole``, data that have no splits are measured in whole: they are not the run's own.
+        """
         ...
 
     def rebuild_method(self, recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:

@@ -42,6 +42,7 @@ class TextClassification(Classification):
         accelerator: gives the device and this process's place among the processes.
         network, datasets, teachers: refused: texts come from files or the Hub, networks from folders or the Hub.
         tokenizer: of the students, in place of their folder's.
+        whole: measure the data and train on nothing, see :func:`coterie.data.text.read_texts`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class TextClassification(Classification):
         *,
         teachers: list[nn.Module] | None = None,
         tokenizer: Any = None,
+        whole: bool = False,
     ) -> None:
         if network is not None or datasets is not None or teachers:
             raise CoterieError(
@@ -63,7 +65,7 @@ class TextClassification(Classification):
         find_method(recipe.method.name)  # a misspelt name should not wait for the data
         self.network_names = [shown(name) for name in student_names(recipe)]
         self.tokenizer = students_tokenizer(recipe) if tokenizer is None else tokenizer
-        self.raw = read_texts(recipe.data, recipe.text)
+        self.raw = read_texts(recipe.data, recipe.text, whole)
         tokenizers, self.teachers = with_slots(self.tokenizer, read_teachers(recipe, self.raw.class_names))
         self.teacher_notes = [teacher.note for teacher in self.teachers]
         self.configs: list[dict[str, Any]] = []
@@ -80,10 +82,12 @@ class TextClassification(Classification):
         self.example = example_inputs(len(tokenizers), self.data.info.length)
 
     @classmethod
-    def again(cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder) -> TextClassification:
+    def again(
+        cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, whole: bool = False
+    ) -> TextClassification:
         """See :class:`coterie.tasks.task.TaskKind`. Teachers are not asked again."""
         alone = recipe.model_copy(update={"teacher": None, "teachers": []})
-        return cls(alone, accelerator, tokenizer=read_tokenizer(folder.tokenizer))
+        return cls(alone, accelerator, tokenizer=read_tokenizer(folder.tokenizer), whole=whole)
 
     @staticmethod
     def rebuild_method(recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:

@@ -69,7 +69,7 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     # A limit on training samples has no say here.
     recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"])
     accelerator = build_accelerator(recipe)
-    task = find_task(recipe).again(recipe, accelerator, folder)
+    task = find_task(recipe).again(recipe, accelerator, folder, _names_other_data(recipe, stored))
     expected: list[Any] = read_json(folder.student_description)["class_names"]
     if list(task.data.info.class_names) != expected:
         raise CoterieError(
@@ -82,7 +82,17 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     placed = place(method, accelerator.device, recipe.training.channels_last is True)
     evaluation = task.evaluate(placed, loader)
     figures = evaluation.by_class(task.data.info.class_names)
+    figures |= {
+        "data": task.data.info.name,
+        "num_samples": loader.num_samples,
+        "data_notes": list(task.data.info.notes),
+    }
     return "test" if task.data.test else "validation", replace(evaluation, figures=figures)
+
+
+def _names_other_data(recipe: Recipe, stored: Recipe) -> bool:
+    """Whether a recipe names data that the run was not trained on; its own keep their splits."""
+    return (recipe.data.name, recipe.data.root) != (stored.data.name, stored.data.root)
 
 
 def _listing(names: Any) -> str:
