@@ -10,6 +10,7 @@ import typer
 
 from coterie.cli_output import LISTINGS, print_classes, print_comparison, print_figures, say
 from coterie.errors import CoterieError, RunError, did_you_mean
+from coterie.terminal import one_line, printable
 
 app = typer.Typer(
     name="coterie",
@@ -91,7 +92,7 @@ def predict(
     for prediction in predict_images(run, images, top=top):
         say(str(prediction.path))
         for name, probability in prediction.classes:
-            say(f"  {probability:7.2%}  {name}")
+            say(f"  {probability:7.2%}  {one_line(name)}")
 
 
 @app.command()
@@ -265,7 +266,7 @@ def main() -> None:
     except (CoterieError, RunError) as error:
         if debug:
             raise
-        typer.echo(f"coterie: {error}", err=True)
+        typer.echo(printable(f"coterie: {error}"), err=True)
         sys.exit(2 if isinstance(error, CoterieError) else 1)
     except KeyboardInterrupt:
         typer.echo("coterie: interrupted", err=True)
@@ -275,8 +276,10 @@ def main() -> None:
             raise
         exit_code = getattr(error, "exit_code", None)
         if isinstance(exit_code, int):  # interrupted by a signal
-            typer.echo(f"coterie: {error}", err=True)
+            typer.echo(printable(f"coterie: {error}"), err=True)
             sys.exit(exit_code)
         text = " ".join(str(error).split())[:300]
-        typer.echo(f"coterie: the run failed: {type(error).__name__}: {text}\n(--debug shows where)", err=True)
+        typer.echo(
+            printable(f"coterie: the run failed: {type(error).__name__}: {text}\n(--debug shows where)"), err=True
+        )
         sys.exit(1)

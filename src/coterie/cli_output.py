@@ -9,12 +9,13 @@ from typing import Any
 import typer
 
 from coterie.errors import CoterieError
+from coterie.terminal import one_line, printable
 
 FIGURES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 
 
 def say(text: str) -> None:
-    typer.echo(text)
+    typer.echo(printable(text))
 
 
 def print_figures(figures: dict[str, Any], split: str) -> None:
@@ -89,10 +90,10 @@ def print_comparison(folder: Path) -> None:
     from coterie.training.records import read_json
 
     comparison = read_json(folder / "comparison.json")
-    table = Table(title=comparison["title"], title_justify="left", box=None, pad_edge=False)
+    table = Table(title=one_line(comparison["title"]), title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     reference = comparison["reference"]
-    for name in ("n", "top-1 %", "ensemble %", f"- {reference}", "95 % interval", "p (Holm)"):
+    for name in ("n", "top-1 %", "ensemble %", f"- {one_line(reference)}", "95 % interval", "p (Holm)"):
         table.add_column(name, justify="right")
     for label, entry in comparison["methods"].items():
         row = comparison["differences"].get(tables.MAIN, {}).get(label)
@@ -102,7 +103,7 @@ def print_comparison(folder: Path) -> None:
             else "{:+.2f} to {:+.2f}".format(*(100 * x for x in row["interval"]))
         )
         table.add_row(
-            label,
+            one_line(label),
             str(entry["runs"]),
             tables.cell(entry, tables.COLUMNS[0]),
             tables.cell(entry, tables.COLUMNS[2]),
@@ -111,10 +112,10 @@ def print_comparison(folder: Path) -> None:
             "" if label == reference else tables.p_value(comparison, label, "p_holm"),
             style="bold" if label == reference else "",
         )
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
     console.print(table)
     for sentence in comparison["reading"]:
-        console.print(f"- {sentence}", soft_wrap=True, markup=False)
+        console.print(f"- {one_line(sentence)}", soft_wrap=True, markup=False)
 
 
 def list_methods() -> None:

@@ -6,6 +6,7 @@ Only text is made here, from what the run folder says; nothing is loaded or meas
 from __future__ import annotations
 
 import math
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from coterie.catalogue import NETWORKS
 from coterie.methods import TABLE
 from coterie.recipe import Recipe
 from coterie.report.wording import shown_figures
+from coterie.terminal import one_line
 
 MARK = "<!-- Written by `coterie export`, which replaces this folder's files when it is run again. -->"
 LIBRARIES = {"timm": "timm", "onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch", "transformers": "transformers"}
@@ -73,38 +75,39 @@ def model_card(
     data = Path(description["data"]).name or description["data"]
     method = description["method"]
     entry = TABLE.get(method)
-    return (
-        jinja2.Environment(
-            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-        )
-        .from_string(template)
-        .render(
-            front_matter=_front_matter(format, names, data, recipe, description, summary),
-            mark=MARK,
-            format=format,
-            which=which,
-            networks=networks,
-            network=" and ".join(names),
-            own_architecture=any(name in NETWORKS for name in names),
-            description=description,
-            data=data,
-            method=method,
-            paper=entry.paper if entry is not None else "",
-            students=len(summary.get("students", [])),
-            parameters=parameters,
-            rows=_rows(which, description, summary),
-            columns=[FIGURES[key] for key in _shown(description)],
-            split=summary.get("split", "test"),
-            shown_classes=description["class_names"][:SHOWN_CLASSES],
-            summary=summary,
-            environment=environment,
-            recipe=recipe,
-            recipe_text=shareable_recipe(recipe),
-            samples="texts" if recipe.task == "text_classification" else "images",
-            resized=math.floor(description["input_size"][1] / description["crop"]) if "crop" in description else None,
-            check=check,
-            version=__version__,
-        )
+    # Longer than any run of backticks in a name, so that no name closes the block that shows it.
+    runs = re.findall("`+", shareable_recipe(recipe) + "".join(map(str, description["class_names"])))
+    blocks = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    blocks.filters["one_line"] = lambda name: one_line(str(name))
+    return blocks.from_string(template).render(
+        front_matter=_front_matter(format, names, data, recipe, description, summary),
+        fence="`" * max(3, 1 + max(map(len, runs), default=0)),
+        mark=MARK,
+        format=format,
+        which=which,
+        networks=networks,
+        network=" and ".join(names),
+        own_architecture=any(name in NETWORKS for name in names),
+        description=description,
+        data=data,
+        method=method,
+        paper=entry.paper if entry is not None else "",
+        students=len(summary.get("students", [])),
+        parameters=parameters,
+        rows=_rows(which, description, summary),
+        columns=[FIGURES[key] for key in _shown(description)],
+        split=summary.get("split", "test"),
+        shown_classes=description["class_names"][:SHOWN_CLASSES],
+        summary=summary,
+        environment=environment,
+        recipe=recipe,
+        recipe_text=shareable_recipe(recipe),
+        samples="texts" if recipe.task == "text_classification" else "images",
+        resized=math.floor(description["input_size"][1] / description["crop"]) if "crop" in description else None,
+        check=check,
+        version=__version__,
     )
 
 

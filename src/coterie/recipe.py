@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from coterie.documents import LARGEST_YAML, TooMuch, parse_yaml, read_text
 from coterie.errors import CoterieError, did_you_mean
 from coterie.sections import (
     DataRecipe,
@@ -142,9 +143,13 @@ def load_recipe(
         if not separator or not key:
             raise CoterieError(f"{override!r} is not a setting: expected key=value, such as training.epochs=30")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text)
+        except TooMuch as error:
+            raise CoterieError(f"{override[:80]!r} is not a setting: {error}") from None
+        except (yaml.YAMLError, ValueError):
             value = text
+        if key.count(".") > 8:
+            raise CoterieError(f"unknown setting {key[:80]!r}: expected section.key")
         value = _number_with_exponent(value)
         parent, _, last = key.rpartition(".")
         _merge(tree, parent or last, {last: value} if parent else value)
@@ -177,10 +182,10 @@ def _read(source: str | Path | Mapping[str, Any] | Recipe | None) -> dict[str, A
         return {k: dict(v) if isinstance(v, Mapping) else v for k, v in source.items()}
     path = Path(source)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(read_text(path, LARGEST_YAML))
     except OSError as error:
         raise CoterieError(f"cannot read the recipe {str(path)!r}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise CoterieError(f"{str(path)!r} is not a YAML recipe: {' '.join(str(error).split())[:200]}") from None
     if tree is None:
         return {}
@@ -201,6 +206,14 @@ def _merge(tree: dict[str, Any], key: str, value: object) -> None:
         old = {"name": old}
     if isinstance(value, (str, list, Path)) and head in SECTIONS:
         value = {"name": value}
+    if head == "teacher" and isinstance(old, (str, Path)):
+        old = {"run": str(old)}
+    if rest and old is not None and not isinstance(old, Mapping):
+        raise CoterieError(f"{head}={str(old)[:60]!r} is not a section: {key} cannot be set in it")
+    if isinstance(value, Mapping) and old is not None and not isinstance(old, Mapping):
+        raise CoterieError(
+            f"{head}={str(old)[:60]!r}: expected settings, such as {', '.join(map(str, list(value)[:3]))}"
+        )
     if isinstance(old, Mapping) and isinstance(value, Mapping):
         merged = dict(old)
         for inner, item in value.items():

@@ -11,6 +11,7 @@ from torch import nn
 
 from coterie.errors import CoterieError, did_you_mean
 from coterie.files import write_atomically, write_json
+from coterie.networks.options import require_harmless_options, require_plain_name
 from coterie.networks.registration import register
 from coterie.training.records import RunFolder, read_json
 
@@ -19,11 +20,14 @@ def create_network(name: str, **options: Any) -> nn.Module:
     """``timm.create_model`` that knows coterie's networks and names the nearest spelling of an unknown one.
 
     Raises:
-        CoterieError: an unknown name, or arguments that the network does not take.
+        CoterieError: an unknown name, or arguments that the network does not take or that would load, fetch or write something.
     """
     import timm
 
     register()
+    require_plain_name(name)
+    own = {"pretrained", "num_classes"}  # the caller's words; no file's options reach them, see below
+    require_harmless_options({key: value for key, value in options.items() if key not in own}, "network.options")
     if not timm.is_model(name):
         raise CoterieError(
             f"unknown network {name!r}{did_you_mean(name.partition('.')[0], timm.list_models())}; expected a name of timm.list_models()"
@@ -49,6 +53,7 @@ def _described(description: dict[str, Any]) -> nn.Module:
         from coterie.networks.sequence_classifier import build_classifier
 
         return build_classifier(description["config"])
+    require_harmless_options(description["options"], "student.json: options")
     return create_network(description["network"], num_classes=description["num_classes"], **description["options"])
 
 

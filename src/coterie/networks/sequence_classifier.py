@@ -20,6 +20,10 @@ from coterie.errors import CoterieError
 from coterie.networks.group import StudentGroup
 from coterie.networks.tracing import quiet_eval
 
+# Keys of a configuration by which transformers finds code, kernels or weights elsewhere.
+FOREIGN = {"auto_map", "trust_remote_code", "_name_or_path", "name_or_path", "custom_pipelines", "quantization_config"}
+FOREIGN |= {"attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"}
+
 
 @contextlib.contextmanager
 def _transformers() -> Iterator[Any]:
@@ -69,7 +73,7 @@ def read_config(name: str) -> Any:
     place = _require_place(name)
     with _transformers() as transformers:
         try:
-            return transformers.AutoConfig.from_pretrained(place)
+            return transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
         except Exception as error:  # files, network, formats: the library raises many kinds
             raise CoterieError(f"network {name!r} has no configuration that can be read: {_reason(error)}") from None
 
@@ -83,7 +87,7 @@ def read_tokenizer(name: str | Path) -> Any:
     place = _require_place(name) if isinstance(name, str) else str(name)
     with _transformers() as transformers:
         try:
-            return transformers.AutoTokenizer.from_pretrained(place)
+            return transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         except Exception as error:
             raise CoterieError(f"{str(name)!r} has no tokenizer that can be read: {_reason(error)}") from None
 
@@ -101,7 +105,7 @@ def tokenizer_key(tokenizer: Any) -> str:
 def describe_config(config: Any) -> dict[str, Any]:
     """A configuration as JSON values, from which :func:`build_classifier` builds the same network; without its place on this machine."""
     described: dict[str, Any] = json.loads(config.to_json_string())
-    return {key: value for key, value in described.items() if key not in {"_name_or_path", "transformers_version"}}
+    return {key: value for key, value in described.items() if key not in FOREIGN | {"transformers_version"}}
 
 
 def with_classes(config: Any, class_names: Sequence[str]) -> Any:
@@ -148,9 +152,10 @@ def build_classifier(config: dict[str, Any] | Any) -> nn.Module:
     with _transformers() as transformers:
         try:
             if isinstance(config, dict):
-                config = transformers.AutoConfig.for_model(**config)
+                # What points to code or to another place is none of a network's sizes.
+                config = transformers.AutoConfig.for_model(**{k: v for k, v in config.items() if k not in FOREIGN})
             network: nn.Module = transformers.AutoModelForSequenceClassification.from_config(
-                config, dtype=torch.float32
+                config, trust_remote_code=False, dtype=torch.float32
             )
         except Exception as error:
             raise CoterieError(f"the configuration gives no sequence classifier: {_reason(error)}") from None
@@ -172,7 +177,12 @@ def load_classifier(name: str, config: Any, *, whole: bool) -> nn.Module:
     with _transformers() as transformers:
         try:
             network, found = transformers.AutoModelForSequenceClassification.from_pretrained(
-                place, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+                place,
+                config=config,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
         except Exception as error:
             raise CoterieError(f"the weights of {name!r} cannot be loaded: {_reason(error)}") from None
@@ -195,8 +205,10 @@ def save_folder(network: nn.Module, tokenizer: Path, folder: Path) -> nn.Module:
     """
     with _transformers() as transformers:
         network.save_pretrained(folder)  # type: ignore[operator]
-        transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
-        loaded: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(folder)
+        loaded: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder, trust_remote_code=False
+        )
     return loaded.eval()
 
 

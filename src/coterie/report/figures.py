@@ -39,6 +39,7 @@ STYLE: Any = {  # matplotlib's own type for this lists every setting
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "text.color": MUTED,
+    "text.parse_math": False,  # labels are names: two dollar signs in one are no formula
     "xtick.major.size": 0,
     "xtick.major.pad": 6,
     "ytick.major.size": 0,

@@ -16,6 +16,7 @@ from coterie.methods.guide import Guide
 from coterie.methods.method import Method
 from coterie.networks.branching import branch
 from coterie.networks.group import StudentGroup
+from coterie.networks.options import require_harmless_options
 from coterie.networks.registration import register
 from coterie.networks.teacher import Teachers
 from coterie.networks.tracing import find_classifier
@@ -41,6 +42,7 @@ def network_options(recipe: Recipe, name: str, input_size: ImageSize) -> dict[st
     import timm
 
     register()
+    require_harmless_options(recipe.network.options, "network.options")
     channels, height, width = input_size
     options: dict[str, Any] = {"in_chans": channels} if channels != 3 else {}
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None

@@ -12,6 +12,7 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.methods import find_method
+from coterie.networks.options import require_harmless_options
 from coterie.networks.registration import register
 from coterie.networks.teacher import Statistics, Teacher, Teachers
 from coterie.networks.weights import load_weights
@@ -80,6 +81,7 @@ def first_stage(recipe: Recipe) -> Recipe | None:
         description = read_json(RunFolder(teacher.run).require().student_description)
         _require_images(teacher.run, description)
         name, options = description["network"], description["options"]
+        require_harmless_options(options, "student.json: options of the teacher")
     if name is None:
         raise CoterieError(f"{recipe.method.name} prunes the teacher's network, which must be one that timm builds")
     own = {key: value for key, value in recipe.method.options.items() if key in method.first_stage_options}
@@ -107,6 +109,7 @@ def untrained_teachers(notes: list[dict[str, Any]], expected: Expectation) -> Te
     for note in notes:
         if note["network"] is None:
             raise CoterieError("the run was taught by a module of your own, and cannot be rebuilt without it")
+        require_harmless_options(note["options"], "student.json: options of a teacher")
         network = create_network(note["network"], num_classes=expected.num_classes, **note["options"])
         size = note["image_size"]
         built.append(_teacher(network, expected, note["network"], (size, size) if size else None, None))
@@ -192,6 +195,7 @@ def class_order(teacher: str, names: list[str], expected: list[str]) -> list[int
 def _from_name(settings: TeacherRecipe, expected: Expectation) -> Loaded:
     name, classes = str(settings.network), expected.num_classes
     options = dict(settings.options)
+    require_harmless_options(options, "teacher.options")
     if not settings.pretrained:
         network = create_network(name, num_classes=classes, **options)
         path = Path(str(settings.weights))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from coterie.documents import parse_json
 from coterie.errors import CoterieError, RunError
 from coterie.files import write_text
 
@@ -67,7 +68,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CoterieError: the file is missing or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CoterieError(f"cannot read {str(path)!r}: {error}") from None
     if not isinstance(value, dict):
