@@ -90,3 +90,12 @@ def test_students_of_different_architectures_are_all_named():
     text = card(description=several, format="safetensors", which="ensemble")
     assert "Ensemble of 2 resnet18 and tiny_cifar" in text
     assert "register()" in text
+
+
+def test_a_class_name_does_not_close_the_block_that_shows_it():
+    text = card(description={**STUDENT, "class_names": ["```", "a\n````\n# Title", "\x1b[31mred"]})
+    start = text.index("`````text\n")
+    block = text[start:].split("\n`````\n")[0]
+    assert len(block.splitlines()) == 4
+    assert "\n# Title" not in text
+    assert "\x1b" not in text

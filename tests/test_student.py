@@ -76,3 +76,32 @@ def test_create_network_names_the_nearest_spelling_and_wrong_arguments():
     with pytest.raises(CoterieError, match=r"cannot be built with.*nonsense"):
         create_network("tiny_cifar", nonsense=3)
     assert coterie.create_network("tiny_cifar", num_classes=7).num_classes == 7
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {
+            "options": {
+                "pretrained": True,
+                "pretrained_cfg_overlay": {"url": "http://127.0.0.1:9/a.py"},
+                "cache_dir": "x",
+            }
+        },
+        {"options": {"checkpoint_path": "weights.pth"}},
+        {"options": {"num_classes": 3}},
+        {"network": "hf-hub:someone/network"},
+        {"network": "local-dir:."},
+    ],
+)
+def test_a_students_description_makes_nothing_load_fetch_or_write(changed, run_maker, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run_maker(run)
+    description = json.loads((run / "student.json").read_text())
+    (run / "student.json").write_text(json.dumps({**description, **changed}))
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked to build it"))
+    with pytest.raises(CoterieError, match=r"refused|names a place"):
+        load_student(run)
+    assert sorted(tmp_path.rglob("*")) == before

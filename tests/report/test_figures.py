@@ -61,3 +61,10 @@ def test_the_interval_of_three_right_answers_is_wide() -> None:
         assert bins.interval[:, place] == pytest.approx([middle - half, middle + half], abs=1e-4)
     assert np.isnan(bins.interval[:, 1]).all()
     assert bins.interval[0, 0] < 0.5
+
+
+def test_dollar_signs_in_a_label_are_no_formula():
+    from coterie.report.comparison_figures import forest
+
+    chart = forest([(r"a$\frac{b$", 0.01, (0.0, 0.02))], "differences")
+    assert r"a$\frac{b$" in chart

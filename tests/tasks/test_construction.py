@@ -12,17 +12,17 @@ from coterie.tasks.construction import build_method, network_options, pretrained
 
 
 @pytest.fixture
-def pretrained(tmp_path):
-    """Settings of a network with weights from a file, as timm takes them; nothing is downloaded."""
+def pretrained(tmp_path, monkeypatch):
+    """Settings of a network whose pretrained weights timm finds in a file; nothing is downloaded."""
     torch.manual_seed(0)
     weights = timm.create_model("resnet10t").state_dict()
     torch.save(weights, tmp_path / "weights.pth")
     overlay = {"file": str(tmp_path / "weights.pth"), "url": "", "hf_hub_id": ""}
-    return weights, [
-        "network=resnet10t",
-        "network.pretrained=true",
-        f"network.options={{pretrained_cfg_overlay: {overlay}}}",
-    ]
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, **options: create(name, pretrained_cfg_overlay=overlay, **options)
+    )
+    return weights, ["network=resnet10t", "network.pretrained=true"]
 
 
 def test_pretrained_students_are_perturbed_copies_with_classifiers_of_their_own(pretrained):
