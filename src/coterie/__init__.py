@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from coterie.recipe import Recipe, load_recipe
     from coterie.report import write_report
     from coterie.student import create_network, load_student
+    from coterie.training.reload import evaluate_run
     from coterie.training.run import TrainResult, train
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ _LOCATIONS = {
     "compare": "coterie.comparison.run",
     "create_method": "coterie.methods",
     "create_network": "coterie.student",
+    "evaluate_run": "coterie.training.reload",
     "export_run": "coterie.export",
     "load_recipe": "coterie.recipe",
     "load_student": "coterie.student",
@@ -76,6 +78,7 @@ __all__ = [
     "compare",
     "create_method",
     "create_network",
+    "evaluate_run",
     "export_run",
     "load_recipe",
     "load_student",

@@ -70,6 +70,8 @@ def load_student(run: str | Path, network: nn.Module | None = None) -> nn.Module
     Raises:
         CoterieError: no run, a run without a student, damaged weights, or a network that they do not fit.
     """
+    if network is not None and not isinstance(network, nn.Module):
+        raise CoterieError(f"network={type(network).__name__}: expected the untrained network, a module")
     folder = RunFolder(run).require()
     if not folder.student.is_file():
         status = folder.read_summary().get("status", "not started")

@@ -125,10 +125,10 @@ GOOD = (np.zeros((4, 8, 8, 3), dtype=np.uint8), np.arange(4))
 @pytest.mark.parametrize(
     ("datasets", "message"),
     [
-        ((GOOD, GOOD), "takes three entries, got 2"),
+        ((GOOD,) * 4, "takes two or three entries, got 4"),
         ((None, GOOD, GOOD), "no training data"),
         (((GOOD[0][:0], GOOD[1][:0]), None, None), "the train split holds no images"),
-        (((GOOD[0].astype(float), GOOD[1]), None, None), r"data\[0\]: images are float64 \[4, 8, 8, 3\]"),
+        (((GOOD[0] - 1.0, GOOD[1]), None, None), r"data\[0\]: images are float64 \[4, 8, 8, 3\]"),
         ((GOOD, (GOOD[0], GOOD[1][:3]), None), r"data\[1\]: labels are int64 \[3\], expected class numbers \[4\]"),
         ((GOOD, None, (GOOD[0], GOOD[1] - 1)), r"data\[2\]: labels"),
         ((GOOD, None, (GOOD[0], GOOD[1] / 3)), r"data\[2\]: labels are float64"),

@@ -127,3 +127,40 @@ def test_flipping_can_be_turned_off(stream):
 def test_an_unknown_policy_is_refused_at_once(stream):
     with pytest.raises(CoterieError, match=r"data\.auto_augment='rnd-m9': .*expected a policy such as"):
         stream("data.auto_augment=rnd-m9")
+
+
+class Jittered:
+    """Small pictures of one's own that draw from Python's, NumPy's and torch's generators when they are read."""
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, number):
+        drawn = [random.random(), np.random.random(), float(torch.rand(()))]
+        image = np.broadcast_to(np.array(drawn) * 255, (16, 16, 3)).astype(np.uint8)
+        return image, number % 2
+
+
+def test_own_random_transforms_are_drawn_by_seed_epoch_and_sample(load, by_sample):
+    def loaded(workers):
+        return load(
+            "data.flip=false",
+            f"data.workers={workers}",
+            datasets=(Jittered(), None, Jittered()),
+            batch_size=4,
+        )
+
+    here, there = loaded(0), loaded(2)
+    assert here.info.input_size == (3, 16, 16)  # streamed, in its own size
+    first, second = by_sample(here.train.epoch(0)), by_sample(here.train.epoch(1))
+    assert all(not torch.equal(first[number][0], second[number][0]) for number in first.keys() & second.keys())
+    again = by_sample(there.train.epoch(0))
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[number][0], again[number][0]) for number in first)
+    means = {tuple(first[number][0].mean((-2, -1)).flatten().tolist()) for number in first}
+    assert len(means) == len(first)  # each sample has its own numbers
+    tests = [torch.cat([batch.inputs for batch in data.test]) for data in (here, here, there)]
+    assert torch.equal(tests[0], tests[1])
+    assert torch.equal(tests[0], tests[2])
+    with pytest.raises(CoterieError, match="read differently each time"):
+        load("data.in_memory=true", datasets=(Jittered(), None, None))

@@ -265,10 +265,13 @@ def _require_free(folder: ComparisonFolder) -> None:
 
 
 def _extended(folder: ComparisonFolder, stored: Plan, plan: Plan) -> Plan:
-    from coterie.training.run import FREE_ON_RESUME  # imports torch, which a check of the arguments does without
+
+    from coterie.training.continuation import (
+        WITHOUT_EFFECT,
+    )  # imports torch, which a check of the arguments does without
 
     for label in stored.arms.keys() & plan.arms.keys():
-        different = set(differing_keys(stored.arms[label], plan.arms[label])) - FREE_ON_RESUME - {"seed"}
+        different = set(differing_keys(stored.arms[label], plan.arms[label])) - WITHOUT_EFFECT - {"seed"}
         if different and folder.has_begun(label):
             raise CoterieError(
                 f"{str(folder.path)!r} holds a comparison in which {label!r} has other settings "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -100,13 +100,17 @@ class ImageTrainLoader(TrainLoader, Protocol):
 
 @dataclass(frozen=True)
 class Loaders:
-    """The loaders of a run, of whatever task; ``train_evaluation`` gives the training samples without augmentation."""
+    """The loaders of a run, of whatever task; ``train_evaluation`` gives the training samples without augmentation.
+
+    ``fingerprint``: see :func:`coterie.data.fingerprint.fingerprint`.
+    """
 
     info: SetInfo
     train: TrainLoader
     validation: EvaluationLoader | None
     test: EvaluationLoader | None
     train_evaluation: EvaluationLoader
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
     def use_channels_last(self, channels_last: bool) -> None:
         """Give batches in that memory format from now on; nothing where samples are no images."""

@@ -16,6 +16,7 @@ from coterie.data.augmentation import Augmentation, Mixing
 from coterie.data.batch import Batch, DataBundle, DataInfo, EvaluationLoader, TrainLoader
 from coterie.data.decoding import image_size
 from coterie.data.duplicates import duplicate_notes
+from coterie.data.fingerprint import fingerprint
 from coterie.data.memory import DeviceImages, MemoryEvaluationLoader, MemoryTrainLoader, shrink
 from coterie.data.objects import from_objects
 from coterie.data.order import Order
@@ -63,7 +64,7 @@ def load_data(
     process_index: int = 0,
     num_processes: int = 1,
     network_config: Mapping[str, Any] | None = None,
-    datasets: tuple[Any, Any, Any] | None = None,
+    datasets: Any = None,
     channels_last: bool = False,
     views: int = 1,
     whole: bool = False,
@@ -85,15 +86,30 @@ def load_data(
     Raises:
         CoterieError: data that cannot be read, or too few of them.
     """
-    raw = from_objects(datasets) if datasets is not None else read_source(recipe, whole)
+    raw = from_objects(datasets, recipe) if datasets is not None else read_source(recipe, whole)
     require_consistent(raw, recipe.incomplete_classes == "accept" or whole)
     raw = _split(raw, recipe, whole)
     order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
     size = recipe.image_size or (network_config or {}).get("input_size", (None, None, None))[1]
     target = _Target(device, channels_last, process_index, num_processes)
-    if _keep_in_memory(raw.train, recipe):
-        return _in_memory(raw, recipe, order, size, network_config, target, views)
-    return _streaming(raw, recipe, order, size or LARGE_DEFAULT, network_config, target, views)
+    varies = any(isinstance(samples, Objects) and samples.varies() for samples in raw.splits().values())
+    if varies and recipe.in_memory:
+        raise CoterieError(
+            "data.in_memory=true: the data set's samples read differently each time, by a random transform, and cannot be kept; leave it out"
+        )
+    if not varies and _keep_in_memory(raw.train, recipe):
+        bundle = _in_memory(raw, recipe, order, size, network_config, target, views)
+    else:
+        side = size or (_small_side(raw.train) if varies else None) or LARGE_DEFAULT
+        bundle = _streaming(raw, recipe, order, side, network_config, target, views)
+    preparation = {"flip": raw.flip, "statistics": raw.statistics}
+    return replace(bundle, fingerprint=fingerprint(raw.class_names, raw.splits(), preparation))
+
+
+def _small_side(train: Samples) -> int | None:
+    """The side of small square images; None: they are larger, or not square."""
+    height, width = train.pixels(0).shape[:2]
+    return height if height == width <= SMALL else None
 
 
 def _split(raw: RawData, recipe: DataRecipe, whole: bool) -> RawData:

@@ -12,11 +12,13 @@ from PIL import Image
 
 from coterie.data.decoding import DEEP, UnreadableImage, read_image, reason_of, upright
 from coterie.errors import CoterieError, RunError
+from coterie.randomness import drawing_from
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 GREY = {"L", *DEEP}  # Pillow's modes that are kept as one channel
 FEW_CLASSES = 1_000  # class numbers without names may go as far as this, however few samples there are
+READ_TWICE = 16  # samples that say whether a data set draws random numbers
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel, pixels in 0..1
 
 
@@ -101,6 +103,18 @@ class Objects:
             return to_pixels(self.source[position][0])
         except Exception as error:  # the user's code may raise anything
             raise RunError(f"{self.what}, sample {position}: {type(error).__name__}: {error}") from None
+
+    def varies(self) -> bool:
+        """Whether samples read differently twice, by random transforms of the user's; a few, evenly spread, are tried."""
+        for number in range(0, len(self), -(-len(self) // READ_TWICE)):
+            first, second = (self._read_with(seed, number) for seed in (1, 2))
+            if first.shape != second.shape or not np.array_equal(first, second):
+                return True
+        return False
+
+    def _read_with(self, seed: int, number: int) -> Pixels:
+        with drawing_from(seed):
+            return self.pixels(number)
 
 
 Samples = Arrays | Files | Objects

@@ -15,7 +15,7 @@ from coterie.data.cache import cache_folder
 from coterie.data.catalogue import DATA
 from coterie.data.decoding import memory_size
 from coterie.data.folders import read_folder
-from coterie.data.objects import hub, to_arrays
+from coterie.data.objects import OWN_DATA, hub, to_arrays
 from coterie.data.raw import Arrays, RawData, four_axes, numbered
 from coterie.data.splits import TEST_SHARE, assign_held_out, carve
 from coterie.data.statistics import KNOWN
@@ -40,6 +40,10 @@ def read_source(recipe: DataRecipe, whole: bool = False) -> RawData:
         return _named(name, Path(recipe.root) if recipe.root is not None else None, recipe, whole)
     if recipe.root is not None:
         raise CoterieError(f"data.root={recipe.root!r} applies to {', '.join(KNOWN)}, not to data={name}")
+    if name == OWN_DATA:
+        raise CoterieError(
+            "the run was trained on data of your own, which are not in its folder: pass them again, data=(train, validation, test), in Python"
+        )
     if name == "digits":
         return digits()
     if name.startswith("hf://"):

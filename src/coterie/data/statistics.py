@@ -11,6 +11,7 @@ from torchvision import transforms
 
 from coterie.data.cache import fingerprint, remembered
 from coterie.data.raw import Files, Pixels, Samples, Statistics, to_image
+from coterie.randomness import derive_seed, drawing_from
 
 # Pixels in 0..1, over the training images. CIFAR: the family's code (OKDDip); they agree with the measured values to four digits.
 # CINIC-10: its README. Fashion-MNIST: the values that are widely published for its 60,000 training images.
@@ -44,8 +45,9 @@ def measure_streamed(samples: Samples, side: int) -> Statistics:
         pixels = np.asarray(fit(to_image(samples, number)))
         return _counts(pixels.reshape(1, side, side, -1))
 
-    if not isinstance(samples, Files):  # the user's code need not be safe under threads
-        return _from_counts(sum(map(counts, chosen), np.zeros(1, dtype=np.int64)))
+    if not isinstance(samples, Files):  # the user's code need not be safe under threads, and may draw random numbers
+        with drawing_from(derive_seed(0, "statistics")):
+            return _from_counts(sum(map(counts, chosen), np.zeros(1, dtype=np.int64)))
 
     def measured() -> Statistics:
         with ThreadPoolExecutor(os.cpu_count()) as pool:

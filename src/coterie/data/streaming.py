@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from coterie.data.augmentation import Mixing, cutout, mix, partners
 from coterie.data.batch import Batch, DataInfo
 from coterie.data.order import InOrder, Order, evaluation_share
-from coterie.data.raw import Pixels, Samples, to_image
+from coterie.data.raw import Objects, Pixels, Samples, to_image
 from coterie.errors import CoterieError, RunError
-from coterie.randomness import derive_seed
+from coterie.randomness import derive_seed, drawing_from
 
 AHEAD = 2  # batches that each worker prepares in advance
 
@@ -85,21 +82,6 @@ def evaluation_transform(info: DataInfo) -> Any:
     )
 
 
-@contextlib.contextmanager
-def _drawing_from(seed: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's generators seeded for one image, and put back: transforms draw from all three."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-
-
 class _TrainImages(Dataset["Tensor | RunError"]):
     """Views of one image: item (number, seed, views) to float [views, C, H, W]."""
 
@@ -109,14 +91,15 @@ class _TrainImages(Dataset["Tensor | RunError"]):
 
     def __getitem__(self, item: tuple[int, int, int]) -> Tensor | RunError:
         number, seed, views = item
+        again = isinstance(self.samples, Objects)  # the user's code may transform at random: each view is a reading
+        results = []
         try:
-            image = to_image(self.samples, number)
+            image = None if again else to_image(self.samples, number)
+            for view in range(views):
+                with drawing_from(derive_seed(seed, number, view)):
+                    results.append(self.transform(to_image(self.samples, number) if image is None else image))
         except RunError as error:
             return error
-        results = []
-        for view in range(views):
-            with _drawing_from(derive_seed(seed, number, view)):
-                results.append(self.transform(image))
         return torch.stack(results)
 
 
@@ -129,7 +112,8 @@ class _EvaluationImages(Dataset["Tensor | RunError"]):
 
     def __getitem__(self, number: int) -> Tensor | RunError:
         try:
-            result: Tensor = self.transform(to_image(self.samples, number))
+            with drawing_from(derive_seed(0, "evaluation", number)):
+                result: Tensor = self.transform(to_image(self.samples, number))
         except RunError as error:
             return error
         return result

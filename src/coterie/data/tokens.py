@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coterie.data.batch import Batch, Loaders, SetInfo
+from coterie.data.fingerprint import fingerprint
 from coterie.data.order import InOrder, Order, evaluation_share
 from coterie.data.text import RawTexts, Texts
 from coterie.errors import CoterieError
@@ -139,6 +140,7 @@ def load_tokens(
         evaluation.get("validation"),
         evaluation.get("test"),
         evaluation["train"],
+        fingerprint(raw.class_names, raw.splits(), {}),
     )
 
 

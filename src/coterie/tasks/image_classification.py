@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from coterie.data.bundle import DataBundle, load_data
+from coterie.data.raw import Pixels
 from coterie.errors import CoterieError
 from coterie.methods import find_method
 from coterie.methods.method import Method
@@ -47,7 +48,7 @@ class ImageClassification(Classification):
         recipe: Recipe,
         accelerator: Accelerator,
         network: NetworkSource | None = None,
-        datasets: tuple[Any, Any, Any] | None = None,
+        datasets: Any = None,
         input_config: dict[str, Any] | None = None,
         teachers: list[nn.Module] | None = None,
         whole: bool = False,
@@ -78,7 +79,7 @@ class ImageClassification(Classification):
 
     @classmethod
     def again(
-        cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, whole: bool = False
+        cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> ImageClassification:
         """See :class:`coterie.tasks.task.TaskKind`."""
         description = read_json(folder.student_description)
@@ -87,6 +88,7 @@ class ImageClassification(Classification):
         return cls(
             load_recipe(recipe, ["data.normalize=network", "network.weights=null"]),
             accelerator,
+            datasets=datasets,
             input_config={**config, "crop_pct": description["crop"]},
             whole=whole,
         )
@@ -148,4 +150,9 @@ class ImageClassification(Classification):
         loader = {"test": self.data.test, "validation": self.data.validation}.get(split) or self.data.train_evaluation
         folder.gallery.mkdir(exist_ok=True)
         for index, pixels in zip(indices.tolist(), loader.raw_images(indices.tolist()), strict=True):
-            Image.fromarray(np.asarray(pixels).squeeze()).save(folder.gallery / f"{index}.png")
+            Image.fromarray(_shown(np.asarray(pixels))).save(folder.gallery / f"{index}.png")
+
+
+def _shown(pixels: Pixels) -> Pixels:
+    """An image [H, W, C] as can be looked at: of three or more channels the first three as RGB, otherwise the first as grey."""
+    return pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]

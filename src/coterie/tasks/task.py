@@ -56,14 +56,16 @@ class TaskKind(Protocol):
         recipe: Recipe,
         accelerator: Accelerator,
         network: NetworkSource | None = None,
-        datasets: tuple[Any, Any, Any] | None = None,
+        datasets: Any = None,
         *,
         teachers: list[nn.Module] | None = None,
     ) -> Task:
         """For a training."""
         ...
 
-    def again(self, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, whole: bool = False) -> Task:
+    def again(
+        self, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
+    ) -> Task:
         """For an evaluation of a finished run, whose samples are prepared as that run prepared them.
 
         With ``whole``, data that have no splits are measured in whole: they are not the run's own.

@@ -50,7 +50,7 @@ class TextClassification(Classification):
         recipe: Recipe,
         accelerator: Accelerator,
         network: NetworkSource | None = None,
-        datasets: tuple[Any, Any, Any] | None = None,
+        datasets: Any = None,
         *,
         teachers: list[nn.Module] | None = None,
         tokenizer: Any = None,
@@ -83,11 +83,11 @@ class TextClassification(Classification):
 
     @classmethod
     def again(
-        cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, whole: bool = False
+        cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> TextClassification:
         """See :class:`coterie.tasks.task.TaskKind`. Teachers are not asked again."""
         alone = recipe.model_copy(update={"teacher": None, "teachers": []})
-        return cls(alone, accelerator, tokenizer=read_tokenizer(folder.tokenizer), whole=whole)
+        return cls(alone, accelerator, None, datasets, tokenizer=read_tokenizer(folder.tokenizer), whole=whole)
 
     @staticmethod
     def rebuild_method(recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:

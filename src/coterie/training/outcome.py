@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from coterie.errors import RunError
 from coterie.files import write_atomically, write_json
 from coterie.methods.method import Method
 from coterie.report import write_report
@@ -64,15 +66,25 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         "images_per_second": samples / trainer.seconds,
     }
     if accelerator.is_main_process:
-        _save_predictions(folder, task, final, split)
+        _save_predictions(folder, task, final, split, trainer)
         task.save_student(folder, student, method, final.figures)
         write_json(folder.summary, summary)
-        write_report(folder.path)
+        _try_to_show(lambda: write_report(folder.path), "the report", trainer)
     accelerator.wait_for_everyone()
     return summary
 
 
-def _save_predictions(folder: RunFolder, task: Task, evaluation: Evaluation, split: str) -> None:
+def _try_to_show(write: Callable[[], object], what: str, trainer: Trainer) -> None:
+    """Write what is made to be looked at; a failure is said in a line and costs nothing else."""
+    try:
+        write()
+    except RunError:
+        raise  # a full disk, which the run's own files will not survive either
+    except Exception as error:  # libraries of images and figures raise many kinds
+        trainer.display.note(f"{what} could not be made: {type(error).__name__}: {' '.join(str(error).split())[:160]}")
+
+
+def _save_predictions(folder: RunFolder, task: Task, evaluation: Evaluation, split: str, trainer: Trainer) -> None:
     keep = slice(0, SAVED_PREDICTIONS)
     largest = torch.finfo(torch.float16).max
     tensors = {
@@ -82,8 +94,12 @@ def _save_predictions(folder: RunFolder, task: Task, evaluation: Evaluation, spl
         "indices": evaluation.indices[keep].contiguous(),
     }
     write_atomically(folder.predictions, lambda path: save_file(tensors, path))
-    shown = gallery_samples(
-        tensors["logits"].float().numpy(), tensors["labels"].numpy(), evaluation.figures["deployed"]["student"]
-    )
-    shutil.rmtree(folder.gallery, ignore_errors=True)
-    task.save_examples(folder, split, tensors["indices"][torch.as_tensor(shown)])
+
+    def save_gallery() -> None:
+        shown = gallery_samples(
+            tensors["logits"].float().numpy(), tensors["labels"].numpy(), evaluation.figures["deployed"]["student"]
+        )
+        shutil.rmtree(folder.gallery, ignore_errors=True)
+        task.save_examples(folder, split, tensors["indices"][torch.as_tensor(shown)])
+
+    _try_to_show(save_gallery, "the gallery", trainer)

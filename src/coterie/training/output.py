@@ -13,7 +13,7 @@ from coterie.training.records import RunFolder
 
 def free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -> Path:
     """A new folder in ``runs/`` that says what is trained, numbered where that is taken."""
-    data = "own-data" if datasets else Path(recipe.data.name).name or "data"
+    data = "own-data" if datasets is not None else Path(recipe.data.name).name or "data"
     name = recipe.network.name
     names = [
         Path(each).name if Path(each).is_dir() else each

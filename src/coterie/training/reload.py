@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
+from coterie.data.fingerprint import differences
+from coterie.data.objects import to_datasets
 from coterie.errors import CoterieError
 from coterie.methods.method import Method
 from coterie.recipe import Recipe, load_recipe
 from coterie.tasks.classification import Evaluation
 from coterie.tasks.construction import NetworkSource
-from coterie.tasks.task import find_task
+from coterie.tasks.task import Task, find_task
+from coterie.training.arguments import sort_arguments
 from coterie.training.checkpoint import load_checkpoint
 from coterie.training.records import RunFolder, read_json
 
@@ -42,12 +48,20 @@ def load_method(run: str | Path, network: NetworkSource | None = None) -> Method
     return method.eval()
 
 
-def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> tuple[str, Evaluation]:
+def evaluate_run(
+    run: str | Path,
+    overrides: list[str] | tuple[str, ...] = (),
+    *,
+    data: Any = None,
+    network: NetworkSource | None = None,
+) -> tuple[str, Evaluation]:
     """Evaluate a finished run again, on its own test split or on other data with the same classes.
 
     Args:
         run: the run folder.
         overrides: ``data.*`` and ``training.*`` settings that differ from the run's.
+        data: a data set's name or folder; or data sets of one's own, see :func:`coterie.train`; one alone is measured whole.
+        network: the untrained network, where the run was trained on one's own.
 
     Returns:
         The split's name and its evaluation, whose figures include those of every class.
@@ -59,7 +73,10 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     from coterie.training.memory_format import resolve_memory_format
     from coterie.training.run import build_accelerator
 
-    method = load_method(run)
+    objects = sort_arguments(data, network)
+    if objects.sections.get("network") is not None:
+        raise CoterieError("network= takes the untrained network of your own, a module or a callable that builds one")
+    method = load_method(run, objects.network)
     folder = RunFolder(run)
     stored = load_recipe(folder.recipe)
     for override in overrides:
@@ -67,9 +84,9 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         if section not in {"data", "training"}:
             raise CoterieError(f"{override!r}: only data.* and training.* can differ from the run that is evaluated")
     # A limit on training samples has no say here.
-    recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"])
+    recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"], **objects.sections)
     accelerator = build_accelerator(recipe)
-    task = find_task(recipe).again(recipe, accelerator, folder, _names_other_data(recipe, stored))
+    task = _task(recipe, stored, accelerator, folder, objects.datasets)
     expected: list[Any] = read_json(folder.student_description)["class_names"]
     if list(task.data.info.class_names) != expected:
         raise CoterieError(
@@ -90,9 +107,26 @@ def evaluate_run(run: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     return "test" if task.data.test else "validation", replace(evaluation, figures=figures)
 
 
-def _names_other_data(recipe: Recipe, stored: Recipe) -> bool:
-    """Whether a recipe names data that the run was not trained on; its own keep their splits."""
-    return (recipe.data.name, recipe.data.root) != (stored.data.name, stored.data.root)
+def _task(recipe: Recipe, stored: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any) -> Task:
+    """The task on the run's data, which keep their splits wherever they lie, or on other data, measured in whole where they have none."""
+    kind = find_task(recipe)
+    named = datasets is not None or (recipe.data.name, recipe.data.root) != (stored.data.name, stored.data.root)
+    if not named:
+        return kind.again(recipe, accelerator, folder)
+    if folder.data.is_file():
+        with contextlib.suppress(CoterieError):  # data that cannot be split as the run's were are others
+            limited = recipe.model_copy(update={"data": stored.data.model_copy(update=_place(recipe))})
+            if not differences(
+                read_json(folder.data), kind.again(limited, accelerator, folder, datasets).data.fingerprint
+            ):
+                return kind.again(recipe, accelerator, folder, datasets)
+    if datasets is not None and (several := to_datasets(datasets))[1:] == (None, None):
+        datasets = (several[0], None, several[0])
+    return kind.again(recipe, accelerator, folder, datasets, whole=True)
+
+
+def _place(recipe: Recipe) -> dict[str, Any]:
+    return {"name": recipe.data.name, "root": recipe.data.root}
 
 
 def _listing(names: Any) -> str:

@@ -14,18 +14,21 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 
+from coterie.data.objects import OWN_DATA
 from coterie.errors import CoterieError
 from coterie.files import write_json, write_text
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.methods.options import check_options
-from coterie.recipe import Recipe, differing_keys, load_recipe
+from coterie.recipe import Recipe, load_recipe
 from coterie.sections import TeacherRecipe
 from coterie.student import load_student
 from coterie.tasks.construction import NetworkSource
 from coterie.tasks.task import Task, find_task
 from coterie.tasks.teachers import first_stage
 from coterie.training.allocation import keep_freed_memory
+from coterie.training.arguments import sort_arguments
+from coterie.training.continuation import continued, require_same_data, with_absolute_paths
 from coterie.training.display import Display
 from coterie.training.environment import describe_environment
 from coterie.training.interruption import Interrupted, Interruption
@@ -36,8 +39,6 @@ from coterie.training.output import clear, free_name, require_free
 from coterie.training.records import RunFolder
 
 FIRST_STAGE = "assistant"  # folder of a first stage's run, inside the run's
-# Settings that change how fast a run goes, not what comes out of it.
-FREE_ON_RESUME = {"data.workers", "training.trackers"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def train(
     *,
     output: str | Path | None = None,
     network: NetworkSource | str | list[str] | dict[str, Any] | None = None,
-    data: tuple[Any, Any, Any] | str | dict[str, Any] | None = None,
+    data: Any = None,
     teacher: nn.Module | list[nn.Module] | str | Path | dict[str, Any] | None = None,
     resume: bool = False,
     overrides: tuple[str, ...] | list[str] = (),
@@ -78,7 +79,9 @@ def train(
         output: the run folder; None: ``runs/<data>_<network>_<method>_seed<seed>``, numbered where that is taken.
         network: a timm name or a section of the recipe; or a module, or a callable that builds one. A callable is the better choice: every further
             branch then comes from a network of its own.
-        data: a data set's name or a section of the recipe; or (train, validation, test) data sets of one's own with None where there is none.
+        data: a data set's name, a folder or a section of the recipe; or data sets of one's own: (train, validation, test), (train, validation) or
+            ``{"train": ..., "test": ...}``, taken as they are with None where there is none; or one alone, split as a folder without splits is.
+            A data set is (images, labels), or gives (image, class number) by number. A run on these is resumed and evaluated with them.
         teacher: a finished run's folder or a section of the recipe; or a trained module, or several, of one's own.
         resume: go on with the run in ``output``; without a recipe, with the one that it was started with.
         overrides: ``"key=value"`` strings, as on the command line.
@@ -92,25 +95,21 @@ def train(
         CoterieError: bad input; nothing has been written then.
         RunError: the run failed; its folder keeps the last good checkpoint.
     """
-    datasets = data if isinstance(data, tuple) else None
-    if isinstance(data, (str, dict)):
-        sections["data"] = data
-    if isinstance(network, (str, list, dict)):
-        sections["network"] = network
-        network = None
-    modules = [each for each in (teacher if isinstance(teacher, list) else [teacher]) if isinstance(each, nn.Module)]
-    if teacher is not None and not modules:
-        sections["teacher"] = teacher
-    given = recipe is not None or bool(overrides) or bool(sections)
+    objects = sort_arguments(data, network, teacher)
+    sections |= objects.sections
+    network, datasets, modules = objects.network, objects.datasets, objects.teachers
+    if datasets is not None:
+        overrides = [*overrides, f"data.name={OWN_DATA}"]
     is_first = int(os.environ.get("RANK", "0")) == 0
     if resume:
         if output is None:
             raise CoterieError("resuming needs the run's folder: --output DIR")
         folder = RunFolder(output).require()
-        stored = load_recipe(folder.recipe)
-        settings = _continued(load_recipe(recipe, overrides, **sections) if given else stored, stored, folder)
+        stored = with_absolute_paths(load_recipe(folder.recipe))
+        settings = load_recipe(stored if recipe is None else recipe, overrides, **sections)
+        settings = continued(with_absolute_paths(settings), stored, folder)
     else:
-        settings = load_recipe(recipe, overrides, **sections)
+        settings = with_absolute_paths(load_recipe(recipe, overrides, **sections))
         if output is None and several_processes():
             raise CoterieError("several processes need the run's folder: --output DIR")
         folder = RunFolder(output if output is not None else free_name(settings, network, datasets))
@@ -123,7 +122,7 @@ def train(
     _wait_for_all(settings)  # the first process has looked at the folder before any writes there
     try:
         with torch.random.fork_rng(devices=[]):
-            taught = with_first_stage(settings, folder, quiet)
+            taught = with_first_stage(settings, folder, quiet, datasets)
             return _run(settings, taught, folder, network, datasets, modules, resume, quiet)
     except CoterieError:
         if is_first and not resume and not any(folder.path.rglob("*.pt")):  # bad input, found late: nothing was trained
@@ -140,18 +139,6 @@ def _wait_for_all(recipe: Recipe) -> None:
     """Where several processes train, let each arrive here before any goes on."""
     if several_processes():
         build_accelerator(recipe).wait_for_everyone()
-
-
-def _continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
-    if settings.training.channels_last == "auto":  # the run has decided
-        settings = with_channels_last(settings, stored.training.channels_last)
-    different = [key for key in differing_keys(settings, stored) if key not in FREE_ON_RESUME]
-    if different:
-        raise CoterieError(
-            f"cannot resume {str(folder)!r} with another recipe: {', '.join(different[:8])} differ{'s' if len(different) == 1 else ''}"
-            f"{' and more' if len(different) > 8 else ''}"
-        )
-    return settings
 
 
 def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accelerator:
@@ -191,7 +178,7 @@ def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accele
         ) from None
 
 
-def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool) -> Recipe:
+def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: Any = None) -> Recipe:
     """Train the method's first stage where it has one, or go on with it; the recipe with that stage's student as the teacher."""
     stage = first_stage(recipe)
     if stage is None:
@@ -208,7 +195,7 @@ def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool) -> Recipe:
     _wait_for_all(recipe)
     if goes_on:  # that stage has decided for itself
         stage = with_channels_last(stage, "auto")
-    train(stage, output=first.path, resume=goes_on, quiet=quiet)
+    train(stage, output=first.path, resume=goes_on, quiet=quiet, data=datasets)
     return recipe.model_copy(update={"teacher": TeacherRecipe(run=str(first.path)), "teachers": []})
 
 
@@ -225,8 +212,8 @@ def _run(
     started = time.perf_counter()
     accelerator = build_accelerator(recipe, folder)
     task = find_task(taught)(taught, accelerator, network, datasets, teachers=teachers)
+    note = require_same_data(folder, task.data.fingerprint) if resume else None
     method = task.build_method()
-    undecided = recipe.training.channels_last == "auto"
     recipe = resolve_memory_format(recipe, task, method, accelerator.device)
     steps = recipe.training.epochs * -(-task.data.train.steps_per_epoch // recipe.training.accumulate)
     display = Display(steps, recipe.training.epochs, quiet or not accelerator.is_main_process)
@@ -236,8 +223,11 @@ def _run(
     header = _header(recipe, task, method)
     if accelerator.is_main_process:
         folder.path.mkdir(parents=True, exist_ok=True)
-        if not resume or undecided:
-            write_text(folder.recipe, recipe.to_yaml())
+        write_text(folder.recipe, recipe.to_yaml())  # resumed, data may lie elsewhere now
+        if not folder.last.is_file():
+            write_json(folder.data, task.data.fingerprint)
+        if note:
+            display.note(note)
         write_json(folder.environment, describe_environment(accelerator.device, recipe.seed, accelerator.num_processes))
         write_json(folder.summary, {"status": "running", **header})
     accelerator.wait_for_everyone()

@@ -1,0 +1,139 @@
+"""What identifies a run's data, wherever they lie: classes, samples of each and their content; and what differs between two."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coterie.data.raw import Arrays, Files, Objects
+from coterie.errors import RunError
+
+READ_WHOLE = 256 * 2**20  # bytes of files up to which all are read; of more, names and sizes are compared
+READ_OBJECTS = 32  # samples of a data set of the user's that are read
+NAMED = 3  # differences in a message
+
+
+def fingerprint(
+    class_names: Sequence[str], splits: Mapping[str, Any], preparation: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A JSON object of classes, their order, and count and digest of each class's samples in each split.
+
+    Args:
+        class_names: in the order of their numbers.
+        splits: samples with ``labels``: arrays, files, objects or texts.
+        preparation: what the source says of how its samples are prepared.
+    """
+    return {
+        "classes": list(class_names),
+        "preparation": dict(preparation),
+        "splits": {name: _split(samples, class_names) for name, samples in splits.items()},
+    }
+
+
+def _split(samples: Any, class_names: Sequence[str]) -> dict[str, Any]:
+    digests = _digests(samples)
+    classes = {}
+    for label in np.unique(samples.labels).tolist():
+        members = np.flatnonzero(samples.labels == label).tolist()
+        whole = hashlib.blake2b(digest_size=8)
+        for number in members:
+            whole.update(digests[number])
+        classes[class_names[label]] = [len(members), whole.hexdigest()]
+    order = hashlib.blake2b(np.ascontiguousarray(samples.labels).tobytes(), digest_size=8)
+    return {"samples": len(samples), "order": order.hexdigest(), "classes": classes}
+
+
+def _digests(samples: Any) -> list[bytes]:
+    """Each sample's digest; empty where its content is not read."""
+    if isinstance(samples, Arrays):
+        return [_digest(image.shape, np.ascontiguousarray(image)) for image in samples.images]
+    if isinstance(samples, Files):
+        return _file_digests(samples.paths)
+    if isinstance(samples, Objects):
+        return _object_digests(samples)
+    return [_digest((len(texts),), "\0".join(texts).encode("utf-8", "surrogatepass")) for texts in samples.texts]
+
+
+def _digest(shape: Iterable[int], content: Any) -> bytes:
+    digest = hashlib.blake2b(repr(tuple(shape)).encode(), digest_size=8)
+    digest.update(content)
+    return digest.digest()
+
+
+def _file_digests(paths: Sequence[Path]) -> list[bytes]:
+    """Of names and sizes, and of the content where the files are few enough to be read; not of where their folder lies."""
+    sizes = [path.stat().st_size if path.exists() else -1 for path in paths]
+    read = sum(sizes) <= READ_WHOLE
+
+    def content(path: Path) -> bytes:
+        try:
+            return path.read_bytes() if read else b""
+        except OSError:
+            return b""
+
+    return [
+        _digest((size,), os.fsencode(path.name) + b"\0" + content(path))
+        for path, size in zip(paths, sizes, strict=True)
+    ]
+
+
+def _object_digests(samples: Objects) -> list[bytes]:
+    """Of a few samples, evenly spread; of none where they read differently each time, by a random transform."""
+    digests = [b""] * len(samples)
+    if not samples.varies():
+        for number in range(0, len(samples), -(-len(samples) // READ_OBJECTS)):
+            try:
+                pixels = samples.pixels(number)
+            except RunError:  # named when it is needed
+                continue
+            digests[number] = _digest(pixels.shape, np.ascontiguousarray(pixels))
+    return digests
+
+
+def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """How ``found`` differs from what a run was started with, in words, what explains most first; none: they agree."""
+    named = _of_classes(list(stored["classes"]), list(found["classes"]))
+    if named:
+        return named
+    result = []
+    for split in ("train", "validation", "test"):
+        before, now = stored["splits"].get(split), found["splits"].get(split)
+        if before == now:
+            continue
+        if before is None or now is None:
+            result.append(f"there is {'no' if now is None else 'a'} {split} split now")
+            continue
+        result += _of_split(split, before, now)
+    if not result and stored["preparation"] != found["preparation"]:
+        result.append("its source says otherwise how images are normalised or mirrored")
+    return result
+
+
+def _of_classes(before: list[str], now: list[str]) -> list[str]:
+    if before == now:
+        return []
+    gone, new = [name for name in before if name not in now], [name for name in now if name not in before]
+    if not gone and not new:
+        return ["the classes are in another order"]
+    if len(gone) == len(new) == 1 and before.index(gone[0]) >= 0:
+        return [f"the class {gone[0]!r} is called {new[0]!r} now"]
+    parts = [f"the class {name!r} is gone" for name in gone] + [f"the class {name!r} is new" for name in new]
+    return parts[:NAMED] + ([f"{len(parts) - NAMED} more"] if len(parts) > NAMED else [])
+
+
+def _of_split(split: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    if before["samples"] != now["samples"]:
+        return [f"{split} has {now['samples']} samples, not {before['samples']}"]
+    names = [*before["classes"], *(name for name in now["classes"] if name not in before["classes"])]
+    changed = [name for name in names if before["classes"].get(name) != now["classes"].get(name)]
+    if not changed:
+        return [f"{split} is in another order"]
+    listing = ", ".join(map(repr, changed[:NAMED])) + (
+        f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+    )
+    return [f"{split} samples of {listing} are others"]
