@@ -204,7 +204,7 @@ def other_keys(path):
 
 
 def floats(path):
-    np.savez(path, images=pixels(3) / 255, labels=[0, 1, 0])
+    np.savez(path, images=pixels(3) / 255 - 0.5, labels=[0, 1, 0])
 
 
 def fewer_labels(path):
@@ -217,7 +217,7 @@ def fewer_labels(path):
         (damaged, "is not usable"),
         (pickled, "is not usable: Object arrays cannot be loaded"),
         (other_keys, "is not usable: .*expected the arrays images, labels"),
-        (floats, r"images are float64 \[3, 32, 32, 3\], expected uint8"),
+        (floats, r"images are float64 \[3, 32, 32, 3\] from .*expected uint8"),
         (fewer_labels, r"labels are int64 \[2\], expected class numbers \[3\]"),
         (lambda path: path.write_bytes(b""), "is not usable"),
     ],
