@@ -1,0 +1,113 @@
+"""`coterie train data=FOLDER` on folders as people have them: it ends well, or says in a line what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import coterie
+from coterie.errors import CoterieError
+
+SETTINGS = {
+    "network": {"name": "resnet10t", "branches": 2},
+    "data": {"image_size": 32, "workers": 0},
+    "training": {"epochs": 1, "batch_size": 16, "device": "cpu"},
+}
+
+
+def picture(label: int, number: int, size: tuple[int, int]) -> Image.Image:
+    """Noise whose brightness tells the class."""
+    generator = np.random.default_rng(1000 * label + number)
+    pixels = generator.integers(0, 90, (size[1], size[0], 3)) + 40 * (label % 5)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def write(
+    root: Path, counts: dict[str, int], size=(64, 64), change=lambda image, number: image, suffix="jpg", **options
+) -> Path:
+    for label, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            each = size(number) if callable(size) else size
+            change(picture(label, number, each), number).save(root / name / f"{number}.{suffix}", **options)
+    return root
+
+
+def deep(image: Image.Image, number: int) -> Image.Image:
+    return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+
+
+def turned(image: Image.Image, number: int) -> Image.Image:
+    image.getexif()[0x0112] = 1 + number % 8
+    return image
+
+
+THREE = {"cat": 10, "dog": 10, "owl": 10}
+SHAPES = {
+    "64 pixels": lambda root: write(root, THREE),
+    "500 pixels": lambda root: write(root, THREE, (500, 375)),
+    "mixed sizes": lambda root: write(root, THREE, lambda number: (40 + 17 * number, 90 - 5 * number)),
+    "grey": lambda root: write(root, THREE, change=lambda image, number: image.convert("L"), suffix="png"),
+    "16 bit": lambda root: write(root, THREE, change=deep, suffix="png"),
+    "RGBA": lambda root: write(root, THREE, change=lambda image, number: image.convert("RGBA"), suffix="png"),
+    "CMYK": lambda root: write(root, THREE, change=lambda image, number: image.convert("CMYK")),
+    "EXIF": lambda root: write(root, THREE, (80, 50), change=turned, suffix="png"),
+    "nested": lambda root: write(root, {"cat/2021/may": 5, "cat/2022": 5, "dog/x/y/z": 8}),
+    "unequal classes": lambda root: write(root, {"cat": 60, "dog": 6, "owl": 3}),
+    "two classes": lambda root: write(root, {"no": 12, "yes": 12}),
+    "200 classes": lambda root: write(root, {f"class {number:03}": 3 for number in range(200)}, (40, 40)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_folder_of_every_shape_trains(tmp_path, shape):
+    root = tmp_path / "pictures"
+    SHAPES[shape](root)
+    result = coterie.train(
+        {**SETTINGS, "data": {**SETTINGS["data"], "name": str(root)}}, output=tmp_path / "run", quiet=True
+    )
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    files = sum(each.is_file() for each in root.rglob("*"))
+    assert summary["status"] == "finished"
+    assert summary["num_train"] + summary["num_validation"] + summary["num_test"] == files
+    assert summary["class_names"] == sorted(each.name for each in root.iterdir())
+    assert (result.path / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["16 bit", "grey", "RGBA"])
+def test_the_same_pictures_in_another_mode_train_to_the_same_weights(tmp_path, shape):
+    """Grey and 16-bit pictures equal their 8-bit RGB twins; RGBA drops what is opaque anyway."""
+    other = {"RGBA": lambda image, number: image}.get(shape, lambda image, number: image.convert("L").convert("RGB"))
+    SHAPES[shape](tmp_path / "a" / "pictures")
+    write(tmp_path / "b" / "pictures", THREE, change=other, suffix="png")
+    weights = []
+    for name in ("a", "b"):
+        settings = {**SETTINGS, "data": {**SETTINGS["data"], "name": str(tmp_path / name / "pictures")}}
+        coterie.train(settings, output=tmp_path / name / "run", quiet=True)
+        weights.append((tmp_path / name / "run" / "student.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"cat": 5}, "one class"),
+        ({"cat": 5, "dog": 1}, "incomplete_classes=accept"),
+        ({"cat": 5, "dog": 0}, "holds no images that can be read"),
+        ({"fold1/cat": 2, "fold1/dog": 2, "fold2/cat": 2, "fold2/dog": 2}, "splits are called train, val and test"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused_in_a_line(tmp_path, counts, words):
+    root = write(tmp_path / "pictures", counts)
+    with pytest.raises(CoterieError, match=words) as refused:
+        coterie.train(
+            {**SETTINGS, "data": {**SETTINGS["data"], "name": str(root)}}, output=tmp_path / "run", quiet=True
+        )
+    assert len(str(refused.value).splitlines()) <= 2
+    assert not (tmp_path / "run").exists()
