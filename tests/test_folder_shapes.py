@@ -111,3 +111,36 @@ def test_what_cannot_be_trained_on_is_refused_in_a_line(tmp_path, counts, words)
         )
     assert len(str(refused.value).splitlines()) <= 2
     assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_measures_all_of_another_folder_and_counts_it(tmp_path, monkeypatch, capsys):
+    from coterie import cli
+
+    train = write(tmp_path / "train", {"cat": 8, "dog": 8, "owl": 8})
+    settings = {
+        **SETTINGS,
+        "network": "tiny_cifar",
+        "method": "baseline",
+        "data": {"name": str(train), "image_size": 16},
+    }
+    coterie.train(settings, output=tmp_path / "run", quiet=True)
+    write(tmp_path / "new", {"owl": 3, "dog": 4})
+    (tmp_path / "new" / "dog" / "notes.txt").write_text("x")
+    write(tmp_path / "tested", {"test/cat": 2, "test/owl": 1})
+    write(tmp_path / "foreign", {"yak": 2, "owl": 1})
+    for folder, count in (("new", 7), ("tested", 3)):
+        monkeypatch.setattr(
+            "sys.argv", ["coterie", "evaluate", str(tmp_path / "run"), f"data={tmp_path / folder}", "--json"]
+        )
+        cli.main()
+        figures = json.loads(capsys.readouterr().out)
+        assert (figures["split"], figures["num_samples"]) == ("test", count)
+        support = {each["name"]: each["support"] for each in figures["per_class"]}
+        assert support == ({"cat": 0, "dog": 4, "owl": 3} if folder == "new" else {"cat": 2, "dog": 0, "owl": 1})
+    monkeypatch.setattr("sys.argv", ["coterie", "evaluate", str(tmp_path / "run"), f"data={tmp_path / 'new'}"])
+    cli.main()
+    text = capsys.readouterr().out
+    assert "7 samples of new" in text
+    assert "1 .txt" in text
+    with pytest.raises(CoterieError, match="has the classes owl, yak, the run was trained on cat, dog, owl"):
+        coterie.evaluate_run(tmp_path / "run", [f"data={tmp_path / 'foreign'}"])

@@ -121,7 +121,7 @@ def test_a_run_is_evaluated_again_and_on_other_texts(run, place, tmp_path):
     assert other.logits.shape == (1, 2, 2)
     (longer / "train.csv").write_text("text,label\na,1\nb,2\n")
     (longer / "test.csv").write_text("text,label\na,1\n")
-    with pytest.raises(coterie.CoterieError, match="has the classes 1, 2, the run was trained on bad, good"):
+    with pytest.raises(coterie.CoterieError, match="has the classes 1, the run was trained on bad, good"):
         evaluate_run(run, [f"data={longer}", "data.validation=0"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +30,7 @@ from coterie.data.raw import (
     four_axes,
     require_consistent,
     to_image,
+    with_classes,
 )
 from coterie.data.sources import read_source
 from coterie.data.splits import carve, limit
@@ -67,7 +68,7 @@ def load_data(
     datasets: Any = None,
     channels_last: bool = False,
     views: int = 1,
-    whole: bool = False,
+    measured: Sequence[str] | None = None,
 ) -> DataBundle:
     """Read, split, and prepare the data of a run.
 
@@ -81,14 +82,16 @@ def load_data(
         datasets: (train, validation, test) in place of ``recipe.name``.
         channels_last: memory format of the batches.
         views: augmented views of each training image.
-        whole: the data are to be measured and not trained on: what has no splits is measured in whole.
+        measured: the data are to be measured and not trained on, by networks of these classes: what has no splits is measured in whole.
 
     Raises:
         CoterieError: data that cannot be read, or too few of them.
     """
-    raw = from_objects(datasets, recipe) if datasets is not None else read_source(recipe, whole)
-    require_consistent(raw, recipe.incomplete_classes == "accept" or whole)
-    raw = _split(raw, recipe, whole)
+    raw = from_objects(datasets, recipe) if datasets is not None else read_source(recipe, measured is not None)
+    if measured is not None:
+        raw = with_classes(raw, measured)
+    require_consistent(raw, recipe.incomplete_classes == "accept" or measured is not None)
+    raw = raw if measured is not None else _split(raw, recipe)
     order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
     size = recipe.image_size or (network_config or {}).get("input_size", (None, None, None))[1]
     target = _Target(device, channels_last, process_index, num_processes)
@@ -112,10 +115,8 @@ def _small_side(train: Samples) -> int | None:
     return height if height == width <= SMALL else None
 
 
-def _split(raw: RawData, recipe: DataRecipe, whole: bool) -> RawData:
+def _split(raw: RawData, recipe: DataRecipe) -> RawData:
     """Carve the validation split where there is none, then limit what is left to train on; note what stands in two splits."""
-    if whole:
-        return raw
     train, validation = raw.train, raw.validation
     if validation is None and recipe.validation > 0:
         incomplete = recipe.incomplete_classes == "accept"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,24 @@ from PIL import Image, ImageOps
 
 # Formats of pictures that Pillow decodes by itself. Not among them: PostScript and PDF, for which it starts another program, and
 # containers that are no pictures. The list is passed to every open, since Pillow looks at the content and not at the extension.
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "DIB",
+    "TIFF",
+    "PPM",
+    "MPO",
+    "AVIF",
+    "JPEG2000",
+    "QOI",
+    "TGA",
+)  # frequent ones first
 DEEP = {"I;16", "I;16L", "I;16B", "I;16N"}  # Pillow's modes of 16-bit grey
 DEEP_FORMATS = {"PNG", "PPM"}  # 16-bit grey that Pillow widens to 32 bits
+ORIENTATION = 0x0112  # EXIF
 SIXTEEN_BITS = 65_535
 LEAST_LIMIT, LARGEST_LIMIT = 64_000_000, 178_956_970  # pixels; the latter is where Pillow itself refuses
 BYTES_A_PIXEL = 16  # a decoded picture, its conversion and its copy as an array
@@ -54,9 +68,7 @@ def largest_image() -> int:
 
 
 def _open(path: Path | str) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the one that counts
-        image = Image.open(path, formats=readable_formats())
+    image = Image.open(path, formats=readable_formats())
     if image.width * image.height > largest_image():
         image.close()
         raise UnreadableImage(
@@ -88,6 +100,8 @@ def read_image(path: Path | str, grey: bool = False) -> Image.Image:
 
 def upright(image: Image.Image, grey: bool = False) -> Image.Image:
     """A picture that was opened, as :func:`read_image` gives it."""
+    if image.getexif().get(ORIENTATION, 1) == 1:  # most pictures; transposing copies them
+        return _eight_bits(image, grey, image.format)
     return _eight_bits(ImageOps.exif_transpose(image), grey, image.format)  # the transposed one has no format
 
 

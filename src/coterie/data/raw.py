@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,25 @@ def numbered(labels: Labels) -> tuple[str, ...]:
             f"the label {highest} of {len(labels)} samples: labels are class numbers from 0 on; name the classes, or renumber them"
         )
     return tuple(str(label) for label in range(highest + 1))
+
+
+def with_classes(raw: RawData, classes: Sequence[str]) -> RawData:
+    """Data whose labels mean ``classes``, of which they may lack some; data with a class that is not among them as they are."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    if not numbers.keys() >= set(raw.class_names):
+        return raw
+    mapping = np.array([numbers[name] for name in raw.class_names], dtype=np.int64)
+
+    def renumbered(samples: Samples | None) -> Samples | None:
+        return None if samples is None else replace(samples, labels=mapping[samples.labels])
+
+    return replace(
+        raw,
+        class_names=tuple(classes),
+        train=replace(raw.train, labels=mapping[raw.train.labels]),
+        validation=renumbered(raw.validation),
+        test=renumbered(raw.test),
+    )
 
 
 def require_consistent(raw: RawData, incomplete: bool = False) -> None:

@@ -55,22 +55,23 @@ class RawTexts:
         return {name: texts for name, texts in found.items() if texts is not None}
 
 
-def read_texts(recipe: DataRecipe, settings: TextRecipe, whole: bool = False) -> RawTexts:
+def read_texts(recipe: DataRecipe, settings: TextRecipe, measured: Sequence[str] | None = None) -> RawTexts:
     """The data set that a recipe names, split as images are: see :func:`coterie.data.splits.assign_held_out`.
 
     Args:
         recipe: its name.
         settings: its columns.
-        whole: measure it and train on nothing: all of what has no splits is the test split.
+        measured: measure it by networks of these classes and train on nothing: all of what has no splits is the test split.
 
     Raises:
         CoterieError: a missing or malformed file, a missing column, an empty label, classes that only a held-out split has.
     """
     name, names, rows = _source(recipe.name, settings)
-    if whole and rows:
-        measured = next(rows[split] for split in ("test", "validation", "train") if split in rows)
-        names = names or _class_names(label for _, label in measured)
-        texts = _numbered(measured, names, f"data={recipe.name}")
+    if measured is not None and rows:
+        held_out = next(rows[split] for split in ("test", "validation", "train") if split in rows)
+        found = _class_names(label for _, label in held_out)
+        names = tuple(measured) if set(measured) >= set(found) else found
+        texts = _numbered(held_out, names, f"data={recipe.name}")
         return RawTexts(name, names, texts, None, texts)
     if "train" not in rows:
         raise CoterieError(f"data={recipe.name} has no train split, only {', '.join(rows) or 'files of other names'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class ImageClassification(Classification):
         datasets: (train, validation, test) in place of ``data.name``; None where there is none.
         input_config: how images are prepared, in timm's words (mean, std, input_size, ...), in place of a pretrained network's.
         teachers: modules in place of the recipe's ``teacher``; they take the students' images as they are.
-        whole: measure the data and train on nothing, see :func:`coterie.data.bundle.load_data`.
+        measured: classes by which the data are measured; nothing is trained on then, see :func:`coterie.data.bundle.load_data`.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ImageClassification(Classification):
         datasets: Any = None,
         input_config: dict[str, Any] | None = None,
         teachers: list[nn.Module] | None = None,
-        whole: bool = False,
+        measured: Sequence[str] | None = None,
     ) -> None:
         self.recipe = recipe
         self.own_teachers = teachers
@@ -73,7 +74,7 @@ class ImageClassification(Classification):
             num_processes=accelerator.num_processes,
             network_config=input_config or (pretrained_config(recipe) if network is None else None),
             datasets=datasets,
-            whole=whole,
+            measured=measured,
             channels_last=recipe.training.channels_last is True,
         )
 
@@ -90,7 +91,7 @@ class ImageClassification(Classification):
             accelerator,
             datasets=datasets,
             input_config={**config, "crop_pct": description["crop"]},
-            whole=whole,
+            measured=description["class_names"] if whole else None,
         )
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -31,7 +32,7 @@ from coterie.tasks.text_networks import (
     untrained_teachers,
     with_slots,
 )
-from coterie.training.records import RunFolder
+from coterie.training.records import RunFolder, read_json
 
 
 class TextClassification(Classification):
@@ -42,7 +43,7 @@ class TextClassification(Classification):
         accelerator: gives the device and this process's place among the processes.
         network, datasets, teachers: refused: texts come from files or the Hub, networks from folders or the Hub.
         tokenizer: of the students, in place of their folder's.
-        whole: measure the data and train on nothing, see :func:`coterie.data.text.read_texts`.
+        measured: classes by which the data are measured; nothing is trained on then, see :func:`coterie.data.text.read_texts`.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class TextClassification(Classification):
         *,
         teachers: list[nn.Module] | None = None,
         tokenizer: Any = None,
-        whole: bool = False,
+        measured: Sequence[str] | None = None,
     ) -> None:
         if network is not None or datasets is not None or teachers:
             raise CoterieError(
@@ -65,7 +66,7 @@ class TextClassification(Classification):
         find_method(recipe.method.name)  # a misspelt name should not wait for the data
         self.network_names = [shown(name) for name in student_names(recipe)]
         self.tokenizer = students_tokenizer(recipe) if tokenizer is None else tokenizer
-        self.raw = read_texts(recipe.data, recipe.text, whole)
+        self.raw = read_texts(recipe.data, recipe.text, measured)
         tokenizers, self.teachers = with_slots(self.tokenizer, read_teachers(recipe, self.raw.class_names))
         self.teacher_notes = [teacher.note for teacher in self.teachers]
         self.configs: list[dict[str, Any]] = []
@@ -87,7 +88,8 @@ class TextClassification(Classification):
     ) -> TextClassification:
         """See :class:`coterie.tasks.task.TaskKind`. Teachers are not asked again."""
         alone = recipe.model_copy(update={"teacher": None, "teachers": []})
-        return cls(alone, accelerator, None, datasets, tokenizer=read_tokenizer(folder.tokenizer), whole=whole)
+        measured = read_json(folder.student_description)["class_names"] if whole else None
+        return cls(alone, accelerator, None, datasets, tokenizer=read_tokenizer(folder.tokenizer), measured=measured)
 
     @staticmethod
     def rebuild_method(recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:
