@@ -194,3 +194,18 @@ def test_teachers_go_to_the_methods_made_of_them():
     assert {label for label, arm in arms.items() if arm.teacher is not None} == {"kd", "dist"}
     both = build_arms({"both": {"method": "okdmde", "teacher": {"run": "runs/teacher"}}})
     assert both["both"].teacher is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((["digits"], "dml"), "methods='dml': expected a list"),
+        ((["digits"], [3]), r"methods=\[3\]"),
+        (([], None, "seed=1"), "overrides='seed=1'"),
+        (([3], None), "a recipe is int"),
+        (({"a": 4.5}, None), "a recipe is float"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments, words):
+    with pytest.raises(CoterieError, match=words):
+        build_arms(*arguments)

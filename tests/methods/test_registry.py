@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from coterie.errors import CoterieError
 from coterie.methods import METHODS, TABLE, create_method, find_method
@@ -63,3 +64,16 @@ def test_wrong_settings_are_named_in_one_line(make_group, options, message):
     with pytest.raises(CoterieError, match=message) as caught:
         create_method("okdmde", make_group(2), **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "words"),
+    [
+        ("okdmde", "resnet18", "the group is str"),
+        ("okdmde", torch.nn.Linear(2, 2), "the group is Linear"),
+        (7, None, "the name is int"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(name, group, words):
+    with pytest.raises(CoterieError, match=words):
+        create_method(name, group)

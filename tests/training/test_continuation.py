@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 
 import coterie
@@ -104,3 +105,27 @@ def test_a_gallery_that_fails_costs_nothing_else(tmp_path, monkeypatch):
     run = coterie.train(data=(images(), None, None), output=tmp_path / "run", **SMALL)
     assert run.summary["status"] == "finished"
     coterie.load_student(run.path)
+
+
+def own_network():
+    return timm.create_model("resnet10t", num_classes=10, in_chans=1)
+
+
+def test_a_run_on_networks_of_ones_own_goes_on_with_them_only(tmp_path):
+    settings = {
+        "training": {"epochs": 1, "device": "cpu"},
+        "data": {"train_limit": 100},
+        "network": {"branches": 2, "at": "peers"},
+    }
+    for name, given in (("own", {"network": own_network}), ("named", {}), ("taught", {"teacher": own_network()})):
+        coterie.train(settings, output=tmp_path / name, quiet=True, **given)
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        (tmp_path / name / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))
+    with pytest.raises(CoterieError, match="on a network of your own: pass it"):
+        coterie.train(output=tmp_path / "own", resume=True, quiet=True)
+    with pytest.raises(CoterieError, match="on tiny_cifar: leave it out"):
+        coterie.train(output=tmp_path / "named", resume=True, network=own_network, quiet=True)
+    with pytest.raises(CoterieError, match="taught by 1 module"):
+        coterie.train(output=tmp_path / "taught", resume=True, quiet=True)
+    for name, given in (("own", {"network": own_network}), ("named", {}), ("taught", {"teacher": own_network()})):
+        assert coterie.train(output=tmp_path / name, resume=True, quiet=True, **given).summary["status"] == "finished"

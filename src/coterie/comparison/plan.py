@@ -86,6 +86,19 @@ def _file_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip(".-") or "arm"
 
 
+def _require_kinds(recipes: Any, methods: Any, overrides: Any) -> None:
+    """Lists of what they hold: a text would be taken letter by letter."""
+    for name, value in (("methods", methods or ()), ("overrides", overrides)):
+        if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+            raise CoterieError(f"{name}={value!r}: expected a list of texts, such as ['baseline', 'okdmde']")
+    sources = (
+        list(recipes.values()) if isinstance(recipes, Mapping) else [recipes] if isinstance(recipes, str) else recipes
+    )
+    for each in sources:
+        if not isinstance(each, (str, Path, Mapping, Recipe)):
+            raise CoterieError(f"a recipe is {type(each).__name__}: expected a file, a mapping or a Recipe")
+
+
 def build_arms(
     recipes: Sequence[RecipeSource] | Mapping[str, RecipeSource],
     methods: Sequence[str] | None = None,
@@ -108,6 +121,7 @@ def build_arms(
     Raises:
         CoterieError: an unknown method or setting, or two arms of one label.
     """
+    _require_kinds(recipes, methods, overrides)
     for method in methods or ():
         if ":" not in method and method not in TABLE:
             find_method(method)  # says so; names first, since finding the others imports torch

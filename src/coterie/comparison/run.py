@@ -31,6 +31,7 @@ from coterie.comparison.plan import (
 )
 from coterie.errors import CoterieError, RunError
 from coterie.files import write_text
+from coterie.recipe import Recipe
 from coterie.report.comparison import write_comparison_report
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.records import RunFolder
@@ -55,7 +56,7 @@ class ComparisonResult:
 
 
 def compare(
-    recipes: Sequence[RecipeSource] | Mapping[str, RecipeSource] | str | Path = (),
+    recipes: Sequence[RecipeSource] | Mapping[str, RecipeSource] | str | Path | Recipe = (),
     *,
     methods: Sequence[str] | None = None,
     seeds: int | Sequence[int] = 3,
@@ -85,7 +86,7 @@ def compare(
         CoterieError: bad input; nothing has been trained then.
         RunError: runs failed; everything else is done and written.
     """
-    if isinstance(recipes, (str, Path)):
+    if isinstance(recipes, (str, Path, Recipe)):
         recipes = [recipes]
     folder = ComparisonFolder(output)
     plan = keep_plan(folder, make_plan(build_arms(recipes, methods, overrides), seeds), reference)

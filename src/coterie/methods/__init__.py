@@ -234,8 +234,17 @@ def create_method(name: str, group: StudentGroup, **options: Any) -> Method:
         CoterieError: unknown method or argument (with the nearest right spelling), or a wrong value.
     """
     from coterie.methods.options import check_options
+    from coterie.networks.group import StudentGroup as Group
 
+    if not isinstance(name, str):
+        raise CoterieError(
+            f"create_method(name, group): the name is {type(name).__name__}, expected text such as 'okdmde'"
+        )
     found = find_method(name)
+    if not isinstance(group, Group):
+        raise CoterieError(
+            f"create_method({name!r}, group): the group is {type(group).__name__}; make one by coterie.branch(network) or StudentGroup.of([a, b])"
+        )
     return found(group, **check_options(found, options))
 
 

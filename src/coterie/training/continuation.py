@@ -15,6 +15,7 @@ from coterie.training.records import RunFolder, read_json
 WITHOUT_EFFECT = {"data.workers", "training.trackers"}  # settings that change how fast a run goes, not what comes out
 # Data of another name or place are compared by their fingerprint.
 FREE_ON_RESUME = {"data.name", "data.root", "training.device", *WITHOUT_EFFECT}
+OWN_NETWORK = "own network"  # in place of its name
 SHOWN = 8  # settings that a message names
 
 
@@ -32,6 +33,30 @@ def continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
             f"{' and more' if len(different) > SHOWN else ''}"
         )
     return settings
+
+
+def require_same_objects(folder: RunFolder, own_network: bool, own_teachers: int) -> None:
+    """A run on networks of one's own goes on with them, and no other one does.
+
+    Args:
+        folder: of the run.
+        own_network: whether a network is passed.
+        own_teachers: teachers that are passed.
+
+    Raises:
+        CoterieError: the run was started otherwise.
+    """
+    summary = folder.read_summary()
+    if "network" not in summary:  # a kill came before anything was written
+        return
+    if (summary["network"] == OWN_NETWORK) != own_network:
+        was = "on a network of your own: pass it" if not own_network else f"on {summary['network']}: leave it out"
+        raise CoterieError(f"the run {str(folder)!r} was trained {was}, coterie.train(resume=True, network=...)")
+    if summary.get("own_teachers", own_teachers) != own_teachers:
+        raise CoterieError(
+            f"the run {str(folder)!r} was taught by {summary['own_teachers']} module(s) of your own, and {own_teachers} are passed: "
+            "coterie.train(resume=True, teacher=...)"
+        )
 
 
 def _resolved(settings: Recipe, stored: Recipe) -> list[str]:

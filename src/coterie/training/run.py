@@ -28,7 +28,13 @@ from coterie.tasks.task import Task, find_task
 from coterie.tasks.teachers import first_stage
 from coterie.training.allocation import keep_freed_memory
 from coterie.training.arguments import sort_arguments
-from coterie.training.continuation import continued, require_same_data, with_absolute_paths
+from coterie.training.continuation import (
+    OWN_NETWORK,
+    continued,
+    require_same_data,
+    require_same_objects,
+    with_absolute_paths,
+)
 from coterie.training.display import Display
 from coterie.training.environment import describe_environment
 from coterie.training.interruption import Interrupted, Interruption
@@ -108,6 +114,7 @@ def train(
         stored = with_absolute_paths(load_recipe(folder.recipe))
         settings = load_recipe(stored if recipe is None else recipe, overrides, **sections)
         settings = continued(with_absolute_paths(settings), stored, folder)
+        require_same_objects(folder, network is not None, len(modules))
     else:
         settings = with_absolute_paths(load_recipe(recipe, overrides, **sections))
         if output is None and several_processes():
@@ -220,7 +227,7 @@ def _run(
     for note in task.data.info.notes:
         display.note(f"{task.data.info.name}: {note}")
     trainer = Trainer(recipe, task, method, accelerator, folder, display)
-    header = _header(recipe, task, method)
+    header = {**_header(recipe, task, method), "own_teachers": len(teachers)}
     if accelerator.is_main_process:
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.recipe, recipe.to_yaml())  # resumed, data may lie elsewhere now
@@ -269,7 +276,7 @@ def _header(recipe: Recipe, task: Task, method: Method) -> dict[str, Any]:
     return {
         "method": recipe.method.name,
         "data": data.info.name,
-        "network": "+".join(task.network_names) or "own network",
+        "network": "+".join(task.network_names) or OWN_NETWORK,
         "split_point": method.group.split_point,
         "seed": recipe.seed,
         "epochs": recipe.training.epochs,
