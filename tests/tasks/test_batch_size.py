@@ -10,6 +10,7 @@ from torch.utils.data import TensorDataset
 
 import coterie
 from coterie.methods import TABLE, find_method
+from coterie.networks.teacher import Teacher, Teachers
 from coterie.networks.tiny import tiny_cifar
 
 NEEDS = {"one": 2, "diffkd": 2, "dist": 2, "rkd": 3, "mcl": 3}
@@ -84,3 +85,28 @@ def test_one_sample_is_enough_where_nothing_compares(tmp_path):
     found = train(tmp_path, samples=3)
     assert found.summary["status"] == "finished"
     assert all(np.isfinite(value.numpy()).all() for value in found.student().state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [(name, count) for name, least in NEEDS.items() for count in range(1, least)]
+)
+def test_in_a_loop_of_ones_own_too(name, count):
+    """Never a silent zero, a NaN or torch's own words."""
+    torch.manual_seed(0)
+    taught = (
+        {"teachers": Teachers([Teacher(tiny_cifar(num_classes=4), torch.zeros(2, 3, 16, 16))])}
+        if TABLE[name].kind == "teacher"
+        else {}
+    )
+    group = coterie.branch(
+        lambda: tiny_cifar(num_classes=4),
+        1 if taught else 2,
+        "layer3" if name == "one" else None,
+        example=torch.zeros(2, 3, 16, 16),
+        taps="stages",
+    )
+    method = coterie.create_method(name, group, **taught)
+    with pytest.raises(coterie.CoterieError, match=rf"needs at least {NEEDS[name]}, got {count}"):
+        method(torch.randn(count, 3, 16, 16), torch.arange(count))
+    losses = method(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 0, 1]))
+    assert all(torch.isfinite(value) for value in losses.values())

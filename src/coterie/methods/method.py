@@ -105,7 +105,14 @@ class Method(nn.Module):
 
         Returns:
             ``label`` and, with a teacher, ``teacher``.
+
+        Raises:
+            CoterieError: a batch of fewer samples than :attr:`min_batch`, with which the method's other terms would say nothing.
         """
+        if logits.shape[1] < self.min_batch:
+            raise CoterieError(
+                f"{type(self).__name__} compares the samples of a batch and needs at least {self.min_batch}, got {logits.shape[1]}"
+            )
         label = self.label_losses(logits, targets)
         losses = {"label": label if weight == 1.0 else weight * label}
         if self.guide is not None:
