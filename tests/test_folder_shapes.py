@@ -144,3 +144,19 @@ def test_evaluate_measures_all_of_another_folder_and_counts_it(tmp_path, monkeyp
     assert "1 .txt" in text
     with pytest.raises(CoterieError, match="has the classes owl, yak, the run was trained on cat, dog, owl"):
         coterie.evaluate_run(tmp_path / "run", [f"data={tmp_path / 'foreign'}"])
+
+
+def test_what_was_passed_over_is_said_once(tmp_path, capsys):
+    root = write(tmp_path / "pictures", THREE)
+    (root / "cat" / "a.heic").write_bytes(b"x")
+    (root / "owl" / "twin.jpg").write_bytes((root / "cat" / "1.jpg").read_bytes())
+    settings = {
+        **SETTINGS,
+        "network": "tiny_cifar",
+        "method": "baseline",
+        "data": {"name": str(root), "image_size": 16},
+    }
+    coterie.train(settings, output=tmp_path / "run")
+    said = capsys.readouterr().err
+    assert said.count("1 .heic") == 1
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["data_notes"]

@@ -104,11 +104,7 @@ def _read_parts(folders: dict[str, Path], classes: list[str], recipe: DataRecipe
         for each in found.values():
             others += each.others
             repeated += each.repeated
-    notes = (
-        [f"passed over {sum(others.values())} files that are no pictures of a known format: {counted(others)}"]
-        if others
-        else []
-    )
+    notes = [f"passed over what is no picture of a format that is read: {counted(others)}"] if others else []
     loose = sum(loose_images(folder) for folder in folders.values())
     if loose:
         notes.append(f"passed over {loose} image{'s' * (loose > 1)} outside of the class folders")

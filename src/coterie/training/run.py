@@ -224,8 +224,8 @@ def _run(
     recipe = resolve_memory_format(recipe, task, method, accelerator.device)
     steps = recipe.training.epochs * -(-task.data.train.steps_per_epoch // recipe.training.accumulate)
     display = Display(steps, recipe.training.epochs, quiet or not accelerator.is_main_process)
-    for note in task.data.info.notes:
-        display.note(f"{task.data.info.name}: {note}")
+    for found in task.data.info.notes:
+        display.note(f"{task.data.info.name}: {found}")
     trainer = Trainer(recipe, task, method, accelerator, folder, display)
     header = {**_header(recipe, task, method), "own_teachers": len(teachers)}
     if accelerator.is_main_process:
