@@ -22,6 +22,9 @@ app = typer.Typer(
 )
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Let a file name a method of its own, whose code is then imported and run.")
+]
 SETTINGS = "Settings such as training.epochs=30; see the recipe reference in the documentation."
 
 
@@ -35,16 +38,19 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the final table only.")] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Train the students of a recipe; without one, OKDMDE on scikit-learn's embedded digits."""
     recipe, overrides = _recipe_and_overrides(arguments or [])
     from coterie.recipe import load_recipe
 
     if recipe is not None or overrides:
-        load_recipe(recipe, overrides)  # a mistake in the settings is named before torch is imported
+        load_recipe(
+            recipe, overrides, trust_code=trust_code
+        )  # a mistake in the settings is named before torch is imported
     from coterie.training.run import train as run
 
-    result = run(recipe, output=output, overrides=overrides, resume=resume, quiet=quiet)
+    result = run(recipe, output=output, overrides=overrides, resume=resume, quiet=quiet, trust_code=trust_code)
     print_figures(result.summary, result.summary["split"])
     say(f"run     {result.path}")
     say(f"student {result.path / 'student.safetensors'}")
@@ -63,11 +69,12 @@ def evaluate(
     json: Annotated[
         bool, typer.Option("--json", help="Print the figures as JSON, those of every class included.")
     ] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Measure a run's students and ensembles again, on its test split or on other data with the same classes."""
     from coterie.training.reload import evaluate_run
 
-    split, evaluation = evaluate_run(run, overrides or [])
+    split, evaluation = evaluate_run(run, overrides or [], trust_code=trust_code)
     if json:
         import json as writer
 
@@ -111,11 +118,12 @@ def export(
         str, typer.Option("--which", "-w", help="student (the deployed one), a student's number, ensemble or method.")
     ] = "student",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; default: export/ in the run.")] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Write a run's student, or its ensemble, for use elsewhere."""
     from coterie.export import export_run
 
-    say(str(export_run(run, format, output, which=which)))
+    say(str(export_run(run, format, output, which=which, trust_code=trust_code)))
 
 
 @app.command()
@@ -138,6 +146,7 @@ def compare(
         str, typer.Option("--workers", "-w", help="Trainings at once on this machine, or auto: as many as fit.")
     ] = "1",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress of single runs.")] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Train every method with every seed, and say what can be said of the differences."""
     arguments = arguments or []
@@ -151,7 +160,9 @@ def compare(
         raise CoterieError(f"--workers {workers}: expected a number of at least 1, or auto")
     from coterie.comparison.plan import build_arms, make_plan
 
-    make_plan(build_arms(recipes, names, overrides), chosen)  # a mistake is named before all of training is imported
+    make_plan(
+        build_arms(recipes, names, overrides, trust_code), chosen
+    )  # a mistake is named before all of training is imported
     from coterie.comparison.run import compare as run
 
     number = "auto" if workers == "auto" else int(workers)
@@ -165,6 +176,7 @@ def compare(
             overrides=overrides,
             workers=number,  # type: ignore[arg-type]  # typer's text was checked above
             quiet=quiet,
+            trust_code=trust_code,
         )
     except RunError:
         if (output / "report.html").is_file():  # runs failed; the others count
@@ -193,12 +205,13 @@ def benchmark(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for benchmark.json and benchmark.md.")
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Measure what a step of a recipe costs, beside a plain network's: time, operations, memory, data."""
     recipe, overrides = _recipe_and_overrides(arguments or [])
     from coterie.recipe import load_recipe
 
-    settings = load_recipe(recipe, overrides)
+    settings = load_recipe(recipe, overrides, trust_code=trust_code)
     from coterie.benchmark.measure import measure
     from coterie.benchmark.table import markdown
     from coterie.comparison.plan import build_arms
@@ -251,11 +264,6 @@ def _recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 def main() -> None:
     """Entry point: errors in one or two lines; exit code 2 for bad input, 1 for a failed run, 130/143 for a signal."""
-    here = str(Path.cwd())
-    if (
-        here not in sys.path
-    ):  # a method of the user's own may lie there; last, so that it hides nothing that is installed
-        sys.path.append(here)
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:

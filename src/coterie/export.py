@@ -69,6 +69,8 @@ def export_run(
     output: str | Path | None = None,
     which: str = "student",
     network: NetworkSource | None = None,
+    *,
+    trust_code: bool = False,
 ) -> Path:
     """Export a finished run's student, or its ensemble, as a folder with a model card.
 
@@ -82,6 +84,8 @@ def export_run(
         which: ``student`` (the deployed one), a student's number, ``ensemble`` (mean probability of all students) or ``method``
             (the method's own rule, with its modules).
         network: the untrained network, where the run was trained on one's own.
+        trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported for everything but the
+            deployed student.
 
     Returns:
         The export's folder.
@@ -98,7 +102,7 @@ def export_run(
         near = did_you_mean(which, ["student", "ensemble", "method"])
         raise CoterieError(f"cannot export {which!r}{near}; expected student, a student's number, ensemble or method")
     folder = RunFolder(run).require()
-    recipe = load_recipe(folder.recipe)
+    recipe = load_recipe(folder.recipe, trust_code=trust_code or which == "student")  # which imports no method
     fitting = TASK_FORMATS[recipe.task]
     format = format or fitting[0]
     if format not in fitting:
@@ -111,7 +115,13 @@ def export_run(
     suffix = "" if which == "student" else f"-{which}"
     target = Path(output) if output is not None else folder.path / "export" / f"{format}{suffix}"
     _require_free(target)
-    subject = load_subject(folder, recipe, which, copy.deepcopy(network) if isinstance(network, nn.Module) else network)
+    subject = load_subject(
+        folder,
+        recipe,
+        which,
+        copy.deepcopy(network) if isinstance(network, nn.Module) else network,
+        trust_code=trust_code,
+    )
 
     def write(staging: Path) -> None:
         check = WRITERS[format](subject, staging, folder.gallery)
@@ -136,7 +146,9 @@ def export_run(
     return target
 
 
-def load_subject(folder: RunFolder, recipe: Recipe, which: str, network: NetworkSource | None) -> Subject:
+def load_subject(
+    folder: RunFolder, recipe: Recipe, which: str, network: NetworkSource | None, *, trust_code: bool = False
+) -> Subject:
     """Load what is exported from a finished run.
 
     Raises:
@@ -146,7 +158,7 @@ def load_subject(folder: RunFolder, recipe: Recipe, which: str, network: Network
         module = network if network is None or isinstance(network, nn.Module) else network()
         student = load_student(folder.path, module)
         return Subject(student, student.state_dict(), read_json(folder.student_description), folder.tokenizer)
-    method = load_method(folder.path, network)
+    method = load_method(folder.path, network, trust_code=trust_code)
     description = read_json(folder.student_description)
     summary = folder.read_summary()
     students = method.group.num_students

@@ -6,7 +6,7 @@ is checked where that network or method is built.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -123,40 +123,70 @@ class Recipe(Section):
 
 
 def load_recipe(
-    source: str | Path | Mapping[str, Any] | Recipe | None = None, overrides: Iterable[str] = (), **sections: Any
+    source: str | Path | Mapping[str, Any] | Recipe | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    trust_code: bool = False,
+    **sections: Any,
 ) -> Recipe:
     """Build a recipe from a YAML file, a mapping or nothing, then ``key=value`` overrides, then keyword sections.
 
     Args:
         source: path of a YAML file, nested mapping, a recipe, or None for the defaults.
         overrides: ``"section.key=value"`` strings; values are read as YAML. ``"data=digits"`` sets ``data.name``.
+        trust_code: whether a file may name a method by ``package.module:Class``, which is imported when the recipe is used. What
+            is passed as an override, a mapping or a section is the caller's own word, and needs no leave.
         sections: ``training={"epochs": 3}`` or ``data="digits"``.
 
     Raises:
-        CoterieError: a missing or malformed file, an unknown key (with the nearest right spelling) or a wrong value.
+        CoterieError: a missing or malformed file, an unknown key (with the nearest right spelling), a wrong value, or a file
+            that names code without leave.
     """
-    tree = _read(source)
-    for name, value in sections.items():
+    tree, typed = _read(source), dict[str, Any]()
+    for name, value in _settings(overrides, sections):
         _merge(tree, name, value)
+        _merge(typed, name, value)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise CoterieError(_explain(error)) from None
+    is_own_word = isinstance(typed.get("method"), Mapping) and "name" in typed["method"]
+    if isinstance(source, (str, Path)) and not trust_code and not is_own_word:
+        require_no_code(recipe, str(source))
+    return recipe
+
+
+def require_no_code(recipe: Recipe, source: str) -> None:
+    """Refuse a recipe from somebody's file whose method is code to import rather than one of coterie's.
+
+    Raises:
+        CoterieError: it is.
+    """
+    if ":" in recipe.method.name:
+        raise CoterieError(
+            f"{source!r} names code to import, method={recipe.method.name[:80]}; "
+            "if you trust it, add --trust-code (in Python trust_code=True)"
+        )
+
+
+def _settings(overrides: Iterable[str], sections: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Sections, then overrides, as keys and values to merge."""
+    yield from sections.items()
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise CoterieError(f"{override!r} is not a setting: expected key=value, such as training.epochs=30")
+        if key.count(".") > 8:
+            raise CoterieError(f"unknown setting {key[:80]!r}: expected section.key")
         try:
             value = parse_yaml(text)
         except TooMuch as error:
             raise CoterieError(f"{override[:80]!r} is not a setting: {error}") from None
         except (yaml.YAMLError, ValueError):
             value = text
-        if key.count(".") > 8:
-            raise CoterieError(f"unknown setting {key[:80]!r}: expected section.key")
         value = _number_with_exponent(value)
         parent, _, last = key.rpartition(".")
-        _merge(tree, parent or last, {last: value} if parent else value)
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise CoterieError(_explain(error)) from None
+        yield parent or last, {last: value} if parent else value
 
 
 def _number_with_exponent(value: object) -> object:

@@ -13,7 +13,7 @@ from coterie.errors import CoterieError, did_you_mean
 from coterie.files import write_json
 from coterie.methods import TABLE, find_method
 from coterie.methods.options import check_options
-from coterie.recipe import Recipe, differing_keys, load_recipe
+from coterie.recipe import Recipe, differing_keys, load_recipe, require_no_code
 from coterie.training.records import read_json
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def build_arms(
     recipes: Sequence[RecipeSource] | Mapping[str, RecipeSource],
     methods: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
+    trust_code: bool = False,
 ) -> dict[str, Recipe]:
     """The arms of recipes and methods, each checked as far as it can be without data.
 
@@ -114,6 +115,7 @@ def build_arms(
         recipes: files, mappings or recipes; or a mapping from labels to them. None at all: the defaults (the digits demo).
         methods: names that each recipe is run with; None: its own.
         overrides: ``key=value`` for all arms; ``method.x=value`` must hold for every method.
+        trust_code: whether the files may name methods by ``package.module:Class``.
 
     Returns:
         Label -> recipe: the method's name, with several recipes ``<recipe>:<method>``, or the mapping's labels.
@@ -132,10 +134,10 @@ def build_arms(
     arms: dict[str, Recipe] = {}
     for name, source in named.items():
         if methods:
-            common = load_recipe(source, of_others)
+            common = load_recipe(source, of_others, trust_code=True)  # the methods are the caller's own word
             found = {method: load_recipe(_with_method(common, method), of_method) for method in methods}
         else:
-            own = load_recipe(source, overrides)
+            own = load_recipe(source, overrides, trust_code=trust_code)
             found = {own.method.name: own}
         if len(found) < len(methods or found):
             raise CoterieError(f"a method is named twice in {', '.join(methods or ())}; name each once")
@@ -240,11 +242,12 @@ def with_reference(plan: Plan, reference: str) -> Plan:
     return replace(plan, reference=reference)
 
 
-def keep_plan(folder: ComparisonFolder, plan: Plan, reference: str | None = None) -> Plan:
+def keep_plan(folder: ComparisonFolder, plan: Plan, reference: str | None = None, *, trust_code: bool = False) -> Plan:
     """Write the plan; where there is one, extend it by further arms and seeds.
 
     Args:
         reference: label of an arm; None: the stored plan's, in a new folder the plan's own.
+        trust_code: whether the stored plan may name methods by ``package.module:Class`` that this one does not have.
 
     Raises:
         CoterieError: an arm that has begun with other settings, a reference that is no arm, or a folder with something else in it.
@@ -257,7 +260,9 @@ def keep_plan(folder: ComparisonFolder, plan: Plan, reference: str | None = None
         folder.path.mkdir(parents=True, exist_ok=True)
         with wait_for(folder.plan.with_suffix(".claim")):  # several machines may start, or extend it, at once
             if folder.is_comparison:
-                plan = _extended(folder, read_plan(folder), plan)
+                stored = read_plan(folder)
+                require_trust(folder, stored, trust_code, besides=plan)
+                plan = _extended(folder, stored, plan)
             if reference is not None:
                 plan = with_reference(plan, reference)
             arms = {label: _without_seed(recipe) for label, recipe in plan.arms.items()}
@@ -265,6 +270,17 @@ def keep_plan(folder: ComparisonFolder, plan: Plan, reference: str | None = None
     except OSError as error:
         raise CoterieError(f"cannot write to {str(folder.path)!r}: {error.strerror}") from None
     return plan
+
+
+def require_trust(folder: ComparisonFolder, stored: Plan, trust_code: bool, besides: Plan | None = None) -> None:
+    """Refuse arms of a stored plan that would import code, except where leave is given or the call itself names them.
+
+    Raises:
+        CoterieError: there is such an arm.
+    """
+    for label, recipe in stored.arms.items() if not trust_code else ():
+        if besides is None or label not in besides.arms:
+            require_no_code(recipe, str(folder.plan))
 
 
 def _require_free(folder: ComparisonFolder) -> None:
@@ -302,7 +318,7 @@ def _without_seed(recipe: Recipe) -> dict[str, Any]:
 
 
 def read_plan(folder: ComparisonFolder) -> Plan:
-    """The plan of a comparison.
+    """The plan of a comparison. This imports no method; before one is trained, see :func:`require_trust`.
 
     Raises:
         CoterieError: there is none, or it is damaged.

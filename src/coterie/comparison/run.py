@@ -65,6 +65,7 @@ def compare(
     overrides: Sequence[str] = (),
     workers: int | Literal["auto"] = 1,
     quiet: bool = True,
+    trust_code: bool = False,
 ) -> ComparisonResult:
     """Train every arm with every seed, as far as that is not done yet, and write tables, figures and a report.
 
@@ -81,6 +82,7 @@ def compare(
         workers: trainings at once on this machine, each a process of its own; ``auto``: as many as fit by what the first run took, on a
             GPU the first run of every arm.
         quiet: show no progress of single runs.
+        trust_code: whether recipe files and the folder's plan may name methods by ``package.module:Class``.
 
     Raises:
         CoterieError: bad input; nothing has been trained then.
@@ -89,7 +91,8 @@ def compare(
     if isinstance(recipes, (str, Path, Recipe)):
         recipes = [recipes]
     folder = ComparisonFolder(output)
-    plan = keep_plan(folder, make_plan(build_arms(recipes, methods, overrides), seeds), reference)
+    asked = make_plan(build_arms(recipes, methods, overrides, trust_code), seeds)
+    plan = keep_plan(folder, asked, reference, trust_code=trust_code)
     for job in plan.jobs():  # what failed is tried once more by every call
         folder.failure(job).unlink(missing_ok=True)
     if workers == "auto":

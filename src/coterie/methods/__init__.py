@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coterie.errors import CoterieError, did_you_mean
@@ -201,6 +203,8 @@ TABLE: dict[str, MethodEntry] = {
 def find_method(name: str) -> type[Method]:
     """The class of a method by its name, or by ``package.module:Class`` for one from outside.
 
+    The latter runs that module's code. Its name must be the user's own word; of a file :func:`coterie.recipe.load_recipe` asks for leave.
+
     Raises:
         CoterieError: unknown name, module or class, or a class that is no ``Method``.
     """
@@ -210,6 +214,8 @@ def find_method(name: str) -> type[Method]:
                 f"unknown method {name!r}{did_you_mean(name, TABLE)}; expected one of {', '.join(TABLE)} or package.module:Class"
             )
         name = TABLE[name].location
+    elif (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # last, so that it hides nothing that is installed; and only where it is asked for
     module_name, _, class_name = name.partition(":")
     from coterie.methods.method import Method
 

@@ -207,7 +207,7 @@ def read_run(path: str | Path) -> RunData:
     figures = _check(GroupFigures, summary, folder.summary) if "students" in summary else None
     return RunData(
         folder=folder,
-        recipe=load_recipe(folder.recipe),
+        recipe=load_recipe(folder.recipe, trust_code=True),  # a report imports no method
         environment=_check(
             RunEnvironment, read_json(folder.environment) if folder.environment.is_file() else {}, folder.environment
         ),

@@ -22,19 +22,20 @@ from coterie.training.checkpoint import load_checkpoint
 from coterie.training.records import RunFolder, read_json
 
 
-def load_method(run: str | Path, network: NetworkSource | None = None) -> Method:
+def load_method(run: str | Path, network: NetworkSource | None = None, *, trust_code: bool = False) -> Method:
     """Rebuild the method of a finished run, in eval mode, on the CPU.
 
     Args:
         run: the run folder.
         network: the untrained network, where the run was trained on one's own.
+        trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported.
 
     Raises:
-        CoterieError: no run, an unfinished one, or a damaged checkpoint.
+        CoterieError: no run, an unfinished one, a damaged checkpoint, or code without leave.
     """
     folder = RunFolder(run).require()
     # Pretrained weights would be fetched to be overwritten by the checkpoint's.
-    recipe = load_recipe(folder.recipe, ["network.pretrained=false"])
+    recipe = load_recipe(folder.recipe, ["network.pretrained=false"], trust_code=trust_code)
     if not folder.student_description.is_file():
         raise CoterieError(f"the run {str(run)!r} is not finished; go on with `coterie train --resume --output {run}`")
     description = read_json(folder.student_description)
@@ -54,6 +55,7 @@ def evaluate_run(
     *,
     data: Any = None,
     network: NetworkSource | None = None,
+    trust_code: bool = False,
 ) -> tuple[str, Evaluation]:
     """Evaluate a finished run again, on its own test split or on other data with the same classes.
 
@@ -62,6 +64,7 @@ def evaluate_run(
         overrides: ``data.*`` and ``training.*`` settings that differ from the run's.
         data: a data set's name or folder; or data sets of one's own, see :func:`coterie.train`; one alone is measured whole.
         network: the untrained network, where the run was trained on one's own.
+        trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported.
 
     Returns:
         The split's name and its evaluation, whose figures include those of every class.
@@ -76,9 +79,9 @@ def evaluate_run(
     objects = sort_arguments(data, network)
     if objects.sections.get("network") is not None:
         raise CoterieError("network= takes the untrained network of your own, a module or a callable that builds one")
-    method = load_method(run, objects.network)
+    method = load_method(run, objects.network, trust_code=trust_code)
     folder = RunFolder(run)
-    stored = load_recipe(folder.recipe)
+    stored = load_recipe(folder.recipe, trust_code=trust_code)
     for override in overrides:
         section = override.partition("=")[0].partition(".")[0]
         if section not in {"data", "training"}:

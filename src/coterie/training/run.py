@@ -76,6 +76,7 @@ def train(
     resume: bool = False,
     overrides: tuple[str, ...] | list[str] = (),
     quiet: bool = False,
+    trust_code: bool = False,
     **sections: Any,
 ) -> TrainResult:
     """Train a group of students and write a run folder.
@@ -92,6 +93,7 @@ def train(
         resume: go on with the run in ``output``; without a recipe, with the one that it was started with.
         overrides: ``"key=value"`` strings, as on the command line.
         quiet: show no progress.
+        trust_code: whether a recipe's file, that of the run to go on with included, may name a method by ``package.module:Class``.
         sections: settings by keyword, such as ``method="okdmde", training={"epochs": 3}, seed=1``.
 
     Returns:
@@ -111,12 +113,13 @@ def train(
         if output is None:
             raise CoterieError("resuming needs the run's folder: --output DIR")
         folder = RunFolder(output).require()
-        stored = with_absolute_paths(load_recipe(folder.recipe))
-        settings = load_recipe(stored if recipe is None else recipe, overrides, **sections)
+        stored = with_absolute_paths(load_recipe(folder.recipe, trust_code=True))  # only compared with what is run
+        source = folder.recipe if recipe is None else recipe
+        settings = load_recipe(source, overrides, trust_code=trust_code, **sections)
         settings = continued(with_absolute_paths(settings), stored, folder)
         require_same_objects(folder, network is not None, len(modules))
     else:
-        settings = with_absolute_paths(load_recipe(recipe, overrides, **sections))
+        settings = with_absolute_paths(load_recipe(recipe, overrides, trust_code=trust_code, **sections))
         if output is None and several_processes():
             raise CoterieError("several processes need the run's folder: --output DIR")
         folder = RunFolder(output if output is not None else free_name(settings, network, datasets))
