@@ -61,7 +61,7 @@ def make_run(
             parameter.add_(0.05 * torch.randn_like(parameter))
     built.deployed_student = branches - 1
     built.eval()
-    path.mkdir(parents=True)
+    folder.last.parent.mkdir(parents=True)
     write_text(folder.recipe, recipe.to_yaml())
     save_checkpoint(folder.last, {"method": built.state_dict(), "ema": None})
     channels, height, width = input_size

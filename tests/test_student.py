@@ -66,7 +66,7 @@ def test_unfinished_and_damaged_runs_are_named(run_maker, tmp_path):
         load_student(run)
     weights.unlink()
     (run / "summary.json").write_text(json.dumps({"status": "interrupted"}))
-    with pytest.raises(CoterieError, match=r"no student yet \(status: interrupted\).*--resume"):
+    with pytest.raises(CoterieError, match=r"not finished \(status: interrupted\).*--resume"):
         load_student(run)
 
 

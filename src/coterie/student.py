@@ -13,6 +13,7 @@ from coterie.errors import CoterieError, did_you_mean
 from coterie.files import write_atomically, write_json
 from coterie.networks.options import require_harmless_options, require_plain_name
 from coterie.networks.registration import register
+from coterie.training.lock import require_finished
 from coterie.training.records import RunFolder, read_json
 
 
@@ -73,11 +74,7 @@ def load_student(run: str | Path, network: nn.Module | None = None) -> nn.Module
     if network is not None and not isinstance(network, nn.Module):
         raise CoterieError(f"network={type(network).__name__}: expected the untrained network, a module")
     folder = RunFolder(run).require()
-    if not folder.student.is_file():
-        status = folder.read_summary().get("status", "not started")
-        raise CoterieError(
-            f"the run {str(run)!r} has no student yet (status: {status}); finish it with `coterie train --resume --output {run}`"
-        )
+    require_finished(folder)
     description = read_json(folder.student_description)
     if network is None:
         if description["network"] is None:

@@ -11,7 +11,7 @@ from coterie.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_round_trip(tmp_path):
-    path = tmp_path / "checkpoint" / "last.pt"
+    path = tmp_path / "last.pt"
     state = {"weights": {"a": torch.arange(3.0)}, "position": {"epoch": 2}, "names": ["label"], "none": None}
     save_checkpoint(path, state)
     loaded = load_checkpoint(path)

@@ -41,7 +41,7 @@ def test_a_run_learns_and_writes_its_folder(small, tmp_path):
     names = {path.name for path in result.path.iterdir()}
     assert names == {
         "recipe.yaml", "environment.json", "metrics.jsonl", "summary.json", "predictions.safetensors", "gallery",
-        "checkpoint", "student.safetensors", "student.json", "report.html",
+        "checkpoint", "student.safetensors", "student.json", "report.html", "data.json",
     }  # fmt: skip
     steps = [row["step"] for row in rows(result.path, "train")]
     assert steps == sorted(set(steps))

@@ -34,6 +34,7 @@ from coterie.files import write_text
 from coterie.recipe import Recipe
 from coterie.report.comparison import write_comparison_report
 from coterie.training.interruption import Interrupted, Interruption
+from coterie.training.lock import RunLocked, holder
 from coterie.training.records import RunFolder
 from coterie.training.run import train
 
@@ -156,7 +157,11 @@ def work(folder: ComparisonFolder, plan: Plan, quiet: bool, *, bars: bool = True
             with held:
                 if _is_done(folder, job):
                     continue
-                _train(folder, job, held, quiet, bars)
+                try:
+                    _train(folder, job, held, quiet, bars)
+                except RunLocked:  # somebody goes on with this run by itself
+                    is_waiting = True
+                    continue
             is_waiting = is_waiting or held.lost
             trained += 1
             collect(folder)
@@ -186,11 +191,15 @@ def _train(folder: ComparisonFolder, job: Job, held: Claim, quiet: bool, bars: b
     name = f"{job.label}, seed {job.seed}"
     if not quiet:
         print(name, flush=True)
+        if run.read_summary().get("status") == "running" and holder(run) is None:
+            print("the process that trained it is gone; going on from its last checkpoint", flush=True)
     try:
         train(job.recipe, output=run.path, resume=run.is_run, quiet=quiet or not bars)
     except Interrupted as stop:
         if not held.lost:
             raise Interrupted(stop.number, str(run.path), GO_ON) from None
+    except RunLocked:
+        raise
     except Exception as error:
         if held.lost:  # two were at work in one folder, which says nothing of the run
             return

@@ -6,6 +6,7 @@ import re
 import shlex
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -27,12 +28,13 @@ from coterie.report.predictions import pairwise_disagreement
 from coterie.report.run import GroupFigures, RunData, read_run
 
 
-def write_report(run: Path | str, output: Path | None = None) -> Path:
+def write_report(run: Path | str, output: Path | None = None, summary: dict[str, Any] | None = None) -> Path:
     """Write the report of a run, finished or not.
 
     Args:
         run: the run folder; nothing else is read.
         output: the file to write; None: ``report.html`` in the run folder.
+        summary: of a run that is about to finish, in place of its summary.json.
 
     Returns:
         Where the report is.
@@ -41,7 +43,7 @@ def write_report(run: Path | str, output: Path | None = None) -> Path:
         CoterieError: the folder is no run, or a file in it is damaged.
         RunError: the report cannot be written.
     """
-    data = read_run(run)
+    data = read_run(run, summary)
     path = data.folder.report if output is None else Path(output)
     write_text(path, render(data))
     return path

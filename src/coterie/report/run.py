@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,14 +195,14 @@ class Examples(Record):
     examples: list[Example]
 
 
-def read_run(path: str | Path) -> RunData:
+def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData:
     """Read a run folder, finished or not.
 
     Raises:
         CoterieError: the folder is no run, or one of its files is damaged.
     """
     folder = RunFolder(path).require()
-    summary = read_json(folder.summary)
+    summary = read_json(folder.summary) if summary is None else summary
     rows = MetricsLog(folder.metrics).rows()
     figures = _check(GroupFigures, summary, folder.summary) if "students" in summary else None
     return RunData(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from coterie.report.run import GroupFigures, RunData
+from coterie.training.lock import holder
 
 
 def percent(value: float) -> str:
@@ -145,7 +146,12 @@ def unfinished(run: RunData) -> str:
         return f"Interrupted in {reached}; coterie train --resume --output RUN goes on with it."
     if run.summary.status == "failed":
         return f"Failed in {reached}: {(run.summary.error or 'no reason was noted').rstrip('.')}."
-    return f"Not finished: {reached} is the last that left a trace."
+    if (process := holder(run.folder)) is not None:
+        return f"Being trained by {process}: {reached} is the last that left a trace."
+    return (
+        f"Not finished: {reached} is the last that left a trace. The process that trained it is gone; "
+        "coterie train --resume --output RUN goes on with it."
+    )
 
 
 def headline(run: RunData, figures: GroupFigures, split: str, samples: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from coterie.errors import CoterieError
-from coterie.files import write_atomically
+from coterie.files import write_stream
 
 FORMAT = 1
 
@@ -17,10 +17,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write tensors, numbers, strings, lists and dicts to ``path``.
 
     Raises:
-        RunError: the disk is full; the previous checkpoint is kept.
+        RunError: the disk is full, or the folder is not there; the previous checkpoint is kept.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+    write_stream(path, lambda stream: torch.save({"format": FORMAT, **state}, stream))  # type: ignore[arg-type]
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class Trainer:
                 if self.epoch % settings.evaluate_every == 0 or self.epoch == settings.epochs:
                     self._evaluate()
                     if self.method.needs_validation:  # what it learned from the evaluation belongs to the epoch
-                        self.save(self.folder.last)
+                        self.save(self.folder.last, evaluated=True)
                 if asked := self._asked_to_stop(interruption, at_once=True):
                     raise Interrupted(asked, str(self.folder))
 
@@ -220,6 +220,7 @@ class Trainer:
         rate = self.optimizer.param_groups[0]["lr"]
         self.display.losses(losses)
         if self.accelerator.is_main_process:
+            self.folder.require_place()
             row = {"epoch": self.epoch, "step": self.step, "split": "train", "losses": losses, "learning_rate": rate}
             self.log.append(row)
             self.accelerator.log({f"train/{k}": v for k, v in losses.items()} | {"learning_rate": rate}, step=self.step)
@@ -259,6 +260,7 @@ class Trainer:
 
     def write_validation(self, figures: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
+            self.folder.require_place()
             self.log.append({"epoch": self.epoch - 1, "step": self.step, "split": "validation", **figures})
             flat = {f"validation/{k}": v for k, v in figures["deployed"].items() if k != "student"}
             flat["validation/mean_student_top1"] = figures["mean_student"]["top1"]
@@ -274,14 +276,16 @@ class Trainer:
         flag = torch.tensor(interruption.signal or 0, device=self.accelerator.device)
         return int(self.accelerator.gather(flag).max())
 
-    def save(self, path: Any) -> None:
-        """Write the whole state to a checkpoint, provided that it is sound."""
+    def save(self, path: Any, evaluated: bool = False) -> None:
+        """Write the whole state to a checkpoint, provided that it is sound; ``evaluated``: the epoch's evaluation is part of it."""
         self._require_finite()
         if not self.accelerator.is_main_process:
             return
+        self.folder.require_place()
         scaler = self.accelerator.scaler
         state = {
             "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
+            "evaluated": evaluated,
             "seconds": self.seconds,
             "method": self.method.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
@@ -310,7 +314,10 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.losses.load_state_dict(state["losses"])
-        done = self.epoch - 1 if self.batch == 0 else self.epoch
+        # The checkpoint of an epoch precedes its evaluation, so that evaluation is done again: same weights, same figures. Where the
+        # method has learned from it, a second checkpoint follows it, and the evaluation stays as it was.
+        evaluated = state.get("evaluated", False)
+        done = self.epoch - 1 if self.batch == 0 and not evaluated else self.epoch
         if self.accelerator.is_main_process:
             self.log.cut_back(self.step, done)
         self.accelerator.wait_for_everyone()
@@ -320,10 +327,10 @@ class Trainer:
                 self.display.losses(row["losses"])
             if row["split"] == "validation" and selection_score(row) > self.best_score:
                 self.best_score, self.best_epoch = selection_score(row), row["epoch"]
-        # The checkpoint of an epoch precedes its evaluation, so that evaluation is done again: same weights, same figures.
         if (
             self.batch == 0
             and self.epoch
+            and not evaluated
             and (self.epoch % self.recipe.training.evaluate_every == 0 or self.epoch == self.recipe.training.epochs)
         ):
             self._evaluate()

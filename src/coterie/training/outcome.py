@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from coterie.errors import RunError
-from coterie.files import write_atomically, write_json
+from coterie.files import reason_of, write_atomically, write_json
 from coterie.methods.method import Method
 from coterie.report import write_report
 from coterie.report.gallery import gallery_samples
@@ -66,21 +66,42 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         "images_per_second": samples / trainer.seconds,
     }
     if accelerator.is_main_process:
-        _save_predictions(folder, task, final, split, trainer)
-        task.save_student(folder, student, method, final.figures)
-        write_json(folder.summary, summary)
-        _try_to_show(lambda: write_report(folder.path), "the report", trainer)
+        folder.require_place()
+        try:
+            _save_predictions(folder, task, final, split, trainer)
+            task.save_student(folder, student, method, final.figures)
+            _try_to_show(lambda: write_report(folder.path, summary=summary), "the report", trainer)
+        except Exception as error:  # libraries write here, each with errors of its own
+            reason = reason_of(error, folder.path)
+            if reason is None:
+                raise
+            raise RunError(f"cannot write to {str(folder)!r}: {reason}") from error
+        write_json(folder.summary, summary)  # last: a run that says it is finished has everything
     accelerator.wait_for_everyone()
     return summary
+
+
+def is_complete(folder: RunFolder) -> bool:
+    """Whether a run is finished, and what :func:`conclude` can write again is there."""
+    if folder.read_summary().get("status") != "finished":
+        return False
+    made = (folder.predictions, folder.student, folder.student_description, folder.gallery)
+    return all(path.exists() for path in made) or not folder.last.is_file()
+
+
+def restore_report(folder: RunFolder) -> None:
+    """Write the report of a finished run where it is missing."""
+    if folder.is_run and folder.read_summary().get("status") == "finished" and not folder.report.is_file():
+        write_report(folder.path)
 
 
 def _try_to_show(write: Callable[[], object], what: str, trainer: Trainer) -> None:
     """Write what is made to be looked at; a failure is said in a line and costs nothing else."""
     try:
         write()
-    except RunError:
-        raise  # a full disk, which the run's own files will not survive either
     except Exception as error:  # libraries of images and figures raise many kinds
+        if isinstance(error, RunError) or reason_of(error, trainer.folder.path):
+            raise  # a full disk, which the run's own files will not survive either
         trainer.display.note(f"{what} could not be made: {type(error).__name__}: {' '.join(str(error).split())[:160]}")
 
 

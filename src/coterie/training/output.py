@@ -8,6 +8,7 @@ from pathlib import Path
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe
 from coterie.tasks.construction import NetworkSource
+from coterie.training.lock import is_leftover
 from coterie.training.records import RunFolder
 
 
@@ -28,7 +29,7 @@ def free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -
 def require_free(folder: RunFolder) -> None:
     """The folder must be new or empty, and it must be possible to write there."""
     path = folder.path
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not all(is_leftover(entry) for entry in path.iterdir()):
         what = "holds another run; go on with it by --resume, or" if folder.is_run else "is not empty;"
         raise CoterieError(f"{str(path)!r} {what} choose another --output")
     made = [parent for parent in [path, *path.parents] if not parent.exists()]

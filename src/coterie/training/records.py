@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from coterie.documents import parse_json
 from coterie.errors import CoterieError, RunError
-from coterie.files import write_text
+from coterie.files import reason_of, write_text
 
 
 class RunFolder:
@@ -30,6 +32,8 @@ class RunFolder:
         self.student_description = self.path / "student.json"
         self.tokenizer = self.path / "tokenizer"  # of a text run
         self.report = self.path / "report.html"
+        self.lock = self.path / ".lock"
+        self._place: os.stat_result | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -50,10 +54,32 @@ class RunFolder:
             )
         return self
 
+    def begin(self) -> None:
+        """Make the folders that a training writes to; from now on it is noticed where they are moved or removed."""
+        self.last.parent.mkdir(parents=True, exist_ok=True)
+        self._place = os.stat(self.path)
+
+    def require_place(self) -> None:
+        """To be asked before writing to a folder in which a training has begun.
+
+        Raises:
+            RunError: the folder was moved or removed; nothing is written to one that has come in its place.
+        """
+        try:
+            if self._place is None or os.path.samestat(self._place, os.stat(self.path)):
+                return
+        except OSError:
+            pass
+        raise RunError(f"the run's folder {str(self.path)!r} was moved or removed while it was trained")
+
     def clear_leftovers(self) -> None:
         """Remove what a killed process left: temporary files, and metrics where there is no checkpoint to go on from."""
-        for temporary in [*self.path.glob(".*.tmp"), *self.last.parent.glob(".*.tmp")]:
-            temporary.unlink()
+        for temporary in [
+            *self.path.glob(".*.tmp"),
+            *self.path.glob(".tmp??????"),  # safetensors'
+            *self.last.parent.glob(".*.tmp"),
+        ]:
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
         if not self.last.is_file():
             self.metrics.unlink(missing_ok=True)
 
@@ -88,7 +114,8 @@ class MetricsLog:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row, allow_nan=False) + "\n")
         except OSError as error:
-            raise RunError(f"cannot write {str(self.path)!r}: {error.strerror}") from error
+            reason = reason_of(error, self.path.parent)
+            raise RunError(f"cannot write {str(self.path)!r}: {reason}") from error
 
     def rows(self) -> list[dict[str, Any]]:
         """All whole rows; a last line that a kill cut short is left out."""

@@ -19,6 +19,7 @@ from coterie.tasks.construction import NetworkSource
 from coterie.tasks.task import Task, find_task
 from coterie.training.arguments import sort_arguments
 from coterie.training.checkpoint import load_checkpoint
+from coterie.training.lock import require_finished
 from coterie.training.records import RunFolder, read_json
 
 
@@ -36,8 +37,7 @@ def load_method(run: str | Path, network: NetworkSource | None = None, *, trust_
     folder = RunFolder(run).require()
     # Pretrained weights would be fetched to be overwritten by the checkpoint's.
     recipe = load_recipe(folder.recipe, ["network.pretrained=false"], trust_code=trust_code)
-    if not folder.student_description.is_file():
-        raise CoterieError(f"the run {str(run)!r} is not finished; go on with `coterie train --resume --output {run}`")
+    require_finished(folder)
     description = read_json(folder.student_description)
     if description["network"] is None and network is None:
         raise CoterieError(f"the run {str(run)!r} was trained on a network of your own: pass it, network=...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -38,9 +39,10 @@ from coterie.training.continuation import (
 from coterie.training.display import Display
 from coterie.training.environment import describe_environment
 from coterie.training.interruption import Interrupted, Interruption
+from coterie.training.lock import lock
 from coterie.training.loop import Trainer
 from coterie.training.memory_format import resolve_memory_format, with_channels_last
-from coterie.training.outcome import conclude
+from coterie.training.outcome import conclude, is_complete, restore_report
 from coterie.training.output import clear, free_name, require_free
 from coterie.training.records import RunFolder
 
@@ -125,19 +127,24 @@ def train(
         folder = RunFolder(output if output is not None else free_name(settings, network, datasets))
         if is_first:
             require_free(folder)
-    summary = folder.read_summary() if resume else {}
-    if summary.get("status") == "finished":
-        return TrainResult(folder.path, summary, network)
+    if resume and is_complete(folder):
+        for each in (folder, RunFolder(folder.path / FIRST_STAGE)) if is_first else ():
+            restore_report(each)
+        return TrainResult(folder.path, folder.read_summary(), network)
     made = [path for path in [folder.path, *folder.path.parents] if not path.is_dir()]
-    _wait_for_all(settings)  # the first process has looked at the folder before any writes there
-    try:
-        with torch.random.fork_rng(devices=[]):
-            taught = with_first_stage(settings, folder, quiet, datasets)
-            return _run(settings, taught, folder, network, datasets, modules, resume, quiet)
-    except CoterieError:
-        if is_first and not resume and not any(folder.path.rglob("*.pt")):  # bad input, found late: nothing was trained
-            clear(folder.path, made)
-        raise
+    with lock(folder) if is_first else contextlib.nullcontext():
+        if is_first and not resume:
+            require_free(folder)  # once more: another training may have come and gone
+        _wait_for_all(settings)  # the first process has looked at the folder before any writes there
+        try:
+            with torch.random.fork_rng(devices=[]):
+                taught = with_first_stage(settings, folder, quiet, datasets)
+                return _run(settings, taught, folder, network, datasets, modules, resume, quiet)
+        except CoterieError:
+            # Bad input, found late: nothing was trained.
+            if is_first and not resume and not any(folder.path.rglob("*.pt")):
+                clear(folder.path, made)
+            raise
 
 
 def several_processes() -> bool:
@@ -231,8 +238,11 @@ def _run(
         display.note(f"{task.data.info.name}: {found}")
     trainer = Trainer(recipe, task, method, accelerator, folder, display)
     header = {**_header(recipe, task, method), "own_teachers": len(teachers)}
+    if resume and folder.read_summary().get("status") == "running":
+        display.note("the process that trained it is gone; going on from its last checkpoint")
+    accelerator.wait_for_everyone()  # all have read what the first one now replaces
     if accelerator.is_main_process:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.begin()
         write_text(folder.recipe, recipe.to_yaml())  # resumed, data may lie elsewhere now
         if not folder.last.is_file():
             write_json(folder.data, task.data.fingerprint)
@@ -262,16 +272,20 @@ def _run(
         if status and accelerator.is_main_process:
             _write_status(folder, {**header, **status, "epoch": trainer.epoch, "step": trainer.step})
         if recipe.training.trackers:
-            accelerator.end_training()
+            # A tracker that cannot write its last figures must not hide the error that is on its way.
+            with contextlib.suppress(Exception) if status else contextlib.nullcontext():
+                accelerator.end_training()
     return TrainResult(folder.path, summary, network)
 
 
 def _write_status(folder: RunFolder, summary: dict[str, Any]) -> None:
     """Say in the summary how the run ended; a disk that is full must not hide the error that is on its way."""
-    try:
-        write_json(folder.summary, summary)
-    except Exception:
-        folder.summary.unlink(missing_ok=True)
+    with contextlib.suppress(Exception):
+        folder.require_place()
+        try:
+            write_json(folder.summary, summary)
+        except Exception:
+            folder.summary.unlink(missing_ok=True)
 
 
 def _header(recipe: Recipe, task: Task, method: Method) -> dict[str, Any]:
