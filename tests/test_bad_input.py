@@ -181,19 +181,19 @@ def test_a_full_disk_fails_the_run_and_leaves_no_half_file(tmp_path, monkeypatch
     calls = []
     original = torch.save
 
-    def full(state, path):
+    def full(state, stream):
         calls.append(1)
         if len(calls) == 2:
-            Path(path).write_bytes(b"half")
+            stream.write(b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(state, path)
+        original(state, stream)
 
     monkeypatch.setattr(torch, "save", full)
     code, errors = coterie(
         monkeypatch, capsys, "train", "training.epochs=2", "training.device=cpu", "--output", "run", "--quiet"
     )
     assert code == 1
-    assert "No space left on device" in errors
+    assert "the disk is full" in errors
     assert [path.name for path in Path("run/checkpoint").iterdir()] == ["last.pt"]
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

@@ -29,10 +29,10 @@ if point:
             if name == "save":            # die in the middle of writing a checkpoint's bytes
                 import torch
                 whole = torch.save
-                def half(state, path):
-                    whole(state, path)
-                    with open(path, "r+b") as file:
-                        file.truncate(os.path.getsize(path) // 2)
+                def half(state, stream):
+                    whole(state, stream)
+                    stream.file.flush()
+                    stream.file.truncate(stream.file.tell() // 2)
                     os.kill(os.getpid(), signal.SIGKILL)
                 torch.save = half
             else:

@@ -89,7 +89,7 @@ def require_finished(folder: RunFolder) -> None:
     elif status == "running":
         state = f"is not finished: the process that trained it is gone; {go_on}"
     elif status == "finished":
-        state = f"has lost its student; {go_on}"
+        state = f"has no student; {go_on}"
     else:
         state = f"is not finished (status: {status}); {go_on}"
     raise CoterieError(f"the run {str(folder)!r} {state}")
