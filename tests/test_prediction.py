@@ -153,3 +153,38 @@ def test_missing_and_undecodable_images_are_named(small_run, tmp_path):
         predict_images(path, [good], top=0)
     with pytest.raises(CoterieError, match="is not a run"):
         predict_images(tmp_path, [good])
+
+
+def test_paths_pictures_and_arrays_are_the_same_to_predict(small_run):
+    path, _ = small_run
+    files = sorted((path / "gallery").glob("*.png"))
+    expected = [prediction.classes for prediction in coterie.predict(path, files)]
+    pictures = [Image.open(file) for file in files]
+    arrays = [np.array(Image.open(file)) for file in files]
+    for given in (list(map(str, files)), pictures, arrays, np.stack(arrays), (file for file in files)):
+        assert [prediction.classes for prediction in coterie.predict(path, given)] == expected
+    for single in (files[0], str(files[0]), Image.open(files[0]), arrays[0]):
+        (prediction,) = coterie.predict(path, single)
+        for (name, value), (wanted, probability) in zip(prediction.classes, expected[0], strict=True):
+            assert name == wanted
+            assert value == pytest.approx(probability, abs=1e-5)  # a batch of another size may sum in another order
+
+
+def test_a_loaded_transform_prepares_as_predict_does(small_run):
+    path, _ = small_run
+    transform, network = coterie.load_transform(path), coterie.load_student(path)
+    for size in ((32, 32), (80, 50)):
+        image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8))
+        with torch.inference_mode():
+            expected = network(transform(image)[None]).softmax(-1)[0]
+        for name, value in coterie.predict(path, image)[0].classes:
+            assert value == pytest.approx(float(expected[int(name.split()[1])]), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((8, 8, 3)), np.zeros((8, 8, 2), np.uint8), np.zeros((0, 8, 3), np.uint8), np.zeros(8, np.uint8), 3, None],
+)
+def test_what_is_no_picture_is_named(small_run, image):
+    with pytest.raises(CoterieError, match="image 1 is"):
+        coterie.predict(small_run[0], [Image.new("RGB", (8, 8)), image])

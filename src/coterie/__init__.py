@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from coterie.methods.progress import Progress
     from coterie.networks.branching import branch
     from coterie.networks.group import GroupOutput, StudentGroup
+    from coterie.prediction import Prediction, load_transform, predict
     from coterie.recipe import Recipe, load_recipe
     from coterie.report import write_report
     from coterie.student import create_network, load_student
@@ -44,6 +45,7 @@ _LOCATIONS = {
     "GroupOutput": "coterie.networks.group",
     "METHODS": "coterie.methods",
     "Method": "coterie.methods.method",
+    "Prediction": "coterie.prediction",
     "Predictions": "coterie.methods.method",
     "Progress": "coterie.methods.progress",
     "Recipe": "coterie.recipe",
@@ -58,6 +60,8 @@ _LOCATIONS = {
     "export_run": "coterie.export",
     "load_recipe": "coterie.recipe",
     "load_student": "coterie.student",
+    "load_transform": "coterie.prediction",
+    "predict": "coterie.prediction",
     "train": "coterie.training.run",
     "write_report": "coterie.report",
 }
@@ -68,6 +72,7 @@ __all__ = [
     "CoterieError",
     "GroupOutput",
     "Method",
+    "Prediction",
     "Predictions",
     "Progress",
     "Recipe",
@@ -82,6 +87,8 @@ __all__ = [
     "export_run",
     "load_recipe",
     "load_student",
+    "load_transform",
+    "predict",
     "train",
     "write_report",
 ]

@@ -10,7 +10,7 @@ import typer
 
 from coterie.cli_output import LISTINGS, print_classes, print_comparison, print_figures, say
 from coterie.errors import CoterieError, RunError, did_you_mean
-from coterie.terminal import one_line, printable
+from coterie.terminal import printable
 
 app = typer.Typer(
     name="coterie",
@@ -90,16 +90,23 @@ def evaluate(
 @app.command()
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to print for each image.")] = 5,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATHS...",
+            help="Image files, folders, patterns such as 'shots/*.jpg', or - for a list on standard input, one a line. "
+            "Of a run of texts: texts (pairs: a tab between), or -.",
+            show_default=False,
+        ),
+    ],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to print for each sample.")] = 5,
+    format: Annotated[str, typer.Option("--format", "-f", help="table, json (one object a line) or csv.")] = "table",
 ) -> None:
-    """Classify image files with a run's deployed student."""
-    from coterie.prediction import predict_images
+    """Classify images, or texts, with a run's deployed student. What cannot be read is reported, and the others go on."""
+    from coterie.prediction_output import print_predictions
 
-    for prediction in predict_images(run, images, top=top):
-        say(str(prediction.path))
-        for name, probability in prediction.classes:
-            say(f"  {probability:7.2%}  {one_line(name)}")
+    if failed := print_predictions(run, inputs, top, format):
+        raise RunError(failed)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -302,6 +303,32 @@ def test_a_network_whose_configuration_lacks_a_padding_token_gets_the_tokenizers
     assert student.config.pad_token_id == AutoTokenizer.from_pretrained(folder).pad_token_id == 0
     words, padded = torch.tensor([[4, 5]]), torch.tensor([[4, 5, 0, 0]])  # padding is not what the text is told by
     torch.testing.assert_close(student(words).logits, student(padded, attention_mask=(padded > 0).long()).logits)
+
+
+def test_texts_are_predicted_as_the_exported_network_tells_them(run, tmp_path, monkeypatch, capsys):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = coterie.export_run(run, output=tmp_path / "export")
+    network = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = ["good film", "bad", "a very much longer one, with a\ttab and words nobody knows"]
+    found = coterie.predict(run, texts, top=9)
+    for text, prediction in zip(texts, found, strict=True):
+        with torch.inference_mode():
+            expected = network(**tokenizer(text, truncation=True, return_tensors="pt")).logits.softmax(-1)[0]
+        assert (prediction.text, prediction.path, prediction.error) == (text, None, None)
+        assert len(prediction.classes) == len(expected)
+        for name, value in prediction.classes:
+            assert value == pytest.approx(float(expected[network.config.label2id[name]]), abs=1e-5)
+    assert coterie.predict(run, texts[0])[0].text == texts[0]
+    with pytest.raises(coterie.CoterieError, match="sample 1: expected a text"):
+        coterie.predict(run, ["one", ("a", "pair")])
+    monkeypatch.setattr(sys, "argv", ["coterie", "predict", str(run), texts[1], "-", "--format", "json", "--top", "1"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{texts[0]}\n\n{texts[2]}\n"))
+    cli.main()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["input"] for line in lines] == [texts[1], texts[0], texts[2]]
+    assert lines[1]["classes"][0]["class"] == found[0].classes[0][0]
 
 
 def test_a_run_of_texts_has_no_images_to_predict_and_no_timm_format(run, tmp_path):
