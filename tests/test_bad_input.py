@@ -75,6 +75,7 @@ SMALL = "training.epochs=1 training.device=cpu"
 TAUGHT = "train method=kd network=tiny_cifar teacher.network=tiny_cifar "
 CASES = {
     "unknown method": ("train method=okdmd", "did you mean 'okdmde'"),
+    "a method's argument that another section makes": ("train method.label_loss=3", "made by training.label_loss"),
     "unknown setting of a method": ("train method.temprature=3", "did you mean 'temperature'"),
     "setting of a method out of bounds": ("train method.temperature=0", "greater than 0"),
     "unknown network": ("train network=resnet32_cifr", "did you mean 'resnet32_cifar'"),

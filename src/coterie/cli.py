@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,9 @@ import typer
 from coterie.cli_output import LISTINGS, print_classes, print_comparison, print_figures, say
 from coterie.errors import CoterieError, RunError, did_you_mean
 from coterie.terminal import printable
+
+MOST_LINES, LONGEST_LINE = 3, 300  # of an error
+UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}  # what the system says of a path that nobody can have
 
 app = typer.Typer(
     name="coterie",
@@ -274,27 +278,43 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments)
-    except SystemExit as stop:  # typer leaves by it in any case
-        if stop.code:
-            raise
-    except (CoterieError, RunError) as error:
-        if debug:
-            raise
-        typer.echo(printable(f"coterie: {error}"), err=True)
-        sys.exit(2 if isinstance(error, CoterieError) else 1)
-    except KeyboardInterrupt:
-        typer.echo("coterie: interrupted", err=True)
-        sys.exit(130)
+        code = app(arguments, standalone_mode=False)
     except Exception as error:
         if debug:
             raise
-        exit_code = getattr(error, "exit_code", None)
-        if isinstance(exit_code, int):  # interrupted by a signal
-            typer.echo(printable(f"coterie: {error}"), err=True)
-            sys.exit(exit_code)
-        text = " ".join(str(error).split())[:300]
+        code = _say_error(error)
+    except KeyboardInterrupt:
+        code = 130
+        typer.echo("coterie: interrupted", err=True)
+    if code:
+        sys.exit(code)
+
+
+def _say_error(error: Exception) -> int:
+    """Print why a command failed, in a few lines that any terminal takes, and return the exit code."""
+    code = 1
+    usage = getattr(error, "format_message", None)  # click's, of whichever copy of it typer brings
+    if usage is not None:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            return 2
+        context = getattr(error, "ctx", None)
+        command = f" {context.info_name}" if context is not None and context.parent is not None else ""
+        code, text = 2, f"{usage()}\ntry `coterie{command} --help`"
+    elif isinstance(error, CoterieError) or getattr(error, "errno", None) in UNUSABLE_NAMES:
+        code, text = 2, str(error)
+    elif isinstance(error, RunError):
+        text = str(error)
+    elif isinstance(exit_code := getattr(error, "exit_code", None), int):  # interrupted by a signal
+        code, text = exit_code, str(error)
+    else:
+        text = f"the run failed: {type(error).__name__}: {' '.join(str(error).split())}"
+    lines = printable(f"coterie: {text}").splitlines()[:MOST_LINES]
+    if code == 1 and not isinstance(error, RunError):
+        lines.append("(--debug shows where)")
+    for line in lines:
         typer.echo(
-            printable(f"coterie: the run failed: {type(error).__name__}: {text}\n(--debug shows where)"), err=True
+            line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 3 :]}",
+            err=True,
         )
-        sys.exit(1)
+    return code

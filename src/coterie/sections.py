@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -113,11 +113,22 @@ class NetworkRecipe(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")
 
 
+# Arguments of a method's constructor that other sections of a recipe make.
+SET_ELSEWHERE = {"group": "network.*", "label_loss": "training.label_loss", "teachers": "teacher.*", "self": "nothing"}
+
+
 class MethodRecipe(BaseModel):
     """The method's name; every other key is an argument of its constructor and is checked there."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = Field("okdmde", description="See `coterie list methods`, or package.module:Class.")
+
+    @model_validator(mode="after")
+    def _refuse_what_is_set_elsewhere(self) -> MethodRecipe:
+        for key, where in SET_ELSEWHERE.items():
+            if key in self.options:
+                raise ValueError(f"the setting {key!r} is made by {where}")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
