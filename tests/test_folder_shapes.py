@@ -100,7 +100,7 @@ def test_the_same_pictures_in_another_mode_train_to_the_same_weights(tmp_path, s
         ({"cat": 5}, "one class"),
         ({"cat": 5, "dog": 1}, "incomplete_classes=accept"),
         ({"cat": 5, "dog": 0}, "holds no images that can be read"),
-        ({"fold1/cat": 2, "fold1/dog": 2, "fold2/cat": 2, "fold2/dog": 2}, "splits are called train, val and test"),
+        ({"fold1/cat": 2, "fold1/dog": 2, "fold2/cat": 2, "fold2/dog": 2}, "hold folders of the same names"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_in_a_line(tmp_path, counts, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,9 @@ from coterie.prediction import load_images
 GREY = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (12, 9, 3), dtype=np.uint8)
 AS_RGB = np.stack([GREY] * 3, axis=-1)
+
+PREPARED = {"mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear", "crop": 1.0}
+DESCRIPTION = {"data": "x", "class_names": ["a"], "input_size": [3, 12, 9], **PREPARED}
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -62,6 +66,52 @@ def test_every_mode_becomes_rgb_or_grey(mode):
         assert np.asarray(result).std() > 20  # neither black nor white
 
 
+def test_older_versions_of_pillow_open_sixteen_bits_as_thirty_two(tmp_path):
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as opened:
+        opened.load()
+        older = Image.fromarray(np.asarray(opened).astype(np.int32))
+        older.format = "PNG"
+    assert np.array_equal(np.asarray(upright(older, grey=True)), GREY)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_drawing_in_transparency_alone_is_refused(tmp_path, mode, colour):
+    """Black lines on nothing would be a black picture, white ones a white one."""
+    image = Image.new("L", (9, 12), colour).convert(mode)
+    image.putalpha(Image.fromarray(GREY))
+    image.save(tmp_path / "icon.png")
+    with pytest.raises(UnreadableImage, match="transparency alone"):
+        read_image(tmp_path / "icon.png")
+    image.putalpha(255)
+    assert np.unique(np.asarray(upright(image))).tolist() == [colour]  # a plain picture is one
+
+
+def test_transparency_changes_no_colour(tmp_path):
+    image = Image.fromarray(COLOUR)
+    image.putalpha(Image.fromarray(GREY))
+    image.save(tmp_path / "a.png")
+    assert np.array_equal(pixels(tmp_path / "a.png"), COLOUR)
+
+
+def test_a_damaged_orientation_is_no_damage_of_the_picture(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\xff\xff broken")
+    assert np.array_equal(pixels(tmp_path / "a.png"), COLOUR)
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    """Opening a pipe that nobody writes to would never end."""
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(UnreadableImage, match="no regular file"):
+            read_image(path)
+        with pytest.raises(CoterieError, match="no regular file"):
+            load_images([path], DESCRIPTION)
+    with pytest.raises(CoterieError, match="Is a directory"):
+        load_images([tmp_path], DESCRIPTION)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_stand_upright(tmp_path, orientation):
     turned = {1: COLOUR, 2: COLOUR[:, ::-1], 3: COLOUR[::-1, ::-1], 4: COLOUR[::-1], 5: COLOUR.transpose(1, 0, 2)}
@@ -74,8 +124,7 @@ def test_pictures_stand_upright(tmp_path, orientation):
     assert np.array_equal(pixels(path), COLOUR)
     with Image.open(path) as opened:
         assert np.array_equal(to_pixels(opened), COLOUR)
-    description = {"data": "x", "class_names": ["a"], "input_size": [3, 12, 9], "mean": [0.0] * 3, "std": [1.0] * 3}
-    batch = load_images([path], {**description, "interpolation": "bilinear", "crop": 1.0})
+    batch = load_images([path], DESCRIPTION)
     assert np.array_equal((batch[0].permute(1, 2, 0) * 255).round().byte().numpy(), COLOUR)  # predict, too
 
 
@@ -86,7 +135,25 @@ def test_a_palette_with_transparency_gives_no_warning(tmp_path, recwarn):
     assert not recwarn.list
 
 
-@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".jpg", ".jp2", ".pnm", ".bmp", ".gif", ".webp", ".tga"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        ".avif",
+        ".j2k",
+        ".qoi",
+        ".apng",
+        ".ppm",
+        ".jfif",
+        ".jpe",
+        ".jpg",
+        ".jp2",
+        ".pnm",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tga",
+    ],
+)
 def test_what_pillow_reads_is_read(tmp_path, suffix):
     assert suffix in readable_extensions()
     path = tmp_path / f"a{suffix}"

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from coterie.data import decoding, folders
+from coterie.data import decoding, scan
 from coterie.data.folders import read_folder
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
@@ -96,8 +96,8 @@ def test_a_class_whose_images_are_all_broken(make_tree):
 def test_the_second_start_decodes_nothing_until_a_file_changes(make_tree, monkeypatch):
     root = make_tree({"cat": 3, "dog": 3})
     decoded = []
-    original = folders._look
-    monkeypatch.setattr(folders, "_look", lambda path, whole: decoded.append(path) or original(path, whole))
+    original = scan._look
+    monkeypatch.setattr(scan, "_look", lambda path, whole: decoded.append(path) or original(path, whole))
     read(root)
     assert len(decoded) == 6
     read(root)
@@ -113,7 +113,7 @@ def test_the_second_start_decodes_nothing_until_a_file_changes(make_tree, monkey
 def test_only_headers_are_read_of_very_many_files(make_tree, monkeypatch):
     root = make_tree({"cat": 3, "dog": 3})
     corrupt(root / "cat" / "1.png")
-    monkeypatch.setattr(folders, "DECODE_AT_MOST", 5)
+    monkeypatch.setattr(scan, "DECODE_AT_MOST", 5)
     assert read(root).skipped == 0  # its header is whole
     (root / "cat" / "1.png").write_bytes(b"no image")
     with pytest.raises(CoterieError, match=r"cat/1\.png"):
@@ -136,7 +136,10 @@ def test_only_headers_are_read_of_very_many_files(make_tree, monkeypatch):
         ({}, "holds no class folders"),
         ({"val/cat": 2, "val/dog": 2}, "holds val/ but no train/"),
         ({"val/cat": 2, "test/cat": 2}, "holds val/ but no train/"),
-        ({"a/cat": 2, "a/dog": 2, "b/cat": 1, "b/dog": 1}, "splits are called train, val and test"),
+        (
+            {"a/cat": 2, "a/dog": 2, "b/cat": 1, "b/dog": 1},
+            r"'a' and 'b' in .* hold folders of the same names \(cat, dog\)",
+        ),
         ({"val/cat": 2, "dev/cat": 2, "train/cat": 2}, "both look like the validation split"),
         ({"cat": 1, "dog": 5}, "'cat' has one training sample: too few to carve a test split"),
     ],
@@ -182,11 +185,11 @@ def test_what_may_not_be_read_is_named(make_tree, monkeypatch, function):
 def test_a_file_that_may_not_be_opened_is_no_broken_image(make_tree, monkeypatch, cache):
     root = make_tree({"cat": 2, "dog": 2})
 
-    def refuse(path, **keywords):
+    def refuse(path, flags):
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding.Image, "open", refuse)
+        patch.setattr(decoding, "_without_waiting", refuse)
         with pytest.raises(CoterieError, match=r"cannot read .*Permission denied"):
             read(root, "data.skip_bad_images=true")
     assert read(root).skipped == 0  # the refusal was not remembered
@@ -202,6 +205,8 @@ def test_a_file_that_may_not_be_opened_is_no_broken_image(make_tree, monkeypatch
         ("trainset", "devset", "testset"),
         ("images-train", "images-dev", "images-test"),
         ("TrainData", "EvalData", "HoldOut"),
+        ("train2017", "val2017", "test2017"),
+        ("flowers train", "flowers dev", "flowers test"),
     ],
 )
 def test_split_names_without_case_and_with_the_usual_words(make_tree, train, validation, test):
@@ -213,8 +218,46 @@ def test_split_names_without_case_and_with_the_usual_words(make_tree, train, val
     assert [len(each) for each in (raw.train, raw.validation, raw.test)] == [6, 2, 4]
 
 
-def test_a_class_may_be_called_like_a_split(make_tree):
-    assert read(make_tree({"bus": 4, "train": 4, "test": 4})).class_names == ("bus", "test", "train")
+@pytest.mark.parametrize("names", [("bus", "train"), ("beaker", "test tube"), ("dev_board", "test_board_1")])
+def test_a_class_may_be_called_like_a_split(make_tree, names):
+    assert read(make_tree(dict.fromkeys(names, 4))).class_names == names
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"train": 4, "test": 4},
+        {"cat": 4, "dog": 4, "Validation": 4},
+        {"a/cat": 2, "a/dog": 2, "b/cat": 1, "b/dog": 1, "b/owl": 1},
+        {"one/cat": 2, "c/x": 2, "fold/cat": 1, "fold/owl": 2, "gold/cat": 1, "gold/owl": 1, "gold/dog": 1},
+        {"cat/train": 4, "cat/test": 4, "dog/train": 2},
+    ],
+)
+def test_splits_never_become_classes(make_tree, tree):
+    with pytest.raises(CoterieError, match="expected train/, val/ and test/"):
+        read(make_tree(tree))
+
+
+@pytest.mark.parametrize(
+    ("tree", "classes"),
+    [
+        ({"cat/a/b": 4, "cat/c": 4, "dog/x": 5, "dog/y": 3}, ("cat", "dog")),
+        ({"cat": 1, "cat/a": 3, "cat/b": 2, "dog": 2, "dog/a": 2, "dog/b": 2}, ("cat", "dog")),
+        ({"cat/images": 3, "dog/images": 3}, ("cat", "dog")),
+    ],
+)
+def test_classes_may_have_folders_of_their_own(make_tree, tree, classes):
+    raw = read(make_tree(tree))
+    assert raw.class_names == classes
+    assert len(raw.train) + len(raw.test) == sum(tree.values())
+
+
+def test_splits_share_what_else_stands_in_their_names(make_tree):
+    pred = {"seg_pred/seg_pred": 2}
+    root = make_tree({"seg_train/seg_train/a": 4, "seg_train/seg_train/b": 4, "seg_test/seg_test/a": 2, "seg_test/seg_test/b": 2, **pred})  # fmt: skip
+    raw = read(root)
+    assert (raw.class_names, len(raw.train), len(raw.test)) == (("a", "b"), 8, 4)
+    assert "seg_pred" in " ".join(raw.notes)
 
 
 def test_what_is_passed_over_is_counted_and_named(make_tree):
@@ -238,6 +281,37 @@ def test_links_in_circles_end_and_count_each_image_once(make_tree):
     raw = read(root)
     assert len(raw.train) + len(raw.test) == 8
     assert "linked folder" in " ".join(raw.notes)
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "x", "nowhere"])
+def test_links_up_and_nowhere_add_no_images(make_tree, target):
+    root = make_tree(FULL)
+    (root / "train" / "cat" / "x").symlink_to(target)
+    raw = read(root)
+    assert [np.bincount(each.labels).tolist() for each in (raw.train, raw.validation, raw.test)] == [
+        [4, 4],
+        [2, 2],
+        [3, 3],
+    ]
+    assert len(raw.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("train/cat/x", "train/dog"),
+        ("train/cat/x", "train/dog/part"),
+        ("train/dog/x", "test/dog"),
+        ("train/owl", "train/dog"),
+        ("val", "test"),
+        ("dev", "train"),
+    ],
+)
+def test_an_image_has_one_class_and_one_split(make_tree, link, target):
+    root = make_tree({"train/cat": 4, "train/dog": 4, "train/dog/part": 2, "test/cat": 1, "test/dog": 1})
+    (root / link).symlink_to(root / target, target_is_directory=True)
+    with pytest.raises(CoterieError, match=r"one class and one split|are one folder"):
+        read(root, "data.incomplete_classes=accept")
 
 
 def test_a_name_that_is_no_text(make_tree):

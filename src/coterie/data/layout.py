@@ -3,39 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coterie.data.decoding import readable_extensions
+from coterie.data.split_names import SPLITS, split_of, splits_by_name
 from coterie.errors import CoterieError
-
-SPLIT_WORDS = {
-    "train": {"train", "training", "trn"},
-    "validation": {"val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"},
-    "test": {"test", "testing", "tst", "holdout"},
-}
-# Words that a split's name may have besides: train_images, ValidationSet, test-data.
-OTHER_WORDS = {"", "images", "image", "imgs", "img", "pictures", "photos", "set", "split", "data", "dataset", "folder"}
-
-
-def split_of(name: str) -> str | None:
-    """The split that a folder's name means, whatever its case and its further words; None: it means none.
-
-    >>> split_of("Train"), split_of("val_images"), split_of("TestSet"), split_of("dev"), split_of("trainer")
-    ('train', 'validation', 'test', 'validation', None)
-    """
-    words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    meant = {split for split, known in SPLIT_WORDS.items() for word in words if word in known}
-    known = set().union(*SPLIT_WORDS.values()) | OTHER_WORDS
-    if len(meant) != 1:
-        compact = "".join(words)  # trainset, valdata
-        ends = [other for other in OTHER_WORDS if compact.endswith(other)]
-        shorter = [compact.removesuffix(end) for end in ends]
-        return next((s for s, each in SPLIT_WORDS.items() if any(word in each for word in shorter)), None)
-    return meant.pop() if all(word in known for word in words) else None
 
 
 def sub_folders(folder: Path) -> list[Path]:
@@ -46,13 +21,20 @@ def sub_folders(folder: Path) -> list[Path]:
     """
     try:
         with os.scandir(folder) as entries:  # tells folders from files without a look at each of a million files
-            names = sorted(each.name for each in entries if each.is_dir() and not each.name.startswith("."))
+            names = sorted(each.name for each in entries if not each.name.startswith(".") and _is_folder(each))
     except OSError as error:
         raise CoterieError(f"cannot read {str(folder)!r}: {error.strerror}") from None
     found = [folder / name for name in names]
     for each in found:
         _require_text(each)
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _require_text(path: Path) -> None:
@@ -70,38 +52,66 @@ def find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
     A folder is a split where its name says so and it holds folders of its own: a class may be called ``train``.
 
     Raises:
-        CoterieError: two folders for one split, held-out splits without ``train``, or folders of other names that look like splits.
+        CoterieError: two folders for one split, or class folders that look like splits.
     """
     folders = sub_folders(root)
-    found: dict[str, Path] = {}
-    for folder in folders:
-        split = split_of(folder.name)
-        if split is None or not sub_folders(folder):
-            continue
-        if split in found:
-            raise CoterieError(
-                f"{found[split].name!r} and {folder.name!r} in {str(root)!r} both look like the {split} split; rename or move one of them"
-            )
-        found[split] = folder
-    if found:
-        ordered = {split: found[split] for split in SPLIT_WORDS if split in found}
-        return ordered, [each.name for each in folders if each not in found.values()]
-    _require_classes(folders, root)
+    inside = {folder.name: [each.name for each in sub_folders(folder)] for folder in folders}
+    named = splits_by_name([name for name, names in inside.items() if names], str(root))
+    if named:
+        ordered = {split: _unwrapped(root / named[split], split) for split in SPLITS if split in named}
+        _require_apart(ordered)
+        return ordered, [name for name in inside if name not in named.values()]
+    _require_classes(root, inside)
     return {"train": root}, []
 
 
-def _require_classes(folders: Sequence[Path], root: Path) -> None:
-    """Class folders whose sub-folders have the same names are splits of other names."""
-    inside = {folder.name: frozenset(each.name for each in sub_folders(folder)) for folder in folders}
-    seen: dict[frozenset[str], str] = {}
+def _unwrapped(folder: Path, split: str) -> Path:
+    """The folder in ``train/train/`` or ``seg_train/seg_train/``, as archives are often unpacked."""
+    inside = sub_folders(folder)
+    if len(inside) == 1 and inside[0].name == folder.name and sub_folders(inside[0]) and not loose_images(folder):
+        return _unwrapped(inside[0], split)
+    return folder
+
+
+def _require_apart(splits: dict[str, Path]) -> None:
+    """Links may let two splits be one folder."""
+    seen: dict[tuple[int, int], Path] = {}
+    for folder in splits.values():
+        other = seen.setdefault(_identity(folder), folder)
+        if other != folder:
+            raise CoterieError(f"{str(other)!r} and {str(folder)!r} are one folder: figures need images of their own")
+
+
+def _require_classes(root: Path, inside: dict[str, list[str]]) -> None:
+    """Refuse class folders that are splits, by their names or by what they hold."""
+    flat = [name for name, names in inside.items() if split_of(name) in {"validation", "test"} and not names]
+    expected = (
+        "expected train/, val/ and test/ with a folder for each class in them, or one folder of images for each class"
+    )
+    if flat:
+        raise CoterieError(
+            f"{flat[0]!r} in {str(root)!r} is called like a split and holds no class folders: {expected}"
+        )
+    first: tuple[str, set[str]] | None = None
     for name, names in inside.items():
-        if len(names) > 1 and names in seen:
-            shown = ", ".join(sorted(names)[:3])
+        if not names or loose_images(root / name):
+            continue
+        if len({split_of(each) for each in names} - {None}) > 1:
+            raise CoterieError(f"{name!r} in {str(root)!r} holds splits ({', '.join(names[:3])}): {expected}")
+        shared = sorted(first[1].intersection(names)) if first is not None else []
+        if first is not None and len(shared) > 1:
             raise CoterieError(
-                f"{seen[names]!r} and {name!r} in {str(root)!r} hold the same sub-folders ({shown}): "
-                "splits are called train, val and test; classes hold images of their own"
+                f"{first[0]!r} and {name!r} in {str(root)!r} hold folders of the same names ({', '.join(shared[:3])}), "
+                f"which look like classes in splits: {expected}"
             )
-        seen.setdefault(names, name)
+        # Splits hold the same names, all or most of them: the one with most names tells.
+        if first is None or len(names) > len(first[1]):
+            first = name, set(names)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 @dataclass
@@ -113,46 +123,80 @@ class Found:
     repeated: int = 0
 
 
-def find_images(folder: Path, seen: set[tuple[int, int]]) -> Found:
-    """Files below a folder whose extension is a picture's, in a fixed order; links are followed, hidden files left out.
-
-    Each real folder is read once, so that links cannot lead in circles; what is no regular file (a pipe would never end) is passed over.
+class Walk:
+    """The way through a data set's folders, each real folder once: links may lead in circles, up, or into another class.
 
     Args:
-        folder: where to begin.
-        seen: real folders that were read before; those that are read now are added.
-
-    Raises:
-        CoterieError: a folder that cannot be read.
+        root: the data set's folder.
+        splits: its splits' folders, ``root`` itself where there are class folders alone.
     """
-    found = Found()
-    _walk(folder, seen, found, readable_extensions())
-    found.paths.sort()
-    return found
+
+    def __init__(self, root: Path, splits: Iterable[Path]) -> None:
+        # Whose images a real folder holds: None for those above the classes, which no link may lead back to.
+        self.owners: dict[tuple[int, int], Path | None] = {_identity(folder): None for folder in [root, *splits]}
+        for split in splits:
+            for folder in sub_folders(split):
+                self._claim(folder, folder)
+
+    def _claim(self, folder: Path, owner: Path) -> bool:
+        """Whether the folder is met for the first time.
+
+        Raises:
+            CoterieError: it belongs to another class, or to the same class of another split.
+        """
+        identity = _identity(folder)
+        if identity not in self.owners:
+            self.owners[identity] = owner
+            return True
+        other = self.owners[identity]
+        if other is not None and other != owner:
+            raise CoterieError(
+                f"{str(folder)!r} leads to a folder that stands in {str(other)!r} too: an image has one class and one split"
+            )
+        return False
+
+    def images(self, folder: Path) -> Found:
+        """Files below a class folder whose extension is a picture's, in a fixed order; hidden ones left out.
+
+        What is no regular file (a pipe would never end) is passed over and counted, and so are links to folders that are read anyway.
+
+        Raises:
+            CoterieError: a folder that cannot be read, or that is in two classes.
+        """
+        found = Found()
+        waiting = [folder]
+        while waiting:
+            current = waiting.pop()
+            try:
+                if current != folder and not self._claim(current, folder):
+                    found.repeated += 1
+                    continue
+                with os.scandir(current) as entries:
+                    for entry in entries:
+                        if not entry.name.startswith(".") and _take(entry, current, found):
+                            waiting.append(current / entry.name)
+            except OSError as error:
+                raise CoterieError(f"cannot read {str(error.filename or current)!r}: {error.strerror}") from None
+        found.paths.sort()
+        return found
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]], found: Found, extensions: frozenset[str]) -> None:
+def _take(entry: os.DirEntry[str], folder: Path, found: Found) -> bool:
+    """Put a file where it belongs; True: it is a folder."""
     try:
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            found.repeated += 1
-            return
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            inside = sorted((each for each in entries if not each.name.startswith(".")), key=lambda each: each.name)
-        for entry in inside:
-            if entry.is_dir():
-                _walk(folder / entry.name, seen, found, extensions)
-                continue
-            suffix = os.path.splitext(entry.name)[1].lower()
-            if not entry.is_file():
-                found.others["broken link" if entry.is_symlink() else "no regular file"] += 1
-            elif suffix in extensions:
-                found.paths.append(folder / entry.name)
-            else:
-                found.others[suffix or "no extension"] += 1
-    except OSError as error:
-        raise CoterieError(f"cannot read {str(error.filename or folder)!r}: {error.strerror}") from None
+        if entry.is_dir():
+            return True
+        regular = entry.is_file()
+    except OSError:  # a link to itself
+        regular = False
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if not regular:
+        found.others["broken link" if entry.is_symlink() else "no regular file"] += 1
+    elif suffix in readable_extensions():
+        found.paths.append(folder / entry.name)
+    else:
+        found.others[suffix or "no extension"] += 1
+    return False
 
 
 def loose_images(folder: Path) -> int:
@@ -161,8 +205,15 @@ def loose_images(folder: Path) -> int:
         return sum(
             os.path.splitext(each.name)[1].lower() in readable_extensions() and not each.name.startswith(".")
             for each in entries
-            if each.is_file()
+            if _is_file(each)
         )
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def counted(others: Counter[str]) -> str:

@@ -53,7 +53,7 @@ def measure_streamed(samples: Samples, side: int) -> Statistics:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return _from_counts(sum(pool.map(counts, chosen), np.zeros(1, dtype=np.int64)))
 
-    key = fingerprint([samples.paths[number] for number in chosen], f"statistics at {side}")
+    key = fingerprint([samples.paths[number] for number in chosen], f"statistics 2 at {side}")
     mean, std = remembered("statistics", key, measured)
     return tuple(mean), tuple(std)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from coterie.data.layout import SPLIT_WORDS, split_of
 from coterie.data.raw import Labels
+from coterie.data.split_names import SPLITS, split_of
 from coterie.data.splits import assign_held_out, carve, limit
 from coterie.errors import CoterieError, did_you_mean
 from coterie.sections import DataRecipe, TextRecipe
@@ -214,7 +214,7 @@ def _hub(name: str, settings: TextRecipe) -> Source:
         raise CoterieError(f"data={name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
     rows: dict[str, list[Row]] = {}
     names: tuple[str, ...] = ()
-    for split in SPLIT_WORDS:
+    for split in SPLITS:
         part = found.get(split)
         if part is None:
             continue

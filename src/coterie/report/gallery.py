@@ -88,7 +88,7 @@ def inline_image(path: Path) -> tuple[str, bool]:
     Raises:
         OSError: the file is missing or no image.
     """
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG",)) as image:  # a run may come from someone else
         if max(image.size) <= SMALL_SIDE:
             return _data_address("png", path.read_bytes()), True
         thumbnail = image.convert("RGB")

@@ -1,0 +1,89 @@
+"""Which folders are splits by their names: ``train``, ``Val``, ``TEST``, ``train_images``, ``dev``, ``train2017``, ..."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from coterie.errors import CoterieError
+
+SPLITS = ("train", "validation", "test")
+WORDS = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel", "development"), "validation"),
+    **dict.fromkeys(("eval", "evaluation"), "validation"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
+}
+# Say nothing of which split it is.
+FILLERS = {
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "pictures",
+    "pics",
+    "photos",
+    "frames",
+    "data",
+    "dataset",
+    "set",
+    "sets",
+    "split",
+    "splits",
+    "samples",
+    "files",
+    "folder",
+    "part",
+}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name means, whatever its case and whatever it says besides of images or sets; None: it means none.
+
+    >>> split_of("Train"), split_of("val_images"), split_of("trainset2017"), split_of("dev"), split_of("test tube"), split_of("trains")
+    ('train', 'validation', 'train', 'validation', None, None)
+    """
+    split, rest = _meaning(name)
+    return None if rest else split
+
+
+def _meaning(name: str) -> tuple[str | None, str]:
+    """The split, and what else stands in the name."""
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
+    whole = "".join(words).lower()  # HoldOut
+    bare = [whole] if whole in WORDS else [each for word in words if (each := _bare(word.lower()))]
+    meant = [WORDS[word] for word in bare if word in WORDS]
+    return meant[0] if len(meant) == 1 else None, " ".join(word for word in bare if word not in WORDS)
+
+
+def _bare(word: str) -> str:
+    """``trainset`` and ``trainimages`` without what says nothing; empty where nothing else is said."""
+    if word in FILLERS or word in WORDS:
+        return "" if word in FILLERS else word
+    for filler in FILLERS:
+        for rest in (word.removesuffix(filler), word.removeprefix(filler)):
+            if rest in WORDS:
+                return rest
+    return word
+
+
+def splits_by_name(names: Iterable[str], place: str) -> dict[str, str]:
+    """Split to folder among the names of folders that hold folders themselves.
+
+    What else stands in the names must be the same in all (``seg_train``, ``seg_test``), of which there are at least two: a class may be called ``test tube``.
+
+    Raises:
+        CoterieError: two folders for one split.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for name in sorted(names):
+        split, rest = _meaning(name)
+        if split is not None:
+            found.setdefault(rest, {}).setdefault(split, []).append(name)
+    chosen = found.get("") or next((each for each in found.values() if len(each) > 1), {})
+    for split, folders in chosen.items():
+        if len(folders) > 1:
+            raise CoterieError(
+                f"{place!r}: {' and '.join(map(repr, folders[:2]))} both look like the {split} split; rename or move one of them"
+            )
+    return {split: folders[0] for split, folders in chosen.items()}
