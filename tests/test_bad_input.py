@@ -135,7 +135,6 @@ CASES = {
     "predict without a student": ("predict {root}/no-student {root}/text.png", "no student"),
     "predict with damaged weights": ("predict {root}/damaged {root}/good/val/cat/0.png", "damaged"),
     "an image that is not there": ("predict {root}/run {root}/nothing.png", "nothing.png"),
-    "an image that is none": ("predict {root}/run {root}/text.png", "text.png"),
     "unknown format": ("export {root}/run --format onxx", "did you mean 'onnx'"),
     "unknown student": ("export {root}/run --which 7", "7"),
     "ensemble as timm": ("export {root}/run --format timm --which ensemble", "timm"),
@@ -217,3 +216,10 @@ def test_recomputed_branches_are_not_compiled(tmp_path, monkeypatch, capsys):
     assert code == 2
     assert "exclude each other" in errors
     assert not Path("run").exists()
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_ends_with_1(world, monkeypatch, capsys):
+    code, text = coterie(monkeypatch, capsys, "predict", world / "run", world / "text.png")
+    assert code == 1
+    assert "text.png" in text
+    assert len(text.splitlines()) <= 2
