@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from coterie.errors import CoterieError, RunError, did_you_mean
 from coterie.export_formats import WRITERS, Subject
-from coterie.files import write_json, write_text
+from coterie.files import reason_of, usual_mode, write_json, write_text
 from coterie.losses import mean_probability
 from coterie.methods.method import Method
 from coterie.model_card import MARK, model_card, shareable_recipe
@@ -224,19 +223,25 @@ def _fill(target: Path, write: Callable[[Path], None]) -> None:
         target.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
+        mode = usual_mode(staging)
     except OSError as error:
         _remove_empty(made)
         raise CoterieError(f"cannot write to {str(target)!r}: {error.strerror}") from None
     try:
         write(staging)
+        for path in staging.iterdir():
+            path.chmod(mode)  # some libraries write files that none but their owner may read
         # The card goes first: it marks the folder as an export, should the process end between two moves.
         written = sorted((path.name for path in staging.iterdir()), key=lambda name: name != "README.md")
         for name in written:
             os.replace(staging / name, target / name)
         for stale in FILES - {STAGING, *written}:
             (target / stale).unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot write {str(target)!r}: {getattr(error, 'strerror', None) or error}") from error
+    except Exception as error:  # libraries write here, each with errors of its own
+        reason = reason_of(error, staging)
+        if reason is None:
+            raise
+        raise RunError(f"cannot write {str(target)!r}: {reason}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         _remove_empty(made)

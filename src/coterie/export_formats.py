@@ -7,6 +7,7 @@ A writer puts its files into a folder that is given to it. Which network that is
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -117,8 +118,10 @@ def _save_weights(subject: Subject, folder: Path) -> None:
 def _write_pt2(subject: Subject, folder: Path, gallery: Path) -> str:
     images, origin = _images(gallery, subject.description)
     path = folder / "model.pt2"
+    program = io.BytesIO()  # torch's own writer ends the process where the disk is full
     with _exporting("pt2"):
-        torch.export.save(_traced(subject), path)
+        torch.export.save(_traced(subject), program)
+    path.write_bytes(program.getbuffer())
     loaded = torch.export.load(path).module()
     difference = _difference(subject.network, loaded, images)
     _require_close(difference, "pt2")
@@ -146,8 +149,8 @@ def _write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
             output_names=["logits"],
             verbose=False,
         )
-        assert program is not None
-        program.save(path, external_data=size > LARGEST_ONNX_FILE)
+    assert program is not None
+    program.save(path, external_data=size > LARGEST_ONNX_FILE)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run_session(batch: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from coterie.report.comparison import write_comparison_report
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.lock import RunLocked, holder
 from coterie.training.records import RunFolder
-from coterie.training.run import train
+from coterie.training.run import require_trackers, train
 
 POLL_SECONDS = 2.0
 CUDA_CONTEXT = 2**30  # bytes that a process takes on a GPU besides its tensors
@@ -93,6 +93,8 @@ def compare(
         recipes = [recipes]
     folder = ComparisonFolder(output)
     asked = make_plan(build_arms(recipes, methods, overrides, trust_code), seeds)
+    for arm in asked.arms.values():
+        require_trackers(arm)
     plan = keep_plan(folder, asked, reference, trust_code=trust_code)
     for job in plan.jobs():  # what failed is tried once more by every call
         folder.failure(job).unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from coterie.data.text import read_texts
 from coterie.data.tokens import TokenBundle, load_tokens
 from coterie.errors import CoterieError
-from coterie.files import write_json
+from coterie.files import usual_mode, write_json
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.sequence_classifier import example_inputs, read_tokenizer
@@ -132,6 +132,9 @@ class TextClassification(Classification):
         temporary = folder.path / ".tokenizer.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         self.tokenizer.save_pretrained(temporary)
+        mode = usual_mode(folder.path)
+        for path in temporary.iterdir():
+            path.chmod(mode)
         shutil.rmtree(folder.tokenizer, ignore_errors=True)
         temporary.rename(folder.tokenizer)
         save_student(folder, student, self.describe_student(method, figures))

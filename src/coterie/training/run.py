@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import time
@@ -127,6 +128,7 @@ def train(
         folder = RunFolder(output if output is not None else free_name(settings, network, datasets))
         if is_first:
             require_free(folder)
+    require_trackers(settings)
     if resume and is_complete(folder):
         for each in (folder, RunFolder(folder.path / FIRST_STAGE)) if is_first else ():
             restore_report(each)
@@ -156,6 +158,20 @@ def _wait_for_all(recipe: Recipe) -> None:
     """Where several processes train, let each arrive here before any goes on."""
     if several_processes():
         build_accelerator(recipe).wait_for_everyone()
+
+
+def require_trackers(recipe: Recipe) -> None:
+    """Refuse a tracker that is not installed, which accelerate would leave out without a word.
+
+    Raises:
+        CoterieError: a tracker that cannot be imported.
+    """
+    for name in recipe.training.trackers:
+        modules = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
+        if not any(importlib.util.find_spec(module) for module in modules):
+            raise CoterieError(
+                f"training.trackers: {name!r} is not installed: pip install {name}, or leave it out of training.trackers"
+            )
 
 
 def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accelerator:

@@ -1,0 +1,167 @@
+"""What a run does when the world around it fails: a full disk, a folder that is gone, a kill while its last files are written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import coterie
+from coterie.comparison.run import compare
+from coterie.errors import CoterieError, RunError
+from coterie.export import export_run
+from coterie.training import outcome
+from coterie.training.interruption import Interrupted
+from coterie.training.loop import Trainer
+from coterie.training.records import RunFolder
+
+# The kernel refuses files beyond a size, as a full disk does, but with another number: torch's own writer says neither.
+LIMITED = """
+import json, resource, signal, sys
+from coterie import cli
+import torch._dynamo
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.argv = ["coterie", *sys.argv[2:]]
+cli.main()
+"""
+
+
+def coterie_limited(size, *arguments):
+    command = [sys.executable, "-c", LIMITED, str(size), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_a_full_disk_is_named_by_a_training(tmp_path):
+    path = tmp_path / "run"
+    arguments = ["train", "training.epochs=1", "data.train_limit=100", "training.device=cpu", "--output", path]
+    failed = coterie_limited(40_000, *arguments)
+    assert failed.returncode == 1, failed.stderr
+    assert f"cannot write '{path / 'checkpoint' / 'last.pt'}': the disk is full" in failed.stderr
+    assert len(failed.stderr.strip().splitlines()) == 1
+    assert not list(path.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["timm", "safetensors", "pt2", "onnx"])
+def test_a_full_disk_is_named_by_an_export(small_run, tmp_path, format):
+    path, _ = small_run
+    run = tmp_path / "run"
+    shutil.copytree(path, run)
+    failed = coterie_limited(9_000, "export", run, "--format", format)
+    assert failed.returncode == 1, failed.stderr
+    assert f"cannot write '{run / 'export' / format}': the disk is full" in failed.stderr
+    assert len(failed.stderr.strip().splitlines()) == 1
+    assert not list((run / "export").rglob("*"))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folder_that_is_moved_or_removed_stops_the_run(small, tmp_path, monkeypatch, moved, replaced):
+    path, original, calls = tmp_path / "run", Trainer.train_batch, []
+
+    def disturbing(self, *args):
+        original(self, *args)
+        calls.append(1)
+        if len(calls) == 8:  # in the second epoch
+            path.rename(tmp_path / "elsewhere") if moved else shutil.rmtree(path)
+            if replaced:
+                path.mkdir()
+
+    monkeypatch.setattr(Trainer, "train_batch", disturbing)
+    with pytest.raises(RunError, match="was moved or removed while it was trained"):
+        coterie.train(small(), output=path, quiet=True)
+    assert not path.exists() or not list(path.iterdir())
+    monkeypatch.undo()
+    if moved:  # it goes on in its new place
+        assert coterie.train(output=tmp_path / "elsewhere", resume=True, quiet=True).summary["status"] == "finished"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_mode_that_the_umask_gives(small, tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        run = coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True)
+        export_run(run.path, "timm")
+        export_run(run.path, "safetensors")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in run.path.rglob("*") if path.is_file()}
+    assert set(modes.values()) == {mode}, modes
+
+
+class Killed(BaseException):
+    """Nothing in the code may catch it, as nothing can catch a kill."""
+
+
+@pytest.mark.parametrize("point", ["_save_predictions", "gallery_samples", "write_report", "write_json"])
+def test_a_kill_while_the_last_files_are_written_loses_none(small, tmp_path, monkeypatch, point):
+    whole = coterie.train(small(), output=tmp_path / "whole", quiet=True).path
+
+    def killed(*args, **kwargs):
+        raise Killed
+
+    monkeypatch.setattr(outcome, point, killed)
+    with pytest.raises(Killed):
+        coterie.train(small(), output=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    folder = RunFolder(tmp_path / "run")
+    assert folder.read_summary()["status"] == "running"
+    coterie.train(output=folder.path, resume=True, quiet=True)
+    assert {path.name for path in folder.path.iterdir()} == {path.name for path in whole.iterdir()}
+    first, second = load_file(whole / "student.safetensors"), load_file(folder.student)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", ["report.html", "student.safetensors", "student.json", "predictions.safetensors", "gallery"])  # fmt: skip
+def test_what_a_finished_run_lacks_is_made_by_resuming_it(small, tmp_path, name):
+    run = coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True)
+    lost = run.path / name
+    before = lost.read_bytes() if lost.is_file() else sorted(path.name for path in lost.iterdir())
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    coterie.train(output=run.path, resume=True, quiet=True)
+    after = lost.read_bytes() if lost.is_file() else sorted(path.name for path in lost.iterdir())
+    assert before == after or name == "report.html"
+
+
+@pytest.mark.parametrize("method", ["kdcl", "okdmde"])
+@pytest.mark.parametrize("during", ["the first evaluation", "the last one"])
+def test_a_signal_during_an_evaluation_changes_no_row(small, tmp_path, monkeypatch, method, during):
+    options = {"name": method, "target": "general"} if method == "kdcl" else method
+    settings = small(method=options, training={"epochs": 3})
+    whole = coterie.train(settings, output=tmp_path / "whole", quiet=True)
+    original, calls = Trainer._evaluate, []
+
+    def signalled(self):
+        calls.append(1)
+        if len(calls) == (1 if "first" in during else 3):
+            signal.raise_signal(signal.SIGTERM)
+        original(self)
+
+    monkeypatch.setattr(Trainer, "_evaluate", signalled)
+    with pytest.raises(Interrupted):
+        coterie.train(settings, output=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    coterie.train(output=tmp_path / "run", resume=True, quiet=True)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == (whole.path / "metrics.jsonl").read_text()
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert again["ensemble"] == whole.summary["ensemble"]
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "tensorboard"])
+def test_a_tracker_that_is_not_installed_is_refused_before_training(small, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    settings = small(training={"trackers": [name]})
+    with pytest.raises(CoterieError, match=f"{name!r} is not installed: pip install {name}"):
+        coterie.train(settings, output=tmp_path / "run", quiet=True)
+    with pytest.raises(CoterieError, match="is not installed"):
+        compare([settings], methods=["baseline"], seeds=1, output=tmp_path / "comparison")
+    assert not any(tmp_path.iterdir())
