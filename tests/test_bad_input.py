@@ -139,6 +139,14 @@ CASES = {
     "unknown student": ("export {root}/run --which 7", "7"),
     "ensemble as timm": ("export {root}/run --format timm --which ensemble", "timm"),
     "report on what is no run": ("report {root}/good", "is not a run"),
+    "unknown command": ("trian", "did you mean 'train'?"),
+    "unknown option": ("train --ouptut x", "did you mean '--output'"),
+    "a setting as an option": ("train --training.epochs=3", "settings have no dashes: training.epochs="),
+    "an option without its value": ("train --output", "'--output' requires an argument"),
+    "a flag with a value": ("train --resume=3", "'--resume' does not take a value"),
+    "missing arguments": ("predict x", "missing argument"),
+    "an option's value of another type": ("predict a b --top x", "'--top'"),
+    "an option's value out of bounds": ("predict a b --top 0", "greater than or equal to 1"),
     "list what is not listed": ("list method", "did you mean 'methods'"),
 }
 

@@ -10,16 +10,15 @@ from typing import Annotated
 import typer
 
 from coterie.cli_output import LISTINGS, print_classes, print_comparison, print_figures, say
+from coterie.cli_usage import is_usage_error, usage_message
 from coterie.errors import CoterieError, RunError, did_you_mean
-from coterie.terminal import printable
+from coterie.terminal import error_message
 
-MOST_LINES, LONGEST_LINE = 3, 300  # of an error
 UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}  # what the system says of a path that nobody can have
 
 app = typer.Typer(
     name="coterie",
     help="Train a group of networks that teach one another; deploy one of them. Add --debug for a traceback on errors.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -278,7 +277,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments or ["--help"], prog_name="coterie", standalone_mode=False)
     except Exception as error:
         if debug:
             raise
@@ -293,14 +292,8 @@ def main() -> None:
 def _say_error(error: Exception) -> int:
     """Print why a command failed, in a few lines that any terminal takes, and return the exit code."""
     code = 1
-    usage = getattr(error, "format_message", None)  # click's, of whichever copy of it typer brings
-    if usage is not None:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            error.show()  # type: ignore[attr-defined]
-            return 2
-        context = getattr(error, "ctx", None)
-        command = f" {context.info_name}" if context is not None and context.parent is not None else ""
-        code, text = 2, f"{usage()}\ntry `coterie{command} --help`"
+    if is_usage_error(error):
+        code, text = 2, usage_message(error)
     elif isinstance(error, CoterieError) or getattr(error, "errno", None) in UNUSABLE_NAMES:
         code, text = 2, str(error)
     elif isinstance(error, RunError):
@@ -308,13 +301,6 @@ def _say_error(error: Exception) -> int:
     elif isinstance(exit_code := getattr(error, "exit_code", None), int):  # interrupted by a signal
         code, text = exit_code, str(error)
     else:
-        text = f"the run failed: {type(error).__name__}: {' '.join(str(error).split())}"
-    lines = printable(f"coterie: {text}").splitlines()[:MOST_LINES]
-    if code == 1 and not isinstance(error, RunError):
-        lines.append("(--debug shows where)")
-    for line in lines:
-        typer.echo(
-            line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 3 :]}",
-            err=True,
-        )
+        text = f"the run failed: {type(error).__name__}: {' '.join(str(error).split())}\n(--debug shows where)"
+    typer.echo(error_message(f"coterie: {text}"), err=True)
     return code

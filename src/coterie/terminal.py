@@ -6,6 +6,8 @@ import unicodedata
 
 KEPT = {"\n", "\t", "\u200c", "\u200d"}  # joiners belong to words of some scripts and to emoji
 ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+MOST_LINES = 4
+LONGEST_LINE = 300
 
 
 def printable(text: str) -> str:
@@ -25,3 +27,18 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """As :func:`printable`, and a line break is an escape too: a name takes one line."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def error_message(text: str) -> str:
+    """What is printed of an error: printable, and short whatever the value is that it names.
+
+    Returns:
+        At most ``MOST_LINES`` lines of at most ``LONGEST_LINE`` characters. Of a longer line the start and the end
+        stay: the value begins there, and what was expected stands there.
+    """
+    lines = [line for line in printable(text).split("\n") if line.strip()]
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], lines[-1]]
+    end = LONGEST_LINE // 2
+    start = LONGEST_LINE - end - len(" ... ")
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:start]} ... {line[-end:]}" for line in lines)
