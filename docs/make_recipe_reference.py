@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
-import types
-import typing
 from pathlib import Path
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from coterie.cli_listings import type_name, value_of
 from coterie.methods import METHODS
 from coterie.methods.options import option_fields
 from coterie.recipe import Recipe, section_of
@@ -25,23 +23,9 @@ refused, and the nearest right spelling is named.
 """
 
 
-def type_name(annotation: object) -> str:
-    """A type as a reader of YAML would call it."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return type_name(arguments[0])
-    if origin is typing.Literal:
-        return " \\| ".join(str(value) for value in arguments)
-    if origin in {typing.Union, types.UnionType}:
-        return " \\| ".join(type_name(each) for each in arguments)
-    if origin is list:
-        return f"list of {type_name(arguments[0])}"
-    if origin is dict:
-        return "mapping"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "sections like `teacher`, or run folders"
-    names = {int: "integer", float: "number", bool: "true \\| false", str: "text", type(None): "null"}
-    return names[annotation]  # type: ignore[index]
+def escaped(kind: str) -> str:
+    """A bar would end the cell."""
+    return kind.replace("|", "\\|")
 
 
 def default_text(value: object) -> str:
@@ -49,13 +33,7 @@ def default_text(value: object) -> str:
 
 
 def row(name: str, field: FieldInfo) -> str:
-    bounds = [
-        f"{sign} {getattr(limit, attribute):g}"
-        for limit in field.metadata
-        for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
-        if hasattr(limit, attribute)
-    ]
-    kind = type_name(field.annotation) + (f", {', '.join(bounds)}" if bounds else "")
+    kind = escaped(value_of(field))
     return f"| `{name}` | {kind} | `{default_text(field.get_default(call_default_factory=True))}` | {field.description or ''} |"
 
 
@@ -71,7 +49,7 @@ def methods() -> list[str]:
             ]
             parts += ["| key | value | default |", "|---|---|---|"]
             parts += [
-                f"| `method.{key}` | {type_name(kind)} | `{default_text(value)}` |"
+                f"| `method.{key}` | {escaped(type_name(kind))} | `{default_text(value)}` |"
                 for key, (kind, value) in options.items()
             ]
             parts.append("")

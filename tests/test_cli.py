@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 
+import coterie
 from coterie import cli
 from coterie.cli_output import print_classes, print_figures
+from coterie.errors import CoterieError
+from coterie.recipe import ABBREVIATIONS, known_keys, load_recipe
 
 FORBIDDEN = "torch", "timm", "numpy", "sklearn", "matplotlib"
 
@@ -176,3 +182,133 @@ def test_listings(run, monkeypatch, tmp_path):
     (tmp_path / "recipes" / "a.yaml").write_text("# A title\ndata: digits\n")
     monkeypatch.chdir(tmp_path)
     assert "A title" in run("list", "recipes")
+    assert [line.split()[0] for line in run("list", "methods", "okdm").splitlines()[1:]] == ["okdmde"]
+
+
+def test_networks_are_filtered_by_a_part_or_a_pattern(run):
+    names = [line.split()[0] for line in run("list", "networks", "mobilenetv3_small").splitlines()]
+    assert "mobilenetv3_small_050" in names
+    assert all("mobilenetv3_small" in name for name in names)
+    names = [line.split()[0] for line in run("list", "networks", "resnet1?").splitlines()]
+    assert names == ["resnet18"]
+    assert "resnet32_cifar" in run("list", "networks", "ResNet32")
+
+
+def test_every_setting_is_listed_with_its_default(run):
+    output = run("list", "settings")
+    settings = dict(
+        line.strip().partition("=")[::2] for line in output.splitlines() if line.startswith("  ") and line[2] != " "
+    )
+    inner = [key for key in known_keys() if "." in key]
+    assert set(inner) <= settings.keys()
+    assert settings["optimizer.learning_rate"] == "0.1"
+    # What is listed can be typed as it stands.
+    load_recipe(None, [f"{key}={settings[key]}" for key in inner if not key.startswith("teacher.")])
+    schedule = run("list", "settings", "schedule")
+    assert all(line.startswith("  schedule.") for line in schedule.splitlines()[::2])
+    assert "> 0, ≤ 1" in schedule.partition("schedule.decay_rate")[2].splitlines()[1]
+
+
+def test_published_recipes_are_found_anywhere(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    listed = [line.split()[0] for line in run("list", "recipes").splitlines()]
+    files = {path.stem: path for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml")}
+    assert listed == sorted(files)
+    for name in (listed[0], f"{listed[0]}.yaml", f"recipes/{listed[0]}.yaml"):
+        assert cli._recipe_and_overrides([name, "seed=1"]) == (str(files[listed[0]]), ["seed=1"])
+
+
+@pytest.mark.slow
+def test_a_wheel_brings_the_recipes(tmp_path):
+    pytest.importorskip("hatchling")
+    root = Path(__file__).parents[1]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(tmp_path),
+        str(root),
+    ]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = {Path(name).stem for name in zipfile.ZipFile(wheel).namelist() if name.startswith("coterie/recipes/")}
+    assert inside == {path.stem for path in (root / "recipes").glob("*.yaml")}
+
+
+def test_a_folder_alone_means_its_pictures(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pics", "digits", "a: b #c"):
+        (tmp_path / name).mkdir()
+        source, overrides = cli._recipe_and_overrides([name, "seed=1"])
+        assert source is None
+        assert Path(load_recipe(source, overrides).data.name).samefile(tmp_path / name)
+        assert load_recipe(source, overrides).data.name != "digits"
+    assert load_recipe(*cli._recipe_and_overrides([str(tmp_path / "pics")])).data.name == str(tmp_path / "pics")
+
+
+@pytest.mark.parametrize("arguments", [["train", "picz"], ["train", "data=picz"], ["train", "./picz"], ["train", "data=./picz"], ["benchmark", "picz"]])  # fmt: skip
+def test_a_folder_that_is_not_there_is_named_before_torch_is_imported(arguments, tmp_path):
+    (tmp_path / "pics").mkdir()
+    code = (
+        f"import sys; sys.argv = ['coterie', *{arguments!r}]\n"
+        "from coterie.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 2\n"
+        "print([name for name in ('torch', 'timm') if name in sys.modules], file=sys.stderr)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    said, modules = process.stderr.splitlines()
+    assert "picz" in said
+    assert "did you mean 'pics'" in said
+    assert modules == "[]"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("lr=0.1", "optimizer.learning_rate"),
+        ("optimizer.lr=0.1", "optimizer.learning_rate"),
+        ("learning_rate=0.1", "optimizer.learning_rate"),
+        ("wd=1", "optimizer.weight_decay"),
+        ("epochs=3", "training.epochs"),
+        ("epoch=3", "training.epochs"),
+        ("batch_size=3", "training.batch_size"),
+        ("model=resnet18", "network.name"),
+        ("trackers=wandb", "training.trackers"),
+    ],
+)
+def test_settings_without_their_section_are_recognised(typed, meant):
+    with pytest.raises(CoterieError, match=rf"did you mean '{re.escape(meant)}'"):
+        load_recipe(None, [typed])
+    assert meant in known_keys()
+
+
+def test_every_abbreviation_means_a_setting():
+    assert set(ABBREVIATIONS.values()) <= set(known_keys())
+    assert not set(ABBREVIATIONS) & {key.rpartition(".")[2] for key in known_keys()} - {"device"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "trackers"),
+    [
+        ("tensorboard", ["tensorboard"]),
+        ("[wandb]", ["wandb"]),
+        ("tensorboard, mlflow", ["tensorboard", "mlflow"]),
+        ("[]", []),
+    ],
+)
+def test_trackers_need_no_brackets(typed, trackers):
+    assert load_recipe(None, [f"training.trackers={typed}"]).training.trackers == trackers
+    with pytest.raises(CoterieError, match="tensorbord"):
+        load_recipe(None, ["training.trackers=tensorbord"])
+
+
+def test_the_programs_own_options(run):
+    assert run("--version").split() == ["coterie", coterie.__version__]
+    assert "Usage" in run("train", "-h")
+    assert "coterie list settings" in " ".join(run("train", "--help").replace("│", "").split())
+    assert "--install-completion" in run("-h")

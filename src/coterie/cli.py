@@ -4,37 +4,63 @@ from __future__ import annotations
 
 import errno
 import sys
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coterie.cli_output import LISTINGS, print_classes, print_comparison, print_figures, say
+from coterie.cli_listings import LISTINGS
+from coterie.cli_output import print_classes, print_comparison, print_figures, say
 from coterie.cli_usage import is_usage_error, usage_message
 from coterie.errors import CoterieError, RunError, did_you_mean
+from coterie.published import find_recipe
 from coterie.terminal import error_message
 
 UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}  # what the system says of a path that nobody can have
 
+if TYPE_CHECKING:
+    from coterie.recipe import Recipe
+
 app = typer.Typer(
     name="coterie",
     help="Train a group of networks that teach one another; deploy one of them. Add --debug for a traceback on errors.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Let a file name a method of its own, whose code is then imported and run.")
 ]
-SETTINGS = "Settings such as training.epochs=30; see the recipe reference in the documentation."
+SETTINGS = (
+    "A recipe's file or published name, or a folder of images; and settings such as training.epochs=30, in the sections data, text, "
+    "network, method, optimizer, schedule, training, teacher and teaching. `coterie list settings` shows them all."
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from coterie import __version__
+
+        typer.echo(f"coterie {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself; its help text is the app's."""
 
 
 @app.command()
 def train(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help=SETTINGS, show_default=False)
+        list[str] | None, typer.Argument(metavar="[RECIPE|FOLDER] [KEY=VALUE]...", help=SETTINGS, show_default=False)
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder; default: a new one in runs/.")
@@ -47,10 +73,8 @@ def train(
     recipe, overrides = _recipe_and_overrides(arguments or [])
     from coterie.recipe import load_recipe
 
-    if recipe is not None or overrides:
-        load_recipe(
-            recipe, overrides, trust_code=trust_code
-        )  # a mistake in the settings is named before torch is imported
+    if recipe is not None or overrides:  # a mistake in the settings is named before torch is imported
+        _require_data(load_recipe(recipe, overrides, trust_code=trust_code), resume)
     from coterie.training.run import train as run
 
     result = run(recipe, output=output, overrides=overrides, resume=resume, quiet=quiet, trust_code=trust_code)
@@ -79,9 +103,7 @@ def evaluate(
 
     split, evaluation = evaluate_run(run, overrides or [], trust_code=trust_code)
     if json:
-        import json as writer
-
-        typer.echo(writer.dumps({"split": split, **evaluation.figures}, indent=2))
+        typer.echo(dumps({"split": split, **evaluation.figures}, indent=2))
     else:
         print_figures(evaluation.figures, split)
         for note in evaluation.figures["data_notes"]:
@@ -160,8 +182,7 @@ def compare(
 ) -> None:
     """Train every method with every seed, and say what can be said of the differences."""
     arguments = arguments or []
-    recipes = [each for each in arguments if "=" not in each]
-    overrides = [each for each in arguments if "=" in each]
+    recipes, overrides = _recipes_and_overrides(arguments)
     names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     if names == []:
         raise CoterieError(f"--methods {methods!r} names no method; expected names separated by commas")
@@ -170,9 +191,10 @@ def compare(
         raise CoterieError(f"--workers {workers}: expected a number of at least 1, or auto")
     from coterie.comparison.plan import build_arms, make_plan
 
-    make_plan(
-        build_arms(recipes, names, overrides, trust_code), chosen
-    )  # a mistake is named before all of training is imported
+    arms = build_arms(recipes, names, overrides, trust_code)
+    make_plan(arms, chosen)  # a mistake is named before all of training is imported
+    for arm in arms.values():
+        _require_data(arm)
     from coterie.comparison.run import compare as run
 
     number = "auto" if workers == "auto" else int(workers)
@@ -206,7 +228,7 @@ def _seeds(text: str) -> int | list[int]:
 @app.command()
 def benchmark(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help=SETTINGS, show_default=False)
+        list[str] | None, typer.Argument(metavar="[RECIPE|FOLDER] [KEY=VALUE]...", help=SETTINGS, show_default=False)
     ] = None,
     against: Annotated[
         str | None, typer.Option("--against", help="Method to compare with; default: the same network alone.")
@@ -222,6 +244,7 @@ def benchmark(
     from coterie.recipe import load_recipe
 
     settings = load_recipe(recipe, overrides, trust_code=trust_code)
+    _require_data(settings)
     from coterie.benchmark.measure import measure
     from coterie.benchmark.table import markdown
     from coterie.comparison.plan import build_arms
@@ -256,20 +279,49 @@ def report(
 
 @app.command("list")
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="methods|networks|data|recipes", show_default=False)],
+    what: Annotated[str, typer.Argument(metavar="methods|networks|data|recipes|settings", show_default=False)],
+    pattern: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILTER]", help="Of settings a section; else a part of the name, or a pattern.", show_default=False
+        ),
+    ] = None,
 ) -> None:
-    """List methods, networks, data sets or recipes that are known by name."""
+    """List methods, networks (with a FILTER timm's too), data sets, recipes or settings with their defaults and bounds."""
     if what not in LISTINGS:
         raise CoterieError(f"cannot list {what!r}{did_you_mean(what, LISTINGS)}; expected one of {', '.join(LISTINGS)}")
-    LISTINGS[what]()
+    LISTINGS[what](pattern)
+
+
+def _require_data(recipe: Recipe, resume: bool = False) -> None:
+    """Name a folder of images that is not there before torch is imported; what is resumed has its own settings."""
+    if recipe.task == "image_classification" and not resume:
+        from coterie.data.catalogue import require_place
+
+        require_place(recipe.data.name)
 
 
 def _recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """Split ``[RECIPE] [key=value ...]``: what has no equals sign is the recipe."""
-    recipes = [each for each in arguments if "=" not in each]
+    recipes, overrides = _recipes_and_overrides(arguments)
     if len(recipes) > 1:
         raise CoterieError(f"expected one recipe and key=value settings, got {', '.join(map(repr, recipes))}")
-    return (recipes[0] if recipes else None), [each for each in arguments if "=" in each]
+    return (recipes[0] if recipes else None), overrides
+
+
+def _recipes_and_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split ``[RECIPE]... [key=value ...]``: what has no equals sign is a recipe, or a folder that stands for ``data=FOLDER``."""
+    recipes, folders = list[str](), list[str]()
+    for each in arguments:
+        if "=" in each:
+            continue
+        path = Path(each).expanduser()
+        if path.is_dir():
+            from coterie.data.catalogue import DATA
+
+            folders.append(f"data={dumps(f'./{path}' if each in DATA else each)}")
+        else:
+            recipes.append(each if path.is_file() else str(find_recipe(each)))
+    return recipes, [*folders, *(each for each in arguments if "=" in each)]
 
 
 def main() -> None:

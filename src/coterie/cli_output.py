@@ -8,7 +8,6 @@ from typing import Any
 
 import typer
 
-from coterie.errors import CoterieError
 from coterie.terminal import one_line, printable
 
 FIGURES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
@@ -116,41 +115,3 @@ def print_comparison(folder: Path) -> None:
     console.print(table)
     for sentence in comparison["reading"]:
         console.print(f"- {one_line(sentence)}", soft_wrap=True, markup=False)
-
-
-def list_methods() -> None:
-    from coterie.methods import TABLE
-
-    kind = ""
-    for name, entry in TABLE.items():
-        if entry.kind != kind:
-            kind = entry.kind
-            say(f"[{kind}]")
-        say(f"  {name:<12} {entry.summary}{f' ({entry.paper})' if entry.paper else ''}")
-
-
-def list_networks() -> None:
-    from coterie.catalogue import NETWORKS
-
-    for name, line in NETWORKS.items():
-        say(f"  {name:<26} {line}")
-    say("and every name of timm.list_models().")
-
-
-def list_data() -> None:
-    from coterie.data.catalogue import DATA
-
-    for name, line in DATA.items():
-        say(f"  {name:<16} {line}")
-
-
-def list_recipes() -> None:
-    found = sorted(Path("recipes").glob("*.yaml"))
-    if not found:
-        raise CoterieError("no folder recipes/ with YAML files here; the recipes stand in coterie's repository")
-    for path in found:
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        say(f"  {path!s:<48} {first.lstrip('# ')}")
-
-
-LISTINGS = {"methods": list_methods, "networks": list_networks, "data": list_data, "recipes": list_recipes}

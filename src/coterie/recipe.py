@@ -6,6 +6,7 @@ is checked where that network or method is built.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -49,6 +50,22 @@ IMAGE_SETTINGS |= {
     "mean",
     "std",
 }  # of data and teachers
+
+# What other trainers call a setting.
+ABBREVIATIONS = {
+    "lr": "optimizer.learning_rate",
+    "wd": "optimizer.weight_decay",
+    "bs": "training.batch_size",
+    "batch": "training.batch_size",
+    "model": "network.name",
+    "arch": "network.name",
+    "dataset": "data.name",
+    "opt": "optimizer.name",
+    "epoch": "training.epochs",
+    "warmup": "schedule.warmup_epochs",
+    "img_size": "data.image_size",
+    "device": "training.device",
+}
 
 
 class Recipe(Section):
@@ -265,13 +282,23 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = known_keys()
         inside = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-        near = did_you_mean(key, inside) or did_you_mean(key, known)
+        meant = ABBREVIATIONS.get(key.rpartition(".")[2]) if key.count(".") < 2 else None
+        meant = meant or next((name for name in known if "." not in key and name.endswith(f".{key}")), None)
+        near = f" (did you mean {meant!r}?)" if meant else did_you_mean(key, inside)
+        near = near or did_you_mean(key, known) or _same_last_word(key, known)
         listing = "" if near else f"; expected one of {', '.join(k.rpartition('.')[2] for k in inside)}"
         return f"unknown setting {key!r}{near}{listing}"
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return message
     return f"{key}={first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _same_last_word(key: str, known: Iterable[str]) -> str:
+    """``epochs`` means ``training.epochs``: people leave out the section."""
+    inner = {name.rpartition(".")[2]: name for name in reversed(list(known)) if "." in name}
+    near = difflib.get_close_matches(key.rpartition(".")[2], inner, n=1, cutoff=0.75)
+    return f" (did you mean {inner[near[0]]!r}?)" if near else ""
 
 
 def section_of(annotation: object) -> type[BaseModel] | None:

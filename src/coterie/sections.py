@@ -19,6 +19,11 @@ def _text(value: object) -> object:
 Text = Annotated[str, BeforeValidator(_text)]
 
 
+def _several(value: object) -> object:
+    """One name is as good as a list of one; names may be separated by commas."""
+    return [each.strip() for each in value.split(",")] if isinstance(value, str) and value.strip() else value
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -204,7 +209,7 @@ class TrainingRecipe(Section):
     checkpoint_steps: Positive | None = Field(
         None, description="Steps between checkpoints within an epoch; null: one an epoch."
     )
-    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+    trackers: Annotated[list[Literal["tensorboard", "wandb", "mlflow"]], BeforeValidator(_several)] = Field(
         default_factory=list, description="Where figures are sent besides metrics.jsonl; each needs its extra."
     )
 

@@ -177,7 +177,7 @@ def test_fashion_mnist_is_grey(load, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["data=digit"], r"unknown data set 'digit' \(did you mean 'digits'\?\); expected digits, cifar10"),
+        (["data=digit"], r"no data set of this name \(did you mean 'digits'\?\); expected digits, cifar10"),
         (["data=./nowhere"], "there is no folder 'nowhere'"),
         (["data=cinic10"], "needs data.root"),
         (["data=cinic10", "data.root={root}"], "holds no CINIC-10"),

@@ -1,5 +1,14 @@
 """The data sets that are known by name. Plain text, imported without torch."""
 
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from coterie.errors import CoterieError, did_you_mean
+
+OWN_DATA = "own data"  # stands in a recipe for data sets that were passed as objects
+
 DATA: dict[str, str] = {
     "digits": "scikit-learn's 1,797 digit images, 8x8 grey, 10 classes; embedded, needs no network",
     "cifar10": "50,000 + 10,000 images 32x32, 10 classes; downloaded by torchvision, or read from data.root",
@@ -9,3 +18,32 @@ DATA: dict[str, str] = {
     "FOLDER": "train/ and val/ or test/ with one sub-folder for each class, or the class folders alone",
     "hf://USER/NAME": "a data set of the Hugging Face Hub (extra `hub`)",
 }
+
+
+def require_folder(name: str) -> Path:
+    """The folder that a data set's name means, which is none of those above.
+
+    Raises:
+        CoterieError: it is not there; folders beside it and data sets of a similar name are named.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    try:
+        beside = [each.name for each in path.parent.iterdir() if each.is_dir()]
+    except OSError:
+        beside = []
+    if "/" in name or os.sep in name:
+        near = did_you_mean(path.name, beside)
+        raise CoterieError(f"there is no folder {str(path)!r}{near}")
+    known = [each for each in DATA if each.islower() and "/" not in each]
+    near = did_you_mean(name, [*beside, *known])
+    raise CoterieError(
+        f"there is no folder {name!r} and no data set of this name{near}; expected {', '.join(known)}, a folder, or hf://user/dataset"
+    )
+
+
+def require_place(name: str) -> None:
+    """As :func:`require_folder`, and a data set that needs no folder passes: to be asked before torch is imported."""
+    if name not in DATA and "://" not in name and name != OWN_DATA:
+        require_folder(name)

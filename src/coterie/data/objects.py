@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from coterie.data.catalogue import OWN_DATA
 from coterie.data.raw import Arrays, Labels, Objects, RawData, Samples, four_axes, numbered, to_pixels
 from coterie.data.splits import assign_held_out
 from coterie.errors import CoterieError
@@ -16,7 +17,6 @@ IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
-OWN_DATA = "own data"  # stands in a recipe for data sets that were passed as objects
 Datasets: TypeAlias = tuple[Any, Any, Any]  # (train, validation, test), None where there is none
 SPLITS = {
     "train": ("train", "training"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from dataclasses import replace
@@ -12,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from coterie.data.cache import cache_folder
-from coterie.data.catalogue import DATA
+from coterie.data.catalogue import OWN_DATA, require_folder
 from coterie.data.decoding import memory_size
 from coterie.data.folders import read_folder
-from coterie.data.objects import OWN_DATA, hub, to_arrays
+from coterie.data.objects import hub, to_arrays
 from coterie.data.raw import Arrays, RawData, four_axes, numbered
 from coterie.data.splits import TEST_SHARE, assign_held_out, carve
 from coterie.data.statistics import KNOWN
-from coterie.errors import CoterieError, did_you_mean
+from coterie.errors import CoterieError
 from coterie.sections import DataRecipe
 
 DIGITS = tuple("0123456789")
@@ -48,12 +47,7 @@ def read_source(recipe: DataRecipe, whole: bool = False) -> RawData:
         return digits()
     if name.startswith("hf://"):
         return hub(name, recipe)
-    path = Path(name).expanduser()
-    if not path.exists() and "/" not in name and os.sep not in name:
-        names = [each for each in DATA if each.islower() and "/" not in each]
-        raise CoterieError(
-            f"unknown data set {name!r}{did_you_mean(name, names)}; expected {', '.join(names)}, a folder, or hf://user/dataset"
-        )
+    path = require_folder(name)
     return _from_npz(path, path.resolve().name, recipe, whole) if _holds_npz(path) else read_folder(path, recipe, whole)
 
 
