@@ -302,9 +302,10 @@ def _require_data(recipe: Recipe, resume: bool = False) -> None:
 
 
 def _recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
+    names = [each for each in arguments if "=" not in each]
+    if len(names) > 1:
+        raise CoterieError(f"expected one recipe and key=value settings, got {', '.join(map(repr, names))}")
     recipes, overrides = _recipes_and_overrides(arguments)
-    if len(recipes) > 1:
-        raise CoterieError(f"expected one recipe and key=value settings, got {', '.join(map(repr, recipes))}")
     return (recipes[0] if recipes else None), overrides
 
 

@@ -96,9 +96,9 @@ def find_pictures(inputs: Sequence[str]) -> list[Path]:
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    from coterie.data.layout import find_images
+    from coterie.data.layout import Walk
 
-    return [Path(path) for path in find_images(folder, set()).paths]
+    return list(Walk(folder, []).images(folder).paths)
 
 
 def _lines() -> list[str]:
