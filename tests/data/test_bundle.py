@@ -113,7 +113,8 @@ def test_statistics_are_of_training_images_only(load, arrays):
     images, labels = arrays
     white = np.full_like(images, 255)
     alone = load("data.validation=0", datasets=((images, labels), None, None)).info
-    assert load(datasets=((images, labels), (white, labels), (white, labels))).info == alone
+    other = load(datasets=((images, labels), (white, labels), (white, labels))).info
+    assert (other.mean, other.std) == (alone.mean, alone.std)
 
 
 def test_padding_follows_the_size_of_the_images(load, arrays):

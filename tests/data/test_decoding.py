@@ -108,7 +108,7 @@ def test_only_regular_files_are_opened(tmp_path):
             read_image(path)
         with pytest.raises(CoterieError, match="no regular file"):
             load_images([path], DESCRIPTION)
-    with pytest.raises(CoterieError, match="Is a directory"):
+    with pytest.raises(CoterieError, match="no regular file"):
         load_images([tmp_path], DESCRIPTION)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -26,11 +26,20 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class SetInfo:
-    """What every task's data have: a name, classes, a count of samples that cannot be read, and what else was found, in sentences."""
+    """What every task's data have.
+
+    Attributes:
+        skipped: samples that cannot be read.
+        passed_over: files that were not read, since they are of no format that is.
+        duplicates: by held-out split, how many of its samples are training samples too; a split whose samples were not compared is missing.
+        notes: these and what else was found, in sentences.
+    """
 
     name: str
     class_names: tuple[str, ...]
     skipped: int = field(default=0, kw_only=True)
+    passed_over: int = field(default=0, kw_only=True)
+    duplicates: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
 
 

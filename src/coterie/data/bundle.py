@@ -15,7 +15,7 @@ from torchvision import transforms
 from coterie.data.augmentation import Augmentation, Mixing
 from coterie.data.batch import Batch, DataBundle, DataInfo, EvaluationLoader, TrainLoader
 from coterie.data.decoding import image_size
-from coterie.data.duplicates import duplicate_notes
+from coterie.data.duplicates import find_duplicates
 from coterie.data.fingerprint import fingerprint
 from coterie.data.memory import DeviceImages, MemoryEvaluationLoader, MemoryTrainLoader, shrink
 from coterie.data.objects import from_objects
@@ -33,7 +33,7 @@ from coterie.data.raw import (
     with_classes,
 )
 from coterie.data.sources import read_source
-from coterie.data.splits import carve, limit
+from coterie.data.splits import carve, lacking_notes, limit
 from coterie.data.statistics import measure, measure_streamed
 from coterie.data.streaming import StreamingEvaluationLoader, StreamingSettings, StreamingTrainLoader
 from coterie.errors import CoterieError
@@ -91,7 +91,10 @@ def load_data(
     if measured is not None:
         raw = with_classes(raw, measured)
     require_consistent(raw, recipe.incomplete_classes == "accept" or measured is not None)
-    raw = raw if measured is not None else _split(raw, recipe)
+    if measured is None:
+        raw = _split(raw, recipe)
+    elif raw.test is not None:
+        raw = replace(raw, notes=(*raw.notes, *lacking_notes({"test": raw.test}, raw.class_names)))
     order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
     size = recipe.image_size or (network_config or {}).get("input_size", (None, None, None))[1]
     target = _Target(device, channels_last, process_index, num_processes)
@@ -126,7 +129,19 @@ def _split(raw: RawData, recipe: DataRecipe) -> RawData:
     if recipe.train_limit is not None:
         train = limit(train, recipe.train_limit, recipe.validation_seed)
     split = replace(raw, train=train, validation=validation)
-    return replace(split, notes=(*raw.notes, *duplicate_notes(split.splits())))
+    splits = split.splits()
+    counts, found = find_duplicates(splits)
+    return replace(split, duplicates=counts, notes=(*raw.notes, *found, *lacking_notes(splits, raw.class_names)))
+
+
+def _found(raw: RawData) -> dict[str, Any]:
+    """What a run says of its data."""
+    return {
+        "skipped": raw.skipped,
+        "passed_over": raw.passed_over,
+        "duplicates": dict(raw.duplicates),
+        "notes": raw.notes,
+    }
 
 
 def _keep_in_memory(train: Samples, recipe: DataRecipe) -> bool:
@@ -186,8 +201,7 @@ def _in_memory(
         (train.channels, enlarged or height, enlarged or width),
         *statistics,
         interpolation="box" if shrinks else "bilinear",
-        skipped=raw.skipped,
-        notes=raw.notes,
+        **_found(raw),
     )
     _require_smaller_cutout(recipe, info)
     images = {
@@ -268,8 +282,7 @@ def _streaming(
         *statistics,
         interpolation=config.get("interpolation", "bicubic"),
         crop=config.get("crop_pct", 0.875),
-        skipped=raw.skipped,
-        notes=raw.notes,
+        **_found(raw),
     )
     _require_smaller_cutout(recipe, info)
     cores = max(1, (os.cpu_count() or 1) // target.num_processes)

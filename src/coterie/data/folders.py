@@ -41,10 +41,12 @@ def read_folder(root: Path, recipe: DataRecipe, whole: bool = False) -> RawData:
     top = next(iter(folders.values())) if whole else folders["train"]
     classes = _class_names(top)
     if len(classes) == 1 and not whole:
+        inside = ", ".join(each.name for each in sub_folders(top / classes[0])[:3])
         raise CoterieError(
             f"{str(top)!r} holds one class, {classes[0]!r}: expected at least two sub-folders with images"
+            + (f"; did you mean {str(top / classes[0])!r} ({inside})?" if "," in inside else "")
         )
-    parts, notes = _read_parts(root, folders, classes, recipe)
+    parts, passed_over, notes = _read_parts(root, folders, classes, recipe)
     notes += [
         f"left out, since {'they are no splits' if len(left_out) > 1 else 'it is no split'}: {', '.join(left_out)}"
     ] * bool(left_out)
@@ -59,7 +61,7 @@ def read_folder(root: Path, recipe: DataRecipe, whole: bool = False) -> RawData:
     name = root.resolve().name
     if whole:
         (part,) = parts.values()
-        return RawData(name, tuple(classes), part, None, part, skipped=bad, notes=tuple(notes))
+        return RawData(name, tuple(classes), part, None, part, skipped=bad, passed_over=passed_over, notes=tuple(notes))
     splits = assign_held_out(
         parts["train"],
         parts.get("validation"),
@@ -68,7 +70,7 @@ def read_folder(root: Path, recipe: DataRecipe, whole: bool = False) -> RawData:
         classes,
         recipe.incomplete_classes == "accept",
     )
-    return RawData(name, tuple(classes), *splits, skipped=bad, notes=tuple(notes))
+    return RawData(name, tuple(classes), *splits, skipped=bad, passed_over=passed_over, notes=tuple(notes))
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -82,8 +84,8 @@ def _class_names(folder: Path) -> list[str]:
 
 def _read_parts(
     root: Path, folders: dict[str, Path], classes: list[str], recipe: DataRecipe
-) -> tuple[dict[str, Files], list[str]]:
-    """Each split's files, and what was passed over."""
+) -> tuple[dict[str, Files], int, list[str]]:
+    """Each split's files, how many were passed over, and of which kinds."""
     parts: dict[str, Files] = {}
     others: Counter[str] = Counter()
     repeated = 0
@@ -103,7 +105,7 @@ def _read_parts(
         notes.append(f"passed over {loose} image{'s' * (loose > 1)} outside of the class folders")
     if repeated:
         notes.append(f"left out {repeated} linked folder{'s' * (repeated > 1)} whose images were read before")
-    return parts, notes
+    return parts, sum(others.values()) + loose, notes
 
 
 def _files(folder: Path, classes: Sequence[str], found: dict[str, Found]) -> Files:

@@ -229,6 +229,8 @@ def _checked_labels(labels: Any, count: int, what: str) -> Labels:
     found = np.asarray(labels)
     if found.shape != (count,) or (count and (found.dtype.kind not in "iu" or found.min() < 0)):
         raise CoterieError(f"{what}: labels are {found.dtype} {list(found.shape)}, expected class numbers [{count}]")
+    if count and found.max() > np.iinfo(np.int64).max:
+        raise CoterieError(f"{what}: the label {found.max()} is no class number")
     return found.astype(np.int64)
 
 

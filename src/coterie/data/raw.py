@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,8 @@ class RawData:
         statistics: known ones; None: measure them on the training images.
         flip: whether a mirrored image is as good as the image (not so for digits).
         skipped: images that could not be decoded and were left out.
+        passed_over: files that were not read, since they are no images of a format that is read or lie elsewhere than images do.
+        duplicates: by held-out split, how many of its images are training images too.
         notes: what was passed over or found in the data, in sentences for the user.
     """
 
@@ -178,6 +180,8 @@ class RawData:
     statistics: Statistics | None = None
     flip: bool = True
     skipped: int = 0
+    passed_over: int = 0
+    duplicates: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def splits(self) -> dict[str, Samples]:
@@ -248,9 +252,18 @@ def require_consistent(raw: RawData, incomplete: bool = False) -> None:
     present = set(raw.train.labels.tolist())
     if len(present) < 2 and not incomplete:
         raise CoterieError(f"{raw.name!r} has one class: expected at least two")
+    if incomplete:
+        return
     empty = [name for label, name in enumerate(raw.class_names) if label not in present]
-    if empty and not incomplete:
+    if empty:
         more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
         raise CoterieError(
             f"{raw.name!r}: the class {empty[0]!r}{more} has no training samples; renumber the classes, or set data.incomplete_classes=accept"
         )
+    for split in ("validation", "test"):
+        missing = present - set(raw.splits().get(split, raw.train).labels.tolist())
+        if missing:
+            name = raw.class_names[min(missing)]
+            raise CoterieError(
+                f"{raw.name!r}: the {split} split has no samples of the class {name!r}; add some, or set data.incomplete_classes=accept"
+            )

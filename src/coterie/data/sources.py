@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,13 @@ import numpy as np
 
 from coterie.data.cache import cache_folder
 from coterie.data.catalogue import OWN_DATA, require_folder
-from coterie.data.decoding import memory_size
 from coterie.data.folders import read_folder
-from coterie.data.objects import hub, to_arrays
-from coterie.data.raw import Arrays, RawData, four_axes, numbered
-from coterie.data.splits import TEST_SHARE, assign_held_out, carve
+from coterie.data.layout import sub_folders
+from coterie.data.npz import holds_npz, read_npz
+from coterie.data.objects import hub
+from coterie.data.raw import Arrays, RawData, four_axes
+from coterie.data.split_names import split_of
+from coterie.data.splits import TEST_SHARE, carve
 from coterie.data.statistics import KNOWN
 from coterie.errors import CoterieError
 from coterie.sections import DataRecipe
@@ -48,7 +48,9 @@ def read_source(recipe: DataRecipe, whole: bool = False) -> RawData:
     if name.startswith("hf://"):
         return hub(name, recipe)
     path = require_folder(name)
-    return _from_npz(path, path.resolve().name, recipe, whole) if _holds_npz(path) else read_folder(path, recipe, whole)
+    if holds_npz(path, whole):
+        return read_npz(path, path.resolve().name, recipe, whole)
+    return read_folder(path, recipe, whole)
 
 
 def digits() -> RawData:
@@ -70,9 +72,9 @@ def _named(name: str, root: Path | None, recipe: DataRecipe, whole: bool) -> Raw
     root = root.expanduser()
     if not root.is_dir():
         raise CoterieError(f"data.root={str(root)!r} is not a folder")
-    if _holds_npz(root):
-        raw = _from_npz(root, name, recipe, whole)
-    elif (root / "train").is_dir():
+    if holds_npz(root, whole):
+        raw = read_npz(root, name, recipe, whole)
+    elif any(split_of(each.name) == "train" or (whole and split_of(each.name)) for each in sub_folders(root)):
         raw = read_folder(root, recipe, whole)
     elif name == "cinic10":
         raise CoterieError(f"data.root={str(root)!r} holds no CINIC-10: expected train/, valid/ and test/")
@@ -114,57 +116,3 @@ def _from_torchvision(name: str, root: Path) -> RawData:
             ) from None
     train, test = (Arrays(four_axes(np.asarray(p.data)), np.asarray(p.targets, dtype=np.int64)) for p in parts)
     return RawData(name, tuple(map(str, parts[0].classes)), train, None, test, KNOWN[name])
-
-
-def _holds_npz(folder: Path) -> bool:
-    return (folder / "train.npz").is_file()
-
-
-def _from_npz(root: Path, name: str, recipe: DataRecipe, whole: bool) -> RawData:
-    """train.npz and, where they exist, val.npz and test.npz: images uint8 [N, H, W, C] or [N, H, W], labels [N], classes."""
-    parts: dict[str, Arrays] = {}
-    classes: tuple[str, ...] | None = None
-    for split in ("train", "val", "test"):
-        path = root / f"{split}.npz"
-        if not path.is_file():
-            continue
-        try:
-            _require_fitting(path)
-            with np.load(path, allow_pickle=False) as file:
-                parts[split] = to_arrays(file["images"], file["labels"], str(path))
-                if "classes" in file and classes is None:
-                    classes = tuple(map(str, file["classes"]))
-        except CoterieError:
-            raise
-        # NumPy's reader raises many kinds on a damaged file, and makes room for whatever shape the file claims.
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-            MemoryError,
-            OverflowError,
-        ) as error:
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise CoterieError(
-                f"{str(path)!r} is not usable: {reason}; expected the arrays images, labels and, if you like, classes"
-            ) from None
-    names = classes or numbered(np.concatenate([each.labels for each in parts.values()]))
-    train, validation, test = parts["train"], parts.get("val"), parts.get("test")
-    if whole:
-        measured = test or validation or train
-        return RawData(name, names, measured, None, measured)
-    incomplete = recipe.incomplete_classes == "accept"
-    return RawData(name, names, *assign_held_out(train, validation, test, recipe.validation_seed, names, incomplete))
-
-
-def _require_fitting(path: Path) -> None:
-    """Refuse an archive whose contents would not fit into half of the memory."""
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > memory_size() // 2:
-        raise CoterieError(
-            f"{str(path)!r} unpacks to {unpacked / 2**30:.1f} GiB, more than half of this machine's memory"
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
@@ -94,6 +94,19 @@ def assign_held_out(
     if test is None:
         train, test = carve(train, TEST_SHARE, seed, "test", class_names, incomplete)
     return train, validation, test
+
+
+def lacking_notes(splits: Mapping[str, Splittable], class_names: Sequence[str]) -> list[str]:
+    """A sentence for each split that has no samples of some classes."""
+    notes = []
+    for split, samples in splits.items():
+        present = set(samples.labels.tolist())
+        absent = [name for label, name in enumerate(class_names) if label not in present]
+        if absent:
+            shown = ", ".join(map(repr, absent[:3])) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
+            what = "nothing is learnt of" if split == "train" else "figures say nothing of"
+            notes.append(f"{split} has no samples of {shown}: {what} {'it' if len(absent) == 1 else 'them'}")
+    return notes
 
 
 def limit(samples: AnySamples, count: int, seed: int) -> AnySamples:

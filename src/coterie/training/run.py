@@ -317,6 +317,8 @@ def _header(recipe: Recipe, task: Task, method: Method) -> dict[str, Any]:
         "num_train": data.train.num_samples,
         "num_validation": data.validation.num_samples if data.validation is not None else 0,
         "num_skipped": data.info.skipped,
+        "num_passed_over": data.info.passed_over,
+        "num_duplicates": dict(data.info.duplicates),
         "data_notes": list(data.info.notes),
         "num_test": data.test.num_samples if data.test is not None else 0,
     }
