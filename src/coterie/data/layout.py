@@ -199,15 +199,6 @@ def _take(entry: os.DirEntry[str], folder: Path, found: Found) -> bool:
     return False
 
 
-def images_below(folder: Path) -> list[Path]:
-    """Image files below a folder of any shape, in a fixed order, each real folder once.
-
-    Raises:
-        CoterieError: a folder that cannot be read.
-    """
-    return Walk(folder, []).images(folder).paths
-
-
 def loose_images(folder: Path) -> int:
     """Picture files that lie in a folder itself, where only class folders are looked into."""
     with os.scandir(folder) as entries:
