@@ -148,7 +148,7 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(nurse
     settings = CONFIGURATIONS[name](tmp_path)
     whole = tmp_path / "whole"
     if "teacher" in settings:
-        alone = recipe("baseline", {"epochs": 1}, network={"branches": None})
+        alone = recipe("baseline", {"epochs": 1}, network={"name": "resnet8_cifar", "branches": None})
         assert nursery.train(alone, settings["teacher"]["run"], False)[0] == 0
     code, seconds = nursery.train(settings, whole, False)
     assert code == 0
