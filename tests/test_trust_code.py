@@ -76,8 +76,9 @@ FROM_A_FILE = {
 def test_code_that_a_file_names_is_imported_with_leave_only(name, place, tmp_path, monkeypatch, capsys):
     shutil.copytree(place / "run", tmp_path / "run")
     shutil.copytree(place / "comparison", tmp_path / "comparison")
-    for run in (tmp_path / "run", tmp_path / "comparison" / "runs" / "mine" / "seed0"):
-        (run / "summary.json").unlink()  # as if it were not finished
+    unfinished = {"resume": "run", "go on with a comparison": "comparison/runs/mine/seed0"}
+    if name in unfinished:
+        (tmp_path / unfinished[name] / "summary.json").unlink()
     places = {"recipe": place / "short.yaml", "new": tmp_path / "new"}
     places |= {"run": tmp_path / "run", "comparison": tmp_path / "comparison"}
     line = FROM_A_FILE[name].format(**places)

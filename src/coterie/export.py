@@ -25,7 +25,7 @@ from coterie.networks.group import StudentGroup
 from coterie.recipe import Recipe, load_recipe
 from coterie.student import load_student
 from coterie.tasks.construction import NetworkSource, network_names, network_options
-from coterie.training.records import RunFolder, read_json
+from coterie.training.records import RunFolder
 from coterie.training.reload import load_method
 
 STAGING = ".export.tmp"
@@ -128,7 +128,7 @@ def export_run(
             write_json(staging / "student.json", {"which": which, **subject.description})
         if format == "safetensors" and which == "method":
             write_text(staging / "recipe.yaml", shareable_recipe(recipe))
-        environment = read_json(folder.environment) if folder.environment.is_file() else {}
+        environment = folder.read_environment()
         card = model_card(
             format=format,
             which=which,
@@ -156,9 +156,9 @@ def load_subject(
     if which == "student":
         module = network if network is None or isinstance(network, nn.Module) else network()
         student = load_student(folder.path, module)
-        return Subject(student, student.state_dict(), read_json(folder.student_description), folder.tokenizer)
+        return Subject(student, student.state_dict(), folder.read_description(), folder.tokenizer)
     method = load_method(folder.path, network, trust_code=trust_code)
-    description = read_json(folder.student_description)
+    description = folder.read_description()
     summary = folder.read_summary()
     students = method.group.num_students
     if which.isdecimal():
@@ -166,7 +166,7 @@ def load_subject(
         if number >= students:
             raise CoterieError(f"which={which}: the run has {students} student(s), numbered from 0 to {students - 1}")
         student = method.students.student(number).eval()
-        figures = summary["students"][number] if "students" in summary else {}
+        figures = dict(enumerate(summary.get("students", []))).get(number, {})
         described = {**description, **_built_by(recipe, description, number), "student": number, "figures": figures}
         return Subject(student, student.state_dict(), described, folder.tokenizer)
     rule = "mean_probability" if which == "ensemble" else "method"

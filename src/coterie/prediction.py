@@ -22,7 +22,7 @@ from coterie.data.decoding import read_image, reason_of, upright
 from coterie.data.streaming import evaluation_transform
 from coterie.errors import CoterieError
 from coterie.student import load_student
-from coterie.training.records import RunFolder, read_json
+from coterie.training.records import RunFolder
 
 BATCH_SIZE = 64
 ALONE = 4 * BATCH_SIZE  # fewer pictures are decoded sooner than worker processes start
@@ -117,7 +117,7 @@ def iterate_predictions(
 
 
 def _description(run: str | Path) -> dict[str, Any]:
-    return read_json(RunFolder(run).require().student_description)
+    return RunFolder(run).require().read_description()
 
 
 def _predict_pictures(

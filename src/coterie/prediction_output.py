@@ -14,7 +14,7 @@ import typer
 
 from coterie.errors import CoterieError, did_you_mean
 from coterie.terminal import one_line, printable
-from coterie.training.records import RunFolder, read_json
+from coterie.training.records import RunFolder
 
 FORMATS = ("table", "json", "csv")
 
@@ -31,7 +31,7 @@ def print_predictions(run: Path, inputs: Sequence[str], top: int, format: str) -
     if format not in FORMATS:
         raise CoterieError(f"unknown format {format!r}{did_you_mean(format, FORMATS)}; expected {', '.join(FORMATS)}")
     folder = RunFolder(run).require()
-    description = read_json(folder.student_description)
+    description = folder.read_description()
     samples = _texts(inputs, folder) if description.get("task") == "text_classification" else find_pictures(inputs)
     if not samples:
         raise CoterieError("nothing to predict: the list on standard input is empty")

@@ -14,7 +14,7 @@ from coterie.files import write_atomically, write_json
 from coterie.networks.options import require_harmless_options, require_plain_name
 from coterie.networks.registration import register
 from coterie.training.lock import require_finished
-from coterie.training.records import RunFolder, read_json
+from coterie.training.records import RunFolder
 
 
 def create_network(name: str, **options: Any) -> nn.Module:
@@ -75,7 +75,7 @@ def load_student(run: str | Path, network: nn.Module | None = None) -> nn.Module
         raise CoterieError(f"network={type(network).__name__}: expected the untrained network, a module")
     folder = RunFolder(run).require()
     require_finished(folder)
-    description = read_json(folder.student_description)
+    description = folder.read_description()
     if network is None:
         if description["network"] is None:
             raise CoterieError(

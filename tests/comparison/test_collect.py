@@ -119,8 +119,13 @@ def test_curves_are_one_point_an_epoch(folder):
         return {"split": "train", "epoch": epoch, "step": step, "losses": {"label": loss, "mutual": 0.5}}
 
     def validation(epoch, top1):
-        ensemble = {"mean_probability": {"top1": top1 + 0.1}}
-        return {"split": "validation", "epoch": epoch, "mean_student": {"top1": top1}, "ensemble": ensemble}
+        def figures(value):
+            return {"top1": value, "top5": 1.0, "nll": 1.0, "brier": 0.5, "ece": 0.1}
+
+        ensemble = dict.fromkeys(("mean_probability", "mean_logit", "method"), figures(top1 + 0.1))
+        evaluated = {"students": [figures(top1)], "deployed": {"student": 0, **figures(top1)}, "diversity": {}}
+        evaluated |= {"mean_student": figures(top1), "ensemble": ensemble}
+        return {"split": "validation", "epoch": epoch, "step": 1, **evaluated}
 
     rows = [train(0, 1, 3.0), train(0, 2, 2.0), validation(0, 0.2), train(1, 3, 1.0), validation(1, 0.4)]
     write_run(folder, "dml", 0, summary_of(), rows)

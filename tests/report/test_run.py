@@ -71,7 +71,7 @@ def shorten_labels(run: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no summary": (lambda run: (run / "summary.json").unlink(), "cannot read .*summary.json"),
-    "summary cut short": (lambda run: (run / "summary.json").write_text('{"status": '), "cannot read .*summary.json"),
+    "summary cut short": (lambda run: (run / "summary.json").write_text('{"status": '), "summary.json' is damaged"),
     "summary of another kind": (lambda run: (run / "summary.json").write_text("[]"), "summary.json' is damaged"),
     "no seed": (edit_json("summary.json", lambda s: s.pop("seed")), "summary.json' is damaged: seed: Field required"),
     "text for a figure": (
@@ -80,7 +80,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a student without a figure": (
         edit_json("summary.json", lambda s: s["students"][1].pop("nll")),
-        "summary.json' is damaged: .*every figure",
+        "summary.json' is damaged: students.1: .*nll",
     ),
     "an unknown student deployed": (
         edit_json("summary.json", lambda s: s["deployed"].update(student=7)),
@@ -88,7 +88,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no figures": (
         edit_json("summary.json", lambda s: s["mean_student"].clear()),
-        "summary.json' is damaged: .*no figures",
+        "summary.json' is damaged: mean_student: .*top1",
     ),
     "environment": (edit_json("environment.json", lambda e: e.update(threads="many")), "environment.json' is damaged"),
     "metrics": (

@@ -67,12 +67,12 @@ def test_a_folder_may_move_and_its_data_may_not_change(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     path = tmp_path / "run"
     assert coterie.evaluate_run(path)[1].figures["deployed"]["top1"] == run.summary["deployed"]["top1"]
-    unfinished(path)
-    with pytest.raises(CoterieError, match=r"another recipe: training\.epochs differs$"):
-        coterie.train(output=path, resume=True, quiet=True, overrides=["training.epochs=3"])
     shutil.move(tmp_path / "pics", tmp_path / "moved")
     moved = coterie.evaluate_run(path, data=tmp_path / "moved")[1]
     assert len(moved.labels) == run.summary["num_test"] == 8  # not the images that were trained on
+    unfinished(path)
+    with pytest.raises(CoterieError, match=r"another recipe: training\.epochs differs$"):
+        coterie.train(output=path, resume=True, quiet=True, overrides=["training.epochs=3"])
     resumed = coterie.train(output=path, resume=True, quiet=True, data=tmp_path / "moved")
     assert resumed.summary["deployed"] == run.summary["deployed"]
     assert coterie.evaluate_run(path)[0] == "test"

@@ -11,6 +11,7 @@ from coterie.comparison.summary import summarise
 from coterie.files import write_json
 from coterie.recipe import Recipe
 from coterie.training.records import MetricsLog, RunFolder
+from coterie.training.schema import FinishedSummary, checked
 
 SINGLE = ("top1", "top5", "nll", "brier", "ece")
 
@@ -59,6 +60,7 @@ def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
         "curves": {},
     }
     if found["status"] == "finished":
+        checked(FinishedSummary, summary, run.summary)
         keys = (
             "method",
             "data",

@@ -15,11 +15,20 @@ from coterie.methods import TABLE, find_method
 from coterie.methods.options import check_options
 from coterie.recipe import Recipe, differing_keys, load_recipe, require_no_code
 from coterie.training.records import read_json
+from coterie.training.schema import Content, checked
 
 if TYPE_CHECKING:
     from coterie.methods.method import Method
 
 RecipeSource = str | Path | Recipe | Mapping[str, Any]
+
+
+class PlanContent(Content):
+    """``plan.json``."""
+
+    reference: str
+    seeds: list[int]
+    arms: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -325,9 +334,9 @@ def read_plan(folder: ComparisonFolder) -> Plan:
     """
     if not folder.is_comparison:
         raise CoterieError(f"{str(folder.path)!r} is not a comparison: expected a folder with plan.json")
-    stored = read_json(folder.plan)
+    stored = checked(PlanContent, read_json(folder.plan), folder.plan)
     try:
-        arms = {label: load_recipe(tree) for label, tree in stored["arms"].items()}
-        return Plan(arms, tuple(int(seed) for seed in stored["seeds"]), str(stored["reference"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CoterieError(f"{str(folder.plan)!r} is damaged: {error!r}") from None
+        arms = {label: load_recipe(tree) for label, tree in stored.arms.items()}
+        return with_reference(make_plan(arms, stored.seeds), stored.reference)
+    except CoterieError as error:
+        raise CoterieError(f"{str(folder.plan)!r} is damaged: {error}") from None

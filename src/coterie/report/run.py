@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
 from coterie.training.records import MetricsLog, RunFolder, read_json
+from coterie.training.schema import checked
 
 Figures = dict[str, float]  # name of a figure -> value, such as {"top1": 0.71}
 
@@ -23,9 +24,6 @@ class Record(BaseModel):
     """Keys that the report does not use are left alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 class ClassRecord(Record):
@@ -202,20 +200,18 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
         CoterieError: the folder is no run, or one of its files is damaged.
     """
     folder = RunFolder(path).require()
-    summary = read_json(folder.summary) if summary is None else summary
+    summary = (folder.read_summary() or read_json(folder.summary)) if summary is None else summary
     rows = MetricsLog(folder.metrics).rows()
-    figures = _check(GroupFigures, summary, folder.summary) if "students" in summary else None
+    figures = checked(GroupFigures, summary, folder.summary) if "students" in summary else None
     return RunData(
         folder=folder,
         recipe=load_recipe(folder.recipe, trust_code=True),  # a report imports no method
-        environment=_check(
-            RunEnvironment, read_json(folder.environment) if folder.environment.is_file() else {}, folder.environment
-        ),
-        summary=_check(Summary, summary, folder.summary),
+        environment=checked(RunEnvironment, folder.read_environment(), folder.environment),
+        summary=checked(Summary, summary, folder.summary),
         figures=figures,
-        train_rows=[_check(TrainRow, row, folder.metrics) for row in rows if row.get("split") == "train"],
+        train_rows=[checked(TrainRow, row, folder.metrics) for row in rows if row.get("split") == "train"],
         validation_rows=[
-            _check(ValidationRow, row, folder.metrics) for row in rows if row.get("split") == "validation"
+            checked(ValidationRow, row, folder.metrics) for row in rows if row.get("split") == "validation"
         ],
         # Predictions are written before the figures; without these they are what a kill left.
         predictions=_read_predictions(folder.predictions, len(figures.students))
@@ -226,20 +222,10 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
     )
 
 
-def _check(model: type[AnyModel], value: object, path: Path) -> AnyModel:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        where = f"{key}: " if key else ""
-        raise CoterieError(f"{str(path)!r} is damaged: {where}{first['msg']}") from None
-
-
 def _read_texts(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
-    return {each.index: " / ".join(each.texts) for each in _check(Examples, read_json(path), path).examples}
+    return {each.index: " / ".join(each.texts) for each in checked(Examples, read_json(path), path).examples}
 
 
 def _read_predictions(path: Path, students: int) -> Predictions:
@@ -253,12 +239,15 @@ def _read_predictions(path: Path, students: int) -> Predictions:
         )
     except (SafetensorError, OSError, KeyError) as error:
         raise CoterieError(f"{str(path)!r} is damaged: {error}") from None
-    samples, classes = predictions.ensemble.shape
-    if (
-        predictions.logits.shape != (students, samples, classes)
-        or predictions.labels.shape != (samples,)
-        or predictions.indices.shape != (samples,)
-    ):
+    shape = predictions.ensemble.shape
+    fits = (
+        len(shape) == 2
+        and predictions.logits.shape == (students, *shape)
+        and predictions.labels.shape == shape[:1]
+        and predictions.indices.shape == shape[:1]
+        and ((predictions.labels >= 0) & (predictions.labels < shape[1])).all()
+    )
+    if not fits:
         raise CoterieError(
             f"{str(path)!r} is damaged: its tensors are not of one number of students, samples and classes"
         )

@@ -28,7 +28,7 @@ from coterie.tasks.construction import (
     pretrained_config,
 )
 from coterie.tasks.teachers import Expectation, build_teachers, digest, own_teachers, untrained_teachers
-from coterie.training.records import RunFolder, read_json
+from coterie.training.records import RunFolder
 
 
 class ImageClassification(Classification):
@@ -83,7 +83,7 @@ class ImageClassification(Classification):
         cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> ImageClassification:
         """See :class:`coterie.tasks.task.TaskKind`."""
-        description = read_json(folder.student_description)
+        description = folder.read_description()
         config = {key: description[key] for key in ("input_size", "mean", "std", "interpolation")}
         # Images are prepared as the run prepared them, whatever the data.
         return cls(

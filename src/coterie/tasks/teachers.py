@@ -20,7 +20,7 @@ from coterie.recipe import Recipe, load_recipe
 from coterie.sections import TeacherRecipe
 from coterie.student import create_network, load_student
 from coterie.tasks.construction import network_names, network_options
-from coterie.training.records import RunFolder, read_json
+from coterie.training.records import RunFolder
 
 
 class Expectation:
@@ -78,7 +78,7 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     (teacher,) = teachers
     name, options, description = teacher.network, teacher.options, None
     if teacher.run is not None:
-        description = read_json(RunFolder(teacher.run).require().student_description)
+        description = RunFolder(teacher.run).require().read_description()
         _require_images(teacher.run, description)
         name, options = description["network"], description["options"]
         require_harmless_options(options, "student.json: options of the teacher")
@@ -157,7 +157,7 @@ Loaded = tuple[nn.Module, str, dict[str, Any], dict[str, Any], str, str | None]
 
 def _from_run(run: str) -> Loaded:
     network = load_student(run)
-    description = read_json(RunFolder(run).student_description)
+    description = RunFolder(run).read_description()
     _require_images(run, description)
     config = {
         "class_names": description["class_names"],

@@ -32,7 +32,7 @@ from coterie.tasks.text_networks import (
     untrained_teachers,
     with_slots,
 )
-from coterie.training.records import RunFolder, read_json
+from coterie.training.records import RunFolder
 
 
 class TextClassification(Classification):
@@ -88,7 +88,7 @@ class TextClassification(Classification):
     ) -> TextClassification:
         """See :class:`coterie.tasks.task.TaskKind`. Teachers are not asked again."""
         alone = recipe.model_copy(update={"teacher": None, "teachers": []})
-        measured = read_json(folder.student_description)["class_names"] if whole else None
+        measured = folder.read_description()["class_names"] if whole else None
         return cls(alone, accelerator, None, datasets, tokenizer=read_tokenizer(folder.tokenizer), measured=measured)
 
     @staticmethod

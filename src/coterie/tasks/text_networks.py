@@ -35,7 +35,7 @@ from coterie.sections import TeacherRecipe
 from coterie.student import load_student
 from coterie.tasks.construction import method_of
 from coterie.tasks.teachers import class_order, digest
-from coterie.training.records import RunFolder, read_json
+from coterie.training.records import RunFolder
 
 
 def student_names(recipe: Recipe) -> list[str]:
@@ -176,7 +176,7 @@ def _read_teacher(settings: TeacherRecipe, class_names: list[str]) -> TextTeache
     if settings.run is not None:
         folder = RunFolder(settings.run).require()
         network = load_student(settings.run)
-        description = read_json(folder.student_description)
+        description = folder.read_description()
         if description.get("task") != "text_classification":
             raise CoterieError(f"the teacher {settings.run!r} was trained on images, the data are texts")
         order = class_order(settings.run, description["class_names"], class_names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,25 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_stream(path, lambda stream: torch.save({"format": FORMAT, **state}, stream))  # type: ignore[arg-type]
 
 
+@contextlib.contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Within this a state is put back into what it was taken from; what does not fit there is said of the checkpoint.
+
+    Raises:
+        CoterieError: a part of it is missing, or of another kind or shape.
+    """
+    try:
+        yield
+    except CoterieError:
+        raise
+    except KeyError as error:
+        raise CoterieError(f"the checkpoint {str(path)!r} is damaged: it lacks {str(error)[:80]}") from None
+    # What modules and optimizers raise on a state that is not theirs.
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:160]
+        raise CoterieError(f"the checkpoint {str(path)!r} is damaged, or of another run: {reason}") from None
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU; nothing in it is executed.
 
@@ -33,7 +54,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and storage readers raise many kinds
-        raise CoterieError(f"the checkpoint {str(path)!r} is damaged: {str(error).splitlines()[0][:120]}") from None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise CoterieError(f"the checkpoint {str(path)!r} is damaged: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CoterieError(f"{str(path)!r} is not a checkpoint of this version of coterie")
     return state

@@ -10,7 +10,7 @@ from coterie.data.fingerprint import differences
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, differing_keys, load_recipe
 from coterie.sections import TeacherRecipe
-from coterie.training.records import RunFolder, read_json
+from coterie.training.records import RunFolder
 
 WITHOUT_EFFECT = {"data.workers", "training.trackers"}  # settings that change how fast a run goes, not what comes out
 # Data of another name or place are compared by their fingerprint.
@@ -86,7 +86,7 @@ def require_same_data(folder: RunFolder, found: dict[str, Any]) -> str | None:
         return None
     if not folder.data.is_file():
         return "this run does not record its data (it was started by an older version): they cannot be compared"
-    different = differences(read_json(folder.data), found)
+    different = differences(folder.read_data(), found)
     if different:
         raise CoterieError(f"cannot resume {str(folder)!r} with other data: {'; '.join(different)}")
     return None

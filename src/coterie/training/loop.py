@@ -6,6 +6,7 @@ each term was not finite. Both are read every ``training.log_every`` steps; the 
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -23,7 +24,7 @@ from coterie.recipe import Recipe
 from coterie.tasks.classification import selection_score
 from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep
-from coterie.training.checkpoint import load_checkpoint, save_checkpoint
+from coterie.training.checkpoint import load_checkpoint, restoring, save_checkpoint
 from coterie.training.display import Display
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
@@ -303,20 +304,11 @@ class Trainer:
             CoterieError: there is none, or it is damaged.
         """
         state = load_checkpoint(self.folder.last)
-        self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
-        self.seconds = state["seconds"]
-        self.method.load_state_dict(state["method"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, each in self.own_optimizers.items():
-            each.load_state_dict(state["own_optimizers"][name])
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.losses.load_state_dict(state["losses"])
+        with restoring(self.folder.last):
+            self._put_back(state)
         # The checkpoint of an epoch precedes its evaluation, so that evaluation is done again: same weights, same figures. Where the
         # method has learned from it, a second checkpoint follows it, and the evaluation stays as it was.
-        evaluated = state.get("evaluated", False)
+        evaluated = state.get("evaluated", False) is True
         done = self.epoch - 1 if self.batch == 0 and not evaluated else self.epoch
         if self.accelerator.is_main_process:
             self.log.cut_back(self.step, done)
@@ -335,7 +327,25 @@ class Trainer:
         ):
             self._evaluate()
 
+    def _put_back(self, state: dict[str, Any]) -> None:
+        position = [state["position"][key] for key in ("epoch", "batch", "step")]
+        for number, end in zip(position, (self.recipe.training.epochs, self.batches, math.inf), strict=True):
+            if type(number) is not int or not 0 <= number <= end:
+                raise ValueError(f"its position is {number!r}")
+        self.epoch, self.batch, self.step = position
+        self.seconds = float(state["seconds"])
+        self.method.load_state_dict(state["method"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, each in self.own_optimizers.items():
+            each.load_state_dict(state["own_optimizers"][name])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.losses.load_state_dict(state["losses"])
+
     def load_best(self) -> None:
         """Put the weights of the best epoch into the evaluated method."""
         state = load_checkpoint(self.folder.best)
-        self.evaluated.load_state_dict(state["ema"] if self.ema is not None else state["method"])
+        with restoring(self.folder.best):
+            self.evaluated.load_state_dict(state["ema"] if self.ema is not None else state["method"])

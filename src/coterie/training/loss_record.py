@@ -58,7 +58,9 @@ class LossRecord:
         return {"names": self.names, "sums": self.sums, "count": self.count, "first_bad": self.first_bad}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.names, self.count = state["names"], state["count"]
+        self.names, self.count = [str(name) for name in state["names"]], int(state["count"])
         if state["sums"] is not None:
             device = self.accelerator.device
+            if not state["sums"].shape == state["first_bad"].shape == (len(self.names),):
+                raise ValueError("its losses are not one of each name")
             self.sums, self.first_bad = state["sums"].to(device), state["first_bad"].to(device)

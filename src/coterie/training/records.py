@@ -9,9 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coterie.documents import parse_json
+from coterie.documents import parse_json, read_text
 from coterie.errors import CoterieError, RunError
 from coterie.files import reason_of, write_text
+from coterie.training.schema import (
+    Content,
+    DataRecord,
+    Environment,
+    ImageStudent,
+    Summary,
+    TextStudent,
+    TrainRow,
+    ValidationRow,
+    checked,
+)
+
+LARGEST_JSON = 2**28  # bytes
 
 
 class RunFolder:
@@ -84,8 +97,38 @@ class RunFolder:
             self.metrics.unlink(missing_ok=True)
 
     def read_summary(self) -> dict[str, Any]:
-        """The summary, or an empty one where there is none yet."""
-        return read_json(self.summary) if self.summary.is_file() else {}
+        """The summary, or an empty one where there is none yet.
+
+        Raises:
+            CoterieError: it is damaged.
+        """
+        return read_checked(Summary, self.summary) if self.summary.is_file() else {}
+
+    def read_description(self) -> dict[str, Any]:
+        """The contents of ``student.json``.
+
+        Raises:
+            CoterieError: it is missing, or damaged.
+        """
+        found = read_json(self.student_description)
+        checked(TextStudent if "task" in found else ImageStudent, found, self.student_description)
+        return found
+
+    def read_data(self) -> dict[str, Any]:
+        """What identifies the data that the run was started with.
+
+        Raises:
+            CoterieError: it is missing, or damaged.
+        """
+        return read_checked(DataRecord, self.data)
+
+    def read_environment(self) -> dict[str, Any]:
+        """The contents of ``environment.json``, or nothing where there is none.
+
+        Raises:
+            CoterieError: it is damaged.
+        """
+        return read_checked(Environment, self.environment) if self.environment.is_file() else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -95,11 +138,24 @@ def read_json(path: Path) -> dict[str, Any]:
         CoterieError: the file is missing or damaged.
     """
     try:
-        value = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CoterieError(f"cannot read {str(path)!r}: {error}") from None
+        value = parse_json(read_text(path, LARGEST_JSON))
+    except OSError as error:
+        raise CoterieError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise CoterieError(f"{str(path)!r} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise CoterieError(f"{str(path)!r} is damaged: expected a JSON object")
+    return value
+
+
+def read_checked(model: type[Content], path: Path) -> dict[str, Any]:
+    """A JSON object from a file, as it is there, that holds what it must.
+
+    Raises:
+        CoterieError: the file is missing or damaged.
+    """
+    value = read_json(path)
+    checked(model, value, path)
     return value
 
 
@@ -118,15 +174,32 @@ class MetricsLog:
             raise RunError(f"cannot write {str(self.path)!r}: {reason}") from error
 
     def rows(self) -> list[dict[str, Any]]:
-        """All whole rows; a last line that a kill cut short is left out."""
+        """All whole rows; a last line that a kill cut short is left out.
+
+        Raises:
+            CoterieError: the file is damaged elsewhere.
+        """
         rows: list[dict[str, Any]] = []
-        if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except ValueError:
+        lines = self._text().splitlines(keepends=True)
+        for number, line in enumerate(lines):
+            try:
+                row = parse_json(line)
+            except ValueError:
+                if number + 1 == len(lines) and not line.endswith("\n"):
                     break
+                raise CoterieError(f"{str(self.path)!r} is damaged: line {number + 1} is no row of figures") from None
+            is_evaluation = isinstance(row, dict) and row.get("split") == "validation"
+            checked(ValidationRow if is_evaluation else TrainRow, row, self.path)
+            rows.append(row)
         return rows
+
+    def _text(self) -> str:
+        if not self.path.is_file():
+            return ""
+        try:
+            return self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CoterieError(f"{str(self.path)!r} is damaged: {error}") from None
 
     def cut_back(self, step: int, epoch: int) -> list[dict[str, Any]]:
         """Drop what was written after a checkpoint: training rows beyond ``step``, evaluations of ``epoch`` and later.

@@ -18,9 +18,9 @@ from coterie.tasks.classification import Evaluation
 from coterie.tasks.construction import NetworkSource
 from coterie.tasks.task import Task, find_task
 from coterie.training.arguments import sort_arguments
-from coterie.training.checkpoint import load_checkpoint
+from coterie.training.checkpoint import load_checkpoint, restoring
 from coterie.training.lock import require_finished
-from coterie.training.records import RunFolder, read_json
+from coterie.training.records import RunFolder
 
 
 def load_method(run: str | Path, network: NetworkSource | None = None, *, trust_code: bool = False) -> Method:
@@ -38,13 +38,19 @@ def load_method(run: str | Path, network: NetworkSource | None = None, *, trust_
     # Pretrained weights would be fetched to be overwritten by the checkpoint's.
     recipe = load_recipe(folder.recipe, ["network.pretrained=false"], trust_code=trust_code)
     require_finished(folder)
-    description = read_json(folder.student_description)
+    description = folder.read_description()
     if description["network"] is None and network is None:
         raise CoterieError(f"the run {str(run)!r} was trained on a network of your own: pass it, network=...")
     method = find_task(recipe).rebuild_method(recipe, description, network)
     best = recipe.training.select == "best" and folder.best.is_file()
-    state = load_checkpoint(folder.best if best else folder.last)
-    method.load_state_dict(state["ema"] if state["ema"] is not None else state["method"])
+    checkpoint = folder.best if best else folder.last
+    state = load_checkpoint(checkpoint)
+    with restoring(checkpoint):
+        method.load_state_dict(state["ema"] if state["ema"] is not None else state["method"])
+    if description["student"] >= method.group.num_students:
+        raise CoterieError(
+            f"{str(folder.student_description)!r} is damaged: student {description['student']} is none of {method.group.num_students}"
+        )
     method.deployed_student = description["student"]
     return method.eval()
 
@@ -90,7 +96,7 @@ def evaluate_run(
     recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"], **objects.sections)
     accelerator = build_accelerator(recipe)
     task = _task(recipe, stored, accelerator, folder, objects.datasets)
-    expected: list[Any] = read_json(folder.student_description)["class_names"]
+    expected: list[Any] = folder.read_description()["class_names"]
     if list(task.data.info.class_names) != expected:
         raise CoterieError(
             f"{task.data.info.name!r} has the classes {_listing(task.data.info.class_names)}, the run was trained on {_listing(expected)}"
@@ -119,9 +125,7 @@ def _task(recipe: Recipe, stored: Recipe, accelerator: Accelerator, folder: RunF
     if folder.data.is_file():
         with contextlib.suppress(CoterieError):  # data that cannot be split as the run's were are others
             limited = recipe.model_copy(update={"data": stored.data.model_copy(update=_place(recipe))})
-            if not differences(
-                read_json(folder.data), kind.again(limited, accelerator, folder, datasets).data.fingerprint
-            ):
+            if not differences(folder.read_data(), kind.again(limited, accelerator, folder, datasets).data.fingerprint):
                 return kind.again(recipe, accelerator, folder, datasets)
     if datasets is not None and (several := to_datasets(datasets))[1:] == (None, None):
         datasets = (several[0], None, several[0])

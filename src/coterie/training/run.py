@@ -46,6 +46,7 @@ from coterie.training.memory_format import resolve_memory_format, with_channels_
 from coterie.training.outcome import conclude, is_complete, restore_report
 from coterie.training.output import clear, free_name, require_free
 from coterie.training.records import RunFolder
+from coterie.training.schema import FinishedSummary, checked
 
 FIRST_STAGE = "assistant"  # folder of a first stage's run, inside the run's
 
@@ -132,7 +133,9 @@ def train(
     if resume and is_complete(folder):
         for each in (folder, RunFolder(folder.path / FIRST_STAGE)) if is_first else ():
             restore_report(each)
-        return TrainResult(folder.path, folder.read_summary(), network)
+        summary = folder.read_summary()
+        checked(FinishedSummary, summary, folder.summary)
+        return TrainResult(folder.path, summary, network)
     made = [path for path in [folder.path, *folder.path.parents] if not path.is_dir()]
     with lock(folder) if is_first else contextlib.nullcontext():
         if is_first and not resume:

@@ -1,0 +1,255 @@
+"""What the files of a run must hold, whoever wrote them: checked as they are read, so that nobody downstream meets a missing key or another type.
+
+Keys beyond these are kept; a file is never made to fit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from coterie.errors import CoterieError
+
+LARGEST_SIDE = 2**14  # pixels
+LARGEST_LENGTH = 2**20  # tokens
+SHOWN = 200  # characters of a message
+
+
+def _require_all(figures: dict[str, float]) -> dict[str, float]:
+    if missing := [key for key in ("top1", "top5", "nll", "brier", "ece") if key not in figures]:
+        raise ValueError(f"the figure {missing[0]} is missing")
+    return figures
+
+
+Figures = dict[str, float]  # name of a figure -> value, such as {"top1": 0.71}
+Measured = Annotated[Figures, AfterValidator(_require_all)]  # of one classifier
+Count = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
+class Content(BaseModel):
+    """Of JSON, where 1 is no text and "1" no number."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+def checked(model: type[AnyModel], value: object, path: Path) -> AnyModel:
+    """The value as a record.
+
+    Raises:
+        CoterieError: the file that it comes from is damaged, where, and what was expected there.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        where = f"{key}: " if key else ""
+        raise CoterieError(f"{str(path)!r} is damaged: {where[:80]}{first['msg'][:SHOWN]}") from None
+
+
+class TeacherNote(Content):
+    """How a teacher of a finished run is built."""
+
+    network: str | None
+    options: dict[str, Any] = {}
+    image_size: Side | None = None
+
+
+class TextTeacherNote(Content):
+    network: str
+    config: dict[str, Any]
+    class_order: list[Count] | None = None
+    slot: Annotated[int, Field(ge=0, lt=64)]
+
+
+class Student(Content):
+    """What ``student.json`` says of any task."""
+
+    network: str | None
+    num_classes: Annotated[int, Field(ge=1)]
+    class_names: list[str]
+    method: str
+    data: str
+    student: Count
+    figures: Measured
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Student:
+        if len(self.class_names) != self.num_classes:
+            raise ValueError(f"{len(self.class_names)} class_names for {self.num_classes} classes")
+        return self
+
+
+class ImageStudent(Student):
+    options: dict[str, Any]
+    input_size: Annotated[list[Side], Field(min_length=3, max_length=3)]
+    mean: list[float]
+    std: list[Annotated[float, Field(gt=0)]]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "random"]
+    crop: Annotated[float, Field(gt=0, le=10)]
+    teachers: list[TeacherNote] = []
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> ImageStudent:
+        if not len(self.mean) == len(self.std) == self.input_size[0]:
+            raise ValueError(f"expected a mean and a std for each of {self.input_size[0]} channel(s)")
+        return self
+
+
+class TextStudent(Student):
+    task: Literal["text_classification"]
+    config: dict[str, Any]
+    configs: list[dict[str, Any]] = Field(min_length=1)
+    length: Annotated[int, Field(ge=1, le=LARGEST_LENGTH)]
+    teachers: list[TextTeacherNote] = []
+
+
+class Deployed(Content):
+    student: Count
+    top1: float
+    top5: float
+    nll: float
+    brier: float
+    ece: float
+    balanced_accuracy: float = 0.0
+
+
+class Evaluated(Content):
+    """One evaluation, as far as a reader can rely on it whatever its origin."""
+
+    students: list[Measured] = Field(min_length=1)
+    deployed: Deployed
+    mean_student: Measured
+    ensemble: dict[str, Measured]
+    diversity: Figures
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Evaluated:
+        if self.deployed.student >= len(self.students):
+            raise ValueError("deployed.student is none of the students")
+        if missing := {"mean_probability", "mean_logit", "method"} - self.ensemble.keys():
+            raise ValueError(f"ensemble lacks {sorted(missing)[0]}")
+        return self
+
+
+class TrainRow(Content):
+    """A line of ``metrics.jsonl``: losses since the one before."""
+
+    split: Literal["train"]
+    epoch: Count
+    step: Count
+    losses: Figures
+    learning_rate: float = 0.0
+
+
+class ValidationRow(Evaluated):
+    """A line of ``metrics.jsonl``: an evaluation after an epoch."""
+
+    split: Literal["validation"]
+    epoch: Count
+    step: Count
+
+
+class ClassFigures(Content):
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: Count
+
+
+class Seconds(Content):
+    total: float = 0.0
+    training: float = 0.0
+    per_epoch: float
+
+
+class SomeSeconds(Content):
+    training: float | None = None
+
+
+class Summary(Content):
+    """``summary.json`` at any time: what is there is of its kind."""
+
+    status: str = "running"
+    error: str | None = None
+    method: str = ""
+    data: str = ""
+    network: str = ""
+    split_point: str | None = None
+    split: str = "test"
+    seed: int = 0
+    epochs: Count = 0
+    class_names: list[str] = []
+    data_notes: list[str] = []
+    num_train: Count = 0
+    num_validation: Count = 0
+    num_test: Count = 0
+    num_skipped: Count = 0
+    own_teachers: Count = 0
+    students: list[Measured] = []
+    mean_student: Measured = {}
+    ensemble: dict[str, Measured] = {}
+    per_class: list[ClassFigures] = []
+    seconds: SomeSeconds | None = None
+
+
+class FinishedSummary(Evaluated):
+    """``summary.json`` of a finished run."""
+
+    status: Literal["finished"]
+    method: str
+    data: str
+    network: str
+    split_point: str | None
+    split: Literal["train", "validation", "test"]
+    epochs: Count
+    class_names: list[str] = []
+    num_train: Count
+    num_validation: Count
+    num_test: Count
+    leader: Count | None
+    statistics: dict[str, float | list[float]]
+    validation: Evaluated | None
+    train_top1: float
+    parameters: dict[str, int]
+    seconds: Seconds
+
+    @model_validator(mode="after")
+    def _check_leader(self) -> FinishedSummary:
+        if self.leader is not None and self.leader >= len(self.students):
+            raise ValueError("leader is none of the students")
+        entropy = self.statistics.get("attention_entropy", 0.0)
+        if not isinstance(entropy, (int, float)):
+            raise ValueError("statistics.attention_entropy is no number")
+        return self
+
+
+class SplitRecord(Content):
+    samples: Count
+    order: str
+    classes: dict[str, list[Any]]
+
+
+class DataRecord(Content):
+    """``data.json``: what identifies the data that a run was started with."""
+
+    classes: list[str]
+    preparation: dict[str, Any]
+    splits: dict[str, SplitRecord]
+
+
+class Environment(Content):
+    """``environment.json``."""
+
+    versions: dict[str, str] = {}
+    device: str = ""
+    threads: int = 1
+    processes: int = 1
+    command: list[str] = []
