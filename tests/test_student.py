@@ -5,10 +5,12 @@ import json
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
 import coterie
 from coterie.errors import CoterieError
+from coterie.prediction import predict_images
 from coterie.student import create_network, load_student
 
 
@@ -105,3 +107,22 @@ def test_a_students_description_makes_nothing_load_fetch_or_write(changed, run_m
     with pytest.raises(CoterieError, match=r"refused|names a place"):
         load_student(run)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_timm_prepares_images_as_the_run_did(run_maker, tmp_path):
+    path = tmp_path / "run"
+    run_maker(path, input_size=(3, 96, 96))
+    pictures = sorted((path / "gallery").glob("*.png"))
+    student = coterie.load_student(path)
+    config = timm.data.resolve_model_data_config(student)
+    assert (tuple(config["input_size"]), tuple(config["mean"])) == ((3, 96, 96), (0.5, 0.4, 0.3))
+    assert student.pretrained_cfg["label_names"] == [f"class {number}" for number in range(5)]
+    transform = timm.data.create_transform(**config)
+    images = torch.stack([transform(Image.open(picture)) for picture in pictures])
+    with torch.inference_mode():
+        expected = student(images).softmax(-1)
+    for probabilities, found in zip(expected, predict_images(path, pictures), strict=True):
+        names = student.pretrained_cfg["label_names"]
+        assert {name: pytest.approx(value, abs=1e-5) for name, value in found.classes} == dict(
+            zip(names, probabilities.tolist(), strict=True)
+        )

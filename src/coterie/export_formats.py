@@ -23,6 +23,7 @@ from coterie.errors import CoterieError, RunError
 from coterie.files import write_json
 from coterie.networks.registration import register
 from coterie.prediction import load_images
+from coterie.student import prepared_for
 
 TOLERANCE = 1e-4  # of the logits, or of the largest of them where that is above 1
 CHECKED_BATCH_SIZES = (1, 3)
@@ -79,28 +80,13 @@ def timm_config(network: nn.Module, description: dict[str, Any]) -> dict[str, An
         network: built by timm.
         description: contents of ``student.json``.
     """
-    built_in: Any = network.pretrained_cfg
-    channels, height, width = description["input_size"]
-    # Timm converts a first convolution that it believes was trained on colour images; these weights fit as they are.
-    kept = ("classifier", "fixed_input_size") + (("first_conv",) if channels == 3 else ())
-    prepared = {key: built_in[key] for key in kept if built_in.get(key) is not None}
     return {
         "architecture": description["network"].partition(".")[0],
         "num_classes": description["num_classes"],
         "num_features": network.num_features,
         "label_names": description["class_names"],
         "model_args": description["options"],
-        "pretrained_cfg": {
-            **prepared,
-            "num_classes": description["num_classes"],
-            "input_size": [channels, height, width],
-            "mean": description["mean"],
-            "std": description["std"],
-            "interpolation": description["interpolation"],
-            "crop_pct": description["crop"],
-            "crop_mode": "center",
-            "custom_load": False,
-        },
+        "pretrained_cfg": prepared_for(network, description),
     }
 
 

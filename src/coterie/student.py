@@ -58,6 +58,29 @@ def _described(description: dict[str, Any]) -> nn.Module:
     return create_network(description["network"], num_classes=description["num_classes"], **description["options"])
 
 
+def prepared_for(network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
+    """Timm's ``pretrained_cfg`` of a student: how its images are prepared, by which ``timm.data.resolve_model_data_config`` goes.
+
+    Args:
+        network: built by timm.
+        description: contents of ``student.json``.
+    """
+    built_in: Any = network.pretrained_cfg
+    # Timm converts a first convolution that it believes was trained on colour images; these weights fit as they are.
+    kept = ("classifier", "fixed_input_size") + (("first_conv",) if description["input_size"][0] == 3 else ())
+    return {
+        **{key: built_in[key] for key in kept if built_in.get(key) is not None},
+        "num_classes": description["num_classes"],
+        "input_size": list(description["input_size"]),
+        "mean": description["mean"],
+        "std": description["std"],
+        "interpolation": description["interpolation"],
+        "crop_pct": description["crop"],
+        "crop_mode": "center",
+        "custom_load": False,
+    }
+
+
 def load_student(run: str | Path, network: nn.Module | None = None) -> nn.Module:
     """Load the deployed student of a finished run as a plain network in eval mode.
 
@@ -90,4 +113,6 @@ def load_student(run: str | Path, network: nn.Module | None = None) -> nn.Module
         raise CoterieError(
             f"{str(folder.student)!r} does not fit this network: {str(error).splitlines()[-1].strip()[:160]}"
         ) from None
+    if description["network"] is not None and hasattr(network, "pretrained_cfg") and "input_size" in description:
+        network.pretrained_cfg = {**prepared_for(network, description), "label_names": description["class_names"]}  # type: ignore[assignment]
     return network.eval()
