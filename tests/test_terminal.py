@@ -26,3 +26,10 @@ def test_a_long_line_keeps_its_start_and_its_end():
 
 def test_what_is_short_stays_as_it_is():
     assert error_message("two\nlines") == "two\nlines"
+
+
+def test_notes_of_a_run_reach_the_terminal_without_control_characters_and_markup(capsys):
+    from coterie.training.display import Display
+
+    Display(1, 1).note("the class '[nope]\x1b[31m' has one\u202e sample")
+    assert capsys.readouterr().err == "the class '[nope]\\x1b[31m' has one\\u202e sample\n"

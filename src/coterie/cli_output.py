@@ -76,7 +76,7 @@ def print_classes(figures: dict[str, Any]) -> None:
 
     for each in classes:
         shares = ("–" if each[key] is None else f"{each[key]:.2%}" for key in ("precision", "recall", "f1"))
-        table.add_row(Text(each["name"]), *shares, str(each["support"]))
+        table.add_row(Text(one_line(each["name"])), *shares, str(each["support"]))
     Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(table)
 
 

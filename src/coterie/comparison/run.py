@@ -33,6 +33,7 @@ from coterie.errors import CoterieError, RunError
 from coterie.files import write_text
 from coterie.recipe import Recipe
 from coterie.report.comparison import write_comparison_report
+from coterie.terminal import error_message, one_line
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.lock import RunLocked, holder
 from coterie.training.records import RunFolder
@@ -192,7 +193,7 @@ def _train(folder: ComparisonFolder, job: Job, held: Claim, quiet: bool, bars: b
         shutil.rmtree(run.path)  # a kill came before anything of worth was written
     name = f"{job.label}, seed {job.seed}"
     if not quiet:
-        print(name, flush=True)
+        print(one_line(name), flush=True)
         if run.read_summary().get("status") == "running" and holder(run) is None:
             print("the process that trained it is gone; going on from its last checkpoint", flush=True)
     try:
@@ -208,7 +209,7 @@ def _train(folder: ComparisonFolder, job: Job, held: Claim, quiet: bool, bars: b
         reason = " ".join(str(error).split())[:500] or type(error).__name__
         write_text(folder.failure(job), reason)
         if not quiet:
-            print(f"{name} failed: {reason}", flush=True)
+            print(one_line(f"{name} failed: {reason}"), flush=True)
 
 
 def _cores() -> int:
@@ -261,7 +262,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except (CoterieError, RunError) as error:
-        print(f"coterie: {error}", file=sys.stderr)
+        print(error_message(f"coterie: {error}"), file=sys.stderr)
         sys.exit(1)
 
 

@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from coterie.terminal import one_line
+
 
 def duration(seconds: float) -> str:
     """Seconds in words.
@@ -85,7 +87,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """A line of its own, once."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(one_line(text), highlight=False, markup=False, soft_wrap=True)
 
     def epoch(self, epoch: int, figures: dict[str, Any]) -> None:
         """One line for an epoch that was evaluated; ``figures`` is empty without a validation split."""
@@ -98,4 +100,4 @@ class Display:
         if self.bar is None and self.first_step is not None and self.last_step > self.first_step:
             each = (time.perf_counter() - self.started) / (self.last_step - self.first_step)
             parts.append(f"{duration(each * (self.steps - self.last_step))} left")
-        self.console.print("  ".join(parts), highlight=False, soft_wrap=True)
+        self.console.print("  ".join(parts), highlight=False, markup=False, soft_wrap=True)
