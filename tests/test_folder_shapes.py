@@ -41,9 +41,29 @@ def deep(image: Image.Image, number: int) -> Image.Image:
     return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
 
 
-def turned(image: Image.Image, number: int) -> Image.Image:
-    image.getexif()[0x0112] = 1 + number % 8
-    return image
+# How a camera that is held in some way stores the upright picture: the inverse of what its EXIF orientation says.
+STORED = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_90",
+    7: "TRANSVERSE",
+    8: "ROTATE_270",
+}
+
+
+def write_turned(root: Path) -> Path:
+    """Pictures of every orientation, which stand upright as those of ``write(root, THREE, (80, 50), suffix="png")``."""
+    write(root, THREE, (80, 50), suffix="png")
+    for path in sorted(root.rglob("*.png")):
+        orientation = 1 + int(path.stem) % 8
+        with Image.open(path) as image:
+            turned = image.transpose(Image.Transpose[STORED[orientation]]) if orientation > 1 else image.copy()
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        turned.save(path, exif=exif)
+    return root
 
 
 THREE = {"cat": 10, "dog": 10, "owl": 10}
@@ -55,7 +75,7 @@ SHAPES = {
     "16 bit": lambda root: write(root, THREE, change=deep, suffix="png"),
     "RGBA": lambda root: write(root, THREE, change=lambda image, number: image.convert("RGBA"), suffix="png"),
     "CMYK": lambda root: write(root, THREE, change=lambda image, number: image.convert("CMYK")),
-    "EXIF": lambda root: write(root, THREE, (80, 50), change=turned, suffix="png"),
+    "EXIF": write_turned,
     "nested": lambda root: write(root, {"cat/2021/may": 5, "cat/2022": 5, "dog/x/y/z": 8}),
     "unequal classes": lambda root: write(root, {"cat": 60, "dog": 6, "owl": 3}),
     "two classes": lambda root: write(root, {"no": 12, "yes": 12}),
@@ -80,12 +100,18 @@ def test_a_folder_of_every_shape_trains(tmp_path, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", ["16 bit", "grey", "RGBA"])
+@pytest.mark.parametrize("shape", ["16 bit", "grey", "RGBA", "EXIF"])
 def test_the_same_pictures_in_another_mode_train_to_the_same_weights(tmp_path, shape):
     """Grey and 16-bit pictures equal their 8-bit RGB twins; RGBA drops what is opaque anyway."""
-    other = {"RGBA": lambda image, number: image}.get(shape, lambda image, number: image.convert("L").convert("RGB"))
+    grey = shape in {"16 bit", "grey"}
     SHAPES[shape](tmp_path / "a" / "pictures")
-    write(tmp_path / "b" / "pictures", THREE, change=other, suffix="png")
+    write(
+        tmp_path / "b" / "pictures",
+        THREE,
+        (80, 50) if shape == "EXIF" else (64, 64),
+        change=lambda image, number: image.convert("L").convert("RGB") if grey else image,
+        suffix="png",
+    )
     weights = []
     for name in ("a", "b"):
         settings = {**SETTINGS, "data": {**SETTINGS["data"], "name": str(tmp_path / name / "pictures")}}
