@@ -186,3 +186,21 @@ def test_what_was_passed_over_is_said_once(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.count("1 .heic") == 1
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["data_notes"]
+
+
+def test_evaluate_refuses_data_that_changed_and_measures_what_is_named(tmp_path):
+    """With images added, a fifth of each class is another fifth: training images would be measured."""
+    root = write(tmp_path / "pictures", THREE, (16, 16), suffix="png")
+    settings = {**SETTINGS, "network": "tiny_cifar", "method": "baseline", "data": str(root)}
+    run = coterie.train(settings, output=tmp_path / "run", quiet=True)
+    assert coterie.evaluate_run(run.path)[1].figures["num_samples"] == run.summary["num_test"] == 6
+    assert coterie.evaluate_run(run.path, [f"data={root}"])[1].figures["num_samples"] == 6  # the same, named
+    for number in range(5):
+        picture(0, 100 + number, (16, 16)).save(root / "cat" / f"new{number}.png")
+    with pytest.raises(CoterieError, match=r"train has \d+ samples, not 21.*; to measure them as they are, name them"):
+        coterie.evaluate_run(run.path)
+    assert coterie.evaluate_run(run.path, [f"data={root}"])[1].figures["num_samples"] == 35
+    for name in THREE:
+        (root / "test").mkdir(exist_ok=True)
+        (root / name).rename(root / "test" / name)
+    assert coterie.evaluate_run(run.path, [f"data={root}"])[1].figures["num_samples"] == 35

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,9 @@ def evaluate_run(
     # A limit on training samples has no say here.
     recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"], **objects.sections)
     accelerator = build_accelerator(recipe)
-    task = _task(recipe, stored, accelerator, folder, objects.datasets)
+    keys = {override.partition("=")[0] for override in overrides}
+    named = data is not None or _differs(recipe, stored) or bool(keys & {"data", "data.name", "data.root"})
+    task = _task(recipe, stored, accelerator, folder, objects.datasets, named)
     expected: list[Any] = folder.read_description()["class_names"]
     if list(task.data.info.class_names) != expected:
         raise CoterieError(
@@ -116,24 +117,45 @@ def evaluate_run(
     return "test" if task.data.test else "validation", replace(evaluation, figures=figures)
 
 
-def _task(recipe: Recipe, stored: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any) -> Task:
-    """The task on the run's data, which keep their splits wherever they lie, or on other data, measured in whole where they have none."""
+def _task(
+    recipe: Recipe, stored: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any, named: bool
+) -> Task:
+    """The task on the run's data, which keep their splits wherever they lie, or on other data, measured in whole where they have none.
+
+    Args:
+        named: whether the data were named, and may be others than the run's.
+
+    Raises:
+        CoterieError: data that were not named are not what they were: they may be split otherwise now, training samples among the test's.
+    """
     kind = find_task(recipe)
-    named = datasets is not None or (recipe.data.name, recipe.data.root) != (stored.data.name, stored.data.root)
+    place = {"name": recipe.data.name, "root": recipe.data.root}
+    as_trained = recipe.model_copy(update={"data": stored.data.model_copy(update=place)})
+    try:
+        if not folder.data.is_file():  # of an older version
+            changed = ["unknown"] if datasets is not None or _differs(recipe, stored) else []
+        else:
+            own = kind.again(as_trained, accelerator, folder, datasets)
+            changed = differences(folder.read_data(), own.data.fingerprint)
+            if not changed and recipe.data == as_trained.data:
+                return own
+    except CoterieError:  # data that cannot be split as the run's were are others
+        if not named:
+            raise
+        changed = ["unreadable"]
+    if not changed:
+        return kind.again(recipe, accelerator, folder, datasets)
     if not named:
-        return kind.again(recipe, accelerator, folder)
-    if folder.data.is_file():
-        with contextlib.suppress(CoterieError):  # data that cannot be split as the run's were are others
-            limited = recipe.model_copy(update={"data": stored.data.model_copy(update=_place(recipe))})
-            if not differences(folder.read_data(), kind.again(limited, accelerator, folder, datasets).data.fingerprint):
-                return kind.again(recipe, accelerator, folder, datasets)
+        raise CoterieError(
+            f"the data of {str(folder)!r} are not what it was trained on: {'; '.join(changed)}; to measure them as they are, name them: data=..."
+        )
     if datasets is not None and (several := to_datasets(datasets))[1:] == (None, None):
         datasets = (several[0], None, several[0])
     return kind.again(recipe, accelerator, folder, datasets, whole=True)
 
 
-def _place(recipe: Recipe) -> dict[str, Any]:
-    return {"name": recipe.data.name, "root": recipe.data.root}
+def _differs(recipe: Recipe, stored: Recipe) -> bool:
+    return (recipe.data.name, recipe.data.root) != (stored.data.name, stored.data.root)
 
 
 def _listing(names: Any) -> str:
