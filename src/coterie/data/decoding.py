@@ -11,8 +11,8 @@ import importlib
 import os
 import stat
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, features
@@ -77,32 +77,42 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-@contextlib.contextmanager
-def open_image(path: Path | str) -> Iterator[Image.Image]:
-    """A picture whose header has been read; its pixels are decoded when they are asked for.
+def open_file(path: Path | str) -> IO[bytes]:
+    """A file to be read by :func:`open_image`.
 
     Raises:
-        UnreadableImage: no regular file, or too many pixels.
+        UnreadableImage: no regular file.
+        OSError: none at all, or one that may not be read.
+    """
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  # the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UnreadableImage("it is no regular file")
+    return file
+
+
+def open_image(file: IO[bytes]) -> Image.Image:
+    """A picture whose header has been read; its pixels are decoded when they are asked for, while the file is open.
+
+    Raises:
+        UnreadableImage: too many pixels.
         Exception: whatever Pillow raises on a file that it cannot read.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise UnreadableImage("it is no regular file")
-        with Image.open(file, formats=readable_formats()) as image:
-            if image.width * image.height > largest_image():
-                raise UnreadableImage(
-                    f"it has {image.width} x {image.height} pixels, more than the {largest_image():,} that fit"
-                )
-            yield image
+    image = Image.open(file, formats=readable_formats())
+    width, height = image.size
+    if width * height > largest_image():
+        raise UnreadableImage(f"it has {width} x {height} pixels, more than the {largest_image():,} that fit")
+    return image
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
     """Height and width as they are stored; only the header is read.
 
     Raises:
-        Exception: as :func:`open_image`.
+        Exception: as :func:`open_file` and :func:`open_image`.
     """
-    with open_image(path) as image:
+    with open_file(path) as file:
+        image = open_image(file)
         return image.height, image.width
 
 
@@ -113,8 +123,8 @@ def read_image(path: Path | str, grey: bool = False) -> Image.Image:
         UnreadableImage: no regular file, too many pixels, or pixels of no certain range.
         Exception: whatever Pillow raises on a file that it cannot read.
     """
-    with open_image(path) as image:
-        return upright(image, grey)
+    with open_file(path) as file:
+        return upright(open_image(file), grey)
 
 
 def upright(image: Image.Image, grey: bool = False) -> Image.Image:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +15,23 @@ import numpy as np
 from PIL import Image
 
 from coterie.data.cache import fingerprint, remembered
-from coterie.data.decoding import COMMON, deep_peak, largest_image, open_image, read_image, reason_of, upright
+from coterie.data.decoding import (
+    COMMON,
+    deep_peak,
+    largest_image,
+    open_file,
+    open_image,
+    read_image,
+    reason_of,
+    upright,
+)
 from coterie.data.raw import Files
 from coterie.errors import CoterieError
 from coterie.sections import DataRecipe
 
 DECODE_AT_MOST = 20_000  # files; beyond that only headers are read
 TWELVE_BITS = 4_095
-SMALL = 64 * 64  # pixels of an image whose checksum covers them all
-GRID = 5  # pixels a side that tell most larger images apart
+GRID = 5  # pixels a side that tell most images apart
 
 
 class Look(NamedTuple):
@@ -103,7 +110,8 @@ def _look(path: Path, whole: bool) -> Look:
     """
     several = False
     try:
-        with open_image(path) as opened:
+        with open_file(path) as file:
+            opened = open_image(file)
             if not whole and opened.mode in COMMON:
                 return Look("")
             image = upright(opened)
@@ -119,16 +127,11 @@ def _look(path: Path, whole: bool) -> Look:
 
 
 def _checksum(image: Image.Image) -> int:
-    """Of size and pixels, of larger images a grid of them, 63 bits: what costs next to nothing beside decoding."""
-    width, height = image.size
-    if width * height <= SMALL:
-        return zlib.crc32(image.tobytes()) << 31 | width << 15 | height
+    """Of size and a grid of pixels, 63 bits: what costs next to nothing beside decoding."""
     pixels = image.load()
     assert pixels is not None
     columns, rows = ([(2 * n + 1) * side // (2 * GRID) for n in range(GRID)] for side in image.size)
-    return (
-        hash((width, height, *[pixels[x, y] for x in columns for y in rows])) % 2**63
-    )  # always the same: whole numbers
+    return hash((image.size, *[pixels[x, y] for x in columns for y in rows])) % 2**63  # always the same: whole numbers
 
 
 def _digest(path: Path) -> int:
