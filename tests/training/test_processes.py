@@ -34,7 +34,7 @@ coterie.train(
 
 # With BatchNorm, and with a policy that no optimizer moves; every process prints what its method ends with.
 STATEFUL = """
-import sys, torch, coterie
+import os, sys, torch, coterie
 from coterie.networks.tiny import tiny_cifar
 from coterie.training.loop import Trainer
 
@@ -50,7 +50,8 @@ coterie.train(
     teacher=[tiny_cifar(num_classes=10, in_chans=1) for _ in range(2)],
     training={"epochs": int(sys.argv[2]), "batch_size": 40, "device": "cpu"}, output=sys.argv[1], quiet=True,
 )
-print("policy", float(held[0].policy_weight.abs().sum()), float(held[0].expected_reward), flush=True)
+# In one piece: two processes write to one pipe.
+os.write(1, f"policy {float(held[0].policy_weight.abs().sum())} {float(held[0].expected_reward)}\\n".encode())
 """
 
 
