@@ -210,6 +210,11 @@ def of_checkpoint(state: dict) -> list[tuple[str, dict]]:
     weight = next(iter(state["method"]))
     found += [(weight, with_replaced(state, ("method", weight), other)) for other in (GONE, None, torch.zeros(2), "x")]
     found.append(("more", {**state, "method": {**state["method"], "more": torch.zeros(1)}}))
+    number = next(iter(state["optimizer"]["state"]))
+    for other in (None, "x", 3, torch.zeros(2), torch.zeros(3, 3, 3)):
+        found.append(
+            (f"momentum {other!r:.20}", with_replaced(state, ("optimizer", "state", number, "momentum_buffer"), other))
+        )
     found.append(("groups", with_replaced(state, ("optimizer", "param_groups"), [])))
     return found
 
@@ -225,6 +230,26 @@ def test_checkpoints_with_parts_missing_or_of_another_kind(name, amount, run, tm
         for action in READERS[f"checkpoint/{name}"]:
             message = attempt(action, run, damaged, what)
             assert not message or "checkpoint" in message
+
+
+@pytest.mark.parametrize("other", [torch.ones(3), torch.ones(1), 1.0, True, "1", None, [1]])
+def test_a_checkpoint_of_another_format(other, run, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    state = torch.load(run / "checkpoint" / "last.pt", weights_only=True)
+    torch.save({**state, "format": other}, damaged / "checkpoint" / "last.pt")
+    assert "not a checkpoint of this version" in attempt(evaluate, run, damaged, "format")
+
+
+@pytest.mark.parametrize("other", ["x", torch.zeros(2), torch.zeros(3, 3, 3)])
+def test_an_optimizers_state_of_another_shape(other, run, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    state = torch.load(run / "checkpoint" / "last.pt", weights_only=True)
+    number = next(iter(state["optimizer"]["state"]))
+    state["optimizer"]["state"][number]["momentum_buffer"] = other
+    torch.save(state, damaged / "checkpoint" / "last.pt")
+    assert "checkpoint" in attempt(resume_stopped, run, damaged, "optimizer")
 
 
 def test_an_empty_checkpoint(run, tmp_path):

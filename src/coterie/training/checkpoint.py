@@ -56,6 +56,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # zip, pickle and storage readers raise many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise CoterieError(f"the checkpoint {str(path)!r} is damaged: {reason}") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    found = state.get("format") if isinstance(state, dict) else None
+    if type(found) is not int or found != FORMAT:  # the type first: a tensor compares with no answer
         raise CoterieError(f"{str(path)!r} is not a checkpoint of this version of coterie")
     return state

@@ -29,7 +29,7 @@ from coterie.training.display import Display
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
 from coterie.training.memory_format import avoid_overflow, compiler_options
-from coterie.training.optimization import build_optimizer, build_schedule
+from coterie.training.optimization import build_optimizer, build_schedule, require_fitting_state
 from coterie.training.records import MetricsLog, RunFolder
 from coterie.training.teaching import ask_teachers_once, recalled
 
@@ -338,8 +338,10 @@ class Trainer:
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        require_fitting_state(self.optimizer)
         for name, each in self.own_optimizers.items():
             each.load_state_dict(state["own_optimizers"][name])
+            require_fitting_state(each)
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.losses.load_state_dict(state["losses"])

@@ -8,11 +8,18 @@ from typing import Any
 import timm.optim
 import timm.scheduler
 import torch
+from torch import Tensor
 
 from coterie.errors import CoterieError, did_you_mean
 from coterie.methods.method import Method
 from coterie.sections import OptimizerRecipe, ScheduleRecipe
 
+AVERAGES = {
+    "momentum_buffer",
+    "exp_avg",
+    "exp_avg_sq",
+    "max_exp_avg_sq",
+}  # of an optimizer's state, shaped like its parameter
 FUSED = {"sgd", "momentum", "adam", "adamw"}  # torch's own, under timm's names
 
 
@@ -105,3 +112,17 @@ def build_schedule(
     # What timm warns of, a cosine of one step that has no effect, is right where the training has but one.
     logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
     return kind(optimizer, **shared)
+
+
+def require_fitting_state(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse a restored moving average of another shape than its parameter, which torch meets at the next step only.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for parameter, state in optimizer.state.items():
+        for name in AVERAGES & state.keys():
+            value = state[name]
+            if value is not None and (not isinstance(value, Tensor) or value.shape != parameter.shape):
+                found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"the optimizer's {name} is {found} for a parameter {list(parameter.shape)}")
