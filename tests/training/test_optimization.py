@@ -7,7 +7,7 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.sections import OptimizerRecipe, ScheduleRecipe
-from coterie.training.optimization import build_optimizer, build_schedule
+from coterie.training.optimization import build_optimizer, build_schedule, require_fitting_state
 
 
 class Parts(nn.Module):
@@ -111,7 +111,13 @@ def works_on_a_cpu(name):
 def test_every_optimizer_of_timm_is_built_or_refused_in_a_line(name):
     method = Parts()
     if works_on_a_cpu(name):
-        assert build_optimizer(OptimizerRecipe(name=name), method).param_groups[0]["params"]
+        optimizer = build_optimizer(OptimizerRecipe(name=name), method)
+        assert optimizer.param_groups[0]["params"]
+        for _ in range(2):
+            optimizer.zero_grad()
+            sum(parameter.square().sum() for parameter in method.parameters()).backward()
+            optimizer.step()
+        require_fitting_state(optimizer)  # what a checkpoint holds of it is accepted when it comes back
         return
     with pytest.raises(
         CoterieError, match=f"^optimizer.name='{name}' (cannot be built|needs second derivatives)"
