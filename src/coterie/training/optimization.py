@@ -14,12 +14,8 @@ from coterie.errors import CoterieError, did_you_mean
 from coterie.methods.method import Method
 from coterie.sections import OptimizerRecipe, ScheduleRecipe
 
-AVERAGES = {
-    "momentum_buffer",
-    "exp_avg",
-    "exp_avg_sq",
-    "max_exp_avg_sq",
-}  # of an optimizer's state, shaped like its parameter
+# Of an optimizer's state, shaped like its parameter. Second moments are so only in part: NovoGrad has one number a tensor.
+AVERAGES = {"momentum_buffer", "exp_avg"}
 FUSED = {"sgd", "momentum", "adam", "adamw"}  # torch's own, under timm's names
 
 
