@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -100,3 +102,32 @@ def test_a_recipe_executes_no_code(tmp_path):
     path.write_text(yaml.dump({"data": "digits"}) + "seed: !!python/object/apply:os.getpid []\n")
     with pytest.raises(CoterieError, match="not a YAML recipe"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (
+            {"training": {"channels_last": "maybe"}},
+            "training.channels_last='maybe': input should be 'auto' or a valid boolean",
+        ),
+        (
+            {"training": {"class_weights": "some"}},
+            "training.class_weights='some': input should be 'none' or 'balanced' or a valid list",
+        ),
+        ({"training": {"class_weights": [1, "x"]}}, "training.class_weights.1='x': input should be a valid number"),
+        ({"network": {"name": 7}}, "network.name=7: input should be a valid list or a valid string"),
+        ({"network": {"name": [3]}}, "network.name.0=3: input should be a valid string"),
+        ({"data": {"crop_padding": "x"}}, "data.crop_padding='x': input should be a valid integer"),
+        ({"teachers": [{"run": 3}]}, "teachers.0.run=3: input should be a valid string"),
+        ({"teachers": [{"run": "a"}, {"rum": "b"}]}, "teachers.1.rum"),
+        ({"schedule": {"milestones": ["x"]}}, "schedule.milestones.0='x': input should be a valid number"),
+        ({"training": 7, "data": {"validation": 2}}, "data.validation=2: input should be less than 1"),
+    ],
+)
+def test_a_wrong_value_is_told_by_the_settings_own_name(tree, message):
+    """Without the library's names for the kinds of value that a setting may have."""
+    with pytest.raises(CoterieError) as caught:
+        load_recipe(tree)
+    assert message in str(caught.value)
+    assert not re.search(r"function-|literal\[|list\[|constrained|\.bool", str(caught.value))

@@ -7,7 +7,7 @@ is checked where that network or method is built.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -276,9 +276,13 @@ def _nest(key: str, value: object) -> dict[str, Any]:
 
 def _explain(error: ValidationError) -> str:
     """The first problem in one line, in the user's words."""
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"] if not str(part).startswith(("constrained", "list[", "literal["))]
-    key = ".".join(location)
+    errors = error.errors()
+    first = max(
+        (each for each in errors if _place(each["loc"])[:2] == _place(errors[0]["loc"])[:2]),
+        key=lambda each: len(_place(each["loc"])),
+    )
+    place = _place(first["loc"])
+    key = ".".join(place)
     if first["type"] == "extra_forbidden":
         known = known_keys()
         inside = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
@@ -288,10 +292,23 @@ def _explain(error: ValidationError) -> str:
         near = near or did_you_mean(key, known) or _same_last_word(key, known)
         listing = "" if near else f"; expected one of {', '.join(k.rpartition('.')[2] for k in inside)}"
         return f"unknown setting {key!r}{near}{listing}"
-    message = first["msg"].removeprefix("Value error, ")
+    # A setting of several kinds is told by what each of them expected.
+    messages = [each["msg"].removeprefix("Value error, ") for each in errors if _place(each["loc"]) == place]
     if not key:
-        return message
-    return f"{key}={first['input']!r}: {message[0].lower()}{message[1:]}"
+        return messages[0]
+    if len(messages) > 1:
+        kinds = sorted({message.partition(",")[0].removeprefix("Input should be ") for message in messages})
+        messages = [f"input should be {' or '.join(kinds)}"]
+    return f"{key}={first['input']!r}: {messages[0][0].lower()}{messages[0][1:]}"
+
+
+def _place(location: Sequence[int | str]) -> list[str]:
+    """The setting that pydantic speaks of: section, name, and places in lists, without its names for the kinds that a setting may have."""
+    place: list[str] = []
+    for part in location:
+        if isinstance(part, int) or sum(not each.isdecimal() for each in place) < 2:
+            place.append(str(part))
+    return place
 
 
 def _same_last_word(key: str, known: Iterable[str]) -> str:
