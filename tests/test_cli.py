@@ -13,7 +13,8 @@ import coterie
 from coterie import cli
 from coterie.cli_output import print_classes, print_figures
 from coterie.errors import CoterieError
-from coterie.recipe import ABBREVIATIONS, known_keys, load_recipe
+from coterie.recipe import known_keys, load_recipe
+from coterie.recipe_errors import ABBREVIATIONS
 
 FORBIDDEN = "torch", "timm", "numpy", "sklearn", "matplotlib"
 

@@ -6,8 +6,7 @@ is checked where that network or method is built.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -15,7 +14,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from coterie.documents import LARGEST_YAML, TooMuch, parse_yaml, read_text
-from coterie.errors import CoterieError, did_you_mean
+from coterie.errors import CoterieError
+from coterie.recipe_errors import explain
 from coterie.sections import (
     DataRecipe,
     MethodRecipe,
@@ -50,22 +50,6 @@ IMAGE_SETTINGS |= {
     "mean",
     "std",
 }  # of data and teachers
-
-# What other trainers call a setting.
-ABBREVIATIONS = {
-    "lr": "optimizer.learning_rate",
-    "wd": "optimizer.weight_decay",
-    "bs": "training.batch_size",
-    "batch": "training.batch_size",
-    "model": "network.name",
-    "arch": "network.name",
-    "dataset": "data.name",
-    "opt": "optimizer.name",
-    "epoch": "training.epochs",
-    "warmup": "schedule.warmup_epochs",
-    "img_size": "data.image_size",
-    "device": "training.device",
-}
 
 
 class Recipe(Section):
@@ -166,7 +150,7 @@ def load_recipe(
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise CoterieError(_explain(error)) from None
+        raise CoterieError(explain(error, known_keys())) from None
     is_own_word = isinstance(typed.get("method"), Mapping) and "name" in typed["method"]
     if isinstance(source, (str, Path)) and not trust_code and not is_own_word:
         require_no_code(recipe, str(source))
@@ -272,50 +256,6 @@ def _merge(tree: dict[str, Any], key: str, value: object) -> None:
 def _nest(key: str, value: object) -> dict[str, Any]:
     head, _, rest = key.partition(".")
     return {head: _nest(rest, value) if rest else value}
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem in one line, in the user's words."""
-    errors = error.errors()
-    first = max(
-        (each for each in errors if _place(each["loc"])[:2] == _place(errors[0]["loc"])[:2]),
-        key=lambda each: len(_place(each["loc"])),
-    )
-    place = _place(first["loc"])
-    key = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        known = known_keys()
-        inside = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-        meant = ABBREVIATIONS.get(key.rpartition(".")[2]) if key.count(".") < 2 else None
-        meant = meant or next((name for name in known if "." not in key and name.endswith(f".{key}")), None)
-        near = f" (did you mean {meant!r}?)" if meant else did_you_mean(key, inside)
-        near = near or did_you_mean(key, known) or _same_last_word(key, known)
-        listing = "" if near else f"; expected one of {', '.join(k.rpartition('.')[2] for k in inside)}"
-        return f"unknown setting {key!r}{near}{listing}"
-    # A setting of several kinds is told by what each of them expected.
-    messages = [each["msg"].removeprefix("Value error, ") for each in errors if _place(each["loc"]) == place]
-    if not key:
-        return messages[0]
-    if len(messages) > 1:
-        kinds = sorted({message.partition(",")[0].removeprefix("Input should be ") for message in messages})
-        messages = [f"input should be {' or '.join(kinds)}"]
-    return f"{key}={first['input']!r}: {messages[0][0].lower()}{messages[0][1:]}"
-
-
-def _place(location: Sequence[int | str]) -> list[str]:
-    """The setting that pydantic speaks of: section, name, and places in lists, without its names for the kinds that a setting may have."""
-    place: list[str] = []
-    for part in location:
-        if isinstance(part, int) or sum(not each.isdecimal() for each in place) < 2:
-            place.append(str(part))
-    return place
-
-
-def _same_last_word(key: str, known: Iterable[str]) -> str:
-    """``epochs`` means ``training.epochs``: people leave out the section."""
-    inner = {name.rpartition(".")[2]: name for name in reversed(list(known)) if "." in name}
-    near = difflib.get_close_matches(key.rpartition(".")[2], inner, n=1, cutoff=0.75)
-    return f" (did you mean {inner[near[0]]!r}?)" if near else ""
 
 
 def section_of(annotation: object) -> type[BaseModel] | None:

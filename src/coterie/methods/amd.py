@@ -15,7 +15,8 @@ from coterie.methods.method import Inputs, Predictions
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.methods.taught import TaughtMethod, single_view
-from coterie.networks.group import StudentGroup, TwoModeModule
+from coterie.networks.group import StudentGroup
+from coterie.networks.pieces import TwoModeModule
 from coterie.networks.pruning import apply_masks, column_masks, find_structures, keep_masks, scale
 from coterie.networks.teacher import Teacher, Teachers
 

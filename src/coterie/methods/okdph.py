@@ -12,7 +12,8 @@ from coterie.losses import kl_divergence
 from coterie.methods.method import Inputs, Method, Predictions
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
-from coterie.networks.group import StudentGroup, TwoModeModule
+from coterie.networks.group import StudentGroup
+from coterie.networks.pieces import TwoModeModule
 
 
 class OKDPH(Method):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from coterie.errors import CoterieError, did_you_mean
-from coterie.networks.group import StudentGroup, TwoModeModule
+from coterie.networks.group import StudentGroup
 from coterie.networks.initialization import copied, materialised, permuted
 from coterie.networks.operations import split_candidates
+from coterie.networks.pieces import TwoModeModule
 from coterie.networks.taps import stage_taps
 from coterie.networks.tracing import (
     TracedNetwork,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from coterie.errors import CoterieError
+from coterie.networks.pieces import Assembled, AverageGradient, body_of
 from coterie.networks.recomputation import recomputed
-from coterie.networks.recording import Constant, attached
 from coterie.networks.tracing import quiet_eval
 
 
@@ -32,90 +32,6 @@ class GroupOutput(NamedTuple):
     feature_maps: tuple[Tensor, ...]
     trunk_maps: tuple[Tensor, ...]
     taps: tuple[tuple[Tensor, ...], ...]
-
-
-class TwoModeModule(nn.Module):
-    """A piece of a network as a graph; where train mode computes another graph, that one over the same modules.
-
-    Args:
-        body: the graph of eval mode.
-        train_body: that of train mode; None: the same.
-        exceptions: for train mode and eval mode, the modules that the network keeps in the other one.
-    """
-
-    def __init__(
-        self, body: fx.GraphModule, train_body: fx.GraphModule | None, exceptions: Mapping[bool, Sequence[str]]
-    ) -> None:
-        super().__init__()
-        self.body = body
-        # In a tuple, so that it is not registered: its modules are the body's own.
-        self.train_body = (train_body,)
-        known = dict(body.named_modules())
-        self.exceptions = {mode: tuple(name for name in names if name in known) for mode, names in exceptions.items()}
-
-    @staticmethod
-    def build(
-        network: nn.Module,
-        graphs: Sequence[fx.Graph],
-        name: str,
-        constants: Mapping[str, Tensor] | None = None,
-        exceptions: Mapping[bool, Sequence[str]] | None = None,
-    ) -> nn.Module:
-        """The graph over the network's modules: of eval mode, then of train mode where that differs.
-
-        Args:
-            network: whose modules the graphs call.
-            graphs: one or two.
-            name: of the class.
-            constants: tensors that the graphs call as modules of these names.
-            exceptions: see :class:`TwoModeModule`.
-        """
-        made = {name: Constant(value) for name, value in (constants or {}).items()}
-        with attached(network, made):
-            body = fx.GraphModule(network, graphs[0], class_name=name)
-            if len(graphs) == 1:
-                own = TwoModeModule(body, None, exceptions or {})
-                return own if any(own.exceptions.values()) else body
-            for node in graphs[1].nodes:  # what is called in train mode only
-                target = str(node.target)
-                if node.op == "call_module" and target not in dict(body.named_modules()):
-                    body.add_submodule(target, made[target] if target in made else network.get_submodule(target))
-        return TwoModeModule(body, fx.GraphModule(body, graphs[1], class_name=f"Training{name}"), exceptions or {})
-
-    def train(self, mode: bool = True) -> TwoModeModule:
-        """Train or eval mode, but for the modules that the network itself leaves out of it."""
-        super().train(mode)
-        for name in self.exceptions.get(mode, ()):
-            self.body.get_submodule(name).training = not mode
-        return self
-
-    def forward(self, *inputs: Any) -> Any:
-        (train_body,) = self.train_body
-        return train_body(*inputs) if self.training and train_body is not None else self.body(*inputs)
-
-
-class _AverageGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, students: int) -> Tensor:
-        ctx.students = students
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return gradients[0] / ctx.students, None
-
-
-class Assembled(nn.Module):
-    """Trunk and branch of a group that was put together by hand, as one network that returns logits."""
-
-    def __init__(self, trunk: nn.Module | None, branch: nn.Module) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.branch = branch
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        values = inputs if self.trunk is None else self.trunk(inputs)
-        return self.branch(*values)[0] if isinstance(values, tuple) else self.branch(values)[0]
 
 
 class StudentGroup(nn.Module):
@@ -218,7 +134,7 @@ class StudentGroup(nn.Module):
     def classifiers(self) -> tuple[nn.Module, ...]:
         """Each student's last layer."""
         return tuple(
-            _body(each).get_submodule(name) for each, name in zip(self.branches, self._classifiers, strict=True)
+            body_of(each).get_submodule(name) for each, name in zip(self.branches, self._classifiers, strict=True)
         )
 
     def _require_own_parameters(self) -> None:
@@ -276,7 +192,7 @@ class StudentGroup(nn.Module):
         values = result if isinstance(result, tuple) else (result,)
         if self.trunk_gradient == "mean" and len(self.branches) > 1:
             values = tuple(
-                _AverageGradient.apply(value, len(self.branches))
+                AverageGradient.apply(value, len(self.branches))
                 if isinstance(value, Tensor) and value.is_floating_point()
                 else value
                 for value in values
@@ -325,7 +241,7 @@ class StudentGroup(nn.Module):
             assembled = Assembled(copy.deepcopy(self.trunk), copy.deepcopy(self.branches[number]))
             return assembled.train(self.training)
         network = copy.deepcopy(self._templates[number])
-        trained = {name: value for part in parts for name, value in _body(part).state_dict().items()}
+        trained = {name: value for part in parts for name, value in body_of(part).state_dict().items()}
         state = network.state_dict(keep_vars=True)
         # One module may stand under two names; the graph knows it by one of them.
         names: dict[int, list[str]] = {}
@@ -343,10 +259,6 @@ class StudentGroup(nn.Module):
 
 def _taps(output: tuple[Any, ...]) -> tuple[Tensor, ...]:
     return tuple(output[3]) if len(output) == 4 else ()
-
-
-def _body(part: nn.Module) -> nn.Module:
-    return part.body if isinstance(part, TwoModeModule) else part
 
 
 def _last_linear(module: nn.Module) -> str:

@@ -6,7 +6,6 @@ each term was not finite. Both are read every ``training.log_every`` steps; the 
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -29,8 +28,9 @@ from coterie.training.display import Display
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
 from coterie.training.memory_format import avoid_overflow, compiler_options
-from coterie.training.optimization import build_optimizer, build_schedule, require_fitting_state
+from coterie.training.optimization import build_optimizer, build_schedule
 from coterie.training.records import MetricsLog, RunFolder
+from coterie.training.state import put_back, state_of
 from coterie.training.teaching import ask_teachers_once, recalled
 
 
@@ -283,19 +283,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         self.folder.require_place()
-        scaler = self.accelerator.scaler
-        state = {
-            "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
-            "evaluated": evaluated,
-            "seconds": self.seconds,
-            "method": self.method.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema is not None else None,
-            "optimizer": self.optimizer.state_dict(),
-            "own_optimizers": {name: each.state_dict() for name, each in self.own_optimizers.items()},
-            "scaler": scaler.state_dict() if scaler is not None else None,
-            "losses": self.losses.state_dict(),
-        }
-        save_checkpoint(path, state)
+        save_checkpoint(path, state_of(self, evaluated))
 
     def restore(self) -> None:
         """Go back to the last checkpoint: weights, optimizer, position, and the metrics that were written by then.
@@ -305,7 +293,7 @@ class Trainer:
         """
         state = load_checkpoint(self.folder.last)
         with restoring(self.folder.last):
-            self._put_back(state)
+            put_back(self, state)
         # The checkpoint of an epoch precedes its evaluation, so that evaluation is done again: same weights, same figures. Where the
         # method has learned from it, a second checkpoint follows it, and the evaluation stays as it was.
         evaluated = state.get("evaluated", False) is True
@@ -326,25 +314,6 @@ class Trainer:
             and (self.epoch % self.recipe.training.evaluate_every == 0 or self.epoch == self.recipe.training.epochs)
         ):
             self._evaluate()
-
-    def _put_back(self, state: dict[str, Any]) -> None:
-        position = [state["position"][key] for key in ("epoch", "batch", "step")]
-        for number, end in zip(position, (self.recipe.training.epochs, self.batches, math.inf), strict=True):
-            if type(number) is not int or not 0 <= number <= end:
-                raise ValueError(f"its position is {number!r}")
-        self.epoch, self.batch, self.step = position
-        self.seconds = float(state["seconds"])
-        self.method.load_state_dict(state["method"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        require_fitting_state(self.optimizer)
-        for name, each in self.own_optimizers.items():
-            each.load_state_dict(state["own_optimizers"][name])
-            require_fitting_state(each)
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.losses.load_state_dict(state["losses"])
 
     def load_best(self) -> None:
         """Put the weights of the best epoch into the evaluated method."""

@@ -1,0 +1,74 @@
+"""What a recipe's mistakes are told as: the setting's own name, the value, what was expected, the nearest right spelling."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from pydantic import ValidationError
+
+from coterie.errors import did_you_mean
+
+# What other trainers call a setting.
+ABBREVIATIONS = {
+    "lr": "optimizer.learning_rate",
+    "wd": "optimizer.weight_decay",
+    "bs": "training.batch_size",
+    "batch": "training.batch_size",
+    "model": "network.name",
+    "arch": "network.name",
+    "dataset": "data.name",
+    "opt": "optimizer.name",
+    "epoch": "training.epochs",
+    "warmup": "schedule.warmup_epochs",
+    "img_size": "data.image_size",
+    "device": "training.device",
+}
+
+
+def explain(error: ValidationError, known: Sequence[str]) -> str:
+    """The first problem in one line, in the user's words.
+
+    Args:
+        error: what pydantic found.
+        known: the full names of all settings.
+    """
+    errors = error.errors()
+    first = max(
+        (each for each in errors if _place(each["loc"])[:2] == _place(errors[0]["loc"])[:2]),
+        key=lambda each: len(_place(each["loc"])),
+    )
+    place = _place(first["loc"])
+    key = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        inside = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
+        meant = ABBREVIATIONS.get(key.rpartition(".")[2]) if key.count(".") < 2 else None
+        meant = meant or next((name for name in known if "." not in key and name.endswith(f".{key}")), None)
+        near = f" (did you mean {meant!r}?)" if meant else did_you_mean(key, inside)
+        near = near or did_you_mean(key, known) or _same_last_word(key, known)
+        listing = "" if near else f"; expected one of {', '.join(k.rpartition('.')[2] for k in inside)}"
+        return f"unknown setting {key!r}{near}{listing}"
+    # A setting of several kinds is told by what each of them expected.
+    messages = [each["msg"].removeprefix("Value error, ") for each in errors if _place(each["loc"]) == place]
+    if not key:
+        return messages[0]
+    if len(messages) > 1:
+        kinds = sorted({message.partition(",")[0].removeprefix("Input should be ") for message in messages})
+        messages = [f"input should be {' or '.join(kinds)}"]
+    return f"{key}={first['input']!r}: {messages[0][0].lower()}{messages[0][1:]}"
+
+
+def _place(location: Sequence[int | str]) -> list[str]:
+    """The setting that pydantic speaks of: section, name, and places in lists, without its names for the kinds that a setting may have."""
+    place: list[str] = []
+    for part in location:
+        if isinstance(part, int) or sum(not each.isdecimal() for each in place) < 2:
+            place.append(str(part))
+    return place
+
+
+def _same_last_word(key: str, known: Iterable[str]) -> str:
+    """``epochs`` means ``training.epochs``: people leave out the section."""
+    inner = {name.rpartition(".")[2]: name for name in reversed(list(known)) if "." in name}
+    near = difflib.get_close_matches(key.rpartition(".")[2], inner, n=1, cutoff=0.75)
+    return f" (did you mean {inner[near[0]]!r}?)" if near else ""
