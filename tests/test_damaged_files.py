@@ -258,6 +258,19 @@ def test_an_optimizers_state_of_another_shape(other, run, tmp_path):
     assert "checkpoint" in attempt(resume_stopped, run, damaged, "optimizer")
 
 
+@pytest.mark.parametrize("change", [("statistics", "attention"), ("statistics", "attention", 0), ("students", 0)])
+def test_evaluations_that_do_not_fit_together(change, run, tmp_path):
+    """A value that is right by itself, and not beside the other rows'."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    last = max(number for number, line in enumerate(lines) if json.loads(line)["split"] == "validation")
+    other = [] if len(change) == 2 else GONE
+    lines[last] = json.dumps(with_replaced(json.loads(lines[last]), change, other))
+    (damaged / "metrics.jsonl").write_text("\n".join([*lines, ""]))
+    assert "metrics.jsonl' is damaged" in attempt(report, run, damaged, str(change))
+
+
 def test_an_empty_checkpoint(run, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(run, damaged)

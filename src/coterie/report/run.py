@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,12 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
     summary = (folder.read_summary() or read_json(folder.summary)) if summary is None else summary
     rows = MetricsLog(folder.metrics).rows()
     figures = checked(GroupFigures, summary, folder.summary) if "students" in summary else None
+    validation_rows = [checked(ValidationRow, row, folder.metrics) for row in rows if row.get("split") == "validation"]
+    # Predictions are written before the figures; without these they are what a kill left.
+    predictions = None
+    if figures is not None and folder.predictions.is_file():
+        predictions = _read_predictions(folder.predictions, len(figures.students))
+    _require_alike(validation_rows, figures, folder.metrics)
     return RunData(
         folder=folder,
         recipe=load_recipe(folder.recipe, trust_code=True),  # a report imports no method
@@ -210,16 +217,28 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
         summary=checked(Summary, summary, folder.summary),
         figures=figures,
         train_rows=[checked(TrainRow, row, folder.metrics) for row in rows if row.get("split") == "train"],
-        validation_rows=[
-            checked(ValidationRow, row, folder.metrics) for row in rows if row.get("split") == "validation"
-        ],
-        # Predictions are written before the figures; without these they are what a kill left.
-        predictions=_read_predictions(folder.predictions, len(figures.students))
-        if figures and folder.predictions.is_file()
-        else None,
+        validation_rows=validation_rows,
+        predictions=predictions,
         texts=_read_texts(folder.gallery / "texts.json"),
         gallery={int(image.stem): image for image in folder.gallery.glob("*.png") if image.stem.isdecimal()},
     )
+
+
+def _require_alike(rows: Sequence[GroupFigures], final: GroupFigures | None, path: Path) -> None:
+    """Evaluations of one run are of as many students, and a statistic has as many numbers in each.
+
+    Raises:
+        CoterieError: they are not.
+    """
+    every = [*rows, *([final] if final is not None else [])]
+    if len({len(each.students) for each in every}) > 1:
+        raise CoterieError(f"{str(path)!r} is damaged: its evaluations are not all of as many students")
+    for name in sorted({name for each in every for name in each.statistics}):
+        values = [each.statistics[name] for each in every if name in each.statistics]
+        if len({len(value) if isinstance(value, list) else None for value in values}) > 1:
+            raise CoterieError(
+                f"{str(path)!r} is damaged: statistics.{name[:80]} has not as many numbers in each evaluation"
+            )
 
 
 def _read_texts(path: Path) -> dict[int, str]:
