@@ -74,7 +74,7 @@ def test_samples_that_read_differently_each_time_still_agree_with_themselves():
 
     samples = Objects(Noisy(), np.arange(8), np.arange(8) % 2, "noisy", 3)
     raw = RawData("n", ("x", "y"), samples)
-    assert samples.varies()
+    assert samples.varies
     assert differences(describe(raw), describe(raw)) == []
 
 

@@ -164,3 +164,19 @@ def test_own_random_transforms_are_drawn_by_seed_epoch_and_sample(load, by_sampl
     assert torch.equal(tests[0], tests[2])
     with pytest.raises(CoterieError, match="read differently each time"):
         load("data.in_memory=true", datasets=(Jittered(), None, None))
+
+
+class Seldom:
+    """Small pictures of which one reading in ten is another one, as random erasing makes them."""
+
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, number):
+        value = 0 if torch.rand(()) < 0.1 else 100
+        return np.full((16, 16, 3), value, dtype=np.uint8), number % 2
+
+
+def test_a_transform_that_seldom_changes_a_picture_is_not_frozen_either(load):
+    with pytest.raises(CoterieError, match="read differently each time"):
+        load("data.in_memory=true", datasets=(Seldom(), None, None))

@@ -98,7 +98,7 @@ def load_data(
     order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
     size = recipe.image_size or (network_config or {}).get("input_size", (None, None, None))[1]
     target = _Target(device, channels_last, process_index, num_processes)
-    varies = any(isinstance(samples, Objects) and samples.varies() for samples in raw.splits().values())
+    varies = any(isinstance(samples, Objects) and samples.varies for samples in raw.splits().values())
     if varies and recipe.in_memory:
         raise CoterieError(
             "data.in_memory=true: the data set's samples read differently each time, by a random transform, and cannot be kept; leave it out"

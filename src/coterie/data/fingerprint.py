@@ -85,7 +85,7 @@ def _file_digests(paths: Sequence[Path]) -> list[bytes]:
 def _object_digests(samples: Objects) -> list[bytes]:
     """Of a few samples, evenly spread; of none where they read differently each time, by a random transform."""
     digests = [b""] * len(samples)
-    if not samples.varies():
+    if not samples.varies:
         for number in range(0, len(samples), -(-len(samples) // READ_OBJECTS)):
             try:
                 pixels = samples.pixels(number)
