@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -109,3 +111,28 @@ def small_run(tmp_path_factory):
     """A finished run of two tiny_cifar branches, and its method: read it, do not write into it."""
     path = tmp_path_factory.mktemp("small") / "run"
     return path, make_run(path)
+
+
+class Said(NamedTuple):
+    """What a command left: its exit code, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """``command("train", "data=digits", ...)`` runs the command line in this process."""
+    from coterie import cli
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["coterie", *map(str, arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return Said(code, *capsys.readouterr())
+
+    return run

@@ -15,17 +15,6 @@ from PIL import Image
 from coterie import cli
 
 
-def coterie(monkeypatch, capsys, *arguments):
-    """Run the command in this process; return exit code and what it wrote to stderr."""
-    monkeypatch.setattr(sys, "argv", ["coterie", *map(str, arguments)])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    return code, capsys.readouterr().err
-
-
 def images(folder: Path, count: int, seed: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (count, 20, 20, 3), dtype=np.uint8)
@@ -152,12 +141,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_wrong_invocation(name, world, tmp_path, monkeypatch, capsys):
+def test_wrong_invocation(name, world, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    command, message = CASES[name]
+    line, message = CASES[name]
     before = sorted(path for path in world.rglob("*"))
-    arguments = [part.format(root=world) for part in command.split()]
-    code, errors = coterie(monkeypatch, capsys, *arguments)
+    arguments = [part.format(root=world) for part in line.split()]
+    code, _, errors = command(*arguments)
     assert code == 2, errors
     lines = errors.strip().splitlines()
     assert 1 <= len(lines) <= 2, errors
@@ -168,10 +157,9 @@ def test_wrong_invocation(name, world, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_run_exits_with_1(tmp_path, monkeypatch, capsys):
+def test_a_failed_run_exits_with_1(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    code, errors = coterie(
-        monkeypatch, capsys, "train", "optimizer.learning_rate=1e9", "schedule.name=constant", "training.epochs=3", "training.device=cpu", "--output", "run", "--quiet",
+    code, _, errors = command("train", "optimizer.learning_rate=1e9", "schedule.name=constant", "training.epochs=3", "training.device=cpu", "--output", "run", "--quiet",
     )  # fmt: skip
     assert code == 1
     assert "was not finite at step" in errors
@@ -179,7 +167,7 @@ def test_a_failed_run_exits_with_1(tmp_path, monkeypatch, capsys):
     assert json.loads(Path("run/summary.json").read_text())["status"] == "failed"
 
 
-def test_a_full_disk_fails_the_run_and_leaves_no_half_file(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_fails_the_run_and_leaves_no_half_file(tmp_path, monkeypatch, command):
     import errno
     import os
 
@@ -197,15 +185,13 @@ def test_a_full_disk_fails_the_run_and_leaves_no_half_file(tmp_path, monkeypatch
         original(state, stream)
 
     monkeypatch.setattr(torch, "save", full)
-    code, errors = coterie(
-        monkeypatch, capsys, "train", "training.epochs=2", "training.device=cpu", "--output", "run", "--quiet"
-    )
+    code, _, errors = command("train", "training.epochs=2", "training.device=cpu", "--output", "run", "--quiet")
     assert code == 1
     assert "the disk is full" in errors
     assert [path.name for path in Path("run/checkpoint").iterdir()] == ["last.pt"]
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    code, _ = coterie(monkeypatch, capsys, "train", "--resume", "--output", "run", "--quiet")
+    code, _, _ = command("train", "--resume", "--output", "run", "--quiet")
     assert code == 0
 
 
@@ -216,18 +202,16 @@ def test_debug_shows_the_traceback(tmp_path, monkeypatch):
         cli.main()
 
 
-def test_recomputed_branches_are_not_compiled(tmp_path, monkeypatch, capsys):
+def test_recomputed_branches_are_not_compiled(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    code, errors = coterie(
-        monkeypatch, capsys, "train", "training.compile=true", "training.checkpoint_branches=true", "--output", "run"
-    )
+    code, _, errors = command("train", "training.compile=true", "training.checkpoint_branches=true", "--output", "run")
     assert code == 2
     assert "exclude each other" in errors
     assert not Path("run").exists()
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_ends_with_1(world, monkeypatch, capsys):
-    code, text = coterie(monkeypatch, capsys, "predict", world / "run", world / "text.png")
+def test_a_picture_that_cannot_be_read_is_named_and_ends_with_1(world, command):
+    code, _, text = command("predict", world / "run", world / "text.png")
     assert code == 1
     assert "text.png" in text
     assert len(text.splitlines()) <= 2

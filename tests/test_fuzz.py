@@ -9,7 +9,6 @@ import json
 import random
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ import pytest
 from PIL import Image
 
 import coterie
-from coterie import cli
 from coterie.recipe import known_keys
 
 INVOCATIONS = 600
@@ -226,7 +224,7 @@ def check(code: object, arguments: list[str], said: str, errors: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(6))
-def test_random_invocations(world, tmp_path, monkeypatch, capsys, part):
+def test_random_invocations(world, tmp_path, monkeypatch, command, part):
     codes: dict[object, int] = {}
     for number in range(part, INVOCATIONS, 6):
         draw = random.Random(number)
@@ -235,14 +233,8 @@ def test_random_invocations(world, tmp_path, monkeypatch, capsys, part):
         monkeypatch.chdir(place)
         arguments = invocation(draw, world, place, number)
         before = contents(place) | contents(world)
-        monkeypatch.setattr(sys, "argv", ["coterie", *arguments])
-        try:
-            cli.main()
-            code: object = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        check(code, arguments, captured.out, captured.err)
+        code, out, err = command(*arguments)
+        check(code, arguments, out, err)
         if code == 2:
             assert contents(place) | contents(world) == before, arguments
         codes[code] = codes.get(code, 0) + 1

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 import coterie
-from coterie import cli
 from coterie.comparison.plan import build_arms
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
@@ -51,16 +50,6 @@ def place(made, monkeypatch):
     sys.modules.pop(MODULE, None)
 
 
-def run_command(monkeypatch, capsys, line: str) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["coterie", *line.split()])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    return code, capsys.readouterr().err
-
-
 FROM_A_FILE = {
     "train": "train {recipe} data.train_limit=60 network.branches=2 training.epochs=1 training.device=cpu -o {new}",
     "resume": "train --resume -o {run}",
@@ -73,7 +62,7 @@ FROM_A_FILE = {
 
 
 @pytest.mark.parametrize("name", FROM_A_FILE)
-def test_code_that_a_file_names_is_imported_with_leave_only(name, place, tmp_path, monkeypatch, capsys):
+def test_code_that_a_file_names_is_imported_with_leave_only(name, place, tmp_path, command):
     shutil.copytree(place / "run", tmp_path / "run")
     shutil.copytree(place / "comparison", tmp_path / "comparison")
     unfinished = {"resume": "run", "go on with a comparison": "comparison/runs/mine/seed0"}
@@ -82,7 +71,7 @@ def test_code_that_a_file_names_is_imported_with_leave_only(name, place, tmp_pat
     places = {"recipe": place / "short.yaml", "new": tmp_path / "new"}
     places |= {"run": tmp_path / "run", "comparison": tmp_path / "comparison"}
     line = FROM_A_FILE[name].format(**places)
-    code, message = run_command(monkeypatch, capsys, line)
+    code, _, message = command(*line.split())
     assert code == 2
     assert METHOD in message
     assert "--trust-code" in message
@@ -93,26 +82,27 @@ def test_code_that_a_file_names_is_imported_with_leave_only(name, place, tmp_pat
     assert "baseline" not in (tmp_path / "comparison" / "plan.json").read_text()
     if name == "benchmark":  # which takes long, and gets its recipe as train does
         return
-    code, message = run_command(monkeypatch, capsys, f"{line} --trust-code")
+    code, _, message = command(*line.split(), "--trust-code")
     assert code == 0, message
     assert MODULE in sys.modules
 
 
 @pytest.mark.parametrize("line", ["report {run}", "export {run} -o {new}", "predict {run} {image}", "report {comparison}"])  # fmt: skip
-def test_what_needs_no_method_imports_none_and_asks_for_no_leave(line, place, tmp_path, monkeypatch, capsys):
+def test_what_needs_no_method_imports_none_and_asks_for_no_leave(line, place, tmp_path, command):
     image = next((place / "run" / "gallery").glob("*.png"))
     places = {"run": place / "run", "comparison": place / "comparison", "new": tmp_path / "new", "image": image}
-    assert run_command(monkeypatch, capsys, line.format(**places)) == (0, "")
+    said = command(*line.format(**places).split())
+    assert (said.code, said.err) == (0, "")
     assert MODULE not in sys.modules
 
 
-def test_what_is_typed_is_the_users_own_word(place, tmp_path, monkeypatch, capsys):
+def test_what_is_typed_is_the_users_own_word(place, tmp_path, command):
     settings = "data.train_limit=60 network.branches=2 training.epochs=1 training.device=cpu"
-    assert run_command(monkeypatch, capsys, f"train method={METHOD} {settings} -q -o {tmp_path / 'run'}")[0] == 0
-    assert run_command(monkeypatch, capsys, f"train --resume method.name={METHOD} -o {tmp_path / 'run'}")[0] == 0
+    assert command(*f"train method={METHOD} {settings} -q -o {tmp_path / 'run'}".split()).code == 0
+    assert command(*f"train --resume method.name={METHOD} -o {tmp_path / 'run'}".split()).code == 0
     line = f"compare {settings} --methods {METHOD} --seeds 1 -q -o {tmp_path / 'comparison'}"
-    assert run_command(monkeypatch, capsys, line)[0] == 0
-    assert run_command(monkeypatch, capsys, line)[0] == 0  # the plan's arm is this call's own
+    assert command(*line.split()).code == 0
+    assert command(*line.split()).code == 0  # the plan's arm is this call's own
 
 
 @pytest.mark.parametrize("name", SPELLINGS)

@@ -67,7 +67,7 @@ def _digest(shape: Iterable[int], content: Any) -> bytes:
 
 def _file_digests(paths: Sequence[Path]) -> list[bytes]:
     """Of names and sizes, and of the content where the files are few enough to be read; not of where their folder lies."""
-    sizes = [path.stat().st_size if path.exists() else -1 for path in paths]
+    sizes = [_size(path) for path in paths]
     read = sum(sizes) <= READ_WHOLE
 
     def content(path: Path) -> bytes:
@@ -80,6 +80,13 @@ def _file_digests(paths: Sequence[Path]) -> list[bytes]:
         _digest((size,), os.fsencode(path.name) + b"\0" + content(path))
         for path, size in zip(paths, sizes, strict=True)
     ]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # named when it is needed
+        return -1
 
 
 def _object_digests(samples: Objects) -> list[bytes]:
