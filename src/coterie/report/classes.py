@@ -15,7 +15,8 @@ from coterie.report.predictions import (
     most_confused,
     similar_classes_together,
 )
-from coterie.report.run import ClassRecord, GroupFigures, Predictions, RunData
+from coterie.report.run import GroupFigures, Predictions, RunData
+from coterie.training.schema import ClassFigures
 
 ORDERED_CLASSES = (
     20  # up to here a confusion matrix keeps the order of the classes, beyond it similar ones stand together
@@ -27,7 +28,7 @@ SORTS = {"f1": "F1", "recall": "recall", "precision": "precision", "support": "s
 class ClassRow(NamedTuple):
     """Figures of one class, and where it stands when the rows are sorted by each key of ``SORTS``."""
 
-    figures: ClassRecord
+    figures: ClassFigures
     places: dict[str, int]
 
 
@@ -60,17 +61,19 @@ def class_table(run: RunData, figures: GroupFigures) -> ClassTable | None:
     return ClassTable(_rows(shown), len(found), balanced)
 
 
-def _counted_again(run: RunData, predictions: Predictions, student: int) -> tuple[list[ClassRecord], float]:
+def _counted_again(run: RunData, predictions: Predictions, student: int) -> tuple[list[ClassFigures], float]:
     import torch  # only here: a report is written without it
 
     from coterie.metrics import balanced_accuracy, per_class_figures
 
     predicted = torch.as_tensor(predictions.logits[student].argmax(-1))
     counted = per_class_figures(predicted, torch.as_tensor(predictions.labels), run.class_names)
-    return [ClassRecord.model_validate(each) for each in counted], balanced_accuracy(each["recall"] for each in counted)
+    return [ClassFigures.model_validate(each) for each in counted], balanced_accuracy(
+        each["recall"] for each in counted
+    )
 
 
-def _rows(shown: list[ClassRecord]) -> list[ClassRow]:
+def _rows(shown: list[ClassFigures]) -> list[ClassRow]:
     places: list[dict[str, int]] = [{} for _ in shown]
     for key in SORTS:
         order = sorted(range(len(shown)), key=lambda row: _sort_key(shown[row], key))
@@ -79,7 +82,7 @@ def _rows(shown: list[ClassRecord]) -> list[ClassRow]:
     return [ClassRow(figures, own) for figures, own in zip(shown, places, strict=True)]
 
 
-def _sort_key(figures: ClassRecord, key: str) -> tuple[float, str]:
+def _sort_key(figures: ClassFigures, key: str) -> tuple[float, str]:
     if key == "name":
         return 0.0, figures.name.casefold()
     if key == "support":

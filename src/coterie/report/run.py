@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
 from coterie.training.records import MetricsLog, RunFolder, read_json
-from coterie.training.schema import checked
+from coterie.training.schema import ClassFigures, Environment, TrainRow, checked
 
 Figures = dict[str, float]  # name of a figure -> value, such as {"top1": 0.71}
 
@@ -25,16 +25,6 @@ class Record(BaseModel):
     """Keys that the report does not use are left alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class ClassRecord(Record):
-    """The deployed student's figures of one class; None where one is undefined."""
-
-    name: str
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
 
 
 class GroupFigures(Record):
@@ -49,7 +39,7 @@ class GroupFigures(Record):
     ensemble: dict[str, Figures] = {}
     diversity: Figures = {}
     statistics: dict[str, float | list[float]] = {}
-    per_class: list[ClassRecord] = []
+    per_class: list[ClassFigures] = []
 
     @property
     def deployed_student(self) -> int:
@@ -69,13 +59,6 @@ class GroupFigures(Record):
         return self
 
 
-class TrainRow(Record):
-    epoch: int
-    step: int
-    losses: Figures
-    learning_rate: float
-
-
 class ValidationRow(GroupFigures):
     epoch: int
     step: int
@@ -93,18 +76,6 @@ class Parameters(Record):
 class Seconds(Record):
     total: float
     per_epoch: float
-
-
-class RunEnvironment(BaseModel):
-    """``environment.json``; what it says beyond this is kept to be shown."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    versions: dict[str, str] = {}
-    device: str = ""
-    threads: int = 1
-    processes: int = 1
-    command: list[str] = []
 
 
 class Summary(Record):
@@ -157,7 +128,7 @@ class RunData:
 
     folder: RunFolder
     recipe: Recipe
-    environment: RunEnvironment
+    environment: Environment
     summary: Summary
     figures: GroupFigures | None
     train_rows: list[TrainRow]
@@ -213,7 +184,7 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
     return RunData(
         folder=folder,
         recipe=load_recipe(folder.recipe, trust_code=True),  # a report imports no method
-        environment=checked(RunEnvironment, folder.read_environment(), folder.environment),
+        environment=checked(Environment, folder.read_environment(), folder.environment),
         summary=checked(Summary, summary, folder.summary),
         figures=figures,
         train_rows=[checked(TrainRow, row, folder.metrics) for row in rows if row.get("split") == "train"],
