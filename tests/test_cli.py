@@ -83,6 +83,7 @@ def test_train_prints_the_table_and_where_things_are(run, tmp_path):
         "student 0",
         "student 1",
         "(deployed)",
+        "student 0 is deployed: no other student is better by more than chance on",
         "mean student",
         "ensemble, the method's",
         "diversity",
@@ -97,6 +98,7 @@ def test_a_baselines_table_has_no_ensemble(run, tmp_path):
     )
     assert "student 0 (deployed)" in output
     assert "ensemble" not in output
+    assert "is deployed" not in output
 
 
 def test_evaluate_repeats_the_figures(run, trained):

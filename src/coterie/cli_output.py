@@ -53,6 +53,8 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
             row(f"ensemble, {name}", figures["ensemble"][key])
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(table)
+    if reason := figures.get("deployed_reason"):
+        console.print(f"student {deployed} is deployed: {reason}", soft_wrap=True)
     if figures["diversity"]:
         values = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures["diversity"].items())
         console.print(f"diversity: {values}", soft_wrap=True)

@@ -149,6 +149,11 @@ def fabricate_run(
     summary |= {
         "split": "test",
         **with_classes(group_figures(logits, labels, deployed), logits, labels, names),
+        "deployed_reason": ""
+        if students == 1
+        else "no other student is better"
+        if validation
+        else "there is no validation split to choose on",
         "train_top1": 0.9987,
         "validation": held_out if validation else None,
         "selected_epoch": epochs - 1,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import pytest
@@ -215,11 +216,20 @@ def test_without_validation_the_last_epoch_and_branch_0_are_deployed(small, tmp_
     assert result.summary["best_validation"] is None
     assert (result.summary["selected_epoch"], result.summary["deployed"]["student"]) == (1, 0)
     assert result.summary["split"] == "test"
+    assert result.summary["deployed_reason"] == "there is no validation split to choose on"
 
 
 def test_the_leader_is_deployed(small, tmp_path):
     result = coterie.train(small(method={"name": "okdmde", "leader": True}), output=tmp_path / "run", quiet=True)
     assert result.summary["deployed"]["student"] == 1
+    assert result.summary["deployed_reason"] == "it is the method's leader"
+
+
+def test_a_choice_that_validation_does_not_support_is_not_made(small, tmp_path):
+    summary = coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True).summary
+    assert summary["deployed"]["student"] == 0
+    expected = rf"no other student is better by more than chance on {summary['num_validation']} validation images \(standard error \d\.\d points\)"
+    assert re.fullmatch(expected, summary["deployed_reason"])
 
 
 def test_evaluation_again_gives_the_summarys_figures(small, tmp_path):

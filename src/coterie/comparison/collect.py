@@ -86,8 +86,8 @@ def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
 def flat_figures(summary: Mapping[str, Any], recipe: Recipe) -> dict[str, float]:
     """A run's figures by flat names, such as ``primary.top1``.
 
-    ``primary`` is the leader's where the method singles one out, else the mean student's; ``deployed`` the one that is best on
-    validation among the students, a choice that a lone network does not have.
+    ``primary`` is the leader's where the method singles one out, else the mean student's; ``deployed`` the one that was
+    chosen on validation among the students, a choice that a lone network does not have.
     """
     figures: dict[str, float] = {}
 

@@ -62,7 +62,7 @@ class Method(nn.Module):
         self.group = group
         self.guide: Guide | None = None
         self.label_loss = label_loss or LabelLoss()
-        # Which student is deployed: the leader, or (set after training) the one that is best on validation.
+        # Which student is deployed: the leader, or (set after training) the one that was chosen on validation.
         self.deployed_student = group.leader or 0
 
     @property
@@ -159,9 +159,9 @@ class Method(nn.Module):
         """
         return {}
 
-    def choose(self, accuracies: list[float]) -> int:
-        """Which student is deployed, by their validation accuracies, where there is no leader: the best, the first of equals."""
-        return accuracies.index(max(accuracies))
+    def choose(self, accuracies: list[float]) -> int | None:
+        """Which student is deployed by a rule of the method's own, from their validation accuracies; None: the task's rule decides."""
+        return None
 
     def after_step(self, progress: Progress) -> None:
         """Called after every optimizer step (moving averages and the like)."""

@@ -3,10 +3,13 @@
 from coterie.metrics.classification import classification_figures, mean_figures
 from coterie.metrics.diversity import diversity_figures
 from coterie.metrics.per_class import ClassFigures, balanced_accuracy, per_class_figures
+from coterie.metrics.selection import Selection, choose_student
 
 __all__ = [
     "ClassFigures",
+    "Selection",
     "balanced_accuracy",
+    "choose_student",
     "classification_figures",
     "diversity_figures",
     "mean_figures",

@@ -29,7 +29,7 @@ class Column(NamedTuple):
 ACCURACY, REST = "Other accuracies", "Likelihood, calibration, diversity and cost"
 COLUMNS = (
     Column("primary.top1", "top-1 %", 100, 2, True),
-    Column("deployed.top1", "best of validation %", 100, 2, group=ACCURACY),
+    Column("deployed.top1", "deployed %", 100, 2, group=ACCURACY),
     Column("ensemble_mean_probability.top1", "ensemble, mean probability %", 100, 2, group=ACCURACY),
     Column("ensemble_mean_logit.top1", "ensemble, mean logit %", 100, 2, group=ACCURACY),
     Column("ensemble_method.top1", "ensemble, own %", 100, 2, group=ACCURACY),

@@ -95,6 +95,7 @@ class Summary(Record):
     error: str | None = None
     split: str = "test"
     train_top1: float | None = None
+    deployed_reason: str = ""  # not in older runs
     validation: GroupFigures | None = None
     selected_epoch: int | None = None
     best_validation: BestValidation | None = None

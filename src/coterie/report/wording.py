@@ -204,20 +204,12 @@ def attention_remark(weights: list[float], sample: str) -> str:
 
 def selection(run: RunData, figures: GroupFigures) -> str:
     """Which epoch and which student are deployed, and why."""
-    summary, validation = run.summary, run.summary.validation
+    summary = run.summary
     epoch = summary.epochs if summary.selected_epoch is None else summary.selected_epoch + 1
     best = run.recipe.training.select == "best" and summary.best_validation is not None
     which = f"epoch {epoch} of {summary.epochs}, the best on validation" if best else f"the last epoch ({epoch})"
     if len(figures.students) == 1:
-        without = "" if validation else "; there is no validation split to choose by"
+        without = "" if summary.validation else "; there is no validation split to choose by"
         return f"Deployed as of {which}{without}."
-    student = figures.deployed_student
-    if validation is None:
-        return f"There is no validation split, so nothing was chosen: student {student} is deployed as of {which}."
-    key = next(iter(validation.mean_student))
-    values = [each[key] for each in validation.students]
-    if values[student] == max(values) and key == "top1":
-        reason = f"it is the best of {len(values)} on {plural(summary.num_validation, f'validation {run.sample}')}"
-    else:
-        reason = "it is the method's own choice"
-    return f"Student {student} is deployed as of {which}: {reason}."
+    reason = f": {summary.deployed_reason}" if summary.deployed_reason else ""
+    return f"Student {figures.deployed_student} is deployed as of {which}{reason}."

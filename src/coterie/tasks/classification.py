@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from coterie.losses import LabelLoss, balanced_class_weights, mean_probability
 from coterie.methods.method import Method
 from coterie.metrics import (
     balanced_accuracy,
+    choose_student,
     classification_figures,
     diversity_figures,
     mean_figures,
@@ -45,16 +46,25 @@ class Evaluation:
         return {**self.figures, "deployed": balanced, "per_class": classes}
 
 
+class Deployment(NamedTuple):
+    """Which student is deployed, and why, as a clause: "it is the method's leader"; empty for a single student."""
+
+    student: int
+    reason: str
+
+
 class Classification:
     """Base of the tasks whose targets are classes.
 
     Attributes:
+        sample: what one sample is called.
         recipe: the run's settings.
         accelerator: gives the device and this process's place among the processes.
         data: the loaders.
         teacher_notes: what the run notes of each teacher.
     """
 
+    sample: ClassVar[str] = "image"
     recipe: Recipe
     accelerator: Accelerator
     data: Loaders
@@ -149,11 +159,27 @@ class Classification:
             for note, own in zip(self.teacher_notes, logits, strict=True)
         ]
 
-    def choose_deployed(self, method: Method, figures: dict[str, Any]) -> int:
-        """The leader, otherwise the student that is best on validation (the first of equals)."""
+    def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
+        """The leader, or the method's own choice; otherwise what :func:`coterie.metrics.choose_student` finds on the validation split."""
         if method.group.leader is not None:
-            return method.group.leader
-        return method.choose([student["top1"] for student in figures["students"]])
+            return Deployment(method.group.leader, "it is the method's leader")
+        own = method.choose([each["top1"] for each in validation.figures["students"]]) if validation else None
+        if own is not None:
+            return Deployment(own, "it is the method's own choice")
+        if method.group.num_students == 1:
+            return Deployment(0, "")
+        if validation is None:
+            return Deployment(0, "there is no validation split to choose on")
+        chosen = choose_student(validation.logits.argmax(-1) == validation.labels)
+        count = len(validation.labels)
+        samples = f"{count:,} validation {self.sample}{'s' if count > 1 else ''}"
+        error = f"standard error {100 * chosen.standard_error:.1f} points"
+        if chosen.p_value is None:
+            return Deployment(0, f"no other student is better by more than chance on {samples} ({error})")
+        return Deployment(
+            chosen.student,
+            f"it is better than student 0 by more than chance on {samples} (p = {chosen.p_value:.2g}, {error})",
+        )
 
 
 def _order(indices: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from coterie.tasks.construction import NetworkSource
 from coterie.training.records import RunFolder
 
 if TYPE_CHECKING:
-    from coterie.tasks.classification import Evaluation
+    from coterie.tasks.classification import Deployment, Evaluation
 
 
 class Task(Protocol):
@@ -37,7 +37,7 @@ class Task(Protocol):
 
     def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]: ...
 
-    def choose_deployed(self, method: Method, figures: dict[str, Any]) -> int: ...
+    def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment: ...
 
     def save_student(self, folder: RunFolder, student: nn.Module, method: Method, figures: dict[str, Any]) -> None:
         """Write the deployed student and all that it needs to be loaded again."""

@@ -46,6 +46,8 @@ class TextClassification(Classification):
         measured: classes by which the data are measured; nothing is trained on then, see :func:`coterie.data.text.read_texts`.
     """
 
+    sample = "text"
+
     def __init__(
         self,
         recipe: Recipe,

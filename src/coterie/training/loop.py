@@ -250,7 +250,7 @@ class Trainer:
             figures = evaluation.figures
             for each in {self.method, method}:  # the moving average, where there is one, has buffers of its own
                 each.after_validation(evaluation.logits, evaluation.labels)
-            deployed = self.task.choose_deployed(method, figures)
+            deployed = self.task.choose_deployed(method, evaluation).student
             figures["deployed"] = {"student": deployed, **figures["students"][deployed]}
             self.write_validation(figures)
             score = selection_score(figures)

@@ -31,8 +31,8 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         selected = trainer.best_epoch
     method: Method = trainer.evaluated
     validation = task.evaluate(method, task.data.validation) if task.data.validation is not None else None
+    method.deployed_student, deployed_reason = task.choose_deployed(method, validation)
     if validation is not None:
-        method.deployed_student = task.choose_deployed(method, validation.figures)
         validation.figures["deployed"] = {
             "student": method.deployed_student,
             **validation.figures["students"][method.deployed_student],
@@ -50,6 +50,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         **header,
         "split": split,
         **final.by_class(task.data.info.class_names),
+        "deployed_reason": deployed_reason,
         "leader": method.group.leader,
         "train_top1": on_train.figures["deployed"]["top1"],
         "validation": validation.figures if validation is not None else None,

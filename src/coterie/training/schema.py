@@ -193,6 +193,7 @@ class Summary(Content):
     num_test: Count = 0
     num_skipped: Count = 0
     own_teachers: Count = 0
+    deployed_reason: str = ""
     students: list[Measured] = []
     mean_student: Measured = {}
     ensemble: dict[str, Measured] = {}
@@ -214,6 +215,7 @@ class FinishedSummary(Evaluated):
     num_train: Count
     num_validation: Count
     num_test: Count
+    deployed_reason: str = ""  # not in older runs
     leader: Count | None
     statistics: dict[str, float | list[float]]
     validation: Evaluated | None
