@@ -1,18 +1,33 @@
 """Formulas as pure functions: tensors in, tensor out. No parameters, no state, no decision about gradients' paths."""
 
+from coterie.losses.chunked import Projection, chunked_mean
 from coterie.losses.distillation import kl_divergence, mean_probability, ramp_up
+from coterie.losses.divergences import DIVERGENCES, adaptive_kl, forward_kl, jsd, reverse_kl, tvd
 from coterie.losses.diversity import classifier_diversity, coincident_error, diversity_loss, logit_agreement
 from coterie.losses.label import LabelLoss, balanced_class_weights, soft_labels
+from coterie.losses.ranking import ranking_distillation, ranking_loss, soft_rank, top_union
 
 __all__ = [
+    "DIVERGENCES",
     "LabelLoss",
+    "Projection",
+    "adaptive_kl",
     "balanced_class_weights",
+    "chunked_mean",
     "classifier_diversity",
     "coincident_error",
     "diversity_loss",
+    "forward_kl",
+    "jsd",
     "kl_divergence",
     "logit_agreement",
     "mean_probability",
     "ramp_up",
+    "ranking_distillation",
+    "ranking_loss",
+    "reverse_kl",
     "soft_labels",
+    "soft_rank",
+    "top_union",
+    "tvd",
 ]

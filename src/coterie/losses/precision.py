@@ -19,3 +19,8 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
     """``torch.einsum`` in float32."""
     with torch.autocast(operands[0].device.type, enabled=False):
         return torch.einsum(equation, *(each.float() for each in operands))
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
