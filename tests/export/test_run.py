@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 import coterie
-from coterie import export_formats
 from coterie.errors import CoterieError, RunError
-from coterie.export import export_run
+from coterie.export import agreement, export_run, formats
+from coterie.export import onnx as onnx_format
 from coterie.losses import mean_probability
 from coterie.recipe import load_recipe
 
@@ -344,7 +344,7 @@ def test_a_failure_leaves_what_was_there(small_run, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(export_formats, "save_file", full)
+    monkeypatch.setattr(formats, "save_file", full)
     for folder in (target, tmp_path / "new"):
         with pytest.raises(RunError, match="the disk is full"):
             export_run(path, "safetensors", folder)
@@ -365,7 +365,8 @@ def test_an_export_that_computes_something_else_is_refused(small_run, tmp_path, 
     monkeypatch.setattr(timm, "create_model", spoilt)
     with pytest.raises(RunError, match="other logits"):
         export_run(path, "timm", tmp_path / "export")
-    monkeypatch.setattr(export_formats, "_difference", lambda *arguments: 2e-4)
+    for module in (formats, onnx_format):
+        monkeypatch.setattr(module, "difference_of", lambda *arguments: 2e-4)
     for format in ("onnx", "pt2"):
         with pytest.raises(RunError, match="other logits"):
             export_run(path, format, tmp_path / "export")
@@ -374,7 +375,7 @@ def test_an_export_that_computes_something_else_is_refused(small_run, tmp_path, 
 
 def test_differences_are_relative_to_large_logits_and_nan_is_no_agreement():
     images = torch.ones(3, 1)
-    difference = export_formats._difference
+    difference = agreement.difference_of
     assert difference(lambda x: 1000 * x, lambda x: 1000 * x + 0.05, images) == pytest.approx(5e-5, rel=1e-3)
     assert difference(lambda x: 0.01 * x, lambda x: 0.01 * x + 0.05, images) == pytest.approx(0.05, rel=1e-3)
     assert difference(lambda x: x, lambda x: x * float("nan"), images) == float("inf")

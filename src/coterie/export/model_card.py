@@ -69,7 +69,7 @@ def model_card(
         environment: contents of environment.json.
         check: what the exported file was compared with, in one sentence; empty where there was nothing to compare.
     """
-    template = resources.files("coterie").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
+    template = resources.files("coterie.export").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
     networks = description.get("networks") or [{key: description.get(key) for key in ("network", "options")}]
     names = sorted({each["network"] or "a network of the user's own" for each in networks})
     data = Path(description["data"]).name or description["data"]

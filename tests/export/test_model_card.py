@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from coterie.model_card import model_card, shareable_recipe
+from coterie.export.model_card import model_card, shareable_recipe
 from coterie.recipe import load_recipe
 
 FIGURES = {"top1": 0.5, "top5": 0.9, "nll": 1.25, "brier": 0.6, "ece": 0.1}

@@ -1,0 +1,78 @@
+"""An export's folder: which ones may be replaced, and how one is filled so that a failure leaves what was there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from coterie.errors import CoterieError, RunError
+from coterie.export.model_card import MARK
+from coterie.files import reason_of, usual_mode
+
+STAGING = ".export.tmp"
+# Everything that an export may hold: a folder with anything else in it is not ours to replace.
+FILES = {"README.md", "config.json", "model.safetensors", "model.onnx", "model.onnx.data", "model.pt2"}
+FILES |= {"student.json", "recipe.yaml", STAGING}
+FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
+FILES |= {"vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja"}
+
+
+def require_free(target: Path) -> None:
+    """The folder must be new, empty, or a former export with nothing else in it."""
+    if target.exists() and not target.is_dir():
+        raise CoterieError(f"{str(target)!r} is a file; an export is a folder: choose another --output")
+    present = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if not present - {STAGING}:
+        return
+    card = target / "README.md"
+    if not card.is_file() or MARK not in card.read_text(encoding="utf-8", errors="replace"):
+        raise CoterieError(f"{str(target)!r} is not empty and holds no export; choose another --output")
+    if foreign := sorted(present - FILES):
+        raise CoterieError(
+            f"{str(target)!r} holds an export and {foreign[0]!r}; move that away or choose another --output"
+        )
+
+
+def fill(target: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder inside ``target``, then move its files to their places; on failure nothing has changed.
+
+    Raises:
+        CoterieError: the folder cannot be made.
+        RunError: the disk is full.
+    """
+    made = [parent for parent in [target, *target.parents] if not parent.exists()]
+    staging = target / STAGING
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        mode = usual_mode(staging)
+    except OSError as error:
+        _remove_empty(made)
+        raise CoterieError(f"cannot write to {str(target)!r}: {error.strerror}") from None
+    try:
+        write(staging)
+        for path in staging.iterdir():
+            path.chmod(mode)  # some libraries write files that none but their owner may read
+        # The card goes first: it marks the folder as an export, should the process end between two moves.
+        written = sorted((path.name for path in staging.iterdir()), key=lambda name: name != "README.md")
+        for name in written:
+            os.replace(staging / name, target / name)
+        for stale in FILES - {STAGING, *written}:
+            (target / stale).unlink(missing_ok=True)
+    except Exception as error:  # libraries write here, each with errors of its own
+        reason = reason_of(error, staging)
+        if reason is None:
+            raise
+        raise RunError(f"cannot write {str(target)!r}: {reason}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

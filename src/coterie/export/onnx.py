@@ -1,0 +1,46 @@
+"""ONNX: the graph for ONNX Runtime, compared with PyTorch as it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from coterie.errors import CoterieError
+from coterie.export.agreement import difference_of, exporting, images_to_compare, require_close, traced
+from coterie.export.subject import Subject
+
+# A protobuf file holds at most 2 GiB; weights that come near it are written beside the graph.
+LARGEST_ONNX_FILE = 2**31 - 2**24
+
+
+def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch.onnx needs it)
+    except ImportError as error:
+        raise CoterieError(
+            f"format 'onnx' needs the extra of that name ({error}): pip install 'coterie[onnx]'"
+        ) from None
+    images, origin = images_to_compare(gallery, subject.description)
+    path = folder / "model.onnx"
+    size = sum(tensor.numel() * tensor.element_size() for tensor in subject.network.state_dict().values())
+    with exporting("onnx"):
+        program = torch.onnx.export(
+            traced(subject),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    assert program is not None
+    program.save(path, external_data=size > LARGEST_ONNX_FILE)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run_session(batch: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": batch.numpy()})[0])
+
+    difference = difference_of(subject.network, run_session, images)
+    require_close(difference, "onnx")
+    return f"ONNX Runtime's logits differ from PyTorch's by {difference:.1g} at batch sizes 1 and 3, on {origin}."

@@ -1,0 +1,106 @@
+"""From a run to an export: what is exported, in which format, and where to."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from torch import nn
+
+from coterie.errors import CoterieError, did_you_mean
+from coterie.export.folder import fill, require_free
+from coterie.export.formats import WRITERS
+from coterie.export.model_card import model_card, shareable_recipe
+from coterie.export.subject import load_subject
+from coterie.files import write_json, write_text
+from coterie.recipe import load_recipe
+from coterie.tasks.construction import NetworkSource
+from coterie.training.records import RunFolder
+
+TASK_FORMATS = {
+    "image_classification": ("timm", "onnx", "pt2", "safetensors"),
+    "text_classification": ("transformers",),
+}
+
+
+def export_run(
+    run: str | Path,
+    format: str | None = None,
+    output: str | Path | None = None,
+    which: str = "student",
+    network: NetworkSource | None = None,
+    *,
+    trust_code: bool = False,
+) -> Path:
+    """Export a finished run's student, or its ensemble, as a folder with a model card.
+
+    Args:
+        run: the run folder.
+        format: ``timm`` (config.json and model.safetensors, for ``timm.create_model("local-dir:FOLDER", pretrained=True)``),
+            ``onnx`` (model.onnx), ``pt2`` (model.pt2, from torch.export), both with any batch size, or ``safetensors``; of a run of texts
+            ``transformers`` (config.json, model.safetensors and tokenizer, for ``from_pretrained``). None: timm, or transformers.
+        output: the export's folder: new, empty or a former export; None: ``<run>/export/<format>``, followed by ``-<which>``
+            where that is not the deployed student.
+        which: ``student`` (the deployed one), a student's number, ``ensemble`` (mean probability of all students) or ``method``
+            (the method's own rule, with its modules).
+        network: the untrained network, where the run was trained on one's own.
+        trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported for everything but the
+            deployed student.
+
+    Returns:
+        The export's folder.
+
+    Raises:
+        CoterieError: an unknown format or student, a run without one, or a folder that holds something else.
+        RunError: the network cannot be exported in this format, or what was exported computes something else.
+    """
+    if format is not None and format not in WRITERS:
+        raise CoterieError(
+            f"unknown format {format!r}{did_you_mean(format, WRITERS)}; expected one of {', '.join(WRITERS)}"
+        )
+    if not (which in {"student", "ensemble", "method"} or which.isdecimal()):
+        near = did_you_mean(which, ["student", "ensemble", "method"])
+        raise CoterieError(f"cannot export {which!r}{near}; expected student, a student's number, ensemble or method")
+    folder = RunFolder(run).require()
+    recipe = load_recipe(folder.recipe, trust_code=trust_code or which == "student")  # which imports no method
+    fitting = TASK_FORMATS[recipe.task]
+    format = format or fitting[0]
+    if format not in fitting:
+        raise CoterieError(f"format {format!r} is not for task={recipe.task}; expected {' or '.join(fitting)}")
+    if format == fitting[0] and which in {"ensemble", "method"}:
+        others = (
+            f", or format {', '.join(fitting[1:-1])} or {fitting[-1]}" if len(fitting) > 1 else " or a student's number"
+        )
+        raise CoterieError(f"format {format!r} holds one plain network, not {which!r}; use which=student{others}")
+    suffix = "" if which == "student" else f"-{which}"
+    target = Path(output) if output is not None else folder.path / "export" / f"{format}{suffix}"
+    require_free(target)
+    subject = load_subject(
+        folder,
+        recipe,
+        which,
+        copy.deepcopy(network) if isinstance(network, nn.Module) else network,
+        trust_code=trust_code,
+    )
+
+    def write(staging: Path) -> None:
+        check = WRITERS[format](subject, staging, folder.gallery)
+        if format not in {"timm", "transformers"}:
+            write_json(staging / "student.json", {"which": which, **subject.description})
+        if format == "safetensors" and which == "method":
+            write_text(staging / "recipe.yaml", shareable_recipe(recipe))
+        environment = folder.read_environment()
+        card = model_card(
+            format=format,
+            which=which,
+            description=subject.description,
+            parameters=subject.parameters,
+            recipe=recipe,
+            summary=folder.read_summary(),
+            environment=environment,
+            check=check,
+        )
+        write_text(staging / "README.md", card)
+
+    fill(target, write)
+    return target
