@@ -5,7 +5,6 @@ Only text is made here, from what the run folder says; nothing is loaded or meas
 
 from __future__ import annotations
 
-import math
 import re
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 
 from coterie import __version__
 from coterie.catalogue import NETWORKS
+from coterie.export.preprocessing import resized
 from coterie.methods import TABLE
 from coterie.recipe import Recipe
 from coterie.report.wording import shown_figures
@@ -105,7 +105,7 @@ def model_card(
         recipe=recipe,
         recipe_text=shareable_recipe(recipe),
         samples="texts" if recipe.task == "text_classification" else "images",
-        resized=math.floor(description["input_size"][1] / description["crop"]) if "crop" in description else None,
+        resized=resized(description) if "crop" in description else None,
         check=check,
         version=__version__,
     )

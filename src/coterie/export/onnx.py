@@ -9,6 +9,7 @@ from torch import Tensor
 
 from coterie.errors import CoterieError
 from coterie.export.agreement import difference_of, exporting, images_to_compare, require_close, traced
+from coterie.export.preprocessing import image_metadata
 from coterie.export.subject import Subject
 
 # A protobuf file holds at most 2 GiB; weights that come near it are written beside the graph.
@@ -16,6 +17,7 @@ LARGEST_ONNX_FILE = 2**31 - 2**24
 
 
 def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
+    """Write ``model.onnx``, with the preparation of images and the class names in its metadata; say what was compared."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  (torch.onnx needs it)
@@ -35,6 +37,7 @@ def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
             verbose=False,
         )
     assert program is not None
+    program.model.metadata_props.update(image_metadata(subject.description, subject.which))
     program.save(path, external_data=size > LARGEST_ONNX_FILE)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 

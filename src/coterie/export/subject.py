@@ -27,12 +27,14 @@ class Subject:
         network: images to logits, in eval mode, on the CPU; of a run of texts, a network of transformers.
         tensors: the weights as ``model.safetensors`` holds them.
         description: as in ``student.json``; for several students ``networks`` in place of ``network`` and ``options``.
+        which: student, a student's number, ensemble or method.
         tokenizer: folder of a text network's tokenizer.
     """
 
     network: nn.Module
     tensors: dict[str, Tensor]
     description: dict[str, Any]
+    which: str
     tokenizer: Path | None = None
 
     @property
@@ -73,7 +75,7 @@ def load_subject(
     if which == "student":
         module = network if network is None or isinstance(network, nn.Module) else network()
         student = load_student(folder.path, module)
-        return Subject(student, student.state_dict(), folder.read_description(), folder.tokenizer)
+        return Subject(student, student.state_dict(), folder.read_description(), which, folder.tokenizer)
     method = load_method(folder.path, network, trust_code=trust_code)
     description = folder.read_description()
     summary = folder.read_summary()
@@ -85,16 +87,16 @@ def load_subject(
         student = method.students.student(number).eval()
         figures = dict(enumerate(summary.get("students", []))).get(number, {})
         described = {**description, **_built_by(recipe, description, number), "student": number, "figures": figures}
-        return Subject(student, student.state_dict(), described, folder.tokenizer)
+        return Subject(student, student.state_dict(), described, which, folder.tokenizer)
     rule = "mean_probability" if which == "ensemble" else "method"
     described = {key: value for key, value in description.items() if key not in {"network", "options", "student"}}
     described["networks"] = [_built_by(recipe, description, number) for number in range(students)]
     described["figures"] = summary.get("ensemble", {}).get(rule, {})
     if which == "ensemble":
         plain = nn.ModuleList(method.students.student(number) for number in range(students))
-        return Subject(MeanProbability(method.students).eval(), plain.state_dict(), described)
+        return Subject(MeanProbability(method.students).eval(), plain.state_dict(), described, which)
     method.label_loss = nn.Identity()  # serves training only
-    return Subject(MethodEnsemble(method).eval(), method.state_dict(), described)
+    return Subject(MethodEnsemble(method).eval(), method.state_dict(), described, which)
 
 
 def _built_by(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
