@@ -22,6 +22,7 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from coterie.metrics import primary
     from coterie.report.wording import shown_figures
 
     count = f", {figures['num_samples']:,} samples of {figures['data']}" if "num_samples" in figures else ""
@@ -36,13 +37,11 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
         table.add_row(name, *shown, style=style)
 
     students = figures["students"]
-    deployed = figures["deployed"]["student"]
+    deployed, leader = figures["deployed"]["student"], figures.get("leader")
     for number, student in enumerate(students):
-        row(
-            f"student {number}{' (deployed)' if number == deployed else ''}",
-            student,
-            "bold" if number == deployed else "",
-        )
+        marks = [word for word, holds in (("leader", number == leader), ("deployed", number == deployed)) if holds]
+        marked = f" ({', '.join(marks)})" if marks else ""
+        row(f"student {number}{marked}", student, "bold" if number == deployed else "")
     if len(students) > 1:
         row("mean student", figures["mean_student"])
         for key, name in (
@@ -53,11 +52,15 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
             row(f"ensemble, {name}", figures["ensemble"][key])
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(table)
+    soft = not sys.stdout.isatty()  # a terminal breaks lines between words, a file not at all
     if reason := figures.get("deployed_reason"):
-        console.print(f"student {deployed} is deployed: {reason}", soft_wrap=True)
+        console.print(f"student {deployed} is deployed: {reason}", soft_wrap=soft)
     if figures["diversity"]:
         values = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures["diversity"].items())
-        console.print(f"diversity: {values}", soft_wrap=True)
+        console.print(f"diversity: {values}", soft_wrap=soft)
+    if len(students) > 1:
+        name, own = primary(figures, leader)
+        console.print(f"to compare with other methods: {name}, {own['top1']:.2%} top-1", soft_wrap=soft)
     if "balanced_accuracy" in figures["deployed"]:
         console.print(f"balanced accuracy of the deployed student: {figures['deployed']['balanced_accuracy']:.2%}")
 
@@ -116,4 +119,4 @@ def print_comparison(folder: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
     console.print(table)
     for sentence in comparison["reading"]:
-        console.print(f"- {one_line(sentence)}", soft_wrap=True, markup=False)
+        console.print(f"- {one_line(sentence)}", soft_wrap=not sys.stdout.isatty(), markup=False)

@@ -113,6 +113,23 @@ def test_every_trainable_parameter_learns_and_no_other(name, options, at, images
     assert sorted(grouped + own) == sorted(id(p) for p in method.parameters() if p.requires_grad)
 
 
+class Constant(nn.Module):
+    """A label loss that is 1.7 whatever is predicted."""
+
+    def forward(self, logits, targets):
+        return 0 * logits.sum() + 1.7
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
+@pytest.mark.parametrize("students", [None, 1])
+def test_the_label_term_is_known_in_a_students_label_losses(name, options, students, images):
+    if students == 1 and (name not in ALLOWS_ONE or options.get("leader")):
+        return
+    method = make(name, students=students, label_loss=Constant(), **options).train()
+    losses = method(*images)
+    assert losses["label"].item() / method.label_factor == pytest.approx(1.7, rel=1e-5)
+
+
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
 def test_predictions_and_the_plain_student(name, options, images):
     method = make(name, **options)

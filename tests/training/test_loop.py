@@ -269,7 +269,9 @@ def test_trackers_receive_the_figures(small, tmp_path):
     (events,) = (result.path / "coterie").glob("events*")
     accumulator = EventAccumulator(str(events))
     accumulator.Reload()
-    assert {"train/label", "learning_rate", "validation/top1"} <= set(accumulator.Tags()["scalars"])
+    assert {"train/label", "learning_rate", "validation/top1", "validation/deployed_top1"} <= set(
+        accumulator.Tags()["scalars"]
+    )
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(small, tmp_path):

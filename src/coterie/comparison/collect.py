@@ -9,6 +9,7 @@ from typing import Any
 from coterie.comparison.plan import ComparisonFolder, Job, read_plan
 from coterie.comparison.summary import summarise
 from coterie.files import write_json
+from coterie.metrics import primary
 from coterie.recipe import Recipe
 from coterie.training.records import MetricsLog, RunFolder
 from coterie.training.schema import FinishedSummary, checked
@@ -86,7 +87,7 @@ def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
 def flat_figures(summary: Mapping[str, Any], recipe: Recipe) -> dict[str, float]:
     """A run's figures by flat names, such as ``primary.top1``.
 
-    ``primary`` is the leader's where the method singles one out, else the mean student's; ``deployed`` the one that was
+    ``primary`` is what :func:`coterie.metrics.primary` says; ``deployed`` the one that was
     chosen on validation among the students, a choice that a lone network does not have.
     """
     figures: dict[str, float] = {}
@@ -94,19 +95,15 @@ def flat_figures(summary: Mapping[str, Any], recipe: Recipe) -> dict[str, float]
     def add(prefix: str, values: Mapping[str, Any]) -> None:
         figures.update({f"{prefix}.{key}": float(values[key]) for key in SINGLE})
 
-    def primary(values: Mapping[str, Any]) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = values["students"][leader] if leader is not None else values["mean_student"]
-        return found
-
     leader = summary.get("leader")
-    add("primary", primary(summary))
+    add("primary", primary(summary, leader).figures)
     for name in ("deployed", "mean_student"):
         add(name, summary[name])
     for name, values in summary["ensemble"].items():
         add(f"ensemble_{name}", values)
     figures |= {f"diversity.{name}": float(value) for name, value in summary["diversity"].items()}
     if summary["validation"] is not None:
-        add("validation.primary", primary(summary["validation"]))
+        add("validation.primary", primary(summary["validation"], leader).figures)
         for name, values in summary["validation"]["ensemble"].items():
             add(f"validation.ensemble_{name}", values)
     figures["train_top1"] = float(summary["train_top1"])

@@ -143,6 +143,10 @@ class Assistants(TaughtMethod):
     def needs_validation(self) -> bool:
         return True  # the choice is made there
 
+    @property
+    def label_factor(self) -> float:
+        return 1.0  # a mean over the candidates
+
     def _run(self, candidate: int, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and embedding of one candidate."""
         (network,) = self.group.branches

@@ -57,6 +57,10 @@ class CLILR(Method):
         self.detach_target = detach_target
         group.trunk_gradient = trunk_gradient
 
+    @property
+    def label_factor(self) -> float:
+        return super().label_factor * (self.label_weight if self.group.num_students > 1 else 1.0)
+
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         logits = self.group(inputs).logits
         if len(logits) == 1:  # a lone head is a plain network

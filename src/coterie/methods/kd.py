@@ -47,6 +47,10 @@ class KD(LogitTaughtMethod):
         self.label_weight = label_weight
         self.distillation_weight = distillation_weight
 
+    @property
+    def label_factor(self) -> float:
+        return self.label_weight
+
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         target = self.target(inputs, targets, losses)

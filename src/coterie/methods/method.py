@@ -135,6 +135,14 @@ class Method(nn.Module):
         return [self.guide.teachers] if self.guide is not None else []
 
     @property
+    def label_factor(self) -> float:
+        """How many times the loss term ``label`` holds a student's mean loss against the labels: the number of students, times the term's weight.
+
+        0 where the term does not say what a student's loss is. Only what is shown to the user depends on it.
+        """
+        return float(self.group.num_students)
+
+    @property
     def reads_logits_only(self) -> bool:
         """Whether the logits of a batch as it came are all that the method reads of its teachers."""
         return self.guide is not None and not self.mixes_inputs

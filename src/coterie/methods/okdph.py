@@ -95,6 +95,10 @@ class OKDPH(Method):
         logits: Tensor = output[0]
         return logits
 
+    @property
+    def label_factor(self) -> float:
+        return super().label_factor * self.label_share
+
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         students = self.group.num_students
         own = inputs if isinstance(inputs, Tensor) else inputs[:students]

@@ -83,6 +83,10 @@ class STKD(TaughtMethod):
             return torch.ones((), device=inputs.device)
         return symmetric_beta(torch.rand(3, device=inputs.device), self.mixing)
 
+    @property
+    def label_factor(self) -> float:
+        return 1 - self.distillation_weight
+
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         require_classes(targets, "stkd")
         images = single_view(inputs)

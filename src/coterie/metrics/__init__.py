@@ -3,10 +3,12 @@
 from coterie.metrics.classification import classification_figures, mean_figures
 from coterie.metrics.diversity import diversity_figures
 from coterie.metrics.per_class import ClassFigures, balanced_accuracy, per_class_figures
+from coterie.metrics.primary import Primary, primary
 from coterie.metrics.selection import Selection, choose_student
 
 __all__ = [
     "ClassFigures",
+    "Primary",
     "Selection",
     "balanced_accuracy",
     "choose_student",
@@ -14,4 +16,5 @@ __all__ = [
     "diversity_figures",
     "mean_figures",
     "per_class_figures",
+    "primary",
 ]

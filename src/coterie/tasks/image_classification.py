@@ -78,6 +78,12 @@ class ImageClassification(Classification):
             channels_last=recipe.training.channels_last is True,
         )
 
+    @property
+    def sample_size(self) -> str:
+        """See :class:`coterie.tasks.task.Task`."""
+        channels, height, width = self.data.info.input_size
+        return f"{width}x{height} pixels, {channels} channel{'s' if channels > 1 else ''}"
+
     @classmethod
     def again(
         cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False

@@ -29,6 +29,16 @@ class Task(Protocol):
         """Of the students, to be shown; none where the network is the user's own."""
         ...
 
+    @property
+    def sample(self) -> str:
+        """What one sample is called."""
+        ...
+
+    @property
+    def sample_size(self) -> str:
+        """How large samples are when they reach a network, such as "32x32 pixels, 3 channels"."""
+        ...
+
     def build_method(self) -> Method: ...
 
     def evaluate(self, method: Method, loader: EvaluationLoader) -> Evaluation: ...

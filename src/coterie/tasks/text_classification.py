@@ -48,6 +48,11 @@ class TextClassification(Classification):
 
     sample = "text"
 
+    @property
+    def sample_size(self) -> str:
+        """See :class:`coterie.tasks.task.Task`."""
+        return f"up to {self.data.info.length} tokens"
+
     def __init__(
         self,
         recipe: Recipe,

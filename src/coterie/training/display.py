@@ -1,23 +1,22 @@
-"""What the user sees while a run trains: a progress bar with a time estimate on a terminal, plain lines elsewhere."""
+"""What the user sees while a run trains: a line that moves on a terminal and in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from coterie.metrics import primary
 from coterie.terminal import one_line
+
+REFRESH_SECONDS = 0.2  # between two looks of the line that moves
+BAR_WIDTH = 12
 
 
 def duration(seconds: float) -> str:
@@ -33,6 +32,19 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def stderr_console(quiet: bool = False) -> Console:
+    """Where progress is shown: standard error; in a notebook that cannot show what moves, plain text on its standard output."""
+    console = Console(stderr=True, quiet=quiet)
+    if console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:
+        return Console(file=sys.stdout, force_jupyter=False, quiet=quiet)
+    return console
+
+
+def can_move(console: Console) -> bool:
+    """Whether a line can be drawn again in its place."""
+    return not console.quiet and (console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal))
+
+
 class Display:
     """Progress of one run.
 
@@ -40,30 +52,33 @@ class Display:
         steps: of the whole training.
         epochs: of the whole training.
         quiet: show nothing.
+        samples: that are trained on in an epoch.
+        sample: what one is called.
     """
 
-    def __init__(self, steps: int, epochs: int, quiet: bool = False) -> None:
+    def __init__(self, steps: int, epochs: int, quiet: bool = False, samples: int = 0, sample: str = "image") -> None:
         self.steps, self.epochs, self.quiet = steps, epochs, quiet
-        self.console = Console(stderr=True, quiet=quiet)
+        self.samples_per_step, self.sample = samples * epochs / steps, sample
+        self.console = stderr_console(quiet)
         self.bar: Progress | None = None
-        self.task: TaskID | None = None
-        self.first_step: int | None = None
-        self.started = 0.0
-        self.total_loss = float("nan")
+        self.task = TaskID(0)
+        self.started = self.epoch_started = self.refreshed = 0.0
+        self.first_step: int | None = None  # done before this process's first one
+        self.last_step = self.epoch_first_step = 0
+        self.loss = self.short_loss = ""
 
     def __enter__(self) -> Display:
-        self.started = time.perf_counter()
-        if self.console.is_terminal and not self.quiet:
+        self.started = self.epoch_started = time.perf_counter()
+        if can_move(self.console):
             self.bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
+                BarColumn(BAR_WIDTH),
+                TextColumn("{task.fields[figures]}"),
                 console=self.console,
+                transient=True,
+                refresh_per_second=1 / REFRESH_SECONDS,
             )
-            self.task = self.bar.add_task("training", total=self.steps)
+            self.task = self.bar.add_task(f"epoch 1/{self.epochs}", total=self.steps, figures="")
             self.bar.start()
         return self
 
@@ -77,27 +92,81 @@ class Display:
     def step(self, step: int) -> None:
         """``step`` optimizer steps are done."""
         if self.first_step is None:
-            self.first_step = step - 1
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, completed=step)
+            self.first_step = self.epoch_first_step = step - 1
         self.last_step = step
+        if self.bar is not None and time.perf_counter() - self.refreshed > REFRESH_SECONDS:
+            self._refresh()
 
-    def losses(self, losses: dict[str, float]) -> None:
-        self.total_loss = sum(losses.values())
+    def _refresh(self) -> None:
+        if self.bar is None or self.first_step is None:
+            return
+        self.refreshed = time.perf_counter()
+        rate = (self.last_step - self.epoch_first_step) / max(1e-9, self.refreshed - self.epoch_started)
+        figures = []
+        if rate and self.samples_per_step:
+            figures.append(f"{rate * self.samples_per_step:,.0f} {self.sample}s/s")
+        figures += [each for each in (self._left(), self.short_loss) if each]
+        epoch = min(self.epochs, (self.last_step - 1) * self.epochs // self.steps + 1)
+        self.bar.update(
+            self.task,
+            completed=self.last_step,
+            description=f"epoch {epoch}/{self.epochs}",
+            figures="  ".join(figures),
+        )
+
+    def _left(self) -> str:
+        """Time to the end, by the mean of the steps so far, their evaluations included; empty before the second step."""
+        if self.first_step is None or self.last_step <= self.first_step:
+            return ""
+        each = (time.perf_counter() - self.started) / (self.last_step - self.first_step)
+        return f"{duration(each * (self.steps - self.last_step))} left"
+
+    def losses(self, losses: dict[str, float], label_factor: float) -> None:
+        """Means of the terms over the last steps.
+
+        Args:
+            losses: by name.
+            label_factor: how many times ``label`` holds a student's loss against the labels, see ``Method.label_factor``.
+        """
+        total = sum(losses.values())
+        if label_factor and "label" in losses:
+            label = losses["label"] / label_factor
+            self.loss = self.short_loss = f"label loss {label:.3f}"
+            if len(losses) > 1 or label_factor != 1:
+                self.loss += f" (sum of all terms {total:.4g})"
+        else:
+            self.loss = f"sum of all loss terms {total:.4g}"
+            self.short_loss = f"loss {total:.4g}"
 
     def note(self, text: str) -> None:
         """A line of its own, once."""
-        self.console.print(one_line(text), highlight=False, markup=False, soft_wrap=True)
+        self.console.print(one_line(text), highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
-    def epoch(self, epoch: int, figures: dict[str, Any]) -> None:
-        """One line for an epoch that was evaluated; ``figures`` is empty without a validation split."""
-        parts = [f"epoch {epoch + 1}/{self.epochs}", f"loss {self.total_loss:.3f}"]
+    def lines(self, lines: Iterable[str]) -> None:
+        """Lines that are laid out already."""
+        for line in lines:
+            self.note(line)
+
+    def epoch(self, epoch: int, figures: dict[str, Any], leader: int | None = None) -> None:
+        """What an epoch came to, once it was evaluated: one line, or two on a terminal that is too narrow for one.
+
+        Args:
+            epoch: its number, from 0.
+            figures: on the validation split; empty without one.
+            leader: the student that the method singles out.
+        """
+        heading = f"epoch {epoch + 1}/{self.epochs}  "
+        parts = [self.loss] if self.loss else []
         if figures:
-            students = figures["students"]
-            parts.append(f"validation top-1 {figures['mean_student']['top1']:.2%}")
-            if len(students) > 1:
-                parts.append(f"ensemble {figures['ensemble']['method']['top1']:.2%}")
-        if self.bar is None and self.first_step is not None and self.last_step > self.first_step:
-            each = (time.perf_counter() - self.started) / (self.last_step - self.first_step)
-            parts.append(f"{duration(each * (self.steps - self.last_step))} left")
-        self.console.print("  ".join(parts), highlight=False, markup=False, soft_wrap=True)
+            name, own = primary(figures, leader)
+            parts.append(f"validation top-1 of {name} {own['top1']:.2%}")
+            if len(figures["students"]) > 1:
+                parts[-1] += f", of the ensemble {figures['ensemble']['method']['top1']:.2%}"
+        if self.bar is None and (left := self._left()):
+            parts.append(left)
+        line = heading + "  ".join(parts)
+        if self.console.is_terminal and len(line) > self.console.width:
+            line = heading + ("\n" + " " * len(heading)).join(parts)
+        for each in line.split("\n"):
+            self.note(each)
+        self.epoch_started, self.epoch_first_step = time.perf_counter(), self.last_step

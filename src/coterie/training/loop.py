@@ -32,6 +32,7 @@ from coterie.training.optimization import build_optimizer, build_schedule
 from coterie.training.records import MetricsLog, RunFolder
 from coterie.training.state import put_back, state_of
 from coterie.training.teaching import ask_teachers_once, recalled
+from coterie.training.tracking import tracked_validation
 
 
 def place(method: Method, device: torch.device, channels_last: bool) -> Method:
@@ -219,7 +220,7 @@ class Trainer:
         if losses is None:
             return
         rate = self.optimizer.param_groups[0]["lr"]
-        self.display.losses(losses)
+        self.display.losses(losses, self.method.label_factor)
         if self.accelerator.is_main_process:
             self.folder.require_place()
             row = {"epoch": self.epoch, "step": self.step, "split": "train", "losses": losses, "learning_rate": rate}
@@ -257,16 +258,14 @@ class Trainer:
             if score > self.best_score:
                 self.best_score, self.best_epoch = score, self.epoch - 1
                 self.save(self.folder.best)
-        self.display.epoch(self.epoch - 1, figures)
+        self.display.epoch(self.epoch - 1, figures, self.method.group.leader)
 
     def write_validation(self, figures: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
             self.folder.require_place()
             self.log.append({"epoch": self.epoch - 1, "step": self.step, "split": "validation", **figures})
-            flat = {f"validation/{k}": v for k, v in figures["deployed"].items() if k != "student"}
-            flat["validation/mean_student_top1"] = figures["mean_student"]["top1"]
-            flat["validation/ensemble_top1"] = figures["ensemble"]["method"]["top1"]
-            self.accelerator.log(flat, step=self.step)
+            tracked = tracked_validation(figures, self.method.group.leader, len(self.task.data.info.class_names))
+            self.accelerator.log(tracked, step=self.step)
 
     def _asked_to_stop(self, interruption: Interruption, at_once: bool = False) -> int:
         """The signal that came, or 0. Several processes must stop at the same step: they agree where rows are written."""
@@ -304,7 +303,7 @@ class Trainer:
         rows = self.log.rows()
         for row in rows:
             if row["split"] == "train":
-                self.display.losses(row["losses"])
+                self.display.losses(row["losses"], self.method.label_factor)
             if row["split"] == "validation" and selection_score(row) > self.best_score:
                 self.best_score, self.best_epoch = selection_score(row), row["epoch"]
         if (

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from coterie.errors import RunError
 from coterie.files import reason_of, write_atomically, write_json
@@ -59,10 +60,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         "best_validation": {"epoch": trainer.best_epoch, "top1": trainer.best_score}
         if trainer.best_epoch >= 0
         else None,
-        "parameters": {
-            "trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
-            "deployed": sum(p.numel() for p in student.parameters()),
-        },
+        "parameters": parameter_counts(method, student),
         "seconds": {"total": total_seconds, "training": trainer.seconds, "per_epoch": trainer.seconds / trainer.epoch},
         "images_per_second": samples / trainer.seconds,
     }
@@ -80,6 +78,14 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         write_json(folder.summary, summary)  # last: a run that says it is finished has everything
     accelerator.wait_for_everyone()
     return summary
+
+
+def parameter_counts(method: Method, student: nn.Module) -> dict[str, int]:
+    """Numbers that are ``trained`` (students and method) and ``deployed``."""
+    return {
+        "trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "deployed": sum(p.numel() for p in student.parameters()),
+    }
 
 
 def is_complete(folder: RunFolder) -> bool:

@@ -112,6 +112,7 @@ def evaluate_run(
     figures |= {
         "data": task.data.info.name,
         "num_samples": loader.num_samples,
+        "leader": method.group.leader,
         "data_notes": list(task.data.info.notes),
     }
     return "test" if task.data.test else "validation", replace(evaluation, figures=figures)

@@ -29,6 +29,7 @@ from coterie.tasks.construction import NetworkSource
 from coterie.tasks.task import Task, find_task
 from coterie.tasks.teachers import first_stage
 from coterie.training.allocation import keep_freed_memory
+from coterie.training.announcement import data_lines, laid_out, training_lines
 from coterie.training.arguments import sort_arguments
 from coterie.training.continuation import (
     OWN_NETWORK,
@@ -249,12 +250,17 @@ def _run(
     accelerator = build_accelerator(recipe, folder)
     task = find_task(taught)(taught, accelerator, network, datasets, teachers=teachers)
     note = require_same_data(folder, task.data.fingerprint) if resume else None
-    method = task.build_method()
-    recipe = resolve_memory_format(recipe, task, method, accelerator.device)
     steps = recipe.training.epochs * -(-task.data.train.steps_per_epoch // recipe.training.accumulate)
-    display = Display(steps, recipe.training.epochs, quiet or not accelerator.is_main_process)
+    silent = quiet or not accelerator.is_main_process
+    display = Display(steps, recipe.training.epochs, silent, task.data.train.num_samples, task.sample)
+    display.lines(laid_out(data_lines(task)))
     for found in task.data.info.notes:
         display.note(f"{task.data.info.name}: {found}")
+    method = task.build_method()
+    recipe = resolve_memory_format(recipe, task, method, accelerator.device)
+    if not silent:
+        lines = training_lines(taught, task, method, accelerator.device, accelerator.num_processes, {})
+        display.lines(laid_out([*lines, ("run", str(folder))]))
     trainer = Trainer(recipe, task, method, accelerator, folder, display)
     header = {**_header(recipe, task, method), "own_teachers": len(teachers)}
     if resume and folder.read_summary().get("status") == "running":
