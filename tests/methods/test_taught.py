@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from coterie.errors import CoterieError
-from coterie.losses import kl_divergence
+from coterie.losses import DIVERGENCES, kl_divergence, ranking_distillation, ranking_loss
 from coterie.losses.decoupled import others_divergence, target_divergence
 from coterie.losses.relation import pair_distances, triplet_angles
 from coterie.losses.target_enhanced import target_enhanced_loss, target_enhanced_weights
@@ -74,6 +74,62 @@ def test_kd_by_hand(images):
     torch.testing.assert_close(
         mixed(images, TARGETS)["distillation"], 0.9 * kl_divergence(student, teacher.mean(0), 4.0)
     )
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_kd_with_another_divergence(images, name):
+    method = sharpened(make("kd", divergence=name, distillation_weight=0.5)).eval()
+    student, _ = logits_of(method, images)
+    target = method.target(images, TARGETS, {})
+    term = method(images, TARGETS)["distillation"]
+    assert torch.equal(term, 0.5 * DIVERGENCES[name](student, target, 4.0))
+    if name == "forward_kl":
+        assert torch.equal(term, 0.5 * kl_divergence(student, target, 4.0))
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_rlkd_is_the_papers_sum_on_two_teachers_mean(images, name):
+    method = sharpened(make("rlkd", teachers=2, k=3, divergence=name)).eval()
+    student, teachers = logits_of(method, images)
+    mean = teachers.softmax(-1).mean(0).log()
+    losses = method(images, TARGETS)
+    assert losses.pop("label").item() == 0.0
+    torch.testing.assert_close(losses["ranking"], 2 * ranking_loss(student, mean, 3).mean())
+    torch.testing.assert_close(losses["distillation"], DIVERGENCES[name](student, mean))
+    expected = ranking_distillation(student, mean, k=3, divergence=name)
+    torch.testing.assert_close(sum(losses.values()), expected)
+
+
+def test_rlkds_settings_reach_its_loss(images):
+    options = {"k": 2, "dynamic_weight": True, "deduplicate": False, "strength": 0.5, "temperature": 2.0}
+    method = sharpened(make("rlkd", ranking_weight=1.5, label_weight=0.3, **options)).eval()
+    student, (teacher,) = logits_of(method, images)
+    losses = method(images, TARGETS)
+    torch.testing.assert_close(losses.pop("label"), 0.3 * F.cross_entropy(student, TARGETS))
+    expected = ranking_distillation(student, teacher, ranking_weight=1.5, **options)
+    torch.testing.assert_close(sum(losses.values()), expected)
+    alone = sharpened(make("rlkd", divergence="none", measure="pearson")).eval()
+    student, (teacher,) = logits_of(alone, images)
+    assert set(alone(images, TARGETS)) == {"label", "ranking"}
+    expected = 2 * ranking_loss(student, teacher, 5, measure="pearson").mean()
+    torch.testing.assert_close(alone(images, TARGETS)["ranking"], expected)
+
+
+def test_rlkds_student_that_is_the_teacher_has_nothing_to_learn(images):
+    method = sharpened(make("rlkd")).eval()
+    method.group.branches[0].load_state_dict(method.teachers[0].body.state_dict())
+    losses = method(images, TARGETS)
+    assert losses["ranking"].item() == pytest.approx(0.0, abs=1e-5)
+    assert losses["distillation"].item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_rlkds_range_is_at_most_the_classes():
+    assert make("rlkd").k == 5
+    assert make("rlkd", k=2).k == 2
+    with pytest.raises(CoterieError, match=r"method.k=6: there are 5 classes; expected 2 to 5"):
+        make("rlkd", k=6)
+    with pytest.raises(CoterieError, match=r"method.k=1: input should be greater than or equal to 2"):
+        make("rlkd", k=1)
 
 
 def test_learned_weights_turn_to_the_better_teacher(images):

@@ -53,7 +53,7 @@ def trained_on(small, tmp_path, looks, **changes):
     return found[0][1], found[1][1]
 
 
-@pytest.mark.parametrize("method", ["kd", "dkd", "dist", "ofa", "rl_kd"])
+@pytest.mark.parametrize("method", ["kd", "dkd", "dist", "rlkd", "ofa", "rl_kd"])
 def test_a_method_that_reads_logits_asks_once(small, tmp_path, looks, method):
     cached, asked = trained_on(small, tmp_path, looks, method=method)
     assert cached - 2 == SAMPLES  # two zeros measure its dimensions

@@ -119,6 +119,12 @@ TABLE: dict[str, MethodEntry] = {
         "Correlation with the teacher in place of divergence.",
         "coterie.methods.dist:DIST",
     ),
+    "rlkd": MethodEntry(
+        "teacher",
+        "Peng and Zhang, COLING 2025, arXiv 2409.12545",
+        "The likeliest classes or tokens in the teacher's order, beside a divergence.",
+        "coterie.methods.rlkd:RankingKD",
+    ),
     "fitnet": MethodEntry(
         "teacher",
         "Romero et al., ICLR 2015, arXiv 1412.6550",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from coterie.losses import kl_divergence
+from coterie.losses.divergences import DivergenceName, find_divergence
 from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
@@ -26,6 +26,7 @@ class KD(LogitTaughtMethod):
         temperature: T, 4 (mdistiller's code for CIFAR-100; 1 for ImageNet).
         label_weight: w_ce, 0.1 (as T; 0.5).
         distillation_weight: w_kd, 0.9 (as T; 0.5).
+        divergence: another one in the place of T² KL, see :mod:`coterie.losses.divergences`.
         combination: of several teachers, see :class:`~coterie.methods.taught.LogitTaughtMethod`.
 
     Losses: ``label``, ``distillation``, and ``teacher_weights`` with learned ones.
@@ -39,6 +40,7 @@ class KD(LogitTaughtMethod):
         temperature: Positive = 4.0,
         label_weight: NonNegative = 0.1,
         distillation_weight: NonNegative = 0.9,
+        divergence: DivergenceName = "forward_kl",
         combination: Literal["mean_probability", "mean_logit", "learned"] = "mean_probability",
         label_loss: nn.Module | None = None,
     ) -> None:
@@ -46,6 +48,7 @@ class KD(LogitTaughtMethod):
         self.temperature = temperature
         self.label_weight = label_weight
         self.distillation_weight = distillation_weight
+        self.divergence = find_divergence(divergence)
 
     @property
     def label_factor(self) -> float:
@@ -56,5 +59,5 @@ class KD(LogitTaughtMethod):
         target = self.target(inputs, targets, losses)
         logits = self.group(inputs).logits
         losses |= self.supervision(logits, inputs, targets, self.label_weight)
-        losses["distillation"] = self.distillation_weight * kl_divergence(logits[0], target, self.temperature)
+        losses["distillation"] = self.distillation_weight * self.divergence(logits[0], target, self.temperature)
         return losses
