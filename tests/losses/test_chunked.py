@@ -189,6 +189,22 @@ def test_half_precision_keeps_its_types_and_sums_in_float32(dtype):
         torch.testing.assert_close(mine, expected, atol=0.02 * expected.abs().max().item(), rtol=0.02)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_float16_gradients_of_many_positions_do_not_vanish_before_they_are_scaled(weighted):
+    """The gradient of a mean over 100,000 positions is near float16's smallest number."""
+    models = Models(torch.float16, (100_000,))
+    weights = torch.full((100_000,), 1e-4) if weighted else None
+    exact = Models(torch.float64, (100_000,))
+    for ours, theirs in zip(
+        [*exact.parameters, *exact.teacher[:2]], [*models.parameters, *models.teacher[:2]], strict=True
+    ):
+        ours.data = theirs.detach().double()
+    expected = torch.autograd.grad(1e4 * exact.whole(LOSSES["forward_kl"], None), exact.parameters)
+    found = torch.autograd.grad(1e4 * models.chunked(LOSSES["forward_kl"], weights, 10_000), models.parameters)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert (mine.double() - theirs).norm() < 0.005 * theirs.norm()
+
+
 def test_under_autocast_the_products_are_in_its_type():
     models = Models(torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):

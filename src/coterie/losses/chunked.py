@@ -110,22 +110,26 @@ class _ChunkedMean(torch.autograd.Function):
                 torch.zeros(each.shape, dtype=wide, device=each.device) if each is not None and needed else None
                 for each, needed in zip((hidden, weight, bias), wanted, strict=True)
             ]
-            total = weights.sum().to(wide) if weights is not None else torch.tensor(len(hidden), device=hidden.device)
-            total = total.to(wide).clamp(min=torch.finfo(wide).tiny)
+            number = max(1, len(hidden))
+            if weights is not None:
+                weights = weights.to(wide)
+                weights = weights * (number / weights.sum())
             value = torch.zeros((), dtype=wide, device=hidden.device)
             for start in range(0, len(hidden), size):
                 part = slice(start, start + size)
                 chunk = [_logits(each, part) if isinstance(each, Projection) else each[part] for each in others]
-                value += _chunk(loss, head, part, chunk, None if weights is None else weights[part], total, gradients)
+                value += _chunk(loss, head, part, chunk, None if weights is None else weights[part], gradients)
         ctx.save_for_backward(*gradients)
         ctx.types = [None if each is None else each.dtype for each in (hidden, weight, bias)]
-        return value
+        ctx.number = number
+        return value / number
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        factor = gradient / ctx.number
         scaled = [
-            None if each is None else (each * gradient).to(kind)
+            None if each is None else (each * factor).to(kind)
             for each, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
         ]
         return *scaled, None, None, None, None, None
@@ -137,10 +141,12 @@ def _chunk(
     part: slice,
     others: list[Tensor],
     weights: Tensor | None,
-    total: Tensor,
     gradients: list[Tensor | None],
 ) -> Tensor:
-    """One chunk's share of the mean; its gradients are added to (hidden, weight, bias)."""
+    """Sum over one chunk; its gradients are added to (hidden, weight, bias).
+
+    Of the sum and not of the mean: in float16 the gradients of a mean over thousands of positions would vanish before a gradient scaler sees them.
+    """
     logits = _logits(head, part)
     needed = any(each is not None for each in gradients)
     with torch.set_grad_enabled(needed):
@@ -150,7 +156,7 @@ def _chunk(
             raise CoterieError(
                 f"the loss gave the shape {tuple(values.shape)} for {len(logits)} positions; expected one value each (reduction='none')"
             )
-        value = reduced(values, weights, "none").sum() / total
+        value = reduced(values, weights, "none").sum()
     if not needed:
         return value
     (of_logits,) = torch.autograd.grad(value, logits)

@@ -163,7 +163,7 @@ def ranking_loss(
     Args:
         logits: the student's, [..., V].
         teacher_logits: [..., V].
-        k: the tokens of each model.
+        k: the tokens of each model. A union of two has a correlation of 1 or -1, and so no gradient.
         strength: ε of :func:`soft_rank`, 1 (code).
         deduplicate: False counts a token in both models' top k twice, as the authors' code does, whose ``torch.unique`` acts on whole columns of a batch. It
             raises ρ: 0.52 against 0.45 with 200 tokens, logits of deviation 3, noise of deviation 1 and k = 5 (a test holds it).
