@@ -177,7 +177,7 @@ def compare(
     workers: Annotated[
         str, typer.Option("--workers", "-w", help="Trainings at once on this machine, or auto: as many as fit.")
     ] = "1",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress of single runs.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Train every method with every seed, and say what can be said of the differences."""

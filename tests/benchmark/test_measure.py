@@ -55,6 +55,15 @@ def test_figures_fit_together(found):
     assert f"{torch.get_num_threads()} thread(s)" in text
 
 
+@pytest.mark.parametrize(("method", "heading"), [("baseline", "plain network"), ("dml", "dml")])
+def test_the_words_of_the_table_are_explained(found, method, heading):
+    text = markdown({**found, "plain": {**found["plain"], "method": method}})
+    assert f"| | group | {heading} |" in text
+    legend = [line for line in text.splitlines() if line.startswith("- ")]
+    for word in ("group", f"; {heading}:", "step", "data alone", "operations", "ceiling", "cost ratio", "bare step"):
+        assert any(word in line for line in legend), word
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Forty pictures of two classes."""

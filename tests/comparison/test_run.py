@@ -135,13 +135,14 @@ def test_a_failing_arm_is_noted_and_the_others_go_on(tmp_path, monkeypatch, caps
         recipe = coterie.load_recipe(None, [*SMALL, "method=baseline", f"optimizer.learning_rate={rate}"])
         Path(f"{name}.yaml").write_text(recipe.to_yaml())
     monkeypatch.setattr(sys, "argv", ["coterie", "compare", "bad.yaml", "good.yaml", "--seeds", "1", "-o", "c"])
-    for _ in range(2):  # the second call tries the failed run again, and only that
+    for attempt in range(2):  # the second call tries the failed run again, and only that
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert stop.value.code == 1
         output, error = capsys.readouterr()
         assert "1 run(s) failed: bad:baseline seed 0; the first one: " in error
-        assert output.count("bad:baseline, seed 0 failed: ") == 1
+        assert error.count("run 1 of 2: bad:baseline, seed 0 failed: ") == 1
+        assert ("run 2 of 2: good:baseline, seed 0: test top-1 of the network " in error) == (attempt == 0)
         assert "good:baseline" in output[output.index("top-1 %") :]  # the table of what did not fail
     stored = json.loads(Path("c/comparison.json").read_text())
     assert [run["status"] for run in stored["runs"]] == ["failed", "finished"]
@@ -157,19 +158,21 @@ def test_nothing_is_written_for_bad_input(tmp_path):
 def test_two_processes_share_the_work(tmp_path):
     folder = tmp_path / "c"
     spoken = [each for each in command(folder) if each != "-q"]
-    processes = [subprocess.Popen(spoken, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said: list[str] = []
-    for process in processes:
-        said += process.communicate(timeout=240)[0].splitlines()
-        assert process.returncode == 0
-    assert len(finished(folder)) == 4
-    # Each says what it trains, and a second training in the same folder would have left its rows as well.
-    assert sorted(line for line in said if ", seed " in line) == [
-        "baseline, seed 0",
-        "baseline, seed 1",
-        "dml, seed 0",
-        "dml, seed 1",
+    processes = [
+        subprocess.Popen(spoken, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
+    runs = ["run 1 of 4: baseline, seed 0", "run 2 of 4: dml, seed 0", "run 3 of 4: baseline, seed 1", "run 4 of 4: dml, seed 1"]  # fmt: skip
+    told: set[str] = set()
+    for process in processes:
+        said = process.communicate(timeout=240)[1].splitlines()
+        assert process.returncode == 0
+        results = [line.partition(": test top-1")[0] for line in said if ": test top-1" in line]
+        assert len(results) == len(set(results))
+        told |= set(results)  # the results of all, whoever trained them, but those that were there when it came
+    assert told == set(runs)
+    assert len(finished(folder)) == 4
+    # A second training in the same folder would have left its rows as well.
     assert all(epochs_of(path.parent) == [0] for path in folder.glob("runs/*/*/metrics.jsonl"))
 
 
@@ -183,7 +186,7 @@ def test_a_killed_process_is_replaced(tmp_path):
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert ComparisonFolder(folder).claim(job).is_file()
-    work(ComparisonFolder(folder), plan, True)
+    work(ComparisonFolder(folder), plan)
     summary = json.loads((ComparisonFolder(folder).run(job) / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert epochs_of(ComparisonFolder(folder).run(job)) == list(
@@ -248,7 +251,7 @@ def test_one_who_lost_its_claim_leaves_the_run_and_does_it_when_it_is_free(tmp_p
 
     thread = threading.Thread(target=other_machine)
     thread.start()
-    work(folder, plan, True)
+    work(folder, plan)
     thread.join()
     assert left[0]["status"] == "interrupted"
     assert RunFolder(folder.run(job)).read_summary()["status"] == "finished"
@@ -290,10 +293,10 @@ def test_several_processes_try_a_failing_run_once_in_all(tmp_path, capfd):
     arms = {"bad": coterie.load_recipe(recipe, ["optimizer.learning_rate=1e30"]), "good": recipe}
     with pytest.raises(RunError, match="2 run\\(s\\) failed: bad seed 0, bad seed 1"):
         coterie.compare(arms, seeds=2, output=tmp_path / "c", workers=2, quiet=False)
-    lines = capfd.readouterr().out.splitlines()
+    lines = capfd.readouterr().err.splitlines()
     assert sorted(line.partition(" failed: ")[0] for line in lines if " failed: " in line) == [
-        "bad, seed 0",
-        "bad, seed 1",
+        "run 1 of 4: bad, seed 0",
+        "run 3 of 4: bad, seed 1",
     ]
     assert len(finished(tmp_path / "c")) == 4  # a failed run has a summary as well
 

@@ -255,6 +255,7 @@ def _report(
             },
         },
         "plain": {
+            "method": plain.recipe.method.name,
             "operations_per_image": operations["plain"] / plain.images,
             "step": times["plain.step"]._asdict(),
             "images_per_second": plain.images / times["plain.step"].median,

@@ -21,7 +21,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         ("share of the ceiling", f"{group['share_of_ceiling']:.0%}", ""),
         ("peak memory, MiB", f"{group['peak_bytes'] / 2**20:,.0f}", ""),
     ]  # fmt: skip
-    lines = [f"# {title}", "", "| | group | plain network |", "|---|---|---|"]
+    other = "plain network" if plain["method"] == "baseline" else plain["method"]
+    lines = [f"# {title}", "", f"| | group | {other} |", "|---|---|---|"]
     lines += [f"| {name} | {ours} | {theirs} |" for name, ours, theirs in rows]
     shares = ", ".join(f"{name} {share:.0%}" for name, share in group["shares"].items())
     lines += [
@@ -37,8 +38,26 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"Ceiling (large matrix product or convolution): {found['ceiling'] / 1e9:,.0f} billion operations a second. {machine.get('device', '')}, {machine.get('threads', '?')} thread(s), "
         f"torch {machine.get('versions', {}).get('torch', '?')}, {recipe['training']['precision']}. Medians of interleaved repetitions.",
         "",
+        *_legend(noun, other),
+        "",
     ]
     return "\n".join(lines)
+
+
+def _legend(noun: str, other: str) -> list[str]:
+    """What the words of the table mean, a line each."""
+    alone = (
+        "one of its networks alone, trained on the labels" if other == "plain network" else "what it is compared with"
+    )
+    return [
+        f"- group: the recipe's students and method; {other}: {alone}.",
+        "- step: losses, gradients and optimizer for one batch, as the training loop does it; step only: on the same batch again and again.",
+        f"- data alone: how fast the {noun} are read and prepared while nothing trains.",
+        "- operations: additions and multiplications, counted; a multiplication with its addition is two.",
+        "- ceiling: the fastest that this machine was seen to compute; share of it: what the step's operations reach of that.",
+        "- cost ratio: time ratio over operations ratio; 1: the group pays for its operations, above 1: it pays for something else too.",
+        "- bare step: losses, gradients and optimizer without the loop; its parts are timed one by one, and may overlap in it.",
+    ]
 
 
 def _who_waits(group: Mapping[str, Any]) -> str:

@@ -29,13 +29,14 @@ from coterie.comparison.plan import (
     make_plan,
     read_plan,
 )
+from coterie.comparison.progress import ComparisonDisplay
 from coterie.errors import CoterieError, RunError
 from coterie.files import write_text
 from coterie.recipe import Recipe
 from coterie.report.comparison import write_comparison_report
-from coterie.terminal import error_message, one_line
+from coterie.terminal import error_message
 from coterie.training.interruption import Interrupted, Interruption
-from coterie.training.lock import RunLocked, holder
+from coterie.training.lock import RunLocked
 from coterie.training.records import RunFolder
 from coterie.training.run import require_trackers, train
 
@@ -83,7 +84,7 @@ def compare(
         overrides: ``key=value`` for all arms.
         workers: trainings at once on this machine, each a process of its own; ``auto``: as many as fit by what the first run took, on a
             GPU the first run of every arm.
-        quiet: show no progress of single runs.
+        quiet: show no progress.
         trust_code: whether recipe files and the folder's plan may name methods by ``package.module:Class``.
 
     Raises:
@@ -99,12 +100,13 @@ def compare(
     plan = keep_plan(folder, asked, reference, trust_code=trust_code)
     for job in plan.jobs():  # what failed is tried once more by every call
         folder.failure(job).unlink(missing_ok=True)
-    if workers == "auto":
-        work(folder, plan, quiet, limit=len(plan.arms) if torch.cuda.is_available() else 1)
-        workers = workers_that_fit()
-    if workers > 1 and not all(_is_done(folder, job) for job in plan.jobs()):
-        _work_in_processes(folder, workers, quiet)
-    work(folder, plan, quiet)  # with several processes there is nothing left, unless all of them were killed
+    with ComparisonDisplay(folder, plan, quiet):
+        if workers == "auto":
+            work(folder, plan, limit=len(plan.arms) if torch.cuda.is_available() else 1)
+            workers = workers_that_fit()
+        if workers > 1 and not all(_is_done(folder, job) for job in plan.jobs()):
+            _work_in_processes(folder, workers)
+        work(folder, plan)  # with several processes there is nothing left, unless all of them were killed
     return conclude(folder)
 
 
@@ -136,12 +138,12 @@ def conclude(folder: ComparisonFolder) -> ComparisonResult:
     return ComparisonResult(folder.path, comparison)
 
 
-def work(folder: ComparisonFolder, plan: Plan, quiet: bool, *, bars: bool = True, limit: int | None = None) -> None:
-    """Do what is neither done nor being done, until nothing is left of the plan.
+def work(folder: ComparisonFolder, plan: Plan, limit: int | None = None) -> None:
+    """Do what is neither done nor being done, until nothing is left of the plan. Nothing is printed: that is :class:`ComparisonDisplay`'s work.
 
     Args:
-        quiet: print nothing.
-        bars: show each run's progress, where not quiet.
+        folder: of the comparison.
+        plan: what it consists of.
         limit: stop after so many trainings.
 
     Raises:
@@ -161,7 +163,7 @@ def work(folder: ComparisonFolder, plan: Plan, quiet: bool, *, bars: bool = True
                 if _is_done(folder, job):
                     continue
                 try:
-                    _train(folder, job, held, quiet, bars)
+                    _train(folder, job, held)
                 except RunLocked:  # somebody goes on with this run by itself
                     is_waiting = True
                     continue
@@ -186,18 +188,13 @@ def _stop_training() -> None:
         _thread.interrupt_main(signal.SIGTERM)
 
 
-def _train(folder: ComparisonFolder, job: Job, held: Claim, quiet: bool, bars: bool) -> None:
+def _train(folder: ComparisonFolder, job: Job, held: Claim) -> None:
     """Start a run, or go on with it; a failure is noted, an interruption is passed on."""
     run = RunFolder(folder.run(job))
     if not run.is_run and run.path.exists():
         shutil.rmtree(run.path)  # a kill came before anything of worth was written
-    name = f"{job.label}, seed {job.seed}"
-    if not quiet:
-        print(one_line(name), flush=True)
-        if run.read_summary().get("status") == "running" and holder(run) is None:
-            print("the process that trained it is gone; going on from its last checkpoint", flush=True)
     try:
-        train(job.recipe, output=run.path, resume=run.is_run, quiet=quiet or not bars)
+        train(job.recipe, output=run.path, resume=run.is_run, quiet=True)
     except Interrupted as stop:
         if not held.lost:
             raise Interrupted(stop.number, str(run.path), GO_ON) from None
@@ -208,8 +205,6 @@ def _train(folder: ComparisonFolder, job: Job, held: Claim, quiet: bool, bars: b
             return
         reason = " ".join(str(error).split())[:500] or type(error).__name__
         write_text(folder.failure(job), reason)
-        if not quiet:
-            print(one_line(f"{name} failed: {reason}"), flush=True)
 
 
 def _cores() -> int:
@@ -217,12 +212,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _work_in_processes(folder: ComparisonFolder, workers: int, quiet: bool) -> None:
+def _work_in_processes(folder: ComparisonFolder, workers: int) -> None:
     threads = str(max(1, _cores() // workers))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     # The user's own methods are found where this process finds them, and in the same order (-P: the working folder not first).
     environment["PYTHONPATH"] = os.pathsep.join(place or os.getcwd() for place in sys.path)
-    command = [sys.executable, "-P", "-m", "coterie.comparison.run", str(folder.path), *(["--quiet"] if quiet else [])]
+    command = [sys.executable, "-P", "-m", "coterie.comparison.run", str(folder.path)]
     with Interruption() as interruption:
         processes = [subprocess.Popen(command, env=environment) for _ in range(workers)]
         try:
@@ -253,10 +248,10 @@ def workers_that_fit() -> int:
 
 
 def main() -> None:
-    """A worker process: ``python -m coterie.comparison.run FOLDER [--quiet]`` does what is left of a comparison."""
+    """A worker process: ``python -m coterie.comparison.run FOLDER`` does what is left of a comparison."""
     folder = ComparisonFolder(sys.argv[1])
     try:
-        work(folder, read_plan(folder), "--quiet" in sys.argv, bars=False)
+        work(folder, read_plan(folder))
     except Interrupted as stop:
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:

@@ -52,7 +52,6 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         "split": split,
         **final.by_class(task.data.info.class_names),
         "deployed_reason": deployed_reason,
-        "leader": method.group.leader,
         "train_top1": on_train.figures["deployed"]["top1"],
         "validation": validation.figures if validation is not None else None,
         "teachers": teachers,

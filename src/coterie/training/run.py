@@ -44,6 +44,7 @@ from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.lock import lock
 from coterie.training.loop import Trainer
 from coterie.training.memory_format import resolve_memory_format, with_channels_last
+from coterie.training.notebook import as_html, as_text
 from coterie.training.outcome import conclude, is_complete, restore_report
 from coterie.training.output import clear, free_name, require_free
 from coterie.training.records import RunFolder
@@ -52,9 +53,9 @@ from coterie.training.schema import FinishedSummary, checked
 FIRST_STAGE = "assistant"  # folder of a first stage's run, inside the run's
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainResult:
-    """A finished run.
+    """A finished run; as the value of a notebook's cell it shows its figures, its learning curve and a link to its report.
 
     Attributes:
         path: the run folder.
@@ -69,6 +70,12 @@ class TrainResult:
         """The deployed student, a plain network on the CPU in eval mode."""
         network = self.network if isinstance(self.network, nn.Module) or self.network is None else self.network()
         return load_student(self.path, network)
+
+    def __repr__(self) -> str:
+        return as_text(self.path, self.summary)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.path, self.summary)
 
 
 def train(
@@ -320,6 +327,7 @@ def _header(recipe: Recipe, task: Task, method: Method) -> dict[str, Any]:
         "data": data.info.name,
         "network": "+".join(task.network_names) or OWN_NETWORK,
         "split_point": method.group.split_point,
+        "leader": method.group.leader,
         "seed": recipe.seed,
         "epochs": recipe.training.epochs,
         "class_names": list(data.info.class_names),

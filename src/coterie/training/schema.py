@@ -194,6 +194,7 @@ class Summary(Content):
     num_skipped: Count = 0
     own_teachers: Count = 0
     deployed_reason: str = ""
+    leader: Count | None = None
     students: list[Measured] = []
     mean_student: Measured = {}
     ensemble: dict[str, Measured] = {}
