@@ -50,6 +50,9 @@ class Method(nn.Module):
     min_batch: ClassVar[int] = 1  # samples that a batch must hold for the losses to say something
     uses_taps: ClassVar[bool] = False  # whether the group shall return the ends of its stages
     mixes_inputs: ClassVar[bool] = False  # whether it computes with its inputs, which tokens do not allow
+    label_weight: float = (
+        1.0  # of the loss term ``label``, the sum of all students' label losses; a method may set its own
+    )
     first_stage: ClassVar[str | None] = None  # a method whose deployed student is this one's teacher, trained first
     first_stage_options: ClassVar[tuple[str, ...]] = ()  # which of this method's settings are that one's
 
@@ -138,7 +141,7 @@ class Method(nn.Module):
     def label_factor(self) -> float:
         """How many times the loss term ``label`` holds a student's mean loss against the labels: the number of students, times the term's weight.
 
-        0 where the term does not say what a student's loss is. Only what is shown to the user depends on it.
+        0 where the term does not say what a student's loss is. Display and the check for divergence depend on it, training does not.
         """
         return float(self.group.num_students)
 

@@ -124,7 +124,7 @@ class Classification:
         if not all(finite):
             raise RunError(
                 f"the predictions of student {finite.index(False)} are not finite: training has diverged. "
-                "Try a lower optimizer.learning_rate or training.clip_gradient."
+                "Try a lower optimizer.learning_rate, training.clip_gradient, or a longer schedule.warmup_epochs."
             )
         figures = group_figures(all_logits, ensemble, targets, method.deployed_student)
         figures["statistics"] = {name: values[order].mean(0).tolist() for name, values in all_statistics.items()}

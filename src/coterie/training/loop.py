@@ -23,14 +23,15 @@ from coterie.recipe import Recipe
 from coterie.tasks.classification import selection_score
 from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep
-from coterie.training.checkpoint import load_checkpoint, restoring, save_checkpoint
+from coterie.training.checkpoint import save_checkpoint
 from coterie.training.display import Display
+from coterie.training.divergence import DivergenceCheck
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
 from coterie.training.memory_format import avoid_overflow, compiler_options
 from coterie.training.optimization import build_optimizer, build_schedule
 from coterie.training.records import MetricsLog, RunFolder
-from coterie.training.state import put_back, state_of
+from coterie.training.state import state_of
 from coterie.training.teaching import ask_teachers_once, recalled
 from coterie.training.tracking import tracked_validation
 
@@ -89,6 +90,7 @@ class Trainer:
         self.seconds = 0.0  # spent training, without evaluations
         self.best_score, self.best_epoch = -1.0, -1
         self.losses = LossRecord(accelerator)
+        self.divergence = DivergenceCheck(self.method)
         self.captured = self._build_capture()
         self.unrecorded: str | None = None  # why recording the step failed
 
@@ -131,7 +133,7 @@ class Trainer:
                 self.batch = 0
                 self.save(self.folder.last)
                 if self.epoch % settings.evaluate_every == 0 or self.epoch == settings.epochs:
-                    self._evaluate()
+                    self.evaluate()
                     if self.method.needs_validation:  # what it learned from the evaluation belongs to the epoch
                         self.save(self.folder.last, evaluated=True)
                 if asked := self._asked_to_stop(interruption, at_once=True):
@@ -221,27 +223,30 @@ class Trainer:
             return
         rate = self.optimizer.param_groups[0]["lr"]
         self.display.losses(losses, self.method.label_factor)
+        self.divergence.add(losses, self.step)
         if self.accelerator.is_main_process:
             self.folder.require_place()
             row = {"epoch": self.epoch, "step": self.step, "split": "train", "losses": losses, "learning_rate": rate}
             self.log.append(row)
             self.accelerator.log({f"train/{k}": v for k, v in losses.items()} | {"learning_rate": rate}, step=self.step)
+        if self.divergence.is_certain:
+            raise RunError(self.divergence.explain(self._kept()))
 
     def _require_finite(self) -> None:
         bad = self.losses.not_finite()
         if bad is not None:
             step, name = bad
-            kept = (
-                f"the checkpoint before it is kept in {self.folder}"
-                if self.folder.last.is_file()
-                else "no checkpoint was written yet"
-            )
             raise RunError(
-                f"the loss term {name!r} was not finite at step {step} (epoch {step // self.steps_per_epoch}); {kept}. "
+                f"the loss term {name!r} was not finite at step {step} (epoch {step // self.steps_per_epoch}); {self._kept()}. "
                 "Try a lower optimizer.learning_rate, training.clip_gradient, or training.precision=fp32."
             )
 
-    def _evaluate(self) -> None:
+    def _kept(self) -> str:
+        if not self.folder.last.is_file():
+            return "no checkpoint was written yet"
+        return f"the checkpoint before it is kept in {self.folder}"
+
+    def evaluate(self) -> None:
         """Measure on the validation split, note it, and keep the weights where they are the best so far."""
         loader = self.task.data.validation
         figures: dict[str, Any] = {}
@@ -254,6 +259,8 @@ class Trainer:
             deployed = self.task.choose_deployed(method, evaluation).student
             figures["deployed"] = {"student": deployed, **figures["students"][deployed]}
             self.write_validation(figures)
+            if doubt := self.divergence.doubt(figures["deployed"]["nll"], self.step):
+                self.display.note(doubt)
             score = selection_score(figures)
             if score > self.best_score:
                 self.best_score, self.best_epoch = score, self.epoch - 1
@@ -277,45 +284,13 @@ class Trainer:
         return int(self.accelerator.gather(flag).max())
 
     def save(self, path: Any, evaluated: bool = False) -> None:
-        """Write the whole state to a checkpoint, provided that it is sound; ``evaluated``: the epoch's evaluation is part of it."""
+        """Write the whole state to a checkpoint, provided that it is sound; ``evaluated``: the epoch's evaluation is part of it.
+
+        Losses far above chance are not sound yet: the checkpoint before them stays, and going on from there does these steps again.
+        """
         self._require_finite()
-        if not self.accelerator.is_main_process:
+        unsound = self.divergence.suspected and path == self.folder.last and self.epoch < self.recipe.training.epochs
+        if not self.accelerator.is_main_process or unsound:
             return
         self.folder.require_place()
         save_checkpoint(path, state_of(self, evaluated))
-
-    def restore(self) -> None:
-        """Go back to the last checkpoint: weights, optimizer, position, and the metrics that were written by then.
-
-        Raises:
-            CoterieError: there is none, or it is damaged.
-        """
-        state = load_checkpoint(self.folder.last)
-        with restoring(self.folder.last):
-            put_back(self, state)
-        # The checkpoint of an epoch precedes its evaluation, so that evaluation is done again: same weights, same figures. Where the
-        # method has learned from it, a second checkpoint follows it, and the evaluation stays as it was.
-        evaluated = state.get("evaluated", False) is True
-        done = self.epoch - 1 if self.batch == 0 and not evaluated else self.epoch
-        if self.accelerator.is_main_process:
-            self.log.cut_back(self.step, done)
-        self.accelerator.wait_for_everyone()
-        rows = self.log.rows()
-        for row in rows:
-            if row["split"] == "train":
-                self.display.losses(row["losses"], self.method.label_factor)
-            if row["split"] == "validation" and selection_score(row) > self.best_score:
-                self.best_score, self.best_epoch = selection_score(row), row["epoch"]
-        if (
-            self.batch == 0
-            and self.epoch
-            and not evaluated
-            and (self.epoch % self.recipe.training.evaluate_every == 0 or self.epoch == self.recipe.training.epochs)
-        ):
-            self._evaluate()
-
-    def load_best(self) -> None:
-        """Put the weights of the best epoch into the evaluated method."""
-        state = load_checkpoint(self.folder.best)
-        with restoring(self.folder.best):
-            self.evaluated.load_state_dict(state["ema"] if self.ema is not None else state["method"])

@@ -17,8 +17,10 @@ from coterie.report import write_report
 from coterie.report.gallery import gallery_samples
 from coterie.tasks.classification import Evaluation
 from coterie.tasks.task import Task
+from coterie.training.divergence import require_usable
 from coterie.training.loop import Trainer
 from coterie.training.records import RunFolder
+from coterie.training.state import load_best
 
 SAVED_PREDICTIONS = 10_000
 
@@ -28,7 +30,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
     recipe, task, folder, accelerator = trainer.recipe, trainer.task, trainer.folder, trainer.accelerator
     selected = recipe.training.epochs - 1
     if recipe.training.select == "best" and trainer.best_epoch >= 0:
-        trainer.load_best()
+        load_best(trainer)
         selected = trainer.best_epoch
     method: Method = trainer.evaluated
     validation = task.evaluate(method, task.data.validation) if task.data.validation is not None else None
@@ -40,6 +42,14 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         }
     tested = task.evaluate(method, task.data.test) if task.data.test is not None else validation
     on_train = task.evaluate(method, task.data.train_evaluation)
+    require_usable(
+        on_train.figures["deployed"]["nll"],
+        method.group.num_classes,
+        trainer.divergence.latest,
+        method,
+        trainer.step,
+        averaged=trainer.ema is not None,
+    )
     loader = task.data.test or task.data.validation or task.data.train_evaluation
     teachers = task.evaluate_teachers(trainer.method, loader)
     student = method.student().cpu().eval()

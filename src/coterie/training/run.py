@@ -49,6 +49,7 @@ from coterie.training.outcome import conclude, is_complete, restore_report
 from coterie.training.output import clear, free_name, require_free
 from coterie.training.records import RunFolder
 from coterie.training.schema import FinishedSummary, checked
+from coterie.training.state import restore
 
 FIRST_STAGE = "assistant"  # folder of a first stage's run, inside the run's
 
@@ -291,7 +292,7 @@ def _run(
             if resume:
                 folder.clear_leftovers()
                 if folder.last.is_file():
-                    trainer.restore()
+                    restore(trainer)
             trainer.fit(interruption)
             summary = conclude(trainer, header, time.perf_counter() - started)
     except Interrupted:

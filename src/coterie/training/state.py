@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from coterie.tasks.classification import selection_score
+from coterie.training.checkpoint import load_checkpoint, restoring
 from coterie.training.optimization import require_fitting_state
 
 if TYPE_CHECKING:
@@ -55,3 +57,38 @@ def put_back(trainer: Trainer, state: dict[str, Any]) -> None:
     if trainer.accelerator.scaler is not None and state["scaler"] is not None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
     trainer.losses.load_state_dict(state["losses"])
+
+
+def restore(trainer: Trainer) -> None:
+    """Go back to the last checkpoint: weights, optimizer, position, and the metrics that were written by then.
+
+    Raises:
+        CoterieError: there is none, or it is damaged.
+    """
+    state = load_checkpoint(trainer.folder.last)
+    with restoring(trainer.folder.last):
+        put_back(trainer, state)
+    # The checkpoint of an epoch precedes its evaluation, so that evaluation is done again: same weights, same figures. Where the
+    # method has learned from it, a second checkpoint follows it, and the evaluation stays as it was.
+    evaluated = state.get("evaluated", False) is True
+    done = trainer.epoch - 1 if trainer.batch == 0 and not evaluated else trainer.epoch
+    if trainer.accelerator.is_main_process:
+        trainer.log.cut_back(trainer.step, done)
+    trainer.accelerator.wait_for_everyone()
+    for row in trainer.log.rows():
+        if row["split"] == "train":
+            trainer.display.losses(row["losses"], trainer.method.label_factor)
+            trainer.divergence.add(row["losses"], row["step"])
+        if row["split"] == "validation" and selection_score(row) > trainer.best_score:
+            trainer.best_score, trainer.best_epoch = selection_score(row), row["epoch"]
+    settings = trainer.recipe.training
+    ended = trainer.epoch % settings.evaluate_every == 0 or trainer.epoch == settings.epochs
+    if trainer.batch == 0 and trainer.epoch and not evaluated and ended:
+        trainer.evaluate()
+
+
+def load_best(trainer: Trainer) -> None:
+    """Put the weights of the best epoch into the evaluated method."""
+    state = load_checkpoint(trainer.folder.best)
+    with restoring(trainer.folder.best):
+        trainer.evaluated.load_state_dict(state["ema"] if trainer.ema is not None else state["method"])

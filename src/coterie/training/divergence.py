@@ -1,0 +1,130 @@
+"""Whether a training has got away from the labels: in its losses while it trains, and in what it would deploy at the end.
+
+A uniform guess is the measure: it has the label loss at equal logits, ln K nats of K classes for cross-entropy. A spike in one record,
+a loss that is falling again, and a confident network that is wrong on new images are none of it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from coterie.errors import RunError
+from coterie.methods.method import Method
+
+FAR = 10.0  # times the loss of a uniform guess
+RECORDS, STEPS = 3, 30  # that it lies there without a new low
+UNUSABLE = 20.0  # times the NLL of a uniform guess, on the training images themselves
+ADVICE = "Try a lower optimizer.learning_rate, training.clip_gradient, or a longer schedule.warmup_epochs."
+
+
+def chance_loss(label_loss: torch.nn.Module, num_classes: int) -> float:
+    """The label loss of equal logits, at its largest over labels as numbers and as distributions; NaN of a loss that takes neither.
+
+    >>> from coterie.losses import LabelLoss
+    >>> round(chance_loss(LabelLoss(), 8), 3)
+    2.079
+    """
+    weights = getattr(label_loss, "class_weights", None)
+    logits = torch.zeros(num_classes, num_classes, device=weights.device if isinstance(weights, Tensor) else None)
+    labels = torch.arange(num_classes, device=logits.device)
+    try:
+        found = [float(label_loss(logits, targets)) for targets in (labels, torch.eye(num_classes).to(logits))]
+    except (RuntimeError, TypeError, ValueError, IndexError):  # a loss of the user's own
+        return math.nan
+    return max(found)
+
+
+class DivergenceCheck:
+    """Watches the records of the label term; they are on the host when it sees them.
+
+    Args:
+        method: whose term ``label`` is the sum of its students' label losses, ``method.label_factor`` times one of them.
+    """
+
+    def __init__(self, method: Method) -> None:
+        factor = method.label_factor or method.group.num_students  # where the term does not say: at most so many losses
+        self.chance = chance_loss(method.label_loss, method.group.num_classes) * factor
+        self.latest = math.nan  # label loss of the latest record, in multiples of a uniform guess's
+        self.num_classes = method.group.num_classes
+        self._step = self._first_step = 0  # of the latest record, and of those far above chance since the last low
+        self._low, self._records = math.inf, 0
+        self._doubted = False
+
+    @property
+    def suspected(self) -> bool:
+        """Whether the latest record lies far above chance."""
+        return self.latest > FAR
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the records have stayed there, without falling."""
+        return self._records >= RECORDS and self._step - self._first_step >= STEPS
+
+    def add(self, losses: dict[str, float], step: int) -> None:
+        """The means of a record that ends at ``step``."""
+        if "label" not in losses or not self.chance > 0:
+            return
+        self._step, self.latest = step, losses["label"] / self.chance
+        if not self.suspected:
+            self._low, self._records = math.inf, 0
+        elif self.latest < 0.9 * self._low:
+            self._low, self._records, self._first_step = self.latest, 1, step
+        else:
+            self._records += 1
+
+    def doubt(self, nll: float, step: int) -> str | None:
+        """A sentence, once, where an evaluation's NLL is worth nothing; it may yet come right, so that it ends nothing."""
+        if self._doubted or not is_unusable(nll, self.num_classes):
+            return None
+        self._doubted = True
+        return (
+            f"validation NLL {nll:,.4g} after {step:,} steps, a uniform guess has {math.log(self.num_classes):.2f}: running statistics "
+            "that are not settled yet, or a learning rate that is too high"
+        )
+
+    def explain(self, kept: str) -> str:
+        """What the error says; ``kept`` tells of the checkpoint."""
+        return (
+            f"training has diverged: since step {self._first_step} the label loss lies {FAR:g} times and more above a uniform guess's, "
+            f"at step {self._step} {self.latest:.3g} times; {kept}. {ADVICE}"
+        )
+
+
+def is_unusable(nll: float, num_classes: int) -> bool:
+    """Whether probabilities with this NLL (nats) are worth nothing at all."""
+    return nll > UNUSABLE * math.log(num_classes)
+
+
+def require_usable(nll: float, num_classes: int, latest: float, method: Method, steps: int, averaged: bool) -> None:
+    """Refuse to deploy a student that knows less of its own training images than a uniform guess, by far.
+
+    Args:
+        nll: of the student on the training images, as it would be deployed (in eval mode), in nats.
+        num_classes: K.
+        latest: the last label loss in training, in multiples of a uniform guess's; NaN: not known.
+        method: that is evaluated.
+        steps: that were trained.
+        averaged: whether ``method`` is a moving average.
+
+    Raises:
+        RunError: training has diverged; or the losses were in order, and statistics that the network gathers while it trains are not settled.
+    """
+    if not is_unusable(nll, num_classes):
+        return
+    found = f"the deployed student's NLL on its own training images is {nll:,.4g}, a uniform guess has {math.log(num_classes):.2f}"
+    if not latest <= FAR or not keeps_statistics(method):
+        raise RunError(f"training has diverged: {found}. {ADVICE}")
+    average = " and for the moving average (training.ema)" if averaged else ""
+    raise RunError(
+        f"{steps:,} steps are too few for the network's running statistics (BatchNorm){average}: the label loss in training is "
+        f"{latest:.2g} times a uniform guess's, but {found}. "
+        "Train for longer (training.epochs), take smaller batches (training.batch_size), or lower optimizer.learning_rate."
+    )
+
+
+def keeps_statistics(method: Method) -> bool:
+    """Whether a layer normalises by running statistics once it is evaluated."""
+    return any(getattr(module, "running_mean", None) is not None for module in method.modules())
