@@ -41,8 +41,12 @@ class DataRecipe(Section):
         0.1,
         description="Share of the training images held out, stratified and seeded, where the data bring no validation split; 0: none.",
     )
+    test: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Share of each class held out as the test split, before validation, where the data bring none; their validation split then stays validation. 0: none. auto: a fifth where they bring neither, and a lone validation split is the test split.",
+    )
     validation_seed: int = Field(
-        0, description="Seed of that split; apart from `seed`, so that all seeds share one split."
+        0, description="Seed of both splits; apart from `seed`, so that all seeds share one split."
     )
     train_limit: Positive | None = Field(
         None, description="Keep this many training images, the same number of each class."

@@ -151,3 +151,27 @@ def test_images_of_many_channels_cannot_be_streamed(load):
     assert load(datasets=((images, labels), None, None)).info.input_size == (5, 8, 8)
     with pytest.raises(CoterieError, match="images of 5 channels cannot be streamed"):
         load("data.in_memory=false", datasets=((images, labels), None, None))
+
+
+@pytest.mark.parametrize("share", [0.25, 0])
+def test_a_test_split_of_a_share_is_counted_and_identified(load, folder, share):
+    fifth = load(f"data={folder}", "data.image_size=16")
+    data = load(f"data={folder}", "data.image_size=16", f"data.test={share}")
+    assert (data.test.num_samples if data.test else 0) == 24 * share
+    assert data.validation is not None
+    shown = [{each.tobytes() for each in loader.raw_images(range(loader.num_samples))} for loader in (data.train_evaluation, data.validation, data.test) if loader]  # fmt: skip
+    assert len(set.union(*shown)) == sum(len(each) for each in shown) == 24
+    assert ("test" in data.fingerprint["splits"]) is bool(share)
+    assert data.fingerprint["splits"] != fifth.fingerprint["splits"]
+
+
+def test_own_data_without_a_test_split_get_one_where_a_share_says_so(load, arrays):
+    assert load(datasets=(arrays, arrays, None)).test is None
+    data = load("data.test=0.5", datasets=(arrays, arrays, None))
+    assert (data.train.num_samples, data.validation.num_samples, data.test.num_samples) == (20, 40, 20)
+    with pytest.raises(CoterieError, match=r"data\.test=0\.5: the data bring a test split of 40 samples"):
+        load("data.test=0.5", datasets=(arrays, None, arrays))
+    with pytest.raises(CoterieError, match=r"data\.test=0\.5: the data bring a test split of 359 samples"):
+        load("data.test=0.5")
+    measured = load("data.test=0.5", datasets=(arrays, None, arrays), measured=["0", "1", "2", "3"])
+    assert measured.test.num_samples == 40  # what is measured in whole is not split

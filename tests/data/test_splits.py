@@ -6,6 +6,7 @@ import pytest
 from coterie.data.raw import Arrays
 from coterie.data.splits import assign_held_out, carve, limit
 from coterie.errors import CoterieError
+from coterie.sections import DataRecipe
 
 NAMES = ("cat", "dog", "owl")
 
@@ -51,11 +52,11 @@ def test_a_class_of_one_image_cannot_be_split():
 
 def test_held_out_splits():
     train, other, third = samples(20, 20), samples(4, 4), samples(3, 3)
-    assert assign_held_out(train, other, third, 0, NAMES) == (train, other, third)
+    assert assign_held_out(train, other, third, recipe(), NAMES) == (train, other, third)
     # A lone held-out split gives the final figure, so nothing is chosen on it.
-    assert assign_held_out(train, other, None, 0, NAMES) == (train, None, other)
-    assert assign_held_out(train, None, third, 0, NAMES) == (train, None, third)
-    rest, validation, test = assign_held_out(train, None, None, 0, NAMES)
+    assert assign_held_out(train, other, None, recipe(), NAMES) == (train, None, other)
+    assert assign_held_out(train, None, third, recipe(), NAMES) == (train, None, third)
+    rest, validation, test = assign_held_out(train, None, None, recipe(), NAMES)
     assert validation is None
     assert np.bincount(test.labels).tolist() == [4, 4]
     assert not set(numbers(rest)) & set(numbers(test))
@@ -77,3 +78,40 @@ def test_a_limit_above_a_class_takes_all_of_it():
 def test_impossible_limits(count, message):
     with pytest.raises(CoterieError, match=message):
         limit(samples(40, 20, 10), count, 0)
+
+
+def recipe(**settings):
+    return DataRecipe(name="digits", **settings)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_a_share_of_each_class_is_held_out_as_the_test_split(share):
+    train, other = samples(20, 40), samples(4, 4)
+    rest, validation, test = assign_held_out(train, other, None, recipe(test=share), NAMES)
+    assert validation is other  # a lone validation split stays one
+    assert np.bincount(test.labels).tolist() == [20 * share, 40 * share]
+    assert sorted(numbers(rest) + numbers(test)) == sorted(numbers(train))
+    again = assign_held_out(train, None, None, recipe(test=share), NAMES)
+    assert numbers(again[2]) == numbers(test)
+    another = assign_held_out(train, None, None, recipe(test=share, validation_seed=1), NAMES)
+    assert numbers(another[2]) != numbers(test)
+
+
+def test_no_test_split_where_none_is_wanted():
+    train, other, third = samples(20, 20), samples(4, 4), samples(3, 3)
+    assert assign_held_out(train, None, None, recipe(test=0), NAMES) == (train, None, None)
+    assert assign_held_out(train, other, None, recipe(test=0), NAMES) == (train, other, None)
+    assert assign_held_out(train, other, third, recipe(test=0), NAMES) == (train, other, third)
+
+
+def test_test_shares_that_cannot_be():
+    with pytest.raises(CoterieError, match=r"data\.test=0\.2: the data bring a test split of 6 samples"):
+        assign_held_out(samples(20, 20), None, samples(3, 3), recipe(test=0.2), NAMES)
+    with pytest.raises(
+        CoterieError, match=r"data\.test=0\.9 leaves no training sample of the class 'dog', which has 4"
+    ):
+        assign_held_out(samples(20, 4), None, None, recipe(test=0.9), NAMES)
+    with pytest.raises(CoterieError, match=r"'dog' has one training sample.*test"):
+        assign_held_out(samples(20, 1), None, None, recipe(test=0.2), NAMES)
+    accepted = assign_held_out(samples(20, 1), None, None, recipe(test=0.2, incomplete_classes="accept"), NAMES)
+    assert np.bincount(accepted[2].labels).tolist() == [4]

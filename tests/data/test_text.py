@@ -234,3 +234,10 @@ def test_two_processes_evaluate_every_text_once(tmp_path):
 def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path):
     with pytest.raises(CoterieError, match="the tokenizer of 'letters' has no padding token"):
         tables(tmp_path, [("a", 0), ("b", 1)], [LetterTokenizer(pad_token_id=None)])
+
+
+def test_a_share_of_the_texts_becomes_the_test_split(tmp_path):
+    write_csv(tmp_path / "a.csv", ROWS)
+    raw = read(tmp_path / "a.csv", validation=0.25, test=0.4)
+    assert {split: len(texts) for split, texts in raw.splits().items()} == {"train": 8, "validation": 4, "test": 8}
+    assert read(tmp_path / "a.csv", test=0).test is None

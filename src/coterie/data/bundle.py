@@ -87,6 +87,8 @@ def load_data(
     Raises:
         CoterieError: data that cannot be read, or too few of them.
     """
+    if measured is not None:
+        recipe = recipe.model_copy(update={"test": "auto"})  # what is measured in whole is not split
     raw = from_objects(datasets, recipe) if datasets is not None else read_source(recipe, measured is not None)
     if measured is not None:
         raw = with_classes(raw, measured)

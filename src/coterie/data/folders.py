@@ -66,9 +66,8 @@ def read_folder(root: Path, recipe: DataRecipe, whole: bool = False) -> RawData:
         parts["train"],
         parts.get("validation"),
         parts.get("test"),
-        recipe.validation_seed,
+        recipe,
         classes,
-        recipe.incomplete_classes == "accept",
     )
     return RawData(name, tuple(classes), *splits, skipped=bad, passed_over=passed_over, notes=tuple(notes))
 

@@ -58,8 +58,7 @@ def read_npz(root: Path, name: str, recipe: DataRecipe, whole: bool) -> RawData:
         measured = next(parts[split] for split in ("test", "val", "train") if split in parts)
         return RawData(name, names, measured, None, measured)
     train, validation, test = parts["train"], parts.get("val"), parts.get("test")
-    incomplete = recipe.incomplete_classes == "accept"
-    return RawData(name, names, *assign_held_out(train, validation, test, recipe.validation_seed, names, incomplete))
+    return RawData(name, names, *assign_held_out(train, validation, test, recipe, names))
 
 
 def _require_fitting(path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from coterie.data.catalogue import OWN_DATA
 from coterie.data.raw import Arrays, Labels, Objects, RawData, Samples, four_axes, numbered, to_pixels
-from coterie.data.splits import assign_held_out
+from coterie.data.splits import assign_held_out, carve_test
 from coterie.errors import CoterieError
 from coterie.sections import DataRecipe
 
@@ -117,7 +117,7 @@ def _article(kind: str) -> str:
 def from_objects(datasets: Any, recipe: DataRecipe | None = None) -> RawData:
     """(train, validation, test), None where there is none: pairs of arrays, or data sets of (image, label).
 
-    Several are taken as they are: no test split is carved where there is none. One alone is split as a folder without splits is.
+    Several are taken as they are: no test split is carved where there is none, unless ``data.test`` says so. One alone is split as a folder without splits is.
 
     Raises:
         CoterieError: not three entries, no training data, or samples that are not images with class numbers.
@@ -131,8 +131,9 @@ def from_objects(datasets: Any, recipe: DataRecipe | None = None) -> RawData:
     classes = getattr(datasets[0], "classes", None)
     labels = np.concatenate([each.labels for each in (train, validation, test) if each is not None])
     names = tuple(map(str, classes)) if classes is not None else numbered(labels)
-    if alone and recipe is not None:
-        train, validation, test = assign_held_out(train, None, None, recipe.validation_seed, names)
+    if recipe is not None:
+        assign = assign_held_out if alone else carve_test
+        train, validation, test = assign(train, validation, test, recipe, names)
     return RawData(OWN_DATA, names, train, validation, test)
 
 
@@ -279,6 +280,4 @@ def hub(name: str, recipe: DataRecipe) -> RawData:
     train = samples("train")
     assert train is not None
     names = tuple(map(str, getattr(features[label], "names", None) or numbered(train.labels)))
-    incomplete = recipe.incomplete_classes == "accept"
-    held_out = samples("validation"), samples("test")
-    return RawData(name, names, *assign_held_out(train, *held_out, recipe.validation_seed, names, incomplete))
+    return RawData(name, names, *assign_held_out(train, samples("validation"), samples("test"), recipe, names))

@@ -16,7 +16,7 @@ from coterie.data.npz import holds_npz, read_npz
 from coterie.data.objects import hub
 from coterie.data.raw import Arrays, RawData, four_axes
 from coterie.data.split_names import split_of
-from coterie.data.splits import TEST_SHARE, carve
+from coterie.data.splits import TEST_SHARE, carve, refuse_second_test
 from coterie.data.statistics import KNOWN
 from coterie.errors import CoterieError
 from coterie.sections import DataRecipe
@@ -44,7 +44,9 @@ def read_source(recipe: DataRecipe, whole: bool = False) -> RawData:
             "the run was trained on data of your own, which are not in its folder: pass them again, data=(train, validation, test), in Python"
         )
     if name == "digits":
-        return digits()
+        raw = digits()
+        refuse_second_test(raw.test, recipe)
+        return raw
     if name.startswith("hf://"):
         return hub(name, recipe)
     path = require_folder(name)
@@ -68,7 +70,7 @@ def _named(name: str, root: Path | None, recipe: DataRecipe, whole: bool) -> Raw
     if root is None:
         if name == "cinic10":
             raise CoterieError("data=cinic10 needs data.root: a folder with train/, valid/ and test/ of CINIC-10")
-        return _from_torchvision(name, cache_folder() / "data")
+        return _from_torchvision(name, cache_folder() / "data", recipe)
     root = root.expanduser()
     if not root.is_dir():
         raise CoterieError(f"data.root={str(root)!r} is not a folder")
@@ -79,13 +81,13 @@ def _named(name: str, root: Path | None, recipe: DataRecipe, whole: bool) -> Raw
     elif name == "cinic10":
         raise CoterieError(f"data.root={str(root)!r} holds no CINIC-10: expected train/, valid/ and test/")
     else:
-        return _from_torchvision(name, root)
+        return _from_torchvision(name, root, recipe)
     # A grey data set kept as files is read as RGB; its one-channel statistics then do not apply.
     statistics = KNOWN[name] if raw.train.channels == len(KNOWN[name][0]) else None
     return replace(raw, name=name, statistics=statistics)
 
 
-def _from_torchvision(name: str, root: Path) -> RawData:
+def _from_torchvision(name: str, root: Path, recipe: DataRecipe) -> RawData:
     """Read torchvision's files, checked by their digests, and download those that are missing."""
     import torchvision.datasets
     from filelock import FileLock
@@ -115,4 +117,5 @@ def _from_torchvision(name: str, root: Path) -> RawData:
                 "set data.root to a folder with torchvision's files, with train/ and test/, or with train.npz"
             ) from None
     train, test = (Arrays(four_axes(np.asarray(p.data)), np.asarray(p.targets, dtype=np.int64)) for p in parts)
+    refuse_second_test(test, recipe)
     return RawData(name, tuple(map(str, parts[0].classes)), train, None, test, KNOWN[name])

@@ -10,6 +10,7 @@ import numpy as np
 from coterie.data.raw import Labels
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
+from coterie.sections import DataRecipe
 
 TEST_SHARE = 0.2  # of each class, where the data bring neither a validation nor a test split
 
@@ -76,24 +77,70 @@ def assign_held_out(
     train: AnySamples,
     validation: AnySamples | None,
     test: AnySamples | None,
-    seed: int,
+    recipe: DataRecipe,
     class_names: Sequence[str],
-    incomplete: bool = False,
-) -> tuple[AnySamples, AnySamples | None, AnySamples]:
-    """Make sure of a test split on which nothing is chosen.
+) -> tuple[AnySamples, AnySamples | None, AnySamples | None]:
+    """Make sure of a test split on which nothing is chosen, unless the recipe says which share of each class it is to be.
 
     Where only one held-out split exists it is the test split, whatever its name: the final figure comes from it, so
     nothing may be chosen on it, and validation is carved from the training images. Where none exists, a fifth of each class
     becomes the test split.
 
     Returns:
-        (train, validation or None, test).
+        (train, validation or None, test or None).
+
+    Raises:
+        CoterieError: see :func:`carve` and :func:`carve_test`.
     """
+    if recipe.test != "auto":
+        return carve_test(train, validation, test, recipe, class_names)
     if test is None:
         validation, test = None, validation
     if test is None:
-        train, test = carve(train, TEST_SHARE, seed, "test", class_names, incomplete)
+        incomplete = recipe.incomplete_classes == "accept"
+        train, test = carve(train, TEST_SHARE, recipe.validation_seed, "test", class_names, incomplete)
     return train, validation, test
+
+
+def carve_test(
+    train: AnySamples,
+    validation: AnySamples | None,
+    test: AnySamples | None,
+    recipe: DataRecipe,
+    class_names: Sequence[str],
+) -> tuple[AnySamples, AnySamples | None, AnySamples | None]:
+    """Hold out the share ``data.test``, if it is a number, of each class; the data's validation split stays what it is.
+
+    Returns:
+        (train, validation or None, test or None).
+
+    Raises:
+        CoterieError: the data bring a test split, or no training sample of a class would be left.
+    """
+    share = recipe.test
+    if share == "auto" or share == 0:
+        return train, validation, test
+    refuse_second_test(test, recipe)
+    for label, count in enumerate(np.bincount(train.labels, minlength=len(class_names)).tolist()):
+        if count > 1 and round(share * count) >= count:
+            raise CoterieError(
+                f"data.test={share:g} leaves no training sample of the class {class_names[label]!r}, which has {count}; lower it"
+            )
+    incomplete = recipe.incomplete_classes == "accept"
+    train, test = carve(train, share, recipe.validation_seed, "test", class_names, incomplete)
+    return train, validation, test
+
+
+def refuse_second_test(test: Splittable | None, recipe: DataRecipe) -> None:
+    """Of data that bring a test split, no other one is held out.
+
+    Raises:
+        CoterieError: the recipe asks for one.
+    """
+    if test is not None and recipe.test not in ("auto", 0):
+        raise CoterieError(
+            f"data.test={recipe.test:g}: the data bring a test split of {len(test):,} samples; leave data.test out"
+        )
 
 
 def lacking_notes(splits: Mapping[str, Splittable], class_names: Sequence[str]) -> list[str]:

@@ -81,7 +81,7 @@ def read_texts(recipe: DataRecipe, settings: TextRecipe, measured: Sequence[str]
     splits = {split: _numbered(found, names, f"data={recipe.name}, {split}") for split, found in rows.items()}
     incomplete = recipe.incomplete_classes == "accept"
     train, validation, test = assign_held_out(
-        splits["train"], splits.get("validation"), splits.get("test"), recipe.validation_seed, names, incomplete
+        splits["train"], splits.get("validation"), splits.get("test"), recipe, names
     )
     if validation is None and recipe.validation > 0:
         train, validation = carve(train, recipe.validation, recipe.validation_seed, "validation", names, incomplete)
