@@ -205,7 +205,14 @@ class TrainingRecipe(Section):
     class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(ge=0)]] = Field(
         "none", description="One factor for each class, or balanced: inversely proportional to its frequency."
     )
-    select: Literal["last", "best"] = Field("last", description="Which epoch is deployed; best: by validation top-1.")
+    select: Literal["auto", "last", "best"] = Field(
+        "auto",
+        description="Which epoch is deployed; best: by validation top-1; auto: best with `patience`, last without, and the run's recipe says which.",
+    )
+    patience: Positive | None = Field(
+        None,
+        description="End the training when validation top-1 has not been better for this many evaluations. The learning rate stays planned for all `epochs`.",
+    )
     evaluate_every: Positive = Field(1, description="Epochs between evaluations on the validation split.")
     log_every: Positive = Field(
         50, description="Steps between rows of training losses, and between checks for values that are not finite."

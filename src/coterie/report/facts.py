@@ -10,13 +10,15 @@ def facts(run: RunData, figures: GroupFigures | None) -> list[tuple[str, str]]:
     """Terms and their descriptions; what is not known (yet) is left out."""
     summary, recipe, environment = run.summary, run.recipe, run.environment
     optimizer, training = recipe.optimizer, recipe.training
+    trained = summary.epochs_trained or summary.epochs
+    epochs = plural(trained, "epoch") + (f" of {summary.epochs} planned" if trained < summary.epochs else "")
     found = {
         "Method": summary.method,
         "Settings": ", ".join(f"{key}={value}" for key, value in recipe.method.options.items()),
         "Data": f"{summary.data}: {_samples(run)}",
         "Network": summary.network + (", pretrained" if recipe.network.pretrained else ""),
         "Students": _students(run, figures) if figures else "",
-        "Training": f"{plural(summary.epochs, 'epoch')} in batches of {training.batch_size}, seed {summary.seed}",
+        "Training": f"{epochs} in batches of {training.batch_size}, seed {summary.seed}",
         "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g} ({recipe.schedule.name}), "
         f"weight decay {optimizer.weight_decay:g}",
     }

@@ -88,6 +88,7 @@ class Summary(Record):
     split_point: str | None = None
     seed: int
     epochs: int
+    epochs_trained: int | None = None  # not in older runs
     class_names: list[str] = []
     num_train: int
     num_validation: int

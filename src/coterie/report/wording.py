@@ -205,9 +205,10 @@ def attention_remark(weights: list[float], sample: str) -> str:
 def selection(run: RunData, figures: GroupFigures) -> str:
     """Which epoch and which student are deployed, and why."""
     summary = run.summary
-    epoch = summary.epochs if summary.selected_epoch is None else summary.selected_epoch + 1
+    trained = summary.epochs_trained or summary.epochs
+    epoch = trained if summary.selected_epoch is None else summary.selected_epoch + 1
     best = run.recipe.training.select == "best" and summary.best_validation is not None
-    which = f"epoch {epoch} of {summary.epochs}, the best on validation" if best else f"the last epoch ({epoch})"
+    which = f"epoch {epoch} of {trained}, the best on validation" if best else f"the last epoch ({epoch})"
     if len(figures.students) == 1:
         without = "" if summary.validation else "; there is no validation split to choose by"
         return f"Deployed as of {which}{without}."

@@ -75,6 +75,10 @@ class Classification:
         several = max(method.views, method.group.num_students)
         self.data.train.views = {"auto": method.views, "shared": 1, "per_student": several}[self.recipe.data.views]
         require_enough_samples(self.recipe, method, self.data.train, self.accelerator.num_processes)
+        if self.recipe.training.patience is not None and self.data.validation is None:
+            raise CoterieError(
+                f"training.patience={self.recipe.training.patience} waits for a better validation top-1, and there is no validation split; set data.validation"
+            )
         if method.needs_validation and self.data.validation is None:
             raise CoterieError(
                 f"method={self.recipe.method.name} with these settings learns from a validation split, and there is none; set data.validation"

@@ -20,7 +20,6 @@ from coterie.methods.method import Method
 from coterie.methods.progress import Progress
 from coterie.randomness import derive_seed
 from coterie.recipe import Recipe
-from coterie.tasks.classification import selection_score
 from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep
 from coterie.training.checkpoint import save_checkpoint
@@ -32,6 +31,7 @@ from coterie.training.memory_format import avoid_overflow, compiler_options
 from coterie.training.optimization import build_optimizer, build_schedule
 from coterie.training.records import MetricsLog, RunFolder
 from coterie.training.state import state_of
+from coterie.training.stopping import BestEpoch
 from coterie.training.teaching import ask_teachers_once, recalled
 from coterie.training.tracking import tracked_validation
 
@@ -88,7 +88,7 @@ class Trainer:
         self.batch = 0  # batches of the present epoch that are done
         self.step = 0  # optimizer steps that are done
         self.seconds = 0.0  # spent training, without evaluations
-        self.best_score, self.best_epoch = -1.0, -1
+        self.best = BestEpoch(settings.patience)
         self.losses = LossRecord(accelerator)
         self.divergence = DivergenceCheck(self.method)
         self.captured = self._build_capture()
@@ -127,7 +127,7 @@ class Trainer:
         settings = self.recipe.training
         self.prepare()
         with self.display:
-            while self.epoch < settings.epochs:
+            while self.epoch < settings.epochs and not self.best.is_over:
                 self._train_epoch(interruption)
                 self.epoch += 1
                 self.batch = 0
@@ -138,6 +138,8 @@ class Trainer:
                         self.save(self.folder.last, evaluated=True)
                 if asked := self._asked_to_stop(interruption, at_once=True):
                     raise Interrupted(asked, str(self.folder))
+        if self.epoch < settings.epochs:
+            self.display.note(self.best.explain(self.epoch, settings.epochs))
 
     def prepare(self) -> None:
         """What comes before the first step, in a run that is gone on with too."""
@@ -261,9 +263,7 @@ class Trainer:
             self.write_validation(figures)
             if doubt := self.divergence.doubt(figures["deployed"]["nll"], self.step):
                 self.display.note(doubt)
-            score = selection_score(figures)
-            if score > self.best_score:
-                self.best_score, self.best_epoch = score, self.epoch - 1
+            if self.best.add(figures, self.epoch - 1):
                 self.save(self.folder.best)
         self.display.epoch(self.epoch - 1, figures, self.method.group.leader)
 

@@ -28,10 +28,10 @@ SAVED_PREDICTIONS = 10_000
 def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> dict[str, Any]:
     """Choose what is deployed, evaluate it once on test, and write what the run is for."""
     recipe, task, folder, accelerator = trainer.recipe, trainer.task, trainer.folder, trainer.accelerator
-    selected = recipe.training.epochs - 1
-    if recipe.training.select == "best" and trainer.best_epoch >= 0:
+    selected = trainer.epoch - 1
+    if recipe.training.select == "best" and trainer.best.epoch >= 0:
         load_best(trainer)
-        selected = trainer.best_epoch
+        selected = trainer.best.epoch
     method: Method = trainer.evaluated
     validation = task.evaluate(method, task.data.validation) if task.data.validation is not None else None
     method.deployed_student, deployed_reason = task.choose_deployed(method, validation)
@@ -65,9 +65,10 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         "train_top1": on_train.figures["deployed"]["top1"],
         "validation": validation.figures if validation is not None else None,
         "teachers": teachers,
+        "epochs_trained": trainer.epoch,
         "selected_epoch": selected,
-        "best_validation": {"epoch": trainer.best_epoch, "top1": trainer.best_score}
-        if trainer.best_epoch >= 0
+        "best_validation": {"epoch": trainer.best.epoch, "top1": trainer.best.score}
+        if trainer.best.epoch >= 0
         else None,
         "parameters": parameter_counts(method, student),
         "seconds": {"total": total_seconds, "training": trainer.seconds, "per_epoch": trainer.seconds / trainer.epoch},

@@ -50,6 +50,7 @@ from coterie.training.output import clear, free_name, require_free
 from coterie.training.records import RunFolder
 from coterie.training.schema import FinishedSummary, checked
 from coterie.training.state import restore
+from coterie.training.stopping import resolve_selection
 
 FIRST_STAGE = "assistant"  # folder of a first stage's run, inside the run's
 
@@ -138,6 +139,7 @@ def train(
         folder = RunFolder(output if output is not None else free_name(settings, network, datasets))
         if is_first:
             require_free(folder)
+    settings = resolve_selection(settings)
     require_trackers(settings)
     if resume and is_complete(folder):
         for each in (folder, RunFolder(folder.path / FIRST_STAGE)) if is_first else ():

@@ -186,6 +186,7 @@ class Summary(Content):
     split: str = "test"
     seed: int = 0
     epochs: Count = 0
+    epochs_trained: Count | None = None  # not in older runs
     class_names: list[str] = []
     data_notes: list[str] = []
     num_train: Count = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from coterie.tasks.classification import selection_score
 from coterie.training.checkpoint import load_checkpoint, restoring
 from coterie.training.optimization import require_fitting_state
 
@@ -79,8 +78,8 @@ def restore(trainer: Trainer) -> None:
         if row["split"] == "train":
             trainer.display.losses(row["losses"], trainer.method.label_factor)
             trainer.divergence.add(row["losses"], row["step"])
-        if row["split"] == "validation" and selection_score(row) > trainer.best_score:
-            trainer.best_score, trainer.best_epoch = selection_score(row), row["epoch"]
+        else:
+            trainer.best.add(row, row["epoch"])
     settings = trainer.recipe.training
     ended = trainer.epoch % settings.evaluate_every == 0 or trainer.epoch == settings.epochs
     if trainer.batch == 0 and trainer.epoch and not evaluated and ended:

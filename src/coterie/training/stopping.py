@@ -1,0 +1,53 @@
+"""The best epoch by validation, and the end of a training that does not get better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.recipe import Recipe
+from coterie.tasks.classification import selection_score
+
+
+def resolve_selection(recipe: Recipe) -> Recipe:
+    """The recipe with ``training.select=auto`` decided: the best epoch where patience ends the training, otherwise the last one."""
+    if recipe.training.select != "auto":
+        return recipe
+    chosen = "best" if recipe.training.patience is not None else "last"
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"select": chosen})})
+
+
+class BestEpoch:
+    """The best evaluation on the validation split so far.
+
+    Args:
+        patience: evaluations without a better one after which training ends; None: it goes on.
+
+    Attributes:
+        score, epoch: validation top-1 (0 to 1) of the student that would be deployed, and its epoch; -1 before there is one.
+        since: evaluations since then, none of which was better.
+    """
+
+    def __init__(self, patience: int | None = None) -> None:
+        self.patience = patience
+        self.score, self.epoch, self.since = -1.0, -1, 0
+
+    def add(self, figures: dict[str, Any], epoch: int) -> bool:
+        """An evaluation after ``epoch``; whether it is better than all before it."""
+        score = selection_score(figures)
+        if score > self.score:
+            self.score, self.epoch, self.since = score, epoch, 0
+            return True
+        self.since += 1
+        return False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether patience is at its end."""
+        return self.patience is not None and self.since >= self.patience
+
+    def explain(self, epoch: int, epochs: int) -> str:
+        """Why training ends after ``epoch`` of the ``epochs`` that were planned."""
+        return (
+            f"validation top-1 has not been better than epoch {self.epoch + 1}'s {self.score:.2%} for {self.since} evaluations: training ends "
+            f"after epoch {epoch} of {epochs} (training.patience); the learning rate was planned for {epochs}"
+        )
