@@ -111,6 +111,10 @@ class NetworkRecipe(Section):
         None,
         description="File of weights to start from: .safetensors, .pth or .pt, also a checkpoint of another program. A classifier of another number of classes starts anew.",
     )
+    freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
+        0,
+        description="Epochs for which only the classifiers and the method's own modules are trained, and the rest is held as it is, BatchNorm's statistics included; backbone: all of them (linear probing).",
+    )
     branches: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None, description="Number of students; null: the method's default."
     )

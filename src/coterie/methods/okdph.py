@@ -127,7 +127,7 @@ class OKDPH(Method):
         every = max(1, round(self.fusion_epochs * progress.steps_per_epoch))
         if (progress.step_number + 1) % every:
             return
-        names = [name for name, _ in self.group.branches[0].named_parameters()]
+        names = [name for name, each in self.group.branches[0].named_parameters() if each.requires_grad]  # not frozen
         means = self._means()
         for branch in self.group.branches:
             parameters = dict(branch.named_parameters())

@@ -25,6 +25,7 @@ from coterie.training.capture import CapturedStep
 from coterie.training.checkpoint import save_checkpoint
 from coterie.training.display import Display
 from coterie.training.divergence import DivergenceCheck
+from coterie.training.freezing import Freezing
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
 from coterie.training.memory_format import avoid_overflow, compiler_options
@@ -71,8 +72,10 @@ class Trainer:
         settings = recipe.training
         self.method = place(method, accelerator.device, settings.channels_last is True)
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
-        self.optimizer = build_optimizer(recipe.optimizer, self.method)
+        self.optimizer = build_optimizer(recipe.optimizer, self.method, fuses=recipe.network.freeze in {0, "backbone"})
         self.own_optimizers = self._build_own_optimizers()
+        self.freezing = Freezing(recipe.network.freeze, self.method, accelerator.num_processes)
+        self.freezing.apply(0)  # several processes exchange the gradients that there are from here on
         self.batches = task.data.train.steps_per_epoch
         self.steps_per_epoch = -(-self.batches // settings.accumulate)
         self.schedule = build_schedule(recipe.schedule, self.optimizer, settings.epochs, self.steps_per_epoch)
@@ -91,8 +94,8 @@ class Trainer:
         self.best = BestEpoch(settings.patience)
         self.losses = LossRecord(accelerator)
         self.divergence = DivergenceCheck(self.method)
-        self.captured = self._build_capture()
         self.unrecorded: str | None = None  # why recording the step failed
+        self.captured = self._build_capture()
 
     def _build_own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         own = self.method.build_optimizers()
@@ -106,7 +109,7 @@ class Trainer:
     def _build_capture(self) -> CapturedStep | None:
         """The step's record on a GPU, where one process trains on whole batches: what the others do between passes is not fixed."""
         settings, device = self.recipe.training, self.accelerator.device
-        if not settings.cuda_graph or device.type != "cuda" or settings.checkpoint_branches:
+        if not settings.cuda_graph or device.type != "cuda" or settings.checkpoint_branches or self.unrecorded:
             return None
         if self.accelerator.num_processes > 1 or settings.accumulate > 1 or settings.precision == "fp16":
             return None
@@ -144,12 +147,19 @@ class Trainer:
     def prepare(self) -> None:
         """What comes before the first step, in a run that is gone on with too."""
         started = time.perf_counter()
+        network = self.recipe.network
+        if self.freezing.holds(0) and self.task.network_names and not (network.pretrained or network.weights):
+            self.display.note(f"network.freeze={network.freeze} holds weights that are random; see network.pretrained")
         ask_teachers_once(self.recipe.training, self.task, self.method, self.display)
         self.seconds += time.perf_counter() - started
 
     def _train_epoch(self, interruption: Interruption) -> None:
         settings, accumulate = self.recipe.training, self.recipe.training.accumulate
         self.method.train()
+        self.freezing.apply(self.epoch)
+        if self.epoch and self.freezing.holds(self.epoch - 1) and not self.freezing.holds(self.epoch):
+            self.display.note(f"epoch {self.epoch + 1}: the whole network is trained from here on (network.freeze)")
+            self.captured = self._build_capture()  # there are more gradients now
         started = time.perf_counter()
         for batch in self.task.data.train.epoch(self.epoch, self.batch):
             final = (self.batch + 1) % accumulate == 0 or self.batch + 1 == self.batches

@@ -19,10 +19,11 @@ AVERAGES = {"momentum_buffer", "exp_avg"}
 FUSED = {"sgd", "momentum", "adam", "adamw"}  # torch's own, under timm's names
 
 
-def build_optimizer(recipe: OptimizerRecipe, method: Method) -> torch.optim.Optimizer:
+def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True) -> torch.optim.Optimizer:
     """Build timm's optimizer of that name over the method's parameter groups; fused, where it is one of torch's that can be.
 
-    A fused step is one call for all parameters in place of several for each: the same update, rounded otherwise in the last bits.
+    A fused step is one call for all parameters in place of several for each: the same update, rounded otherwise in the last bits. Torch's cannot
+    take in parameters that get their first gradient later than others (``fuses=False``).
 
     Raises:
         CoterieError: an unknown name, an option that the optimizer does not take, an optimizer that cannot work here (a package or a
@@ -42,7 +43,7 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method) -> torch.optim.Opti
     if recipe.exclude_norm_and_bias:
         groups = [part for group in groups for part in _split_decay(group)]
     devices = {parameter.device.type for parameter in method.parameters()}
-    fused = {"fused": True} if recipe.name in FUSED and devices <= {"cpu", "cuda"} else {}
+    fused = {"fused": True} if fuses and recipe.name in FUSED and devices <= {"cpu", "cuda"} else {}
     try:
         optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
             groups,

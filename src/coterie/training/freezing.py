@@ -1,0 +1,58 @@
+"""Linear probing: for some epochs, or to the end, only the classifiers and what the method itself adds are trained."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from coterie.errors import CoterieError
+from coterie.methods.method import Method
+
+
+class Freezing:
+    """Holds the students' backbones as they are: their weights get no gradient, their normalisation layers keep their statistics.
+
+    What is held depends on the epoch alone. Drop-out within the backbone stays on.
+
+    Args:
+        setting: ``network.freeze``: for how many epochs, or ``backbone``: to the end.
+        method: whose students are held, all but the last layer of each.
+        num_processes: that train together.
+
+    Raises:
+        CoterieError: students without a classifier of their own, or several processes whose gradients change in number.
+    """
+
+    def __init__(self, setting: int | Literal["backbone"], method: Method, num_processes: int = 1) -> None:
+        self.epochs = math.inf if setting == "backbone" else float(setting)
+        self._parameters, self._layers = [], []
+        if not self.epochs:
+            return
+        if setting != "backbone" and num_processes > 1:
+            raise CoterieError(
+                f"network.freeze={setting} changes in training what several processes exchange; "
+                "use network.freeze=backbone, or train the second part from network.weights"
+            )
+        heads = [module for classifier in method.group.classifiers for module in classifier.modules()]
+        free = {id(parameter) for module in heads for parameter in module.parameters()}
+        self._parameters = [p for p in method.group.parameters() if p.requires_grad and id(p) not in free]
+        if not self._parameters or not free:
+            what = "no layer of their own that classifies" if self._parameters else "nothing but their classifiers"
+            raise CoterieError(f"network.freeze={setting}: the students have {what}; leave it out")
+        known = set(map(id, heads))
+        self._layers = [
+            module
+            for module in method.group.modules()
+            if getattr(module, "running_mean", None) is not None and id(module) not in known
+        ]
+
+    def holds(self, epoch: int) -> bool:
+        return epoch < self.epochs
+
+    def apply(self, epoch: int) -> None:
+        """Hold the backbones for this epoch, or let them go; to be called once the method is in train mode."""
+        held = self.holds(epoch)
+        for parameter in self._parameters:
+            parameter.requires_grad_(not held)
+        for layer in self._layers if held else ():
+            layer.eval()
