@@ -88,10 +88,15 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Recipe:
-        if self.schedule.warmup_epochs >= self.training.epochs:
+        stretches = self.schedule.stretches(self.training.epochs)
+        if any(end <= start for start, end in stretches):
             raise ValueError(
-                f"schedule.warmup_epochs={self.schedule.warmup_epochs:g} must be below training.epochs={self.training.epochs}"
+                f"schedule.restarts={self.schedule.restarts}: expected rising numbers below training.epochs={self.training.epochs}"
             )
+        shortest = min(end - start for start, end in stretches)
+        if self.schedule.warmup_epochs >= shortest:
+            bound = f"training.epochs={shortest}" if len(stretches) == 1 else f"the {shortest} epochs between restarts"
+            raise ValueError(f"schedule.warmup_epochs={self.schedule.warmup_epochs:g} must be below {bound}")
         if self.training.label_smoothing and self.training.label_loss == "binary_cross_entropy":
             raise ValueError("training.label_smoothing applies to training.label_loss=cross_entropy only")
         if self.teacher is not None and self.teachers:

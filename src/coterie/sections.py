@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -171,6 +172,15 @@ class ScheduleRecipe(Section):
     )
     decay_rate: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="multistep, step: factor of each fall.")
     decay_epochs: Annotated[float, Field(gt=0)] = Field(30, description="step: epochs between two falls.")
+    restarts: list[Positive] = Field(
+        default_factory=list,
+        description="Epochs that are done when the whole schedule, warm-up included, starts anew, over the epochs to the next one or to the end. `coterie train --resume` with more `training.epochs` adds one.",
+    )
+
+    def stretches(self, epochs: int) -> list[tuple[int, int]]:
+        """First and last bound, in epochs that are done, of each stretch that has a schedule of its own."""
+        bounds = [0, *self.restarts, epochs]
+        return list(pairwise(bounds))
 
 
 class TrainingRecipe(Section):

@@ -71,8 +71,8 @@ def test_a_folder_may_move_and_its_data_may_not_change(tmp_path, monkeypatch):
     moved = coterie.evaluate_run(path, data=tmp_path / "moved")[1]
     assert len(moved.labels) == run.summary["num_test"] == 8  # not the images that were trained on
     unfinished(path)
-    with pytest.raises(CoterieError, match=r"another recipe: training\.epochs differs$"):
-        coterie.train(output=path, resume=True, quiet=True, overrides=["training.epochs=3"])
+    with pytest.raises(CoterieError, match=r"another recipe: training\.batch_size differs$"):
+        coterie.train(output=path, resume=True, quiet=True, overrides=["training.batch_size=3"])
     resumed = coterie.train(output=path, resume=True, quiet=True, data=tmp_path / "moved")
     assert resumed.summary["deployed"] == run.summary["deployed"]
     assert coterie.evaluate_run(path)[0] == "test"

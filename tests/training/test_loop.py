@@ -189,8 +189,9 @@ def test_resume_after_a_signal_is_bit_equal(small, tmp_path, monkeypatch, stop_a
 
 def test_resume_refuses_another_recipe_and_names_the_difference(small, tmp_path):
     coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True)
-    with pytest.raises(coterie.CoterieError, match=r"another recipe: training\.epochs differs"):
-        coterie.train(small(), output=tmp_path / "run", resume=True, quiet=True)
+    other = small(training={"epochs": 1}, optimizer={"momentum": 0.5})
+    with pytest.raises(coterie.CoterieError, match=r"another recipe: optimizer\.momentum differs"):
+        coterie.train(other, output=tmp_path / "run", resume=True, quiet=True)
 
 
 def test_the_moving_average_is_what_is_deployed(small, tmp_path):

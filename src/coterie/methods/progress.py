@@ -29,6 +29,11 @@ class Progress:
         self.epoch_number, self.step_number = epoch, step
         self.steps_per_epoch = max(1, round(steps / epochs))
 
+    def plan(self, epochs: int) -> None:
+        """Count over so many epochs from now on, in place."""
+        self.epochs.fill_(epochs)
+        self.steps.fill_(epochs * self.steps_per_epoch)
+
     def update(self, epoch: int, step: int) -> None:
         """Move on, in place and without a host synchronisation."""
         self.epoch.fill_(epoch)

@@ -10,6 +10,7 @@ from coterie.data.fingerprint import differences
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, differing_keys, load_recipe
 from coterie.sections import TeacherRecipe
+from coterie.training.checkpoint import load_checkpoint
 from coterie.training.records import RunFolder
 
 WITHOUT_EFFECT = {"data.workers", "training.trackers"}  # settings that change how fast a run goes, not what comes out
@@ -20,19 +21,49 @@ SHOWN = 8  # settings that a message names
 
 
 def continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe to go on with: what ``auto`` came to when the run was started stays.
+    """The recipe to go on with: what ``auto`` came to when the run was started stays. More epochs start the learning rate anew.
 
     Raises:
-        CoterieError: a setting that would change what comes out, by name.
+        CoterieError: a setting that would change what comes out, by name; or epochs that cannot be added.
     """
     settings = load_recipe(settings, _resolved(settings, stored))
+    if not settings.schedule.restarts:
+        settings = _with_restarts(settings, stored.schedule.restarts)
     different = [key for key in differing_keys(settings, stored) if key not in FREE_ON_RESUME]
+    if different == ["training.epochs"]:
+        return _lengthened(settings, stored, folder)
     if different:
         raise CoterieError(
             f"cannot resume {str(folder)!r} with another recipe: {', '.join(different[:SHOWN])} differ{'s' if len(different) == 1 else ''}"
             f"{' and more' if len(different) > SHOWN else ''}"
         )
     return settings
+
+
+def _with_restarts(recipe: Recipe, restarts: list[int]) -> Recipe:
+    return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"restarts": restarts})})
+
+
+def _lengthened(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe of a run that has come to its end and is trained for more epochs, from a restart of its schedule on."""
+    asked, planned = settings.training.epochs, stored.training.epochs
+    position = load_checkpoint(folder.last).get("position", {}) if folder.last.is_file() else {}
+    done = position.get("epoch", 0)
+    if asked <= done:
+        raise CoterieError(f"training.epochs={asked}: the run {str(folder)!r} has trained {done}; expected more")
+    if done < planned and folder.read_summary().get("status") != "finished":
+        raise CoterieError(
+            f"training.epochs={asked}: the run {str(folder)!r} has trained {done} of its {planned} epochs; "
+            "epochs are added once it has come to its end: leave training.epochs out"
+        )
+    longer = _with_restarts(settings, [*stored.schedule.restarts, done])
+    return load_recipe(longer.model_dump(mode="json"), trust_code=True)  # checked again: a warm-up must fit
+
+
+def keep_length(recipe: Recipe, stored: Recipe) -> Recipe:
+    """The recipe with the epochs and restarts of another one."""
+    training = recipe.training.model_copy(update={"epochs": stored.training.epochs})
+    return _with_restarts(recipe.model_copy(update={"training": training}), stored.schedule.restarts)
 
 
 def require_same_objects(folder: RunFolder, own_network: bool, own_teachers: int) -> None:

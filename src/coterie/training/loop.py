@@ -29,7 +29,7 @@ from coterie.training.freezing import Freezing
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
 from coterie.training.memory_format import avoid_overflow, compiler_options
-from coterie.training.optimization import build_optimizer, build_schedule
+from coterie.training.optimization import RestartedSchedule, build_optimizer
 from coterie.training.records import MetricsLog, RunFolder
 from coterie.training.state import state_of
 from coterie.training.stopping import BestEpoch
@@ -78,7 +78,10 @@ class Trainer:
         self.freezing.apply(0)  # several processes exchange the gradients that there are from here on
         self.batches = task.data.train.steps_per_epoch
         self.steps_per_epoch = -(-self.batches // settings.accumulate)
-        self.schedule = build_schedule(recipe.schedule, self.optimizer, settings.epochs, self.steps_per_epoch)
+        self.schedule = RestartedSchedule(recipe.schedule, self.optimizer, settings.epochs, self.steps_per_epoch)
+        self.ends = [
+            end for _, end in recipe.schedule.stretches(settings.epochs)
+        ]  # of the training's stretches, in epochs
         self.progress = Progress(
             0, settings.epochs, 0, settings.epochs * self.steps_per_epoch, device=accelerator.device
         )
@@ -91,7 +94,7 @@ class Trainer:
         self.batch = 0  # batches of the present epoch that are done
         self.step = 0  # optimizer steps that are done
         self.seconds = 0.0  # spent training, without evaluations
-        self.best = BestEpoch(settings.patience)
+        self.best = BestEpoch(settings.patience, recipe.schedule.restarts)
         self.losses = LossRecord(accelerator)
         self.divergence = DivergenceCheck(self.method)
         self.unrecorded: str | None = None  # why recording the step failed
@@ -130,12 +133,12 @@ class Trainer:
         settings = self.recipe.training
         self.prepare()
         with self.display:
-            while self.epoch < settings.epochs and not self.best.is_over:
+            while self.epoch < settings.epochs and not self.best.is_over(self.epoch):
                 self._train_epoch(interruption)
                 self.epoch += 1
                 self.batch = 0
                 self.save(self.folder.last)
-                if self.epoch % settings.evaluate_every == 0 or self.epoch == settings.epochs:
+                if self.evaluates:
                     self.evaluate()
                     if self.method.needs_validation:  # what it learned from the evaluation belongs to the epoch
                         self.save(self.folder.last, evaluated=True)
@@ -153,13 +156,28 @@ class Trainer:
         ask_teachers_once(self.recipe.training, self.task, self.method, self.display)
         self.seconds += time.perf_counter() - started
 
-    def _train_epoch(self, interruption: Interruption) -> None:
-        settings, accumulate = self.recipe.training, self.recipe.training.accumulate
+    @property
+    def evaluates(self) -> bool:
+        """Whether an evaluation follows the epoch that ended last."""
+        return self.epoch % self.recipe.training.evaluate_every == 0 or self.epoch in self.ends
+
+    def _begin_epoch(self) -> None:
+        """Whatever changes from one epoch to the next is a function of its number."""
         self.method.train()
         self.freezing.apply(self.epoch)
         if self.epoch and self.freezing.holds(self.epoch - 1) and not self.freezing.holds(self.epoch):
             self.display.note(f"epoch {self.epoch + 1}: the whole network is trained from here on (network.freeze)")
             self.captured = self._build_capture()  # there are more gradients now
+        end = next(end for end in self.ends if end > self.epoch)
+        self.progress.plan(end)
+        if self.epoch in self.ends and self.batch == 0:
+            self.display.note(
+                f"epoch {self.epoch + 1}: the learning-rate schedule starts anew, over the {end - self.epoch} epochs to epoch {end}"
+            )
+
+    def _train_epoch(self, interruption: Interruption) -> None:
+        settings, accumulate = self.recipe.training, self.recipe.training.accumulate
+        self._begin_epoch()
         started = time.perf_counter()
         for batch in self.task.data.train.epoch(self.epoch, self.batch):
             final = (self.batch + 1) % accumulate == 0 or self.batch + 1 == self.batches
@@ -299,7 +317,7 @@ class Trainer:
         Losses far above chance are not sound yet: the checkpoint before them stays, and going on from there does these steps again.
         """
         self._require_finite()
-        unsound = self.divergence.suspected and path == self.folder.last and self.epoch < self.recipe.training.epochs
+        unsound = self.divergence.suspected and path == self.folder.last and self.epoch not in self.ends
         if not self.accelerator.is_main_process or unsound:
             return
         self.folder.require_place()

@@ -111,6 +111,36 @@ def build_schedule(
     return kind(optimizer, **shared)
 
 
+class RestartedSchedule:
+    """The schedule, from its beginning in every stretch between two of the recipe's restarts.
+
+    Args:
+        recipe: the schedule's settings.
+        optimizer: whose groups have their largest learning rates.
+        epochs: of the whole training.
+        steps_per_epoch: optimizer steps.
+    """
+
+    def __init__(
+        self, recipe: ScheduleRecipe, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int
+    ) -> None:
+        largest = [group["lr"] for group in optimizer.param_groups]
+        self._stretches = []
+        for start, end in reversed(
+            recipe.stretches(epochs)
+        ):  # the first one last: it leaves the rate of the first step
+            for group, rate in zip(optimizer.param_groups, largest, strict=True):
+                group["lr"] = rate
+                group.pop("initial_lr", None)  # timm's
+            schedule = build_schedule(recipe, optimizer, end - start, steps_per_epoch)
+            self._stretches.append((start * steps_per_epoch, schedule))
+
+    def step_update(self, step: int) -> None:
+        """Set the rate with which the step after ``step`` steps is made."""
+        start, schedule = next(each for each in self._stretches if each[0] <= step)
+        schedule.step_update(step - start)
+
+
 def require_fitting_state(optimizer: torch.optim.Optimizer) -> None:
     """Refuse a restored moving average of another shape than its parameter, which torch meets at the next step only.
 

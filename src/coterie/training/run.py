@@ -34,6 +34,7 @@ from coterie.training.arguments import sort_arguments
 from coterie.training.continuation import (
     OWN_NETWORK,
     continued,
+    keep_length,
     require_same_data,
     require_same_objects,
     with_absolute_paths,
@@ -141,7 +142,7 @@ def train(
             require_free(folder)
     settings = resolve_selection(settings)
     require_trackers(settings)
-    if resume and is_complete(folder):
+    if resume and settings.training.epochs == stored.training.epochs and is_complete(folder):
         for each in (folder, RunFolder(folder.path / FIRST_STAGE)) if is_first else ():
             restore_report(each)
         summary = folder.read_summary()
@@ -241,7 +242,7 @@ def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: A
             shutil.rmtree(first.path)  # a kill came before the first checkpoint
     _wait_for_all(recipe)
     if goes_on:  # that stage has decided for itself
-        stage = with_channels_last(stage, "auto")
+        stage = keep_length(with_channels_last(stage, "auto"), load_recipe(first.recipe, trust_code=True))
     train(stage, output=first.path, resume=goes_on, quiet=quiet, data=datasets)
     return recipe.model_copy(update={"teacher": TeacherRecipe(run=str(first.path)), "teachers": []})
 

@@ -80,9 +80,10 @@ def restore(trainer: Trainer) -> None:
             trainer.divergence.add(row["losses"], row["step"])
         else:
             trainer.best.add(row, row["epoch"])
-    settings = trainer.recipe.training
-    ended = trainer.epoch % settings.evaluate_every == 0 or trainer.epoch == settings.epochs
-    if trainer.batch == 0 and trainer.epoch and not evaluated and ended:
+    trainer.schedule.step_update(
+        trainer.step
+    )  # a run that is lengthened starts anew, from the rate with which it ended
+    if trainer.batch == 0 and trainer.epoch and not evaluated and trainer.evaluates:
         trainer.evaluate()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from coterie.recipe import Recipe
@@ -21,18 +22,22 @@ class BestEpoch:
 
     Args:
         patience: evaluations without a better one after which training ends; None: it goes on.
+        restarts: epochs that are done when the learning rate starts anew, and patience with it.
 
     Attributes:
         score, epoch: validation top-1 (0 to 1) of the student that would be deployed, and its epoch; -1 before there is one.
         since: evaluations since then, none of which was better.
     """
 
-    def __init__(self, patience: int | None = None) -> None:
-        self.patience = patience
+    def __init__(self, patience: int | None = None, restarts: Sequence[int] = ()) -> None:
+        self.patience, self.restarts = patience, restarts
+        self._stretch = 0
         self.score, self.epoch, self.since = -1.0, -1, 0
 
     def add(self, figures: dict[str, Any], epoch: int) -> bool:
         """An evaluation after ``epoch``; whether it is better than all before it."""
+        if self._stretch != self._stretch_of(epoch):
+            self._stretch, self.since = self._stretch_of(epoch), 0
         score = selection_score(figures)
         if score > self.score:
             self.score, self.epoch, self.since = score, epoch, 0
@@ -40,10 +45,12 @@ class BestEpoch:
         self.since += 1
         return False
 
-    @property
-    def is_over(self) -> bool:
-        """Whether patience is at its end."""
-        return self.patience is not None and self.since >= self.patience
+    def _stretch_of(self, epoch: int) -> int:
+        return sum(restart <= epoch for restart in self.restarts)
+
+    def is_over(self, epoch: int) -> bool:
+        """Whether patience is at its end before ``epoch``."""
+        return self.patience is not None and self.since >= self.patience and self._stretch == self._stretch_of(epoch)
 
     def explain(self, epoch: int, epochs: int) -> str:
         """Why training ends after ``epoch`` of the ``epochs`` that were planned."""
