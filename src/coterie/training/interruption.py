@@ -6,6 +6,9 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+import torch
+from accelerate import Accelerator
+
 
 class Interruption:
     """A context in which the two signals are noted instead of obeyed; a second one of a kind is obeyed at once.
@@ -28,6 +31,15 @@ class Interruption:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def asked(self, accelerator: Accelerator, at_once: bool = True) -> int:
+        """The signal that came, or 0. Several processes must stop at the same step: they agree where rows are written (``at_once``)."""
+        if accelerator.num_processes == 1:
+            return self.signal or 0
+        if not at_once:
+            return 0
+        flag = torch.tensor(self.signal or 0, device=accelerator.device)
+        return int(accelerator.gather(flag).max())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number

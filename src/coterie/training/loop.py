@@ -28,23 +28,13 @@ from coterie.training.divergence import DivergenceCheck
 from coterie.training.freezing import Freezing
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
-from coterie.training.memory_format import avoid_overflow, compiler_options
+from coterie.training.memory_format import compiler_options, place
 from coterie.training.optimization import RestartedSchedule, build_optimizer
 from coterie.training.records import MetricsLog, RunFolder
 from coterie.training.state import state_of
 from coterie.training.stopping import BestEpoch
 from coterie.training.teaching import ask_teachers_once, recalled
 from coterie.training.tracking import tracked_validation
-
-
-def place(method: Method, device: torch.device, channels_last: bool) -> Method:
-    """Move a method, in place, to where and how it is trained and evaluated; the format decides the last bits."""
-    method.to(device)
-    if channels_last:
-        method.to(memory_format=torch.channels_last)
-    if device.type == "cpu":
-        avoid_overflow(method)
-    return method
 
 
 class Trainer:
@@ -142,7 +132,7 @@ class Trainer:
                     self.evaluate()
                     if self.method.needs_validation:  # what it learned from the evaluation belongs to the epoch
                         self.save(self.folder.last, evaluated=True)
-                if asked := self._asked_to_stop(interruption, at_once=True):
+                if asked := interruption.asked(self.accelerator):
                     raise Interrupted(asked, str(self.folder))
         if self.epoch < settings.epochs:
             self.display.note(self.best.explain(self.epoch, settings.epochs))
@@ -190,7 +180,7 @@ class Trainer:
                 self._record()
             self.display.step(self.step)
             every = settings.checkpoint_steps
-            asked = self._asked_to_stop(interruption)
+            asked = interruption.asked(self.accelerator, self.step % settings.log_every == 0)
             if (every and self.step % every == 0) or asked:
                 self.seconds += time.perf_counter() - started
                 started = time.perf_counter()
@@ -301,15 +291,6 @@ class Trainer:
             self.log.append({"epoch": self.epoch - 1, "step": self.step, "split": "validation", **figures})
             tracked = tracked_validation(figures, self.method.group.leader, len(self.task.data.info.class_names))
             self.accelerator.log(tracked, step=self.step)
-
-    def _asked_to_stop(self, interruption: Interruption, at_once: bool = False) -> int:
-        """The signal that came, or 0. Several processes must stop at the same step: they agree where rows are written."""
-        if self.accelerator.num_processes == 1:
-            return interruption.signal or 0
-        if not at_once and self.step % self.recipe.training.log_every:
-            return 0
-        flag = torch.tensor(interruption.signal or 0, device=self.accelerator.device)
-        return int(self.accelerator.gather(flag).max())
 
     def save(self, path: Any, evaluated: bool = False) -> None:
         """Write the whole state to a checkpoint, provided that it is sound; ``evaluated``: the epoch's evaluation is part of it.

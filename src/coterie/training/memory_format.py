@@ -99,6 +99,16 @@ def _output_positions(
     return found
 
 
+def place(method: Method, device: torch.device, channels_last: bool) -> Method:
+    """Move a method, in place, to where and how it is trained and evaluated; the format decides the last bits."""
+    method.to(device)
+    if channels_last:
+        method.to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        avoid_overflow(method)
+    return method
+
+
 def overflows(module: nn.Module) -> bool:
     """Whether the gradient of this convolution's weights writes beyond its memory, channels last on a CPU.
 

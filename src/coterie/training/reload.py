@@ -77,8 +77,7 @@ def evaluate_run(
     Raises:
         CoterieError: a setting that would change the networks, or data with other classes.
     """
-    from coterie.training.loop import place
-    from coterie.training.memory_format import resolve_memory_format
+    from coterie.training.memory_format import place, resolve_memory_format
     from coterie.training.run import build_accelerator
 
     objects = sort_arguments(data, network)
