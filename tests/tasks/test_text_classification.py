@@ -25,6 +25,7 @@ from coterie.prediction import predict_images
 from coterie.recipe import load_recipe
 from coterie.tasks.task import find_task
 from coterie.tasks.teachers import first_stage
+from coterie.training.checkpoint import load_checkpoint
 from coterie.training.interruption import Interrupted
 from coterie.training.loop import Trainer
 from coterie.training.records import RunFolder
@@ -387,3 +388,13 @@ def test_a_benchmark_of_texts_and_of_teachers_that_are_asked_once(place):
     text = markdown(cached)
     assert "texts a second" in text
     assert "image" not in text
+
+
+def test_a_frozen_text_network_trains_its_classifiers_only(place, tmp_path):
+    changes = {"method": "dml", "network": {"branches": 2, "freeze": "backbone"}, "training": {"epochs": 1}}
+    before = task_of(place, **changes).build_method().state_dict()
+    coterie.train(place.settings(**changes), output=tmp_path / "run", quiet=True)
+    after = load_checkpoint(RunFolder(tmp_path / "run").last)["method"]
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".classifier." in name for name in changed)
