@@ -59,6 +59,10 @@ def network_line(recipe: Recipe, task: Task, method: Method) -> Line:
     start = "pretrained" if recipe.network.pretrained else "not pretrained"
     if recipe.network.weights:
         start = f"weights of {recipe.network.weights}"
+    if (freeze := recipe.network.freeze) != 0:
+        start += ", frozen but for the classifiers" + (
+            "" if freeze == "backbone" else f" for {plural(freeze, 'epoch')}"
+        )
     counts = parameter_counts(method, method.student())
     name = "+".join(task.network_names) or OWN_NETWORK
     return (
