@@ -38,7 +38,7 @@ def test_when_patience_ends(scores, patience, ends):
     over = []
     for epoch, score in enumerate(scores):
         best.add(figures(score), epoch)
-        over.append(best.is_over)
+        over.append(best.is_over(epoch + 1))
     assert (over.index(True) if any(over) else None) == ends
     assert (best.score, best.epoch) == (max(scores), scores.index(max(scores)))
 
@@ -71,7 +71,7 @@ def test_a_resumed_run_ends_at_the_same_epoch_with_the_same_weights(small, tmp_p
     def interrupting(self, *arguments):
         original(self, *arguments)
         steps.append(1)
-        if len(steps) == stop_at or (stop_at == "evaluation" and self.best.is_over):
+        if len(steps) == stop_at or (stop_at == "evaluation" and self.best.is_over(self.epoch)):
             signal.raise_signal(signal.SIGTERM)
 
     name = "evaluate" if stop_at == "evaluation" else "train_batch"
