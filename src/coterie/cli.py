@@ -142,7 +142,7 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="timm (default), onnx, pt2 or safetensors; of a run of texts transformers.",
+            help="timm (default), onnx, pt2 or safetensors; of a run of texts transformers or onnx.",
             show_default=False,
         ),
     ] = None,

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -335,9 +336,30 @@ def test_texts_are_predicted_as_the_exported_network_tells_them(run, tmp_path, m
 def test_a_run_of_texts_has_no_images_to_predict_and_no_timm_format(run, tmp_path):
     with pytest.raises(coterie.CoterieError, match="was trained on texts"):
         predict_images(run, ["a.jpg"])
-    for format, which in (("timm", "student"), ("onnx", "student"), ("transformers", "ensemble")):
-        with pytest.raises(coterie.CoterieError, match="transformers"):
+    for format, which in (("timm", "student"), ("onnx", "ensemble"), ("transformers", "ensemble")):
+        with pytest.raises(coterie.CoterieError, match=r"transformers or onnx|holds one plain network"):
             coterie.export_run(run, format, tmp_path / "export", which=which)
+
+
+def test_the_onnx_cards_snippet_tells_texts_without_torch(run, tmp_path):
+    folder = coterie.export_run(run, "onnx", tmp_path / "export")
+    assert {"model.onnx", "tokenizer.json", "student.json", "README.md"} <= {path.name for path in folder.iterdir()}
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    texts = ["good film", "the book is awful", "bad", "a much longer one " * 3]
+    code = code.replace('["first text", "second text"]', repr(texts))
+    block = "".join(f"sys.modules[{name!r}] = None\n" for name in ("torch", "transformers", "coterie"))
+    program = f"import sys\n{block}{code}\nprint(json.dumps(probabilities.tolist()))\nprint(json.dumps(about))"
+    said = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    *lines, probabilities, about = said.stdout.splitlines()
+    assert json.loads(about)["class_names"] == ["bad", "good"]
+    assert json.loads(about)["max_length"] == load_recipe(RunFolder(run).recipe).text.max_length
+    assert json.loads(about)["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
+    predictions = coterie.predict(run, texts, top=2)
+    for row, line, prediction in zip(json.loads(probabilities), lines, predictions, strict=True):
+        expected = dict(prediction.classes)
+        assert row == pytest.approx([expected["bad"], expected["good"]], abs=1e-5)
+        assert line.split()[-2] == prediction.classes[0][0]
 
 
 def test_the_original_folder_is_not_needed_any_more(place, tmp_path, save_network):

@@ -20,17 +20,23 @@ TOLERANCE = 1e-4  # of the logits, or of the largest of them where that is above
 CHECKED_BATCH_SIZES = (1, 3)
 
 
-def traced(subject: Subject) -> torch.export.ExportedProgram:
-    """The network's graph for batches of any size, without anything of this machine or of the data in it."""
-    # Zeros, because the program keeps its example; two of them, because a batch of one would be taken for a constant.
-    example = torch.zeros(2, *subject.description["input_size"])
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(subject.network, (example,), dynamic_shapes=({0: batch},))
+def traced(
+    network: nn.Module, examples: tuple[Tensor, ...], dynamic_shapes: tuple[dict[int, Any], ...]
+) -> torch.export.ExportedProgram:
+    """The network's graph, without anything of this machine in it. The program keeps its examples."""
+    program = torch.export.export(network, examples, dynamic_shapes=dynamic_shapes)
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)  # names the files of this installation
     return program
+
+
+def traced_images(subject: Subject) -> torch.export.ExportedProgram:
+    """The graph for batches of images of any size, with nothing of the data in it."""
+    # Zeros, because the program keeps its example; two of them, because a batch of one would be taken for a constant.
+    example = torch.zeros(2, *subject.description["input_size"])
+    return traced(subject.network, (example,), ({0: torch.export.Dim("batch")},))
 
 
 @contextlib.contextmanager
@@ -69,15 +75,20 @@ def images_to_compare(gallery: Path, description: dict[str, Any]) -> tuple[Tenso
 
 @torch.inference_mode()
 def difference_of(network: nn.Module, exported: Callable[[Tensor], Tensor], images: Tensor) -> float:
-    """Largest difference of the logits, relative to the largest of them where that is above 1; NaN counts as infinite."""
+    """The :func:`relative_difference` over batches of several sizes."""
     largest = 0.0
     for size in CHECKED_BATCH_SIZES:
         expected, actual = network(images[:size]), exported(images[:size])
         if actual.shape != expected.shape:
             raise RunError(f"the export gives {tuple(actual.shape)} for a batch of {size}, not {tuple(expected.shape)}")
-        scale = max(1.0, expected.abs().max().item())
-        largest = max(largest, torch.nan_to_num((actual - expected).abs() / scale, nan=float("inf")).max().item())
+        largest = max(largest, relative_difference(expected, actual))
     return largest
+
+
+def relative_difference(expected: Tensor, actual: Tensor) -> float:
+    """Largest difference of logits, relative to the largest of them where that is above 1; NaN counts as infinite."""
+    scale = max(1.0, expected.abs().max().item())
+    return torch.nan_to_num((actual - expected).abs() / scale, nan=float("inf")).max().item()
 
 
 def require_close(difference: float, format: str) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from coterie.errors import CoterieError, RunError
-from coterie.export.agreement import difference_of, exporting, images_to_compare, require_close, traced
+from coterie.export.agreement import difference_of, exporting, images_to_compare, require_close, traced_images
 from coterie.export.onnx import write_onnx
 from coterie.export.subject import Subject
 from coterie.files import write_json
@@ -78,7 +78,7 @@ def _write_pt2(subject: Subject, folder: Path, gallery: Path) -> str:
     path = folder / "model.pt2"
     program = io.BytesIO()  # torch's own writer ends the process where the disk is full
     with exporting("pt2"):
-        torch.export.save(traced(subject), program)
+        torch.export.save(traced_images(subject), program)
     path.write_bytes(program.getbuffer())
     loaded = torch.export.load(path).module()
     difference = difference_of(subject.network, loaded, images)
@@ -101,11 +101,20 @@ def _write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
     return "transformers loads it with bit-equal logits."
 
 
-# Each takes what is exported, the folder to fill and the run's gallery, and says what was compared.
-WRITERS: dict[str, Callable[[Subject, Path, Path], str]] = {
-    "timm": _write_timm,
-    "onnx": write_onnx,
-    "pt2": _write_pt2,
-    "safetensors": _write_safetensors,
-    "transformers": _write_transformers,
+def _write_text_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
+    from coterie.export.text_onnx import write_text_onnx
+
+    return write_text_onnx(subject, folder, gallery)
+
+
+# By task, the default format first. Each takes what is exported, the folder to fill and the run's gallery, and says what was compared.
+WRITERS: dict[str, dict[str, Callable[[Subject, Path, Path], str]]] = {
+    "image_classification": {
+        "timm": _write_timm,
+        "onnx": write_onnx,
+        "pt2": _write_pt2,
+        "safetensors": _write_safetensors,
+    },
+    "text_classification": {"transformers": _write_transformers, "onnx": _write_text_onnx},
 }
+FORMATS = list(dict.fromkeys(format for writers in WRITERS.values() for format in writers))

@@ -56,6 +56,7 @@ def model_card(
     summary: dict[str, Any],
     environment: dict[str, Any],
     check: str,
+    tokenizer_file: bool = False,
 ) -> str:
     """Render the card.
 
@@ -68,6 +69,7 @@ def model_card(
         summary: contents of summary.json; figures that are not there are left out.
         environment: contents of environment.json.
         check: what the exported file was compared with, in one sentence; empty where there was nothing to compare.
+        tokenizer_file: whether the package tokenizers alone reads the tokenizer beside it.
     """
     template = resources.files("coterie.export").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
     networks = description.get("networks") or [{key: description.get(key) for key in ("network", "options")}]
@@ -107,6 +109,7 @@ def model_card(
         samples="texts" if recipe.task == "text_classification" else "images",
         resized=resized(description) if "crop" in description else None,
         check=check,
+        tokenizer_file=tokenizer_file,
         version=__version__,
     )
 

@@ -9,18 +9,13 @@ from torch import nn
 
 from coterie.errors import CoterieError, did_you_mean
 from coterie.export.folder import fill, require_free
-from coterie.export.formats import WRITERS
+from coterie.export.formats import FORMATS, WRITERS
 from coterie.export.model_card import model_card, shareable_recipe
 from coterie.export.subject import load_subject
 from coterie.files import write_json, write_text
 from coterie.recipe import load_recipe
 from coterie.tasks.construction import NetworkSource
 from coterie.training.records import RunFolder
-
-TASK_FORMATS = {
-    "image_classification": ("timm", "onnx", "pt2", "safetensors"),
-    "text_classification": ("transformers",),
-}
 
 
 def export_run(
@@ -38,7 +33,7 @@ def export_run(
         run: the run folder.
         format: ``timm`` (config.json and model.safetensors, for ``timm.create_model("local-dir:FOLDER", pretrained=True)``),
             ``onnx`` (model.onnx), ``pt2`` (model.pt2, from torch.export), both with any batch size, or ``safetensors``; of a run of texts
-            ``transformers`` (config.json, model.safetensors and tokenizer, for ``from_pretrained``). None: timm, or transformers.
+            ``transformers`` (config.json, model.safetensors and tokenizer, for ``from_pretrained``) or ``onnx``. None: timm, or transformers.
         output: the export's folder: new, empty or a former export; None: ``<run>/export/<format>``, followed by ``-<which>``
             where that is not the deployed student.
         which: ``student`` (the deployed one), a student's number, ``ensemble`` (mean probability of all students) or ``method``
@@ -54,23 +49,23 @@ def export_run(
         CoterieError: an unknown format or student, a run without one, or a folder that holds something else.
         RunError: the network cannot be exported in this format, or what was exported computes something else.
     """
-    if format is not None and format not in WRITERS:
+    if format is not None and format not in FORMATS:
         raise CoterieError(
-            f"unknown format {format!r}{did_you_mean(format, WRITERS)}; expected one of {', '.join(WRITERS)}"
+            f"unknown format {format!r}{did_you_mean(format, FORMATS)}; expected one of {', '.join(FORMATS)}"
         )
     if not (which in {"student", "ensemble", "method"} or which.isdecimal()):
         near = did_you_mean(which, ["student", "ensemble", "method"])
         raise CoterieError(f"cannot export {which!r}{near}; expected student, a student's number, ensemble or method")
     folder = RunFolder(run).require()
     recipe = load_recipe(folder.recipe, trust_code=trust_code or which == "student")  # which imports no method
-    fitting = TASK_FORMATS[recipe.task]
+    writers = WRITERS[recipe.task]
+    fitting = list(writers)
     format = format or fitting[0]
     if format not in fitting:
         raise CoterieError(f"format {format!r} is not for task={recipe.task}; expected {' or '.join(fitting)}")
-    if format == fitting[0] and which in {"ensemble", "method"}:
-        others = (
-            f", or format {', '.join(fitting[1:-1])} or {fitting[-1]}" if len(fitting) > 1 else " or a student's number"
-        )
+    if which in {"ensemble", "method"} and (format == fitting[0] or recipe.task == "text_classification"):
+        images = recipe.task == "image_classification"
+        others = f", or format {', '.join(fitting[1:-1])} or {fitting[-1]}" if images else " or a student's number"
         raise CoterieError(f"format {format!r} holds one plain network, not {which!r}; use which=student{others}")
     suffix = "" if which == "student" else f"-{which}"
     target = Path(output) if output is not None else folder.path / "export" / f"{format}{suffix}"
@@ -84,7 +79,7 @@ def export_run(
     )
 
     def write(staging: Path) -> None:
-        check = WRITERS[format](subject, staging, folder.gallery)
+        check = writers[format](subject, staging, folder.gallery)
         if format not in {"timm", "transformers"}:
             write_json(staging / "student.json", {"which": which, **subject.description})
         if format == "safetensors" and which == "method":
@@ -99,6 +94,7 @@ def export_run(
             summary=folder.read_summary(),
             environment=environment,
             check=check,
+            tokenizer_file=(staging / "tokenizer.json").is_file(),
         )
         write_text(staging / "README.md", card)
 
