@@ -150,12 +150,20 @@ def export(
         str, typer.Option("--which", "-w", help="student (the deployed one), a student's number, ensemble or method.")
     ] = "student",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; default: export/ in the run.")] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise the ONNX file of a run of images, and measure what that costs.")
+    ] = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Write a run's student, or its ensemble, for use elsewhere."""
     from coterie.export import export_run
 
-    say(str(export_run(run, format, output, which=which, trust_code=trust_code)))
+    folder = export_run(run, format, output, which=which, int8=int8, trust_code=trust_code)
+    if int8:
+        from coterie.export.quantization import in_a_line, read_measures
+
+        typer.echo(in_a_line(read_measures(folder)), err=True)  # the output is the folder alone
+    say(str(folder))
 
 
 @app.command()

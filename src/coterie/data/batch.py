@@ -98,6 +98,10 @@ class ImageLoader(EvaluationLoader, Protocol):
 
     def raw_images(self, indices: Sequence[int]) -> Pixels: ...
 
+    def prepared(self, indices: Sequence[int]) -> Tensor:
+        """Inputs float32 [n, C, H, W] of these samples alone, as batches hold them."""
+        ...
+
     def use_channels_last(self, channels_last: bool) -> None: ...
 
 

@@ -149,6 +149,11 @@ class MemoryEvaluationLoader:
             inputs = self.images.inputs(self.images.pixels.index_select(0, numbers))
             yield Batch(inputs, self.images.labels[numbers], indices)
 
+    def prepared(self, indices: Sequence[int]) -> Tensor:
+        """See :class:`coterie.data.batch.ImageLoader`."""
+        numbers = torch.as_tensor(indices, dtype=torch.int64, device=self.images.pixels.device)
+        return self.images.inputs(self.images.pixels.index_select(0, numbers))
+
     def raw_images(self, indices: Sequence[int]) -> Pixels:
         """The pixels before normalisation, uint8 [n, H, W, C]."""
         numbers = torch.as_tensor(indices, dtype=torch.int64, device=self.images.pixels.device)

@@ -254,12 +254,20 @@ class StreamingEvaluationLoader:
             targets = self.labels[batch.clamp(min=0)].to(self.settings.device)
             yield Batch(inputs, targets, batch.to(self.settings.device))
 
+    def prepared(self, indices: Sequence[int]) -> Tensor:
+        """See :class:`coterie.data.batch.ImageLoader`."""
+        return self._decoded(indices).to(self.settings.device).contiguous(memory_format=self.settings.format)
+
+    def _decoded(self, indices: Sequence[int]) -> Tensor:
+        batch = _stack([self.data[index] for index in indices])
+        if isinstance(batch, RunError):
+            raise batch
+        return batch
+
     def raw_images(self, indices: Sequence[int]) -> Pixels:
         """The images as they are cropped for evaluation, uint8 [n, H, W, C]."""
         info = self.settings.info
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (info.mean, info.std))
-        batch = _stack([self.data[index] for index in indices])
-        if isinstance(batch, RunError):
-            raise batch
+        batch = self._decoded(indices)
         pixels: Pixels = ((batch * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
         return pixels

@@ -14,7 +14,7 @@ from coterie.files import reason_of, usual_mode
 STAGING = ".export.tmp"
 # Everything that an export may hold: a folder with anything else in it is not ours to replace.
 FILES = {"README.md", "config.json", "model.safetensors", "model.onnx", "model.onnx.data", "model.pt2"}
-FILES |= {"student.json", "recipe.yaml", STAGING}
+FILES |= {"student.json", "recipe.yaml", "int8.json", STAGING}
 FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
 FILES |= {"vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja"}
 

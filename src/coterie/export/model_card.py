@@ -16,6 +16,7 @@ import yaml
 from coterie import __version__
 from coterie.catalogue import NETWORKS
 from coterie.export.preprocessing import resized
+from coterie.export.quantization import in_a_line
 from coterie.methods import TABLE
 from coterie.recipe import Recipe
 from coterie.report.wording import shown_figures
@@ -57,6 +58,7 @@ def model_card(
     environment: dict[str, Any],
     check: str,
     tokenizer_file: bool = False,
+    int8: dict[str, Any] | None = None,
 ) -> str:
     """Render the card.
 
@@ -70,6 +72,7 @@ def model_card(
         environment: contents of environment.json.
         check: what the exported file was compared with, in one sentence; empty where there was nothing to compare.
         tokenizer_file: whether the package tokenizers alone reads the tokenizer beside it.
+        int8: contents of ``int8.json`` where the file is quantised.
     """
     template = resources.files("coterie.export").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
     networks = description.get("networks") or [{key: description.get(key) for key in ("network", "options")}]
@@ -84,7 +87,7 @@ def model_card(
     )
     blocks.filters["one_line"] = lambda name: one_line(str(name))
     return blocks.from_string(template).render(
-        front_matter=_front_matter(format, names, data, recipe, description, summary),
+        front_matter=_front_matter(format, names, data, recipe, description, summary, int8),
         fence="`" * max(3, 1 + max(map(len, runs), default=0)),
         mark=MARK,
         format=format,
@@ -98,7 +101,7 @@ def model_card(
         paper=entry.paper if entry is not None else "",
         students=len(summary.get("students", [])),
         parameters=parameters,
-        rows=_rows(which, description, summary),
+        rows=_rows(which, description, summary, "**this export**" if int8 is None else "before quantisation"),
         columns=[FIGURES[key] for key in _shown(description)],
         split=summary.get("split", "test"),
         shown_classes=description["class_names"][:SHOWN_CLASSES],
@@ -109,13 +112,20 @@ def model_card(
         samples="texts" if recipe.task == "text_classification" else "images",
         resized=resized(description) if "crop" in description else None,
         check=check,
+        int8=in_a_line(int8) if int8 is not None else None,
         tokenizer_file=tokenizer_file,
         version=__version__,
     )
 
 
 def _front_matter(
-    format: str, names: list[str], data: str, recipe: Recipe, description: dict[str, Any], summary: dict[str, Any]
+    format: str,
+    names: list[str],
+    data: str,
+    recipe: Recipe,
+    description: dict[str, Any],
+    summary: dict[str, Any],
+    int8: dict[str, Any] | None,
 ) -> str:
     """Hugging Face's metadata, without the licence, which the template adds with a comment."""
     task = recipe.task.replace("_", "-")
@@ -131,26 +141,27 @@ def _front_matter(
     if dataset != data:
         matter["datasets"] = [dataset]
     if description["figures"]:
+        top1 = description["figures"]["top1"] if int8 is None else int8["int8_top1"]
         result = {
             "task": {"type": task},
             "dataset": {"name": data, "type": dataset, "split": summary.get("split", "test")},
-            "metrics": [{"type": "accuracy", "name": "top-1", "value": round(description["figures"]["top1"], 6)}],
+            "metrics": [{"type": "accuracy", "name": "top-1", "value": round(top1, 6)}],
         }
         matter["model-index"] = [{"name": f"{'-'.join(names)}-{description['method']}-{data}", "results": [result]}]
     return yaml.safe_dump(matter, sort_keys=False, allow_unicode=True).strip()
 
 
-def _rows(which: str, description: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, list[str]]]:
+def _rows(which: str, description: dict[str, Any], summary: dict[str, Any], this: str) -> list[tuple[str, list[str]]]:
     """Lines of the table of figures: the export first, then what it is to be compared with."""
     ensembles = summary.get("ensemble", {})
     candidates = {
-        "**this export**": description["figures"],
+        this: description["figures"],
         "mean of the students": summary.get("mean_student"),
         "ensemble, mean probability": ensembles.get("mean_probability") if which != "ensemble" else None,
         "ensemble, the method's rule": ensembles.get("method") if which != "method" else None,
     }
     if len(summary.get("students", [])) < 2:
-        candidates = {"**this export**": description["figures"]}
+        candidates = {this: description["figures"]}
     return [
         (name, [_figure(key, values[key]) for key in _shown(description)])
         for name, values in candidates.items()

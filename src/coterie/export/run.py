@@ -11,6 +11,7 @@ from coterie.errors import CoterieError, did_you_mean
 from coterie.export.folder import fill, require_free
 from coterie.export.formats import FORMATS, WRITERS
 from coterie.export.model_card import model_card, shareable_recipe
+from coterie.export.quantization import data_to_quantize, quantize
 from coterie.export.subject import load_subject
 from coterie.files import write_json, write_text
 from coterie.recipe import load_recipe
@@ -25,6 +26,7 @@ def export_run(
     which: str = "student",
     network: NetworkSource | None = None,
     *,
+    int8: bool = False,
     trust_code: bool = False,
 ) -> Path:
     """Export a finished run's student, or its ensemble, as a folder with a model card.
@@ -39,6 +41,8 @@ def export_run(
         which: ``student`` (the deployed one), a student's number, ``ensemble`` (mean probability of all students) or ``method``
             (the method's own rule, with its modules).
         network: the untrained network, where the run was trained on one's own.
+        int8: quantise the ONNX file of a run of images with its training images, and measure it beside the float one on the run's
+            evaluation split: ``int8.json``, see :func:`coterie.export.quantization.quantize`. The folder's default name ends in ``-int8``.
         trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported for everything but the
             deployed student.
 
@@ -46,7 +50,8 @@ def export_run(
         The export's folder.
 
     Raises:
-        CoterieError: an unknown format or student, a run without one, or a folder that holds something else.
+        CoterieError: an unknown format or student, a run without one, a folder that holds something else, or, with ``int8``, another format or
+            data that are not to be had.
         RunError: the network cannot be exported in this format, or what was exported computes something else.
     """
     if format is not None and format not in FORMATS:
@@ -63,13 +68,17 @@ def export_run(
     format = format or fitting[0]
     if format not in fitting:
         raise CoterieError(f"format {format!r} is not for task={recipe.task}; expected {' or '.join(fitting)}")
+    if int8 and (format != "onnx" or recipe.task != "image_classification"):
+        given = f"format {format!r}" if format != "onnx" else f"task={recipe.task}"
+        raise CoterieError(f"--int8 is for format 'onnx' of image_classification, not for {given}; leave it out")
     if which in {"ensemble", "method"} and (format == fitting[0] or recipe.task == "text_classification"):
         images = recipe.task == "image_classification"
         others = f", or format {', '.join(fitting[1:-1])} or {fitting[-1]}" if images else " or a student's number"
         raise CoterieError(f"format {format!r} holds one plain network, not {which!r}; use which=student{others}")
-    suffix = "" if which == "student" else f"-{which}"
+    suffix = ("" if which == "student" else f"-{which}") + ("-int8" if int8 else "")
     target = Path(output) if output is not None else folder.path / "export" / f"{format}{suffix}"
     require_free(target)
+    data = data_to_quantize(folder, recipe) if int8 else None
     subject = load_subject(
         folder,
         recipe,
@@ -80,6 +89,10 @@ def export_run(
 
     def write(staging: Path) -> None:
         check = writers[format](subject, staging, folder.gallery)
+        measures = None
+        if data is not None:
+            measures = quantize(staging, data)
+            check = f"before it was quantised, {check}"
         if format not in {"timm", "transformers"}:
             write_json(staging / "student.json", {"which": which, **subject.description})
         if format == "safetensors" and which == "method":
@@ -94,6 +107,7 @@ def export_run(
             summary=folder.read_summary(),
             environment=environment,
             check=check,
+            int8=measures,
             tokenizer_file=(staging / "tokenizer.json").is_file(),
         )
         write_text(staging / "README.md", card)

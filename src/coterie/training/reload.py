@@ -8,6 +8,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from coterie.data.batch import Loaders
 from coterie.data.fingerprint import differences
 from coterie.data.objects import to_datasets
 from coterie.errors import CoterieError
@@ -115,6 +116,23 @@ def evaluate_run(
         "data_notes": list(task.data.info.notes),
     }
     return "test" if task.data.test else "validation", replace(evaluation, figures=figures)
+
+
+def load_run_data(folder: RunFolder, stored: Recipe) -> Loaders:
+    """A finished run's own data, split and prepared as in its evaluation, on the CPU.
+
+    Args:
+        folder: the run's.
+        stored: its recipe.
+
+    Raises:
+        CoterieError: they cannot be read, or are not what the run was trained on.
+    """
+    from coterie.training.run import build_accelerator
+
+    settings = ["training.device=cpu", "training.precision=fp32", "training.channels_last=false"]
+    recipe = load_recipe(stored, settings)
+    return _task(recipe, stored, build_accelerator(recipe), folder, None, named=False).data
 
 
 def _task(
