@@ -153,12 +153,17 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise the ONNX file of a run of images, and measure what that costs.")
     ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="USER/NAME", help="Upload the folder to a repository of the Hugging Face Hub."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository of --push private.")] = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Write a run's student, or its ensemble, for use elsewhere."""
     from coterie.export import export_run
 
-    folder = export_run(run, format, output, which=which, int8=int8, trust_code=trust_code)
+    folder = export_run(run, format, output, which=which, int8=int8, push=push, private=private, trust_code=trust_code)
     if int8:
         from coterie.export.quantization import in_a_line, read_measures
 

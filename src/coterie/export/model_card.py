@@ -59,6 +59,7 @@ def model_card(
     check: str,
     tokenizer_file: bool = False,
     int8: dict[str, Any] | None = None,
+    repository: str | None = None,
 ) -> str:
     """Render the card.
 
@@ -73,6 +74,7 @@ def model_card(
         check: what the exported file was compared with, in one sentence; empty where there was nothing to compare.
         tokenizer_file: whether the package tokenizers alone reads the tokenizer beside it.
         int8: contents of ``int8.json`` where the file is quantised.
+        repository: ``user/name`` on the Hub, from which the snippets of timm and transformers load then.
     """
     template = resources.files("coterie.export").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
     networks = description.get("networks") or [{key: description.get(key) for key in ("network", "options")}]
@@ -114,6 +116,7 @@ def model_card(
         check=check,
         int8=in_a_line(int8) if int8 is not None else None,
         tokenizer_file=tokenizer_file,
+        repository=repository,
         version=__version__,
     )
 

@@ -11,6 +11,8 @@ from coterie.errors import CoterieError, did_you_mean
 from coterie.export.folder import fill, require_free
 from coterie.export.formats import FORMATS, WRITERS
 from coterie.export.model_card import model_card, shareable_recipe
+from coterie.export.push import push as upload
+from coterie.export.push import require_hub
 from coterie.export.quantization import data_to_quantize, quantize
 from coterie.export.subject import load_subject
 from coterie.files import write_json, write_text
@@ -27,6 +29,8 @@ def export_run(
     network: NetworkSource | None = None,
     *,
     int8: bool = False,
+    push: str | None = None,
+    private: bool = False,
     trust_code: bool = False,
 ) -> Path:
     """Export a finished run's student, or its ensemble, as a folder with a model card.
@@ -43,6 +47,8 @@ def export_run(
         network: the untrained network, where the run was trained on one's own.
         int8: quantise the ONNX file of a run of images with its training images, and measure it beside the float one on the run's
             evaluation split: ``int8.json``, see :func:`coterie.export.quantization.quantize`. The folder's default name ends in ``-int8``.
+        push: ``user/name`` of a repository of the Hugging Face Hub to which the folder is uploaded; it is made where there is none.
+        private: whether a new repository is private.
         trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported for everything but the
             deployed student.
 
@@ -51,8 +57,8 @@ def export_run(
 
     Raises:
         CoterieError: an unknown format or student, a run without one, a folder that holds something else, or, with ``int8``, another format or
-            data that are not to be had.
-        RunError: the network cannot be exported in this format, or what was exported computes something else.
+            data that are not to be had; with ``push``, a name, token or connection that will not do.
+        RunError: the network cannot be exported in this format, what was exported computes something else, or the Hub refuses it.
     """
     if format is not None and format not in FORMATS:
         raise CoterieError(
@@ -78,6 +84,9 @@ def export_run(
     suffix = ("" if which == "student" else f"-{which}") + ("-int8" if int8 else "")
     target = Path(output) if output is not None else folder.path / "export" / f"{format}{suffix}"
     require_free(target)
+    if private and push is None:
+        raise CoterieError("--private is of a repository: name it, --push user/name")
+    hub = require_hub(push) if push is not None else None
     data = data_to_quantize(folder, recipe) if int8 else None
     subject = load_subject(
         folder,
@@ -108,9 +117,12 @@ def export_run(
             environment=environment,
             check=check,
             int8=measures,
+            repository=push,
             tokenizer_file=(staging / "tokenizer.json").is_file(),
         )
         write_text(staging / "README.md", card)
 
     fill(target, write)
+    if push is not None:
+        upload(hub, target, push, private)
     return target
