@@ -12,6 +12,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from fixed import fixed
 from torch import Tensor, nn
 
 from coterie.benchmark.measure import Subject
@@ -127,7 +128,7 @@ def coterie_step(setting: Setting, method: Mapping[str, Any], folder: Path, coun
     if method["name"] == "kd":
         torch.save(teacher(setting).state_dict(), folder / "teacher.pth")
         tree["teacher"] = {"network": setting.teacher, "weights": str(folder / "teacher.pth")}
-    subject = Subject(load_recipe(tree), folder / "run")
+    subject = Subject(load_recipe(fixed(tree)), folder / "run")
     group = subject.method.group
     start = [parameter for each in peers(setting, count) for parameter in each.parameters()]
     with torch.no_grad():

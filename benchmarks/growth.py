@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fixed import fixed
 from speed import synthetic
 
 CLASSES, SIDE = 100, 64
@@ -59,7 +60,7 @@ def step_child(case: dict[str, Any], device: str, root: Path) -> dict[str, float
         },
     }
     with tempfile.TemporaryDirectory() as folder:
-        subject = Subject(load_recipe(recipe), Path(folder) / "run")
+        subject = Subject(load_recipe(fixed(recipe)), Path(folder) / "run")
         seconds(subject.step, 3, subject.device)
         times = [seconds(subject.step, 1, subject.device) for _ in range(9)]
         memory = subject.peak_bytes()  # before operations are counted, which keeps more
@@ -71,7 +72,7 @@ def folder_child(root: Path, device: str) -> dict[str, float]:
     from coterie.data.bundle import load_data
     from coterie.sections import DataRecipe
 
-    recipe = DataRecipe(name=str(root), image_size=SIDE, in_memory=False)
+    recipe = DataRecipe(name=str(root), image_size=SIDE, crop_scale=None, in_memory=False)
     started = time.perf_counter()
     loader = load_data(recipe, batch_size=BATCH, seed=0, device=torch.device(device)).train
     read = time.perf_counter() - started

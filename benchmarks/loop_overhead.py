@@ -20,6 +20,7 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
+from fixed import fixed
 from rich.console import Console
 from speed import synthetic
 
@@ -47,7 +48,7 @@ def main() -> None:
             "method": {"name": "baseline"},
             "training": {"batch_size": 128, "device": arguments.device, "cuda_graph": False, "epochs": 300},
         }
-        subject = Subject(load_recipe(recipe), Path(folder) / "run")
+        subject = Subject(load_recipe(fixed(recipe)), Path(folder) / "run")
         trainer, loader, device = subject.trainer, subject.task.data.train, subject.device
         trainer.display = Display(300 * STEPS, 300)
         trainer.display.console = Console(file=io.StringIO(), force_terminal=True)

@@ -20,6 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fixed import fixed
+
 RESULTS = Path(__file__).parent / "results" / "okdmde_cifar100"
 ROWS = RESULTS / "runs.jsonl"
 
@@ -58,7 +60,7 @@ def run_arm(arm: str, seed: int, root: Path) -> dict[str, Any]:
     settings = {**SETTINGS, "data": {**SETTINGS["data"], "root": str(root)}}
     folder = Path(tempfile.mkdtemp(prefix="coterie-benchmark-"))
     try:
-        summary = coterie.train(settings, method=ARMS[arm], seed=seed, output=folder / "run", quiet=True).summary
+        summary = coterie.train(fixed(settings), method=ARMS[arm], seed=seed, output=folder / "run", quiet=True).summary
     finally:
         shutil.rmtree(folder)
     keep = ("deployed", "mean_student", "ensemble", "diversity", "statistics", "train_top1", "seconds", "parameters")

@@ -21,6 +21,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from fixed import fixed
+
 SETTINGS: dict[str, Any] = {
     "data": {"name": "cifar100", "image_size": 16, "train_limit": 2500, "views": "shared"},
     "network": {"name": "resnet8_cifar"},
@@ -175,7 +177,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = coterie.compare(
         {
-            label: recipe
+            label: fixed(recipe)
             for label, recipe in arms(arguments.part, arguments.root).items()
             if not arguments.only or label in arguments.only
         },

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fixed import fixed
 
 RECIPE: dict[str, Any] = {
     "method": {"name": "okdmde"},
@@ -81,7 +82,7 @@ def measured(changes: dict[str, Any], root: Path, repetitions: int) -> dict[str,
     sections["teachers"] = changes.get("teachers", [])
     sections["data"] = {"name": "cifar100", "root": str(root), **changes.get("data", {})}
     torch._dynamo.reset()
-    found = measure(load_recipe(sections), repetitions=repetitions)
+    found = measure(load_recipe(fixed(sections)), repetitions=repetitions)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return found
@@ -139,7 +140,7 @@ def profile(mode: dict[str, Any], output: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = {"name": "cifar100", "root": str(synthetic(Path(folder) / "data"))}
         training = {**RECIPE["training"], **mode}
-        subject = Subject(load_recipe({**RECIPE, "data": data, "training": training}), Path(folder) / "run")
+        subject = Subject(load_recipe(fixed({**RECIPE, "data": data, "training": training})), Path(folder) / "run")
         for _ in range(10):
             subject.step()
         activities = [torch.profiler.ProfilerActivity.CUDA]
@@ -273,10 +274,13 @@ def main() -> None:
                 for name in ("graph float32", "compiled graph bf16, channels last")
             }
             coterie.compare(
-                arms, seeds=[1, 2, 3, 4, 5], output=arguments.output / "precision", reference="graph float32"
+                {name: fixed(arm) for name, arm in arms.items()},
+                seeds=[1, 2, 3, 4, 5],
+                output=arguments.output / "precision",
+                reference="graph float32",
             )
             return
-        result = coterie.train(recipe, output=arguments.output / f"okdmde_{arguments.mode.replace(', ', '_').replace(' ', '_')}_{arguments.seed}", quiet=True)  # fmt: skip
+        result = coterie.train(fixed(recipe), output=arguments.output / f"okdmde_{arguments.mode.replace(', ', '_').replace(' ', '_')}_{arguments.seed}", quiet=True)  # fmt: skip
         summary = result.summary
         print(json.dumps({key: summary[key] for key in ("deployed", "mean_student", "ensemble", "seconds", "images_per_second")}))  # fmt: skip
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fixed import fixed
 from speed import synthetic
 
 SAMPLES, WORDS, LENGTH = 2_000, 500, 64
@@ -121,7 +122,7 @@ def main() -> None:
             training = {**case["training"], "device": arguments.device, "epochs": arguments.epochs}
             subjects = {
                 cached: Subject(
-                    load_recipe({**case, "training": {**training, "cache_teachers": cached}}),
+                    load_recipe(fixed({**case, "training": {**training, "cache_teachers": cached}})),
                     folder / f"{label}{cached}",
                 )
                 for cached in (False, True)

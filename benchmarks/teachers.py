@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+from fixed import fixed
 from online_family import keep  # the same files of a comparison are worth committing
 from teachers_analysis import contrasts, regret, right_expert, share_assistants, tuned_gamma
 from teachers_arms import ADAMW, EXPERTS, GAMMAS, MIXUP, PARTS, SGD, SPARSITIES, VIT, VIT_TEACHER, WEIGHTS
@@ -87,7 +88,7 @@ def train_teachers(work: Path, wanted: list[str]) -> None:
             "schedule": COSINE,
             "training": {**TRAINING, "epochs": epochs, "batch_size": 128, "evaluate_every": 4},
         }
-        result = coterie.train(recipe, output=folder, resume=(folder / "recipe.yaml").is_file(), quiet=True)
+        result = coterie.train(fixed(recipe), output=folder, resume=(folder / "recipe.yaml").is_file(), quiet=True)
         print(f"{name}: test top-1 {result.summary['deployed']['top1']:.2%}", flush=True)
 
 
@@ -112,7 +113,7 @@ def arms(part: str, work: Path) -> dict[str, dict[str, Any]]:
             if section not in {"method", "teaching", "teacher"}:
                 settings[section] = {**settings[section], **values}
         given = ({"teacher": teachers[0]} if len(teachers) == 1 else {"teachers": teachers}) if taught else {}
-        found[label] = {**settings, "method": named, **given}
+        found[label] = fixed({**settings, "method": named, **given})
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from coterie.student import save_student
 from coterie.tasks.construction import build_method, network_options
 from coterie.training.checkpoint import save_checkpoint
 from coterie.training.records import RunFolder
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the Hub, nor waits for its absence
 
 
 @pytest.fixture(autouse=True)

@@ -73,7 +73,6 @@ def test_every_setting_is_described():
         ("optimizer.learning_rate=0", "greater than 0"),
         ("data.validation=1", "less than 1"),
         ("network.branches=0", "greater than or equal to 1"),
-        ("schedule.warmup_epochs=99", "below training.epochs"),
         ("seed=-1", "greater than or equal to 0"),
         ("nonsense", "expected key=value"),
     ],

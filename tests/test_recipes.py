@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from coterie.methods import find_method
 from coterie.methods.options import check_options
 from coterie.networks.registration import register
 from coterie.recipe import load_recipe
+from coterie.sections import AUTO
 from coterie.tasks.construction import build_method
 
 ROOT = Path(__file__).parents[1]
@@ -150,3 +154,38 @@ def test_two_steps_of_training(path, tmp_path):
     )
     assert result.summary["status"] == "finished"
     assert 0 <= result.summary["deployed"]["top1"] <= 1
+
+
+# What these may leave open does not change what is trained: statistics and views follow from data and method, the memory format
+# from the machine.
+LEFT_OPEN = {"data.normalize", "data.test", "data.views", "training.channels_last"}
+
+
+@each_recipe
+def test_a_published_setting_leaves_nothing_to_be_chosen(path):
+    tree = load_recipe(path).model_dump()
+    open_settings = {
+        f"{section}.{key}"
+        for section, values in tree.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if value == AUTO
+    }
+    assert open_settings <= LEFT_OPEN
+
+
+def test_published_settings_do_not_change_with_the_defaults():
+    """Digests of the complete recipes. Where one changes on purpose, or a section has a new setting, write the new one here."""
+    recipes = [load_recipe(path).model_dump(mode="json") for path in PATHS]
+    text = json.dumps(recipes, sort_keys=True)
+    assert (len(recipes), hashlib.sha256(text.encode()).hexdigest()[:16]) == (35, "314d15607ef0d4b0")
+
+
+def test_benchmarks_fix_what_a_recipe_would_choose():
+    specification = importlib.util.spec_from_file_location("fixed", ROOT / "benchmarks" / "fixed.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    tree = load_recipe(module.fixed({"data": "cifar100", "network": {"name": "resnet32_cifar"}, "training": {"epochs": 2}})).model_dump()  # fmt: skip
+    open_settings = {f"{section}.{key}" for section in module.FIXED for key, value in tree[section].items() if value == AUTO}  # fmt: skip
+    assert open_settings <= LEFT_OPEN
+    assert tree["training"]["epochs"] == 2

@@ -17,6 +17,7 @@ from coterie.documents import LARGEST_YAML, TooMuch, parse_yaml, read_text
 from coterie.errors import CoterieError
 from coterie.recipe_errors import explain
 from coterie.sections import (
+    AUTO,
     DataRecipe,
     MethodRecipe,
     NetworkRecipe,
@@ -38,6 +39,7 @@ IMAGE_SETTINGS = {
     "flip",
     "cutout",
     "auto_augment",
+    "crop_scale",
     "mixup",
     "cutmix",
 }
@@ -88,15 +90,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Recipe:
-        stretches = self.schedule.stretches(self.training.epochs)
+        epochs, warmup = self.training.epochs, self.schedule.warmup_epochs
+        stretches = [] if epochs == AUTO else self.schedule.stretches(epochs)
         if any(end <= start for start, end in stretches):
             raise ValueError(
-                f"schedule.restarts={self.schedule.restarts}: expected rising numbers below training.epochs={self.training.epochs}"
+                f"schedule.restarts={self.schedule.restarts}: expected rising numbers below training.epochs={epochs}"
             )
-        shortest = min(end - start for start, end in stretches)
-        if self.schedule.warmup_epochs >= shortest:
+        shortest = min((end - start for start, end in stretches), default=None)
+        if warmup != AUTO and shortest is not None and warmup >= shortest:
             bound = f"training.epochs={shortest}" if len(stretches) == 1 else f"the {shortest} epochs between restarts"
-            raise ValueError(f"schedule.warmup_epochs={self.schedule.warmup_epochs:g} must be below {bound}")
+            raise ValueError(f"schedule.warmup_epochs={warmup:g} must be below {bound}")
         if self.training.label_smoothing and self.training.label_loss == "binary_cross_entropy":
             raise ValueError("training.label_smoothing applies to training.label_loss=cross_entropy only")
         if self.teacher is not None and self.teachers:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+AUTO: Final = "auto"  # a setting that is chosen when the data and networks are known, see coterie.fitting
+Auto = Literal["auto"]
+Value = TypeVar("Value")
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -23,6 +26,17 @@ Text = Annotated[str, BeforeValidator(_text)]
 def _several(value: object) -> object:
     """One name is as good as a list of one; names may be separated by commas."""
     return [each.strip() for each in value.split(",")] if isinstance(value, str) and value.strip() else value
+
+
+def settled(value: Value | Auto) -> Value:
+    """A setting that was ``auto`` and by now has a value.
+
+    Raises:
+        RuntimeError: it has none: the recipe was not fitted.
+    """
+    if value == AUTO:
+        raise RuntimeError("a setting is still auto: the recipe must be fitted to its data first")
+    return value
 
 
 class Section(BaseModel):
@@ -52,8 +66,9 @@ class DataRecipe(Section):
     train_limit: Positive | None = Field(
         None, description="Keep this many training images, the same number of each class."
     )
-    image_size: Positive | None = Field(
-        None, description="Side in pixels to which images are brought; null: the data's or the network's."
+    image_size: Positive | Auto | None = Field(
+        AUTO,
+        description="Side in pixels to which images are brought; null: the data's or the network's; auto: what suits the network and the images.",
     )
     normalize: Literal["auto", "data", "network", "none"] = Field(
         "auto",
@@ -62,6 +77,10 @@ class DataRecipe(Section):
     crop_padding: Annotated[int, Field(ge=0, le=64)] | None = Field(
         None,
         description="Zero padding before the random crop of small images; null: an eighth of the side (4 at 32 pixels).",
+    )
+    crop_scale: Annotated[float, Field(gt=0, le=1)] | Auto | None = Field(
+        AUTO,
+        description="Smallest share of the area of a streamed image that a random crop shows; null: timm's 0.08, for large data sets. auto: by the number of images.",
     )
     flip: bool | None = Field(None, description="Random horizontal flip; null: yes, except for digits.")
     cutout: Annotated[int, Field(ge=0)] = Field(0, description="Side in pixels of a square that is blanked; 0: none.")
@@ -102,11 +121,12 @@ class TextRecipe(Section):
 
 class NetworkRecipe(Section):
     name: Text | list[str] | None = Field(
-        None,
-        description="A timm name, or a list of names for students of different architectures; null: tiny_cifar. For text: a folder with config.json and tokenizer, or a name of the Hugging Face Hub.",
+        AUTO,
+        description="A timm name, or a list of names for students of different architectures; auto: what suits the images' size; null: tiny_cifar. For text: a folder with config.json and tokenizer, or a name of the Hugging Face Hub.",
     )
-    pretrained: bool = Field(
-        False, description="Start from timm's pretrained weights; for text, from the folder's or the Hub's."
+    pretrained: bool | Auto = Field(
+        AUTO,
+        description="Start from timm's pretrained weights; for text, from the folder's or the Hub's. auto: for images of one's own, where there are weights and they are to be had within seconds.",
     )
     weights: Text | None = Field(
         None,
@@ -150,12 +170,14 @@ class MethodRecipe(BaseModel):
 
 
 class OptimizerRecipe(Section):
-    name: str = Field("sgd", description="Any optimizer of timm; sgd is Nesterov's.")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="The largest rate, after the warm-up.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Also of normalisation layers and biases.")
+    name: str = Field(AUTO, description="Any optimizer of timm; sgd is Nesterov's.")
+    learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
+        AUTO, description="The largest rate, after the warm-up."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] | Auto = Field(AUTO, description="Factor of the decay of weights.")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of optimizers that have one.")
-    exclude_norm_and_bias: bool = Field(
-        False, description="No weight decay on vectors and scalars; the papers decay everything."
+    exclude_norm_and_bias: bool | Auto = Field(
+        AUTO, description="No weight decay on vectors and scalars; the papers decay everything."
     )
     options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of the optimizer.")
 
@@ -164,7 +186,9 @@ class ScheduleRecipe(Section):
     name: Literal["constant", "cosine", "multistep", "step", "poly", "tanh"] = Field(
         "cosine", description="How the rate falls; it moves at every step."
     )
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="Epochs over which the rate rises first.")
+    warmup_epochs: Annotated[float, Field(ge=0)] | Auto = Field(
+        AUTO, description="Epochs over which the rate rises first."
+    )
     warmup_learning_rate: Annotated[float, Field(ge=0)] = Field(1e-5, description="Where the warm-up starts.")
     minimum_learning_rate: Annotated[float, Field(ge=0)] = Field(0.0, description="Where cosine, poly and tanh end.")
     milestones: list[Annotated[float, Field(gt=0)]] = Field(
@@ -184,8 +208,8 @@ class ScheduleRecipe(Section):
 
 
 class TrainingRecipe(Section):
-    epochs: Positive = Field(30, description="Passes over the training images.")
-    batch_size: Positive = Field(128, description="Images a step over all processes.")
+    epochs: Positive | Auto = Field(AUTO, description="Passes over the training images.")
+    batch_size: Positive | Auto = Field(AUTO, description="Images a step over all processes.")
     accumulate: Positive = Field(1, description="Batches whose gradients are added up before the optimizer steps.")
     clip_gradient: Annotated[float, Field(gt=0)] | None = Field(None, description="Largest norm of the gradient.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16: mixed precision.")

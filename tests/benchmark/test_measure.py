@@ -86,7 +86,7 @@ def test_a_step_that_waits_for_its_data_is_said_to_wait(folder, monkeypatch):
     monkeypatch.setattr(streaming, "to_image", slow)  # workers are forked, so they sleep too
     found = measure(load_recipe(None, settings), repetitions=1, least=0.2)
     group = found["group"]
-    assert group["images_per_second_with_data"] == pytest.approx(1 / 0.02, rel=0.4)
+    assert group["images_per_second_with_data"] < 1.4 / 0.02  # one worker sleeps before each image
     assert group["data_share"] > 0.5
     assert "The step waits for the data" in markdown(found)
 

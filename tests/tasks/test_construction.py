@@ -8,6 +8,7 @@ import torch
 
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
+from coterie.tasks import construction
 from coterie.tasks.construction import build_method, network_options, pretrained_config
 
 
@@ -22,6 +23,7 @@ def pretrained(tmp_path, monkeypatch):
     monkeypatch.setattr(
         timm, "create_model", lambda name, **options: create(name, pretrained_cfg_overlay=overlay, **options)
     )
+    monkeypatch.setattr(construction, "require_at_hand", lambda name, setting: None)
     return weights, ["network=resnet10t", "network.pretrained=true"]
 
 
@@ -48,7 +50,9 @@ def test_students_start_from_a_file_of_weights(tmp_path, kind):
     path = tmp_path / "weights.pth"
     held = {f"module.{name}": value for name, value in weights.items()}
     torch.save(weights if kind == "state dict" else {"state_dict": held, "args": argparse.Namespace(lr=1)}, path)
-    recipe = load_recipe(None, [f"network.weights={path}", "network.branches=2", "network.at=layer3"])
+    recipe = load_recipe(
+        None, ["network=tiny_cifar", f"network.weights={path}", "network.branches=2", "network.at=layer3"]
+    )
     group = build_method(recipe, 4, (3, 16, 16)).group
     first, second = (group.student(number).state_dict() for number in range(2))
     assert all(torch.equal(value, weights[name]) for name, value in first.items())
@@ -84,8 +88,8 @@ def test_the_methods_defaults_and_the_recipes_choice():
         (["network=[tiny_cifar, resnet8_cifar]", "network.branches=3"], "differs from the 2 networks"),
         (["network=[tiny_cifar, resnet8_cifar]", "network.at=layer3"], "share no trunk"),
         (["network=[tiny_cifar, resnet8_cifar]", "network.weights=x.pth"], "for one network.name"),
-        (["network.weights=x.pth", "network.pretrained=true"], "without network.pretrained"),
-        (["network.weights=x.pth"], "network.weights='x.pth' is not a file"),
+        (["network=tiny_cifar", "network.weights=x.pth", "network.pretrained=true"], "without network.pretrained"),
+        (["network=tiny_cifar", "network.weights=x.pth"], "network.weights='x.pth' is not a file"),
     ],
 )
 def test_settings_that_contradict_one_another(settings, message):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import coterie
+from coterie.fitting import Facts, fit
 from coterie.tasks.image_classification import ImageClassification
-from coterie.training.announcement import data_lines, laid_out, method_line, settings_lines, training_lines
+from coterie.training.announcement import data_lines, laid_out, method_line, network_lines, plan_lines, settings_lines
 from coterie.training.run import build_accelerator
 
 
@@ -20,7 +21,7 @@ def prepared(small):
     def make(**sections):
         recipe = coterie.load_recipe(small(**sections))
         task = ImageClassification(recipe, build_accelerator(recipe))
-        return recipe, task, task.build_method()
+        return task.recipe, task, task.build_method()
 
     return make
 
@@ -34,11 +35,11 @@ def test_every_line_says_what_is_there(prepared):
     ]
     trained = sum(each.numel() for each in method.parameters())
     deployed = sum(each.numel() for each in method.student().parameters())
-    lines = dict(training_lines(recipe, task, method, torch.device("cpu"), 1, {}))
+    lines = dict([*network_lines(recipe, task, method), *plan_lines(recipe, torch.device("cpu"), 1, {})])
     assert lines == {
         "network": f"tiny_cifar, not pretrained; {deployed:,} parameters deployed, {trained:,} trained",
         "method": f"okdmde; 2 students on a shared trunk, split at {method.group.split_point}",
-        "settings": f"sgd, rate 0.1 (cosine), weight decay 0.0005, batch {recipe.training.batch_size}, 2 batches a step, 3 epochs",
+        "settings": "sgd, rate 0.05 (cosine), weight decay 0.0005, batch 32, 2 batches a step, 3 epochs, 0.15 of them warm-up",
         "device": f"cpu, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}, fp32",
     }
 
@@ -69,7 +70,8 @@ def test_peers_and_settings_of_the_method(prepared):
 
 
 def test_what_was_chosen_automatically_is_marked_with_its_reason():
-    recipe = coterie.load_recipe(None, ["schedule.warmup_epochs=2", "training.epochs=30"])
+    given = coterie.load_recipe(None, ["schedule.warmup_epochs=2", "training.epochs=30"])
+    recipe, _ = fit(given, Facts("CIFAR network", pretrained=False, samples=50_000))
     chosen = {"optimizer.name": "CNN", "training.epochs": "few images", "optimizer.learning_rate": "CNN"}
     assert settings_lines(recipe, chosen) == [
         ("settings", "sgd*, rate 0.1* (cosine), weight decay 0.0005, batch 128, 30 epochs*, 2 of them warm-up"),
@@ -82,8 +84,8 @@ def test_a_training_says_it_first_and_a_quiet_one_does_not(small, tmp_path, caps
     said = capsys.readouterr()
     assert said.out == ""
     lines = said.err.splitlines()
-    assert [line[:10].strip() for line in lines if not line.startswith(" ")][:6] == [
-        *("data", "network", "method", "settings", "device", "run")
+    assert [line[:10].strip() for line in lines if not line.startswith(" ")][:7] == [
+        *("data", "network", "method", "settings", "* chosen", "device", "run")
     ]
     assert re.match("epoch 1/1  label loss", lines[-1])
     coterie.train(small(training={"epochs": 1}), output=tmp_path / "quiet", quiet=True)
@@ -92,17 +94,17 @@ def test_a_training_says_it_first_and_a_quiet_one_does_not(small, tmp_path, caps
 
 def test_it_is_said_within_two_seconds_of_the_data(small, tmp_path, monkeypatch):
     moments = []
-    load_data = coterie.tasks.image_classification.load_data
+    prepare_data = coterie.tasks.image_classification.prepare_data
 
     def note_time(*arguments, **settings):
-        data = load_data(*arguments, **settings)
+        data = prepare_data(*arguments, **settings)
         moments.append(time.process_time())
         return data
 
-    monkeypatch.setattr("coterie.tasks.image_classification.load_data", note_time)
+    monkeypatch.setattr("coterie.tasks.image_classification.prepare_data", note_time)
     monkeypatch.setattr(
         "coterie.training.display.Display.lines", lambda self, lines: moments.append(time.process_time())
     )
     coterie.train(small(training={"epochs": 1}), output=tmp_path / "run")
-    assert len(moments) == 3  # the data read, the data told, all told
-    assert moments[2] - moments[0] < 2
+    assert len(moments) == 2  # the data read, all told
+    assert moments[1] - moments[0] < 2

@@ -48,7 +48,7 @@ def test_a_full_disk_is_named_by_a_training(tmp_path):
     said = failed.stderr.strip().splitlines()
     assert f"cannot write '{path / 'checkpoint' / 'last.pt'}': the disk is full" in said[-1]
     assert [line[:10].strip() for line in said[:-1] if line[0] != " "] == [
-        *("data", "network", "method", "settings", "device", "run")
+        *("data", "network", "method", "settings", "* chosen", "device", "run")
     ]
     assert not list(path.rglob("*.tmp"))
 
@@ -141,7 +141,7 @@ def test_a_signal_during_an_evaluation_changes_no_row(small, tmp_path, monkeypat
     options = {"name": method, "target": "general"} if method == "kdcl" else method
     settings = small(method=options, training={"epochs": 3})
     whole = coterie.train(settings, output=tmp_path / "whole", quiet=True)
-    original, calls = Trainer._evaluate, []
+    original, calls = Trainer.evaluate, []
 
     def signalled(self):
         calls.append(1)
@@ -149,7 +149,7 @@ def test_a_signal_during_an_evaluation_changes_no_row(small, tmp_path, monkeypat
             signal.raise_signal(signal.SIGTERM)
         original(self)
 
-    monkeypatch.setattr(Trainer, "_evaluate", signalled)
+    monkeypatch.setattr(Trainer, "evaluate", signalled)
     with pytest.raises(Interrupted):
         coterie.train(settings, output=tmp_path / "run", quiet=True)
     monkeypatch.undo()

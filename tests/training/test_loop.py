@@ -97,7 +97,7 @@ def test_accumulated_batches_equal_one_batch_where_nothing_is_normalised_over_it
     for accumulate, batch_size in [(1, 40), (2, 20)]:
         settings = small(
             method="baseline", training={"accumulate": accumulate, "batch_size": batch_size, "log_every": 1},
-            network={"name": None, "branches": None},
+            network={"name": None, "branches": None}, optimizer={"name": "sgd"},
         )  # fmt: skip
         results.append(coterie.train(settings, network=network, output=tmp_path / str(accumulate), quiet=True))
     for first, second in zip(*(weights(each.path).values() for each in results), strict=True):

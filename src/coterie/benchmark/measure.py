@@ -39,11 +39,10 @@ class Subject:
     """
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.recipe = recipe
         self.accelerator = build_accelerator(recipe)
         self.task = find_task(recipe)(recipe, self.accelerator)
         method = self.task.build_method()
-        self.recipe = recipe = resolve_memory_format(recipe, self.task, method, self.accelerator.device)
+        self.recipe = recipe = resolve_memory_format(self.task.recipe, self.task, method, self.accelerator.device)
         display = Display(1, 1, True)
         folder.mkdir()
         self.trainer = Trainer(recipe, self.task, method, self.accelerator, RunFolder(folder), display)

@@ -14,11 +14,8 @@ from torchvision import transforms
 
 from coterie.data.augmentation import Augmentation, Mixing
 from coterie.data.batch import Batch, DataBundle, DataInfo, EvaluationLoader, TrainLoader
-from coterie.data.decoding import image_size
-from coterie.data.duplicates import find_duplicates
 from coterie.data.fingerprint import fingerprint
 from coterie.data.memory import DeviceImages, MemoryEvaluationLoader, MemoryTrainLoader, shrink
-from coterie.data.objects import from_objects
 from coterie.data.order import Order
 from coterie.data.raw import (
     Arrays,
@@ -28,21 +25,25 @@ from coterie.data.raw import (
     Samples,
     Statistics,
     four_axes,
-    require_consistent,
     to_image,
-    with_classes,
 )
-from coterie.data.sources import read_source
-from coterie.data.splits import carve, lacking_notes, limit
+from coterie.data.reading import LOOKED_AT, read_data, size_of
 from coterie.data.statistics import measure, measure_streamed
 from coterie.data.streaming import StreamingEvaluationLoader, StreamingSettings, StreamingTrainLoader
 from coterie.errors import CoterieError
-from coterie.sections import DataRecipe
+from coterie.sections import AUTO, DataRecipe
 
-__all__ = ["Batch", "DataBundle", "DataInfo", "EvaluationLoader", "TrainLoader", "load_data"]
+__all__ = [
+    "Batch",
+    "DataBundle",
+    "DataInfo",
+    "EvaluationLoader",
+    "TrainLoader",
+    "load_data",
+    "prepare_data",
+]
 
 SMALL = 64  # pixels a side up to which images are kept in memory
-LOOKED_AT = 100  # images whose sizes say whether all are small
 LARGE_DEFAULT = 224  # pixels a side of streamed images, unless the recipe or a pretrained network says otherwise
 
 
@@ -56,7 +57,8 @@ class _Target:
     num_processes: int
 
 
-def load_data(
+def prepare_data(
+    raw: RawData,
     recipe: DataRecipe,
     *,
     batch_size: int,
@@ -65,47 +67,34 @@ def load_data(
     process_index: int = 0,
     num_processes: int = 1,
     network_config: Mapping[str, Any] | None = None,
-    datasets: Any = None,
     channels_last: bool = False,
     views: int = 1,
-    measured: Sequence[str] | None = None,
 ) -> DataBundle:
-    """Read, split, and prepare the data of a run.
+    """Loaders of data that are read.
 
     Args:
-        recipe: which data, and how they are split and augmented.
+        raw: from :func:`read_data`.
+        recipe: how they are prepared and augmented.
         batch_size: images a step over all processes.
         seed: of the run: order and augmentation derive from it.
         device: where in-memory data are kept, and where batches arrive.
         process_index, num_processes: this process's place.
         network_config: timm's ``pretrained_cfg`` of a pretrained network, for its statistics and input size.
-        datasets: (train, validation, test) in place of ``recipe.name``.
         channels_last: memory format of the batches.
         views: augmented views of each training image.
-        measured: the data are to be measured and not trained on, by networks of these classes: what has no splits is measured in whole.
 
     Raises:
-        CoterieError: data that cannot be read, or too few of them.
+        CoterieError: settings that do not suit the images.
     """
-    if measured is not None:
-        recipe = recipe.model_copy(update={"test": "auto"})  # what is measured in whole is not split
-    raw = from_objects(datasets, recipe) if datasets is not None else read_source(recipe, measured is not None)
-    if measured is not None:
-        raw = with_classes(raw, measured)
-    require_consistent(raw, recipe.incomplete_classes == "accept" or measured is not None)
-    if measured is None:
-        raw = _split(raw, recipe)
-    elif raw.test is not None:
-        raw = replace(raw, notes=(*raw.notes, *lacking_notes({"test": raw.test}, raw.class_names)))
     order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
-    size = recipe.image_size or (network_config or {}).get("input_size", (None, None, None))[1]
+    size = _asked_size(recipe) or (network_config or {}).get("input_size", (None, None, None))[1]
     target = _Target(device, channels_last, process_index, num_processes)
-    varies = any(isinstance(samples, Objects) and samples.varies for samples in raw.splits().values())
+    varies = reads_differently(raw)
     if varies and recipe.in_memory:
         raise CoterieError(
             "data.in_memory=true: the data set's samples read differently each time, by a random transform, and cannot be kept; leave it out"
         )
-    if not varies and _keep_in_memory(raw.train, recipe):
+    if is_kept_in_memory(raw, recipe):
         bundle = _in_memory(raw, recipe, order, size, network_config, target, views)
     else:
         side = size or (_small_side(raw.train) if varies else None) or LARGE_DEFAULT
@@ -114,26 +103,31 @@ def load_data(
     return replace(bundle, fingerprint=fingerprint(raw.class_names, raw.splits(), preparation))
 
 
+def load_data(
+    recipe: DataRecipe, *, datasets: Any = None, measured: Sequence[str] | None = None, **preparation: Any
+) -> DataBundle:
+    """Read, split and prepare the data of a run, see :func:`read_data` and :func:`prepare_data`."""
+    return prepare_data(read_data(recipe, datasets, measured), recipe, **preparation)
+
+
+def _asked_size(recipe: DataRecipe) -> int | None:
+    return recipe.image_size if isinstance(recipe.image_size, int) else None
+
+
+def is_kept_in_memory(raw: RawData, recipe: DataRecipe) -> bool:
+    """Whether the pixels stay in memory, see ``data.in_memory``."""
+    return not reads_differently(raw) and _keep_in_memory(raw.train, recipe)
+
+
+def reads_differently(raw: RawData) -> bool:
+    """Whether a data set of the user's gives other pixels each time that it is read."""
+    return any(isinstance(samples, Objects) and samples.varies for samples in raw.splits().values())
+
+
 def _small_side(train: Samples) -> int | None:
     """The side of small square images; None: they are larger, or not square."""
     height, width = train.pixels(0).shape[:2]
     return height if height == width <= SMALL else None
-
-
-def _split(raw: RawData, recipe: DataRecipe) -> RawData:
-    """Carve the validation split where there is none, then limit what is left to train on; note what stands in two splits."""
-    train, validation = raw.train, raw.validation
-    if validation is None and recipe.validation > 0:
-        incomplete = recipe.incomplete_classes == "accept"
-        train, validation = carve(
-            train, recipe.validation, recipe.validation_seed, "validation", raw.class_names, incomplete
-        )
-    if recipe.train_limit is not None:
-        train = limit(train, recipe.train_limit, recipe.validation_seed)
-    split = replace(raw, train=train, validation=validation)
-    splits = split.splits()
-    counts, found = find_duplicates(splits)
-    return replace(split, duplicates=counts, notes=(*raw.notes, *found, *lacking_notes(splits, raw.class_names)))
 
 
 def _found(raw: RawData) -> dict[str, Any]:
@@ -149,21 +143,14 @@ def _found(raw: RawData) -> dict[str, Any]:
 def _keep_in_memory(train: Samples, recipe: DataRecipe) -> bool:
     if recipe.in_memory is not None:
         return recipe.in_memory
-    if recipe.image_size is not None and recipe.image_size <= SMALL:
+    asked = _asked_size(recipe)
+    if asked is not None and asked <= SMALL:
         return True
     if isinstance(train, Arrays):
         return max(train.images.shape[1:3]) <= SMALL
-    sizes = {_size(train, number) for number in range(0, len(train), -(-len(train) // LOOKED_AT))}
+    sizes = {size_of(train, number) for number in range(0, len(train), -(-len(train) // LOOKED_AT))}
     height, width = next(iter(sizes))
     return len(sizes) == 1 and height == width <= SMALL
-
-
-def _size(samples: Files | Objects, number: int) -> tuple[int, int]:
-    """Height and width of one image; of a file, only the header is read."""
-    if isinstance(samples, Objects):
-        height, width = samples.pixels(number).shape[:2]
-        return height, width
-    return image_size(samples.paths[number])
 
 
 def _in_memory(
@@ -175,8 +162,9 @@ def _in_memory(
     target: _Target,
     views: int,
 ) -> DataBundle:
-    if recipe.auto_augment is not None:
-        raise CoterieError("data.auto_augment is for images that are streamed: set data.in_memory=false")
+    for key in ("auto_augment", "crop_scale"):
+        if getattr(recipe, key) not in {None, AUTO}:
+            raise CoterieError(f"data.{key} is for images that are streamed: set data.in_memory=false")
     arrays = {split: _as_arrays(samples, size) for split, samples in raw.splits().items()}
     height, width = arrays["train"].images.shape[1:3]
     for split, samples in arrays.items():
@@ -291,6 +279,7 @@ def _streaming(
     settings = StreamingSettings(
         info,
         raw.flip if recipe.flip is None else recipe.flip,
+        recipe.crop_scale if isinstance(recipe.crop_scale, float) else None,
         recipe.auto_augment,
         recipe.cutout,
         Mixing(recipe.mixup, recipe.cutmix),

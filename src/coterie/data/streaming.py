@@ -27,6 +27,7 @@ class StreamingSettings:
 
     info: DataInfo
     flip: bool
+    crop_scale: float | None
     auto_augment: str | None
     cutout: int
     mixing: Mixing
@@ -55,6 +56,7 @@ def train_transform(settings: StreamingSettings) -> Any:
             mean=info.mean,
             std=info.std,
             interpolation=info.interpolation,
+            scale=None if settings.crop_scale is None else (settings.crop_scale, 1.0),
             hflip=0.5 if settings.flip else 0.0,
             auto_augment=settings.auto_augment,
             color_jitter=None,  # type: ignore[arg-type]  # none at all; 0.0 would still draw numbers

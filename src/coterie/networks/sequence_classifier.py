@@ -64,6 +64,12 @@ def _require_place(name: str) -> str:
     return name
 
 
+def has_weights(name: str) -> bool:
+    """Whether a network comes with weights: a folder that holds some, or a name of the Hub."""
+    path = Path(name).expanduser()
+    return not path.is_dir() or any(any(path.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
+
+
 def read_config(name: str) -> Any:
     """The configuration in a folder, or of a name of the Hub.
 

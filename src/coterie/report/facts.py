@@ -16,11 +16,11 @@ def facts(run: RunData, figures: GroupFigures | None) -> list[tuple[str, str]]:
         "Method": summary.method,
         "Settings": ", ".join(f"{key}={value}" for key, value in recipe.method.options.items()),
         "Data": f"{summary.data}: {_samples(run)}",
-        "Network": summary.network + (", pretrained" if recipe.network.pretrained else ""),
+        "Network": summary.network + (", pretrained" if recipe.network.pretrained is True else ""),
         "Students": _students(run, figures) if figures else "",
         "Training": f"{epochs} in batches of {training.batch_size}, seed {summary.seed}",
-        "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g} ({recipe.schedule.name}), "
-        f"weight decay {optimizer.weight_decay:g}",
+        "Optimizer": f"{optimizer.name}, learning rate {_number(optimizer.learning_rate)} ({recipe.schedule.name}), "
+        f"weight decay {_number(optimizer.weight_decay)}",
     }
     if summary.parameters:
         found["Parameters"] = (
@@ -57,3 +57,8 @@ def _students(run: RunData, figures: GroupFigures) -> str:
         return ""
     at = run.summary.split_point
     return f"{len(figures.students)}, {f'split before {at}' if at else 'nothing shared'}"
+
+
+def _number(value: float | str) -> str:
+    """A setting as it is written; a run that ended before its data were read has not chosen yet."""
+    return value if isinstance(value, str) else f"{value:g}"

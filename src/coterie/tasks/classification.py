@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -61,6 +62,7 @@ class Classification:
         recipe: the run's settings.
         accelerator: gives the device and this process's place among the processes.
         data: the loaders.
+        chosen: settings that were ``auto``, by their full names, and why they have their values.
         teacher_notes: what the run notes of each teacher.
     """
 
@@ -68,6 +70,7 @@ class Classification:
     recipe: Recipe
     accelerator: Accelerator
     data: Loaders
+    chosen: Mapping[str, str] = MappingProxyType({})
     teacher_notes: list[dict[str, Any]]
 
     def prepare(self, method: Method) -> Method:

@@ -17,13 +17,14 @@ from coterie.methods.method import Method
 from coterie.networks.branching import branch
 from coterie.networks.group import StudentGroup
 from coterie.networks.options import require_harmless_options
+from coterie.networks.pretrained import require_at_hand
 from coterie.networks.registration import register
 from coterie.networks.teacher import Teachers
 from coterie.networks.tracing import find_classifier
 from coterie.networks.weights import load_weights
 from coterie.randomness import derive_seed, seeded
 from coterie.recipe import Recipe
-from coterie.sections import TeachingRecipe
+from coterie.sections import AUTO, TeachingRecipe
 from coterie.student import create_network
 
 NetworkSource = nn.Module | Callable[[], nn.Module]
@@ -34,6 +35,8 @@ DEFAULT_NETWORK = "tiny_cifar"
 def network_names(recipe: Recipe) -> list[str]:
     """Timm names of the recipe's networks: one, or one for each student."""
     name = recipe.network.name
+    if name == AUTO:
+        raise CoterieError(f"network.name is chosen by the images; method={recipe.method.name} needs one that is named")
     return list(name) if isinstance(name, list) else [name or DEFAULT_NETWORK]
 
 
@@ -53,7 +56,7 @@ def network_options(recipe: Recipe, name: str, input_size: ImageSize) -> dict[st
 
 def pretrained_config(recipe: Recipe) -> dict[str, Any] | None:
     """Timm's configuration (statistics, input size) of the pretrained network; None where the recipe asks for none."""
-    if not recipe.network.pretrained:
+    if recipe.network.pretrained is not True:
         return None
     import timm
 
@@ -112,17 +115,19 @@ def _build_group(
     network: NetworkSource | None,
 ) -> StudentGroup:
     settings = recipe.network
-    names = network_names(recipe)
-    if settings.weights is not None and (settings.pretrained or len(names) > 1 or network is not None):
+    names = network_names(recipe) if network is None else []
+    if settings.weights is not None and (settings.pretrained is True or len(names) > 1 or network is not None):
         raise CoterieError(
             f"network.weights={settings.weights!r} is for one network.name without network.pretrained; "
             "weights of a module of your own are loaded before it is passed"
         )
 
     def create(name: str) -> nn.Module:
+        if settings.pretrained is True:
+            require_at_hand(name, "network.pretrained")
         created = create_network(
             name,
-            pretrained=settings.pretrained,
+            pretrained=settings.pretrained is True,  # without images, auto is no
             num_classes=num_classes,
             **network_options(recipe, name, input_size),
         )
@@ -152,7 +157,7 @@ def _build_group(
         start,
         branches=settings.branches or method.default_branches,
         at=at,
-        init="copy" if settings.pretrained or settings.weights is not None else "fresh",
+        init="copy" if settings.pretrained is True or settings.weights is not None else "fresh",
         seed=recipe.seed,
         example=torch.zeros(2, *input_size),
         trunk_gradient=settings.trunk_gradient,

@@ -11,13 +11,15 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from coterie.data.bundle import DataBundle, load_data
+from coterie.data.bundle import DataBundle, prepare_data
 from coterie.data.raw import Pixels
+from coterie.data.reading import read_data
 from coterie.errors import CoterieError
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.teacher import Statistics, Teachers
 from coterie.recipe import Recipe, load_recipe
+from coterie.sections import settled
 from coterie.student import save_student
 from coterie.tasks.classification import Classification
 from coterie.tasks.construction import (
@@ -27,6 +29,7 @@ from coterie.tasks.construction import (
     network_options,
     pretrained_config,
 )
+from coterie.tasks.image_settings import fit_images
 from coterie.tasks.teachers import Expectation, build_teachers, digest, own_teachers, untrained_teachers
 from coterie.training.records import RunFolder
 
@@ -41,7 +44,7 @@ class ImageClassification(Classification):
         datasets: (train, validation, test) in place of ``data.name``; None where there is none.
         input_config: how images are prepared, in timm's words (mean, std, input_size, ...), in place of a pretrained network's.
         teachers: modules in place of the recipe's ``teacher``; they take the students' images as they are.
-        measured: classes by which the data are measured; nothing is trained on then, see :func:`coterie.data.bundle.load_data`.
+        measured: classes by which the data are measured; nothing is trained on then, see :func:`coterie.data.reading.read_data`.
     """
 
     def __init__(
@@ -54,27 +57,29 @@ class ImageClassification(Classification):
         teachers: list[nn.Module] | None = None,
         measured: Sequence[str] | None = None,
     ) -> None:
-        self.recipe = recipe
         self.own_teachers = teachers
         self.teacher_notes: list[dict[str, Any]] = []
         self.accelerator = accelerator
         self.network = network
-        self.network_names = [] if network is not None else network_names(recipe)
         find_method(recipe.method.name)  # a misspelt name should not wait for the data
         weights = Path(recipe.network.weights).expanduser() if recipe.network.weights is not None else None
         if weights is not None and not weights.is_file():  # before the data are read
             raise CoterieError(f"network.weights={recipe.network.weights!r} is not a file")
         self.initial_weights = None if weights is None else {"file": str(weights), "sha256": digest(weights)}
-        self.data: DataBundle = load_data(
+        raw = read_data(recipe.data, datasets, measured)
+        if input_config is None:  # an evaluation's recipe is a finished run's
+            recipe, self.chosen = fit_images(recipe, raw, accelerator, network)
+        self.recipe = recipe
+        self.network_names = [] if network is not None else network_names(recipe)
+        self.data: DataBundle = prepare_data(
+            raw,
             recipe.data,
-            batch_size=recipe.training.batch_size,
+            batch_size=settled(recipe.training.batch_size),
             seed=recipe.seed,
             device=accelerator.device,
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
             network_config=input_config or (pretrained_config(recipe) if network is None else None),
-            datasets=datasets,
-            measured=measured,
             channels_last=recipe.training.channels_last is True,
         )
 

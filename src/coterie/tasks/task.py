@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from accelerate import Accelerator
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 class Task(Protocol):
     """One kind of problem, set up for a recipe: gives batches, builds the method, measures it, and saves what is its own."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The run's settings, without an ``auto`` whose value depends on data or networks."""
+        ...
+
+    @property
+    def chosen(self) -> Mapping[str, str]:
+        """Settings that were ``auto``, by their full names, and why they have their values."""
+        ...
 
     @property
     def data(self) -> Loaders: ...

@@ -13,6 +13,7 @@ from torch import nn
 from coterie.errors import CoterieError
 from coterie.methods import find_method
 from coterie.networks.options import require_harmless_options
+from coterie.networks.pretrained import require_at_hand
 from coterie.networks.registration import register
 from coterie.networks.teacher import Statistics, Teacher, Teachers
 from coterie.networks.weights import load_weights
@@ -208,6 +209,7 @@ def _from_name(settings: TeacherRecipe, expected: Expectation) -> Loaded:
             f"the pretrained teacher {name!r} has {entry.num_classes} classes, the data have {classes}; "
             "fine-tune it to the data first, by a run of its own"
         )
+    require_at_hand(name, "teacher.pretrained")
     network = create_network(name, pretrained=True, **options)
     config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
     size = config.get("input_size") or expected.input_size

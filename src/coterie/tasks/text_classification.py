@@ -17,12 +17,14 @@ from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.sequence_classifier import example_inputs, read_tokenizer
 from coterie.recipe import Recipe
+from coterie.sections import settled
 from coterie.student import save_student
 from coterie.tasks.classification import Classification
 from coterie.tasks.construction import NetworkSource
 from coterie.tasks.text_networks import (
     build_method,
     build_teachers,
+    fit_texts,
     read_teachers,
     require_tokens,
     shown,
@@ -68,12 +70,14 @@ class TextClassification(Classification):
             raise CoterieError(
                 "task=text_classification takes names of files and folders: save your network by save_pretrained, and your texts as CSV or JSON"
             )
-        self.recipe = recipe
         self.accelerator = accelerator
         find_method(recipe.method.name)  # a misspelt name should not wait for the data
         self.network_names = [shown(name) for name in student_names(recipe)]
         self.tokenizer = students_tokenizer(recipe) if tokenizer is None else tokenizer
         self.raw = read_texts(recipe.data, recipe.text, measured)
+        if tokenizer is None:  # an evaluation's recipe is a finished run's
+            recipe, self.chosen = fit_texts(recipe, len(self.raw.train))
+        self.recipe = recipe
         tokenizers, self.teachers = with_slots(self.tokenizer, read_teachers(recipe, self.raw.class_names))
         self.teacher_notes = [teacher.note for teacher in self.teachers]
         self.configs: list[dict[str, Any]] = []
@@ -81,7 +85,7 @@ class TextClassification(Classification):
             self.raw,
             tokenizers,
             max_length=recipe.text.max_length,
-            batch_size=recipe.training.batch_size,
+            batch_size=settled(recipe.training.batch_size),
             seed=recipe.seed,
             device=accelerator.device,
             process_index=accelerator.process_index,

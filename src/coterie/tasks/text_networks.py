@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from coterie.errors import CoterieError
+from coterie.fitting import Facts, fit, with_settings
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.group import StudentGroup
@@ -20,6 +21,7 @@ from coterie.networks.sequence_classifier import (
     build_classifier,
     describe_config,
     example_inputs,
+    has_weights,
     load_classifier,
     read_config,
     read_tokenizer,
@@ -31,7 +33,7 @@ from coterie.networks.sequence_classifier import (
 from coterie.networks.teacher import Teacher, Teachers
 from coterie.randomness import derive_seed, seeded
 from coterie.recipe import Recipe
-from coterie.sections import TeacherRecipe
+from coterie.sections import AUTO, TeacherRecipe
 from coterie.student import load_student
 from coterie.tasks.construction import method_of
 from coterie.tasks.teachers import class_order, digest
@@ -49,11 +51,29 @@ def student_names(recipe: Recipe) -> list[str]:
         raise CoterieError(
             "network.weights is for image networks; of a text network, name a folder with its weights and set network.pretrained=true"
         )
-    if not name:
+    if not name or name == AUTO:
         raise CoterieError(
             "task=text_classification needs network.name: a folder with config.json and a tokenizer, or a name of the Hub"
         )
     return list(name) if isinstance(name, list) else [name]
+
+
+def fit_texts(recipe: Recipe, samples: int) -> tuple[Recipe, dict[str, str]]:
+    """The recipe without an ``auto`` whose value depends on texts or networks, and what was chosen, with its reason.
+
+    Args:
+        recipe: what it sets stays.
+        samples: texts that are trained on.
+    """
+    settings: dict[str, object] = {}
+    reasons: dict[str, str] = {}
+    if recipe.network.pretrained == AUTO:
+        bare = next((name for name in student_names(recipe) if not has_weights(name)), None)
+        settings["network.pretrained"] = bare is None
+        reasons["network.pretrained"] = "the weights are there" if bare is None else f"no weights in {bare}"
+    settled_start = with_settings(recipe, settings)
+    fitted, others = fit(settled_start, Facts("text network", bool(settled_start.network.pretrained), samples))
+    return fitted, reasons | others
 
 
 def students_tokenizer(recipe: Recipe) -> Any:
@@ -98,7 +118,7 @@ def build_students(recipe: Recipe, configs: Sequence[dict[str, Any]], example: T
         load: whether ``network.pretrained`` has a say; not where a checkpoint follows.
     """
     networks: list[nn.Module] = []
-    names = student_names(recipe) if load and recipe.network.pretrained else []
+    names = student_names(recipe) if load and recipe.network.pretrained is True else []
     for number, config in enumerate(configs):
         seed = derive_seed(recipe.seed, "student", number)
         with seeded(seed):

@@ -10,6 +10,7 @@ import torch
 from coterie.methods.method import Method
 from coterie.recipe import Recipe
 from coterie.report.wording import plural, size
+from coterie.sections import settled
 from coterie.tasks.task import Task
 from coterie.terminal import one_line
 from coterie.training.continuation import OWN_NETWORK
@@ -104,7 +105,7 @@ def settings_lines(recipe: Recipe, chosen: Mapping[str, str]) -> list[Line]:
         f"rate {optimizer.learning_rate:g}{star('optimizer.learning_rate')} ({schedule.name})",
         f"weight decay {optimizer.weight_decay:g}{star('optimizer.weight_decay')}",
         f"batch {training.batch_size:,}{star('training.batch_size')}",
-        f"{plural(training.epochs, 'epoch')}{star('training.epochs')}",
+        f"{plural(settled(training.epochs), 'epoch')}{star('training.epochs')}",
     ]
     if training.accumulate > 1:
         parts.insert(4, f"{training.accumulate} batches a step")
@@ -127,13 +128,11 @@ def device_line(recipe: Recipe, device: torch.device, processes: int) -> Line:
     return "device", ", ".join([*parts, *([f"{processes} processes"] if processes > 1 else [])])
 
 
-def training_lines(
-    recipe: Recipe, task: Task, method: Method, device: torch.device, processes: int, chosen: Mapping[str, str]
-) -> list[Line]:
-    """All but the data, see the functions above."""
-    return [
-        network_line(recipe, task, method),
-        method_line(recipe, method),
-        *settings_lines(recipe, chosen),
-        device_line(recipe, device, processes),
-    ]
+def plan_lines(recipe: Recipe, device: torch.device, processes: int, chosen: Mapping[str, str]) -> list[Line]:
+    """What is known before any network is built: the settings that decide, and what computes."""
+    return [*settings_lines(recipe, chosen), device_line(recipe, device, processes)]
+
+
+def network_lines(recipe: Recipe, task: Task, method: Method) -> list[Line]:
+    """The students, and the method that trains them."""
+    return [network_line(recipe, task, method), method_line(recipe, method)]

@@ -9,7 +9,7 @@ from coterie.data.catalogue import DATA
 from coterie.data.fingerprint import differences
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, differing_keys, load_recipe
-from coterie.sections import TeacherRecipe
+from coterie.sections import TeacherRecipe, settled
 from coterie.training.checkpoint import load_checkpoint
 from coterie.training.records import RunFolder
 
@@ -46,7 +46,7 @@ def _with_restarts(recipe: Recipe, restarts: list[int]) -> Recipe:
 
 def _lengthened(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
     """The recipe of a run that has come to its end and is trained for more epochs, from a restart of its schedule on."""
-    asked, planned = settings.training.epochs, stored.training.epochs
+    asked, planned = settled(settings.training.epochs), settled(stored.training.epochs)
     position = load_checkpoint(folder.last).get("position", {}) if folder.last.is_file() else {}
     done = position.get("epoch", 0)
     if asked <= done:
@@ -60,10 +60,17 @@ def _lengthened(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
     return load_recipe(longer.model_dump(mode="json"), trust_code=True)  # checked again: a warm-up must fit
 
 
-def keep_length(recipe: Recipe, stored: Recipe) -> Recipe:
-    """The recipe with the epochs and restarts of another one."""
-    training = recipe.training.model_copy(update={"epochs": stored.training.epochs})
-    return _with_restarts(recipe.model_copy(update={"training": training}), stored.schedule.restarts)
+def elsewhere(stored: Recipe, given: Recipe) -> Recipe:
+    """The stored recipe with the place of the data, the device and the method of another: no file's method is imported."""
+    data = {"name": given.data.name, "root": given.data.root, "workers": given.data.workers}
+    training = {"device": given.training.device, "trackers": given.training.trackers}
+    return stored.model_copy(
+        update={
+            "data": stored.data.model_copy(update=data),
+            "method": given.method,
+            "training": stored.training.model_copy(update=training),
+        }
+    )
 
 
 def require_same_objects(folder: RunFolder, own_network: bool, own_teachers: int) -> None:
@@ -100,7 +107,7 @@ def _resolved(settings: Recipe, stored: Recipe) -> list[str]:
         for section, values in given.items()
         if isinstance(values, dict) and isinstance(kept.get(section), dict)
         for key, value in values.items()
-        if value == "auto" and kept[section].get(key) not in {"auto", None}
+        if value == "auto" and kept[section].get(key, "auto") != "auto"
     ]
 
 

@@ -20,6 +20,7 @@ from coterie.methods.method import Method
 from coterie.methods.progress import Progress
 from coterie.randomness import derive_seed
 from coterie.recipe import Recipe
+from coterie.sections import settled
 from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep
 from coterie.training.checkpoint import save_checkpoint
@@ -68,13 +69,10 @@ class Trainer:
         self.freezing.apply(0)  # several processes exchange the gradients that there are from here on
         self.batches = task.data.train.steps_per_epoch
         self.steps_per_epoch = -(-self.batches // settings.accumulate)
-        self.schedule = RestartedSchedule(recipe.schedule, self.optimizer, settings.epochs, self.steps_per_epoch)
-        self.ends = [
-            end for _, end in recipe.schedule.stretches(settings.epochs)
-        ]  # of the training's stretches, in epochs
-        self.progress = Progress(
-            0, settings.epochs, 0, settings.epochs * self.steps_per_epoch, device=accelerator.device
-        )
+        self.epochs = settled(settings.epochs)
+        self.schedule = RestartedSchedule(recipe.schedule, self.optimizer, self.epochs, self.steps_per_epoch)
+        self.ends = [end for _, end in recipe.schedule.stretches(self.epochs)]  # of the training's stretches, in epochs
+        self.progress = Progress(0, self.epochs, 0, self.epochs * self.steps_per_epoch, device=accelerator.device)
         self.module, self.stepper = accelerator.prepare(self.method, self.optimizer)
         self.compiled = (
             torch.compile(self.module, options=compiler_options(self.method)) if settings.compile else self.module
@@ -120,10 +118,9 @@ class Trainer:
             RunError: a loss term that is not finite, a full disk.
             Interrupted: a signal came; the run was put away first.
         """
-        settings = self.recipe.training
         self.prepare()
         with self.display:
-            while self.epoch < settings.epochs and not self.best.is_over(self.epoch):
+            while self.epoch < self.epochs and not self.best.is_over(self.epoch):
                 self._train_epoch(interruption)
                 self.epoch += 1
                 self.batch = 0
@@ -134,8 +131,8 @@ class Trainer:
                         self.save(self.folder.last, evaluated=True)
                 if asked := interruption.asked(self.accelerator):
                     raise Interrupted(asked, str(self.folder))
-        if self.epoch < settings.epochs:
-            self.display.note(self.best.explain(self.epoch, settings.epochs))
+        if self.epoch < self.epochs:
+            self.display.note(self.best.explain(self.epoch, self.epochs))
 
     def prepare(self) -> None:
         """What comes before the first step, in a run that is gone on with too."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coterie.errors import CoterieError, did_you_mean
 from coterie.methods.method import Method
-from coterie.sections import OptimizerRecipe, ScheduleRecipe
+from coterie.sections import OptimizerRecipe, ScheduleRecipe, settled
 
 # Of an optimizer's state, shaped like its parameter. Second moments are so only in part: NovoGrad has one number a tensor.
 AVERAGES = {"momentum_buffer", "exp_avg"}
@@ -40,7 +40,7 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True)
             f"unknown optimizer {recipe.name!r}{did_you_mean(recipe.name, known)}; expected a name of timm.optim"
         )
     groups = method.parameter_groups()
-    if recipe.exclude_norm_and_bias:
+    if settled(recipe.exclude_norm_and_bias):
         groups = [part for group in groups for part in _split_decay(group)]
     devices = {parameter.device.type for parameter in method.parameters()}
     fused = {"fused": True} if fuses and recipe.name in FUSED and devices <= {"cpu", "cuda"} else {}
@@ -48,8 +48,8 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True)
         optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
             groups,
             opt=recipe.name,
-            lr=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
+            lr=settled(recipe.learning_rate),
+            weight_decay=settled(recipe.weight_decay),
             momentum=recipe.momentum,
             **{**fused, **recipe.options},
         )
@@ -81,7 +81,7 @@ def build_schedule(
 ) -> timm.scheduler.scheduler.Scheduler:
     """Build timm's schedule, moved on by ``schedule.step_update(step)`` at every optimizer step."""
     shared: dict[str, Any] = {
-        "warmup_t": round(recipe.warmup_epochs * steps_per_epoch),
+        "warmup_t": round(settled(recipe.warmup_epochs) * steps_per_epoch),
         "warmup_lr_init": recipe.warmup_learning_rate,
         "t_in_epochs": False,
     }

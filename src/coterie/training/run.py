@@ -23,18 +23,18 @@ from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.methods.options import check_options
 from coterie.recipe import Recipe, load_recipe
-from coterie.sections import TeacherRecipe
+from coterie.sections import TeacherRecipe, settled
 from coterie.student import load_student
 from coterie.tasks.construction import NetworkSource
 from coterie.tasks.task import Task, find_task
 from coterie.tasks.teachers import first_stage
 from coterie.training.allocation import keep_freed_memory
-from coterie.training.announcement import data_lines, laid_out, training_lines
+from coterie.training.announcement import data_lines, laid_out, network_lines, plan_lines
 from coterie.training.arguments import sort_arguments
 from coterie.training.continuation import (
     OWN_NETWORK,
     continued,
-    keep_length,
+    elsewhere,
     require_same_data,
     require_same_objects,
     with_absolute_paths,
@@ -44,7 +44,7 @@ from coterie.training.environment import describe_environment
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.lock import lock
 from coterie.training.loop import Trainer
-from coterie.training.memory_format import resolve_memory_format, with_channels_last
+from coterie.training.memory_format import resolve_memory_format
 from coterie.training.notebook import as_html, as_text
 from coterie.training.outcome import conclude, is_complete, restore_report
 from coterie.training.output import clear, free_name, require_free
@@ -228,10 +228,12 @@ def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accele
 
 def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: Any = None) -> Recipe:
     """Train the method's first stage where it has one, or go on with it; the recipe with that stage's student as the teacher."""
-    stage = first_stage(recipe)
-    if stage is None:
+    method = find_method(recipe.method.name)
+    if method.first_stage is None:
         return recipe
-    check_options(find_method(recipe.method.name), recipe.method.options)  # a mistake is not found after hours
+    check_options(method, recipe.method.options)  # a mistake is not found after hours
+    stage = first_stage(recipe)
+    assert stage is not None
     first = RunFolder(folder.path / FIRST_STAGE)
     goes_on = first.is_run
     _wait_for_all(recipe)  # all have seen the same
@@ -241,8 +243,8 @@ def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: A
         if not goes_on and first.path.is_dir():
             shutil.rmtree(first.path)  # a kill came before the first checkpoint
     _wait_for_all(recipe)
-    if goes_on:  # that stage has decided for itself
-        stage = keep_length(with_channels_last(stage, "auto"), load_recipe(first.recipe, trust_code=True))
+    if goes_on:  # what was automatic, that stage has chosen for its own network
+        stage = elsewhere(load_recipe(first.recipe, trust_code=True), stage)
     train(stage, output=first.path, resume=goes_on, quiet=quiet, data=datasets)
     return recipe.model_copy(update={"teacher": TeacherRecipe(run=str(first.path)), "teachers": []})
 
@@ -261,17 +263,13 @@ def _run(
     accelerator = build_accelerator(recipe, folder)
     task = find_task(taught)(taught, accelerator, network, datasets, teachers=teachers)
     note = require_same_data(folder, task.data.fingerprint) if resume else None
-    steps = recipe.training.epochs * -(-task.data.train.steps_per_epoch // recipe.training.accumulate)
+    fitted = task.recipe.model_copy(update={"teacher": recipe.teacher, "teachers": recipe.teachers})
+    epochs = settled(fitted.training.epochs)
+    steps = epochs * -(-task.data.train.steps_per_epoch // fitted.training.accumulate)
     silent = quiet or not accelerator.is_main_process
-    display = Display(steps, recipe.training.epochs, silent, task.data.train.num_samples, task.sample)
-    display.lines(laid_out(data_lines(task)))
-    for found in task.data.info.notes:
-        display.note(f"{task.data.info.name}: {found}")
+    display = Display(steps, epochs, silent, task.data.train.num_samples, task.sample)
     method = task.build_method()
-    recipe = resolve_memory_format(recipe, task, method, accelerator.device)
-    if not silent:
-        lines = training_lines(taught, task, method, accelerator.device, accelerator.num_processes, {})
-        display.lines(laid_out([*lines, ("run", str(folder))]))
+    recipe = resolve_memory_format(fitted, task, method, accelerator.device)
     trainer = Trainer(recipe, task, method, accelerator, folder, display)
     header = {**_header(recipe, task, method), "own_teachers": len(teachers)}
     if resume and folder.read_summary().get("status") == "running":
@@ -296,6 +294,8 @@ def _run(
                 folder.clear_leftovers()
                 if folder.last.is_file():
                     restore(trainer)
+            if not silent:  # once nothing is left that could be refused
+                _announce(display, task, method, accelerator, folder)
             trainer.fit(interruption)
             summary = conclude(trainer, header, time.perf_counter() - started)
     except Interrupted:
@@ -312,6 +312,15 @@ def _run(
             with contextlib.suppress(Exception) if status else contextlib.nullcontext():
                 accelerator.end_training()
     return TrainResult(folder.path, summary, network)
+
+
+def _announce(display: Display, task: Task, method: Method, accelerator: Accelerator, folder: RunFolder) -> None:
+    """Say what is trained on what, by which settings, and where it goes."""
+    plan = plan_lines(task.recipe, accelerator.device, accelerator.num_processes, task.chosen)
+    lines = [*data_lines(task), *network_lines(task.recipe, task, method), *plan, ("run", str(folder))]
+    display.lines(laid_out(lines))
+    for found in task.data.info.notes:
+        display.note(f"{task.data.info.name}: {found}")
 
 
 def _write_status(folder: RunFolder, summary: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def put_back(trainer: Trainer, state: dict[str, Any]) -> None:
         KeyError, RuntimeError, TypeError, ValueError: the state is damaged, or of another training; see :func:`coterie.training.checkpoint.restoring`.
     """
     position = [state["position"][key] for key in ("epoch", "batch", "step")]
-    for number, end in zip(position, (trainer.recipe.training.epochs, trainer.batches, math.inf), strict=True):
+    for number, end in zip(position, (trainer.epochs, trainer.batches, math.inf), strict=True):
         if type(number) is not int or not 0 <= number <= end:
             raise ValueError(f"its position is {number!r}")
     trainer.epoch, trainer.batch, trainer.step = position

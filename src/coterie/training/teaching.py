@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from coterie.data.batch import Batch
 from coterie.methods.method import Method
-from coterie.sections import TrainingRecipe
+from coterie.sections import TrainingRecipe, settled
 from coterie.tasks.task import Task
 from coterie.training.display import Display
 
@@ -18,7 +18,7 @@ def ask_teachers_once(settings: TrainingRecipe, task: Task, method: Method, disp
     A run that is gone on with asks again, even for a single epoch: what a teacher says of a larger batch may differ in the last bits.
     """
     train = task.data.train
-    if not (settings.cache_teachers and train.repeats and method.reads_logits_only and settings.epochs > 1):
+    if not (settings.cache_teachers and train.repeats and method.reads_logits_only and settled(settings.epochs) > 1):
         return
     display.note(f"asking the teachers about {train.num_samples:,} training samples, once")
     for teachers in method.held_teachers():
