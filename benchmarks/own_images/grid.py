@@ -1,0 +1,130 @@
+"""Settings that are chosen automatically, against the best of a small grid: six folders of pictures, four networks, from nothing.
+
+    python benchmarks/own_images/grid.py run --folders DIR --runs DIR [--only SETTING ...]   # goes on where it was stopped
+    python benchmarks/own_images/grid.py table --runs DIR                                    # writes benchmarks/results/own_images
+
+Folders come from benchmarks/own_images/folders.py. Every arm of a cell has the same images, size, batch, epochs and augmentation: those
+that `auto` chooses. Arms differ in optimizer and rate, and in what belongs to the optimizer: AdamW spares normalisation and biases, and
+decays by 0.05 where SGD decays by 5e-4. Figures are of the last epoch on the validation split, and of the mean student.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "results" / "own_images"
+SETTINGS = ("digits", "classes8", "classes20", "unequal", "cifar10", "classes100")
+NETWORKS = {
+    "CNN": "resnet10t",
+    "mobile CNN": "mobilenetv3_small_050",
+    "transformer": "vit_tiny_patch16_224",
+    "CIFAR CNN": "resnet8_cifar",
+}
+SGD = {"name": "sgd", "weight_decay": 5e-4, "exclude_norm_and_bias": False}
+ADAMW = {"name": "adamw", "weight_decay": 0.05, "exclude_norm_and_bias": True}
+# Without settings of its own, an arm is what `auto` chooses.
+GRID: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "sgd 0.1": {**SGD, "learning_rate": 0.1},
+    "sgd 0.02": {**SGD, "learning_rate": 0.02},
+    "adamw 2e-3": {**ADAMW, "learning_rate": 2e-3},
+    "adamw 5e-4": {**ADAMW, "learning_rate": 5e-4},
+}
+
+
+def image_size(setting: str, network: str) -> int | None:
+    """Side in pixels; None: the images' own."""
+    if network.endswith("_cifar"):
+        return None if setting in {"digits", "cifar10"} else 32
+    return None if setting == "unequal" else 64
+
+
+def train_arm(setting: str, network: str, arm: str, folders: Path, runs: Path) -> None:
+    """Train one arm, unless its figures are there, and keep its figures."""
+    import coterie
+
+    path = runs / setting / network / f"{arm.replace(' ', '_')}.json"
+    if path.is_file():
+        return
+    images = sum(1 for each in (folders / setting / "train").rglob("*.*") if each.is_file())
+    epochs = max(30, min(100, round(1000 * 32 / images)))
+    optimizer = GRID[arm]
+    started = time.perf_counter()
+    size = image_size(setting, network)
+    recipe = {
+        "data": {"name": str(folders / setting), "image_size": 96 if setting == "unequal" and size is None else size},
+        "network": {"name": network, "pretrained": False},
+        "method": {"name": "baseline"},
+        "optimizer": optimizer,
+        "schedule": {"name": "cosine", "warmup_epochs": 0.05 * epochs},
+        "training": {"epochs": epochs, "batch_size": 32, "device": "cpu", "evaluate_every": epochs},
+    }
+    output = path.with_suffix("")
+    try:
+        summary = coterie.train(recipe, output=output, resume=(output / "recipe.yaml").is_file(), quiet=True).summary
+        validation = summary["validation"]["mean_student"]
+        found = {"top1": validation["top1"], "nll": validation["nll"], "train_top1": summary["train_top1"]}
+    except coterie.CoterieError as error:
+        found = {"top1": 0.0, "error": str(error)}
+    found |= {"epochs": epochs, "images": images, "seconds": time.perf_counter() - started}
+    path.write_text(json.dumps(found, indent=1))
+    print(setting, network, arm, found, flush=True)
+
+
+def write_table(runs: Path) -> None:
+    """What is there so far: one row for each cell, `auto` beside the best of the others."""
+    rows, differences, raw = [], [], {}
+    for kind, network in NETWORKS.items():
+        for setting in SETTINGS:
+            paths = {arm: runs / setting / network / f"{arm.replace(' ', '_')}.json" for arm in GRID}
+            found = {arm: json.loads(path.read_text()) for arm, path in paths.items() if path.is_file()}
+            raw[f"{setting}, {network}"] = found
+            if len(found) < len(GRID):
+                continue
+            best = max(found[arm]["top1"] for arm in GRID if arm != "auto")
+            differences.append(100 * (found["auto"]["top1"] - best))
+            cells = [f"{100 * found[arm]['top1']:.1f}" for arm in GRID]
+            row = [kind, setting, *cells, f"{differences[-1]:+.1f}", str(found["auto"]["epochs"])]
+            rows.append(f"| {' | '.join(row)} |")
+    head = ["network", "folder", *GRID, "auto less best", "epochs"]
+    lines = [
+        "# Settings that are chosen, against a small grid",
+        "",
+        "Validation top-1 in %, one seed, method baseline, from nothing; benchmarks/own_images/grid.py says what is equal. A difference of two",
+        "arms of a cell has a standard error of about two points, and the best of four is picked by luck as well.",
+        "",
+        f"| {' | '.join(head)} |",
+        f"|{' --- |' * len(head)}",
+        *rows,
+        "",
+    ]
+    if differences:
+        lines.append(f"{len(rows)} of {len(NETWORKS) * len(SETTINGS)} cells: `auto` less the best, median {statistics.median(differences):+.1f}, least {min(differences):+.1f} points.")  # fmt: skip
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "grid.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "grid.json").write_text(json.dumps(raw, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["run", "table"])
+    parser.add_argument("--folders", type=Path)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=SETTINGS)
+    arguments = parser.parse_args()
+    if arguments.action == "table":
+        write_table(arguments.runs)
+        return
+    for network in reversed(NETWORKS.values()):  # the quick ones first
+        for setting in arguments.only:
+            for arm in GRID:
+                train_arm(setting, network, arm, arguments.folders, arguments.runs)
+
+
+if __name__ == "__main__":
+    main()
