@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 import coterie
 from coterie.data.batch import DataInfo
 from coterie.data.bundle import DataBundle, load_data
+from coterie.data.catalogue import OWN_DATA
+from coterie.data.streaming import evaluation_transform
 from coterie.errors import CoterieError
 from coterie.prediction import load_images, predict_images
 from coterie.sections import DataRecipe
@@ -188,3 +190,26 @@ def test_a_loaded_transform_prepares_as_predict_does(small_run):
 def test_what_is_no_picture_is_named(small_run, image):
     with pytest.raises(CoterieError, match="image 1 is"):
         coterie.predict(small_run[0], [Image.new("RGB", (8, 8)), image])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(32, 32, 24), (60, 60, 32), (32, 32, 16), (24, 24, 24), (40, 30, 24), (20, 30, 32)]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_in_memory_are_prepared_as_predict_prepares_files(tmp_path, height, width, size, channels):
+    """Up to the rounding of a level of 255: what is evaluated is what is deployed."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 255, (16, 5, 4), dtype=np.uint8)
+    images = np.stack(
+        [np.asarray(Image.fromarray(each).resize((width, height), Image.Resampling.BICUBIC)) for each in coarse]
+    )
+    images = np.repeat(images[..., None], channels, -1)
+    labels = np.arange(16) % 2
+    recipe = DataRecipe(name=OWN_DATA, image_size=size, normalize="none")
+    own = ((images, labels), None, (images, labels))
+    data = load_data(recipe, batch_size=4, seed=0, device=torch.device("cpu"), datasets=own)
+    evaluated = data.test.prepared(range(16))
+    transform = evaluation_transform(data.info)
+    predicted = torch.stack([transform(Image.fromarray(each.squeeze())) for each in images])
+    assert evaluated.shape == predicted.shape == (16, channels, size, size)
+    assert (evaluated - predicted).abs().max() <= 1.01 / 255

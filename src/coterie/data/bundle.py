@@ -15,7 +15,7 @@ from torchvision import transforms
 from coterie.data.augmentation import Augmentation, Mixing
 from coterie.data.batch import Batch, DataBundle, DataInfo, EvaluationLoader, TrainLoader
 from coterie.data.fingerprint import fingerprint
-from coterie.data.memory import DeviceImages, MemoryEvaluationLoader, MemoryTrainLoader, shrink
+from coterie.data.memory import DeviceImages, MemoryEvaluationLoader, MemoryTrainLoader, fit_square, shrink
 from coterie.data.order import Order
 from coterie.data.raw import (
     Arrays,
@@ -167,14 +167,19 @@ def _in_memory(
             raise CoterieError(f"data.{key} is for images that are streamed: set data.in_memory=false")
     arrays = {split: _as_arrays(samples, size) for split, samples in raw.splits().items()}
     height, width = arrays["train"].images.shape[1:3]
+    several = len({samples.images.shape[1:3] for samples in arrays.values()}) > 1
+    # What is no square, or shrinks by no whole number, is brought to its size as `predict` does it. Others shrink here by areas, or are
+    # enlarged batch by batch, on the device, so that the pixels that are kept stay few.
+    if size is not None and (several or height != width or (size < height and height % size)):
+        arrays = {split: Arrays(fit_square(samples.images, size), samples.labels) for split, samples in arrays.items()}
+        height = width = size
     for split, samples in arrays.items():
         if samples.images.shape[1:3] != (height, width):
             raise CoterieError(
                 f"{raw.name!r}: {split} images are {samples.images.shape[1:3]}, training images {height, width}"
             )
-    # Images shrink once, here; they are enlarged batch by batch, on the device, so that the pixels that are kept stay few.
-    shrinks = size is not None and size <= min(height, width) and (height, width) != (size, size)
-    enlarged = size if size is not None and size > min(height, width) else None
+    shrinks = size is not None and size < height
+    enlarged = size if size is not None and size > height else None
     if shrinks and size is not None:
         arrays = {split: Arrays(shrink(samples.images, size), samples.labels) for split, samples in arrays.items()}
         height = width = size

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+from torchvision import transforms
 
 from coterie.data.augmentation import Augmentation, Mixing, crop_and_flip, cutout, mix, partners
 from coterie.data.batch import Batch
 from coterie.data.order import InOrder, Order, evaluation_share
-from coterie.data.raw import Arrays, Pixels, Statistics
+from coterie.data.raw import Arrays, Pixels, Statistics, four_axes
 from coterie.randomness import derive_seed
 
 # Images of up to 32 pixels a side that are evaluated at once, and as many pixels of larger ones. Launching kernels is what evaluation
@@ -21,8 +23,20 @@ EVALUATION_BATCH = {"cuda": 2000}
 OTHER_EVALUATION_BATCH = 500
 
 
+def fit_square(images: Pixels, side: int) -> Pixels:
+    """Bring images uint8 [N, H, W, C] to a square as `predict` brings files to it: shorter side resized bilinearly, centre cut out."""
+    fit = transforms.Compose([transforms.Resize(side), transforms.CenterCrop(side)])
+    if images.shape[-1] in {1, 3}:  # by Pillow, whose rounding `predict` has
+        fitted = [
+            np.asarray(fit(Image.fromarray(each.squeeze(-1) if each.shape[-1] == 1 else each))) for each in images
+        ]
+        return four_axes(np.stack(fitted))
+    parts = [fit(torch.from_numpy(each).permute(2, 0, 1)).permute(1, 2, 0).numpy() for each in images]
+    return np.stack(parts)
+
+
 def shrink(images: Pixels, side: int) -> Pixels:
-    """Bring images uint8 [N, H, W, C] to a square that is no larger, by averaging over areas."""
+    """Bring square images uint8 [N, H, H, C] to a side of which theirs is a multiple, by averaging over areas."""
     parts = []
     for start in range(0, len(images), 4096):  # floats of the whole set would need four times its memory
         part = torch.from_numpy(images[start : start + 4096]).permute(0, 3, 1, 2).float()
