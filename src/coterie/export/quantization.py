@@ -49,7 +49,7 @@ def quantize(folder: Path, data: DataBundle) -> dict[str, Any]:
     Weights are int8 with a scale for each channel, activations uint8 with one for each tensor, both kept by QuantizeLinear and
     DequantizeLinear nodes (QDQ); ranges are the smallest and largest value seen. The settings are those that lost least on a CPU with
     AVX2 and without VNNI. Top-1, and predictions changed, on the 359 test images of digits, for a tiny_cifar of 20 thousand parameters
-    (73.26% in float32) and a mobilenetv3_small_050 at 64 pixels (74.09%):
+    (73.26% in float32) and a mobilenetv3_small_050 at 64 pixels (74.09%), on which they were chosen too:
 
     - as they are: 73.26%, 3 changed; 72.70%, 25 changed;
     - without ``reduce_range``, which keeps weights to 7 bits, so that the 16-bit sums of that CPU cannot overflow: 72.98%, 13; 69.92%, 78;
