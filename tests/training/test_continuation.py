@@ -6,10 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import timm
+import torch
 from PIL import Image
 
 import coterie
 from coterie.errors import CoterieError
+from coterie.recipe import load_recipe
+from coterie.training.output import free_name
 from coterie.training.records import RunFolder
 
 SMALL = {
@@ -129,3 +132,15 @@ def test_a_run_on_networks_of_ones_own_goes_on_with_them_only(tmp_path):
         coterie.train(output=tmp_path / "taught", resume=True, quiet=True)
     for name, given in (("own", {"network": own_network}), ("named", {}), ("taught", {"teacher": own_network()})):
         assert coterie.train(output=tmp_path / name, resume=True, quiet=True, **given).summary["status"] == "finished"
+
+
+def test_a_folder_without_a_name_says_what_is_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for settings, name in (
+        ([], "digits_okdmde_seed0"),  # the data choose the network, and are not read yet
+        (["network=tiny_cifar", "seed=3"], "digits_tiny_cifar_okdmde_seed3"),
+        (["network.name=null"], "digits_tiny_cifar_okdmde_seed0"),
+        (["network=[tiny_cifar, resnet8_cifar]", "method=dml"], "digits_tiny_cifar-resnet8_cifar_dml_seed0"),
+    ):
+        assert free_name(load_recipe(None, settings), None, None).name == name
+    assert free_name(load_recipe(), torch.nn.Identity(), None).name == "digits_own-network_okdmde_seed0"

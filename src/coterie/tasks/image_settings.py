@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from coterie.data.bundle import is_kept_in_memory
-from coterie.data.catalogue import DATA, OWN_DATA
+from coterie.data.catalogue import DATA
 from coterie.data.raw import RawData
 from coterie.data.reading import typical_side
 from coterie.fitting import Facts, fit, with_settings
@@ -48,7 +48,7 @@ def fit_images(
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     side = typical_side(raw)
-    own = recipe.data.name not in DATA or recipe.data.name == OWN_DATA
+    own = recipe.data.name not in DATA
     if network is None and recipe.network.name == AUTO:
         name = (FOR_SMALL if side <= SMALL_SIDE else FOR_OTHERS) if own else FOR_TRYING
         chosen["network.name"], reasons["network.name"] = name, f"images of {side} pixels"

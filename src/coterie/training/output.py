@@ -7,13 +7,14 @@ from pathlib import Path
 
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe
+from coterie.sections import AUTO
 from coterie.tasks.construction import NetworkSource
 from coterie.training.lock import is_leftover
 from coterie.training.records import RunFolder
 
 
 def free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -> Path:
-    """A new folder in ``runs/`` that says what is trained, numbered where that is taken."""
+    """A new folder in ``runs/`` that says what is trained, numbered where that is taken; no network where the data choose it."""
     data = "own-data" if datasets is not None else Path(recipe.data.name).name or "data"
     name = recipe.network.name
     names = [
@@ -21,7 +22,9 @@ def free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -
         for each in (name if isinstance(name, list) else [name or "tiny_cifar"])
     ]
     net = "own-network" if network else "-".join(names)
-    base = f"{data}_{net}_{recipe.method.name.rpartition(':')[2]}_seed{recipe.seed}".replace("/", "-")
+    chosen = network is None and name == AUTO  # by the data, which are not read yet: the folder does not name it
+    parts = [data, *([] if chosen else [net]), recipe.method.name.rpartition(":")[2], f"seed{recipe.seed}"]
+    base = "_".join(parts).replace("/", "-")
     candidates = (Path("runs") / (base if number == 1 else f"{base}-{number}") for number in range(1, 10_000))
     return next(path for path in candidates if not path.exists())
 
