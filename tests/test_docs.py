@@ -47,7 +47,7 @@ def run_command(line: str, monkeypatch, capsys) -> None:
         if "--resume" in arguments:
             arguments = [each for each in arguments if each != "..."]
         else:
-            is_folder = any(each.startswith("data=./") for each in arguments)
+            is_folder = any(each.removeprefix("data=").startswith("./") for each in arguments)
             arguments += SMALLER + (SMALLER_IMAGES if is_folder else [])
     elif arguments[1] == "compare":
         arguments += [*SMALLER, "data.train_limit=100"]

@@ -30,24 +30,11 @@ def test_keys_are_the_plain_networks(small_run):
     assert load_student(path).state_dict().keys() == timm.create_model("tiny_cifar", num_classes=5).state_dict().keys()
 
 
-class Own(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3)
-        self.act = nn.ReLU()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.head = nn.Linear(4, 5)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.flatten(self.pool(self.act(self.stem(images)))))
-
-
-def test_a_network_of_ones_own_is_passed(run_maker, tmp_path):
-    method = run_maker(tmp_path / "run", network=None, own=Own(), at="act")
+def test_a_network_of_ones_own_is_passed(run_maker, own_network, tmp_path):
+    method = run_maker(tmp_path / "run", network=None, own=own_network(), at="act")
     with pytest.raises(CoterieError, match=r"network of your own.*network="):
         load_student(tmp_path / "run")
-    network = load_student(tmp_path / "run", Own())
+    network = load_student(tmp_path / "run", own_network())
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(network(images), method.group(images).logits[1])
     with pytest.raises(CoterieError, match="does not fit"):

@@ -12,7 +12,6 @@ import timm
 import torch
 import yaml
 from safetensors.torch import load_file
-from torch import nn
 
 import coterie
 from coterie.errors import CoterieError, RunError
@@ -231,33 +230,20 @@ def test_without_a_gallery_random_images_are_named(run_maker, tmp_path):
     assert "random images" in (export_run(tmp_path / "run", "pt2") / "README.md").read_text()
 
 
-class Own(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3)
-        self.act = nn.ReLU()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.head = nn.Linear(4, 5)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.flatten(self.pool(self.act(self.stem(images)))))
-
-
-def test_a_network_of_ones_own(run_maker, tmp_path):
-    method = run_maker(tmp_path / "run", network=None, own=Own(), at="act")
+def test_a_network_of_ones_own(run_maker, own_network, tmp_path):
+    method = run_maker(tmp_path / "run", network=None, own=own_network(), at="act")
     images = torch.randn(2, 3, 32, 32)
-    given = Own()
+    given = own_network()
     before = given.stem.weight.clone()
     for which in ("student", "0"):
         folder = export_run(tmp_path / "run", "pt2", which=which, network=given)
         expected = method.group(images).logits[1 if which == "student" else 0]
         torch.testing.assert_close(torch.export.load(folder / "model.pt2").module()(images), expected)
     assert torch.equal(given.stem.weight, before)  # the caller's own network stays as it is
-    text = (export_run(tmp_path / "run", "safetensors", network=Own) / "README.md").read_text()
+    text = (export_run(tmp_path / "run", "safetensors", network=own_network) / "README.md").read_text()
     assert "not one of timm's" in text
     with pytest.raises(CoterieError, match="timm can build"):
-        export_run(tmp_path / "run", "timm", network=Own)
+        export_run(tmp_path / "run", "timm", network=own_network)
     with pytest.raises(CoterieError, match="network="):
         export_run(tmp_path / "run", "onnx")
     with pytest.raises(CoterieError, match="network="):

@@ -50,10 +50,6 @@ class KD(LogitTaughtMethod):
         self.distillation_weight = distillation_weight
         self.divergence = find_divergence(divergence)
 
-    @property
-    def label_factor(self) -> float:
-        return self.label_weight
-
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         target = self.target(inputs, targets, losses)

@@ -82,10 +82,6 @@ class OFA(LogitTaughtMethod):
             for number, shape in enumerate(shapes)
         )
 
-    @property
-    def label_factor(self) -> float:
-        return self.label_weight
-
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         teacher = self.target(inputs, targets, losses)

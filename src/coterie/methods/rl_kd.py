@@ -150,10 +150,6 @@ class RLKD(TaughtMethod):
         probabilities = self._probabilities(state)
         return probabilities / probabilities.sum(0).clamp(min=1e-12)
 
-    @property
-    def label_factor(self) -> float:
-        return self.label_weight
-
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         require_classes(targets, "rl_kd")
         teachers = torch.stack([output.logits for output in self.taught(inputs)]).float()

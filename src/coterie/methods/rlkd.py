@@ -78,10 +78,6 @@ class RankingKD(LogitTaughtMethod):
         self.strength = strength
         self.temperature = temperature
 
-    @property
-    def label_factor(self) -> float:
-        return self.label_weight
-
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         teacher = self.target(inputs, targets, losses)

@@ -33,6 +33,7 @@ class TaughtMethod(Method):
     max_teachers: ClassVar[int | None] = None
     reads_teacher_features: ClassVar[bool] = True  # more of a teacher than its logits
     uses_taps: ClassVar[bool] = False
+    label_weight: float = 1.0  # of the term ``label``
 
     def __init__(self, group: StudentGroup, teachers: Teachers | None, label_loss: nn.Module | None = None) -> None:
         super().__init__(group, label_loss)
@@ -58,6 +59,10 @@ class TaughtMethod(Method):
             )
         # In a tuple, so that they are no submodules: not trained, averaged or saved.
         self._teachers = (teachers,)
+
+    @property
+    def label_factor(self) -> float:
+        return self.label_weight
 
     @property
     def teachers(self) -> Teachers:

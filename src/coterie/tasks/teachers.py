@@ -12,6 +12,7 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.methods import find_method
+from coterie.methods.options import check_options
 from coterie.networks.options import require_harmless_options
 from coterie.networks.pretrained import require_at_hand
 from coterie.networks.registration import register
@@ -66,11 +67,12 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     """The recipe of the method's first stage: the teacher's network, trained by that stage's method; None where it has none.
 
     Raises:
-        CoterieError: not exactly one teacher with a network that can be named.
+        CoterieError: not exactly one teacher with a network that can be named, or an argument that the method does not take.
     """
     method = find_method(recipe.method.name)
     if method.first_stage is None:
         return None
+    check_options(method, recipe.method.options)  # a mistake is not found after hours
     if recipe.task != "image_classification":
         raise CoterieError(f"{recipe.method.name} prunes image networks, and task={recipe.task}")
     teachers = recipe.all_teachers()

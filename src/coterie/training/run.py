@@ -19,9 +19,7 @@ from torch import nn
 from coterie.data.objects import OWN_DATA
 from coterie.errors import CoterieError
 from coterie.files import write_json, write_text
-from coterie.methods import find_method
 from coterie.methods.method import Method
-from coterie.methods.options import check_options
 from coterie.recipe import Recipe, load_recipe
 from coterie.sections import TeacherRecipe, settled
 from coterie.student import load_student
@@ -228,12 +226,9 @@ def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accele
 
 def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: Any = None) -> Recipe:
     """Train the method's first stage where it has one, or go on with it; the recipe with that stage's student as the teacher."""
-    method = find_method(recipe.method.name)
-    if method.first_stage is None:
-        return recipe
-    check_options(method, recipe.method.options)  # a mistake is not found after hours
     stage = first_stage(recipe)
-    assert stage is not None
+    if stage is None:
+        return recipe
     first = RunFolder(folder.path / FIRST_STAGE)
     goes_on = first.is_run
     _wait_for_all(recipe)  # all have seen the same
