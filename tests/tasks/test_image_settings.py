@@ -151,3 +151,35 @@ def _flat(tree, prefix=""):
     for key, value in tree.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found
+
+
+@pytest.mark.parametrize(("side", "settings", "scale"), [(32, [], None), (100, [], 0.35), (100, ["data.crop_scale=0.8"], 0.8), (100, ["data.crop_scale=null"], None), (100, ["data.in_memory=true"], None)])  # fmt: skip
+def test_crops_of_few_streamed_images_show_more_of_them(tmp_path, side, settings, scale):
+    recipe, reasons = fitted(load_recipe(None, [f"data={pictures(tmp_path / 'pics', side)}", *settings]))
+    assert recipe.data.crop_scale == scale
+    assert ("data.crop_scale" in reasons) is not any("crop_scale" in each for each in settings)
+
+
+def test_the_share_that_a_crop_shows_is_what_timm_cuts_out(tmp_path):
+    """A picture whose red rises from left to right: the narrower the crops, the more they differ."""
+    from coterie.data.bundle import load_data
+
+    (tmp_path / "pics" / "train" / "one").mkdir(parents=True)
+    (tmp_path / "pics" / "train" / "two").mkdir(parents=True)
+    ramp = np.zeros((100, 100, 3), dtype=np.uint8)
+    ramp[..., 0] = np.linspace(0, 255, 100)
+    for number in range(8):
+        Image.fromarray(ramp).save(tmp_path / "pics" / "train" / ("one", "two")[number % 2] / f"{number}.png")
+    spread = {}
+    for scale in (0.05, 0.9):
+        recipe = load_recipe(None, [f"data={tmp_path / 'pics'}", f"data.crop_scale={scale}", "data.flip=false", "data.normalize=none", "data.image_size=96", "data.workers=0", "data.validation=0", "data.test=0"])  # fmt: skip
+        data = load_data(recipe.data, batch_size=8, seed=0, device=torch.device("cpu"))
+        batch = next(data.train.epoch(0))
+        spread[scale] = float(batch.inputs[:, 0].mean((1, 2)).std())
+    assert spread[0.05] > 2 * spread[0.9]
+
+
+def test_a_crop_scale_of_images_in_memory_is_refused(tmp_path):
+    folder = pictures(tmp_path / "pics", 32)
+    with pytest.raises(CoterieError, match=r"data.crop_scale is for images that are streamed"):
+        coterie.train(data={"name": str(folder), "crop_scale": 0.5}, output=tmp_path / "run")

@@ -166,6 +166,12 @@ def test_the_chance_level_is_that_of_equal_logits():
     assert math.isnan(chance_loss(nn.Conv2d(1, 1, 1), 3))
 
 
+def test_chance_among_a_hundred_thousand_classes_needs_no_table_of_all_against_all():
+    assert chance_loss(LabelLoss(), 100_000) == pytest.approx(math.log(100_000), rel=1e-5)  # that table has 40 GB
+    weights = torch.linspace(0.5, 1.5, 100_000)
+    assert chance_loss(LabelLoss(class_weights=weights), 100_000) == pytest.approx(math.log(100_000), rel=0.02)
+
+
 class Stub:
     """What the check reads of a method."""
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from coterie.errors import RunError
+from coterie.losses.label import one_hot
 from coterie.methods.method import Method
 
 FAR = 10.0  # times the loss of a uniform guess
 RECORDS, STEPS = 3, 30  # that it lies there without a new low
 UNUSABLE = 20.0  # times the NLL of a uniform guess, on the training images themselves
+LABELS = 64  # classes that stand for all of them
 ADVICE = "Try a lower optimizer.learning_rate, training.clip_gradient, or a longer schedule.warmup_epochs."
 
 
@@ -28,10 +30,13 @@ def chance_loss(label_loss: torch.nn.Module, num_classes: int) -> float:
     2.079
     """
     weights = getattr(label_loss, "class_weights", None)
-    logits = torch.zeros(num_classes, num_classes, device=weights.device if isinstance(weights, Tensor) else None)
-    labels = torch.arange(num_classes, device=logits.device)
+    device = weights.device if isinstance(weights, Tensor) else None
+    labels = torch.arange(
+        0, num_classes, -(-num_classes // LABELS), device=device
+    )  # all against all would grow with K squared
+    logits = torch.zeros(len(labels), num_classes, device=device)
     try:
-        found = [float(label_loss(logits, targets)) for targets in (labels, torch.eye(num_classes).to(logits))]
+        found = [float(label_loss(logits, targets)) for targets in (labels, one_hot(labels, num_classes))]
     except (RuntimeError, TypeError, ValueError, IndexError):  # a loss of the user's own
         return math.nan
     return max(found)
