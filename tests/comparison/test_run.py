@@ -166,7 +166,7 @@ def test_two_processes_share_the_work(tmp_path):
     told: set[str] = set()
     for process in processes:
         said = process.communicate(timeout=240)[1].splitlines()
-        assert process.returncode == 0
+        assert process.returncode == 0, said[-5:]
         results = [line.partition(": test top-1")[0] for line in said if ": test top-1" in line]
         assert len(results) == len(set(results))
         told |= set(results)  # the results of all, whoever trained them, but those that were there when it came
