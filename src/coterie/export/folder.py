@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coterie.errors import CoterieError, RunError
-from coterie.export.model_card import MARK
 from coterie.files import reason_of, usual_mode
+
+# In a card, by which a folder of `coterie export` is known.
+MARK = "<!-- Written by `coterie export`, which replaces this folder's files when it is run again. -->"
 
 STAGING = ".export.tmp"
 # Everything that an export may hold: a folder with anything else in it is not ours to replace.

@@ -117,4 +117,3 @@ WRITERS: dict[str, dict[str, Callable[[Subject, Path, Path], str]]] = {
     },
     "text_classification": {"transformers": _write_transformers, "onnx": _write_text_onnx},
 }
-FORMATS = list(dict.fromkeys(format for writers in WRITERS.values() for format in writers))

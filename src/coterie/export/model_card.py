@@ -15,6 +15,7 @@ import yaml
 
 from coterie import __version__
 from coterie.catalogue import NETWORKS
+from coterie.export.folder import MARK
 from coterie.export.preprocessing import resized
 from coterie.export.quantization import in_a_line
 from coterie.methods import TABLE
@@ -22,7 +23,6 @@ from coterie.recipe import Recipe
 from coterie.report.wording import shown_figures
 from coterie.terminal import one_line
 
-MARK = "<!-- Written by `coterie export`, which replaces this folder's files when it is run again. -->"
 LIBRARIES = {"timm": "timm", "onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch", "transformers": "transformers"}
 FIGURES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 SHOWN_CLASSES = 50

@@ -1,0 +1,94 @@
+"""What an export is asked for, and what is in its way: checked without torch, so that it is refused at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coterie.errors import CoterieError, did_you_mean
+from coterie.export.folder import require_free
+from coterie.export.push import require_hub
+from coterie.recipe import Recipe, load_recipe
+from coterie.training.records import RunFolder
+
+# Formats of each task's runs, the first one being the default; ``formats.WRITERS`` holds who writes them.
+FORMATS_OF = {
+    "image_classification": ("timm", "onnx", "pt2", "safetensors"),
+    "text_classification": ("transformers", "onnx"),
+}
+FORMATS = tuple(dict.fromkeys(format for formats in FORMATS_OF.values() for format in formats))
+
+
+@dataclass(frozen=True)
+class Request:
+    """An export that nothing is in the way of, as far as can be seen without the network.
+
+    Attributes:
+        folder: of the run.
+        recipe: the run's.
+        format: one of the task's.
+        which: ``student``, ``ensemble``, ``method`` or a student's number.
+        target: the export's folder.
+        int8: whether it is quantised.
+        push: the repository it is uploaded to, or None.
+        private: whether a new one is private.
+        hub: what talks to the Hub, where ``push`` is given.
+        trust_code: whether the run may name a method by its module.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    format: str
+    which: str
+    target: Path
+    int8: bool
+    push: str | None
+    private: bool
+    hub: Any
+    trust_code: bool
+
+
+def check_request(
+    run: str | Path,
+    format: str | None,
+    output: str | Path | None,
+    which: str,
+    *,
+    int8: bool,
+    push: str | None,
+    private: bool,
+    trust_code: bool,
+) -> Request:
+    """The request for what :func:`coterie.export.export_run` is called with.
+
+    Raises:
+        CoterieError: see there.
+    """
+    if format is not None and format not in FORMATS:
+        raise CoterieError(
+            f"unknown format {format!r}{did_you_mean(format, FORMATS)}; expected one of {', '.join(FORMATS)}"
+        )
+    if not (which in {"student", "ensemble", "method"} or which.isdecimal()):
+        near = did_you_mean(which, ["student", "ensemble", "method"])
+        raise CoterieError(f"cannot export {which!r}{near}; expected student, a student's number, ensemble or method")
+    folder = RunFolder(run).require()
+    recipe = load_recipe(folder.recipe, trust_code=trust_code or which == "student")  # which imports no method
+    fitting = FORMATS_OF[recipe.task]
+    format = format or fitting[0]
+    if format not in fitting:
+        raise CoterieError(f"format {format!r} is not for task={recipe.task}; expected {' or '.join(fitting)}")
+    if int8 and (format != "onnx" or recipe.task != "image_classification"):
+        given = f"format {format!r}" if format != "onnx" else f"task={recipe.task}"
+        raise CoterieError(f"--int8 is for format 'onnx' of image_classification, not for {given}; leave it out")
+    if which in {"ensemble", "method"} and (format == fitting[0] or recipe.task == "text_classification"):
+        images = recipe.task == "image_classification"
+        others = f", or format {', '.join(fitting[1:-1])} or {fitting[-1]}" if images else " or a student's number"
+        raise CoterieError(f"format {format!r} holds one plain network, not {which!r}; use which=student{others}")
+    suffix = ("" if which == "student" else f"-{which}") + ("-int8" if int8 else "")
+    target = Path(output) if output is not None else folder.path / "export" / f"{format}{suffix}"
+    require_free(target)
+    if private and push is None:
+        raise CoterieError("--private is of a repository: name it, --push user/name")
+    hub = require_hub(push) if push is not None else None
+    return Request(folder, recipe, format, which, target, int8, push, private, hub, trust_code)

@@ -1,0 +1,71 @@
+"""An export's folder is written: network, card, and what belongs to the format; then it is uploaded where that was asked for."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from torch import nn
+
+from coterie.export.folder import fill
+from coterie.export.formats import WRITERS
+from coterie.export.model_card import model_card, shareable_recipe
+from coterie.export.push import push
+from coterie.export.quantization import data_to_quantize, quantize
+from coterie.export.request import Request
+from coterie.export.subject import load_subject
+from coterie.files import write_json, write_text
+from coterie.tasks.construction import NetworkSource
+
+
+def write_export(request: Request, network: NetworkSource | None = None) -> Path:
+    """Write what is asked for; returns the folder.
+
+    Args:
+        request: from :func:`coterie.export.request.check_request`.
+        network: the untrained network, where the run was trained on one's own.
+
+    Raises:
+        CoterieError: no such student, or data to quantise with that are not to be had.
+        RunError: the network cannot be exported in this format, what was exported computes something else, or the Hub refuses it.
+    """
+    folder, recipe, format, which = request.folder, request.recipe, request.format, request.which
+    data = data_to_quantize(folder, recipe) if request.int8 else None
+    subject = load_subject(
+        folder,
+        recipe,
+        which,
+        copy.deepcopy(network) if isinstance(network, nn.Module) else network,
+        trust_code=request.trust_code,
+    )
+
+    def write(staging: Path) -> None:
+        check = WRITERS[recipe.task][format](subject, staging, folder.gallery)
+        measures = None
+        if data is not None:
+            measures = quantize(staging, data)
+            check = f"before it was quantised, {check}"
+        if format not in {"timm", "transformers"}:
+            write_json(staging / "student.json", {"which": which, **subject.description})
+        if format == "safetensors" and which == "method":
+            write_text(staging / "recipe.yaml", shareable_recipe(recipe))
+        environment = folder.read_environment()
+        card = model_card(
+            format=format,
+            which=which,
+            description=subject.description,
+            parameters=subject.parameters,
+            recipe=recipe,
+            summary=folder.read_summary(),
+            environment=environment,
+            check=check,
+            int8=measures,
+            repository=request.push,
+            tokenizer_file=(staging / "tokenizer.json").is_file(),
+        )
+        write_text(staging / "README.md", card)
+
+    fill(request.target, write)
+    if request.push is not None:
+        push(request.hub, request.target, request.push, request.private)
+    return request.target
