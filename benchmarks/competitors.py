@@ -34,8 +34,8 @@ from competing_steps import CLASSES, Contestant, Setting, contestants, make_sett
 from torch import Tensor
 
 from coterie.benchmark.timing import interleaved, synchronise
-from coterie.networks.registration import register
-from coterie.training.environment import describe_environment
+from coterie.networks.papers.registration import register
+from coterie.running.environment import describe_environment
 
 PACKAGES = ("torch", "timm", "torchdistill", "pytorch-dml", "nvidia-modelopt")
 MALLOC = {

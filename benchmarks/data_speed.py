@@ -47,8 +47,8 @@ class Images(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def main() -> None:
-    from coterie.data.bundle import load_data
-    from coterie.sections import DataRecipe
+    from coterie.recipe.sections import DataRecipe
+    from coterie.tasks.images.data.bundle import load_data
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=os.cpu_count())

@@ -69,8 +69,8 @@ def step_child(case: dict[str, Any], device: str, root: Path) -> dict[str, float
 
 def folder_child(root: Path, device: str) -> dict[str, float]:
     """Seconds until the folder is read and until the first batch, images a second after it, peak memory of this process."""
-    from coterie.data.bundle import load_data
-    from coterie.sections import DataRecipe
+    from coterie.recipe.sections import DataRecipe
+    from coterie.tasks.images.data.bundle import load_data
 
     recipe = DataRecipe(name=str(root), image_size=SIDE, crop_scale=None, in_memory=False)
     started = time.perf_counter()
@@ -187,7 +187,7 @@ def main() -> None:
 
 def empty_child() -> dict[str, float]:
     """Memory of a process that has imported what training needs and made a single small step."""
-    import coterie.training.run  # noqa: F401
+    import coterie.running.train  # noqa: F401
 
     network = torch.nn.Conv2d(3, 8, 3)
     network(torch.randn(2, 3, 8, 8)).sum().backward()

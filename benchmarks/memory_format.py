@@ -55,8 +55,8 @@ def measure(network: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
     import timm
     import torch
 
-    from coterie.networks.registration import register
-    from coterie.training.allocation import keep_freed_memory
+    from coterie.networks.papers.registration import register
+    from coterie.running.allocation import keep_freed_memory
     from coterie.training.memory_format import place, suits_channels_last
 
     register()

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import coterie
 from coterie.methods import METHODS, TABLE
 from coterie.methods.method import Method
-from coterie.networks.registration import register
+from coterie.networks.papers.registration import register
 
 BATCH, CLASSES = 32, 100
 NEEDS_TRUNK = {"one"}

@@ -159,7 +159,7 @@ def profile(mode: dict[str, Any], output: Path) -> None:
 
 # The candidates that amd's first stage trains, from the student's own architecture; and a teacher beside an online group.
 TAUGHT = (
-    "coterie.methods.amd:Assistants",
+    "coterie.methods.teacher.amd:Assistants",
     "okdmde",
     "kd",
     "dkd",
@@ -185,7 +185,7 @@ def taught(mode: dict[str, Any], device: str, output: Path, repetitions: int, on
     from safetensors.torch import save_file
 
     from coterie.methods import TABLE
-    from coterie.networks.registration import register
+    from coterie.networks.papers.registration import register
 
     register()
     lines = [

@@ -64,7 +64,7 @@ def cases(folder: Path) -> dict[str, dict[str, Any]]:
     import timm
     from safetensors.torch import save_file
 
-    from coterie.networks.registration import register
+    from coterie.networks.papers.registration import register
 
     register()
     weights = folder / "resnet56.safetensors"

@@ -35,9 +35,9 @@ TRAINING = {"epochs": 40, "batch_size": 64, "device": "cpu", "evaluate_every": 2
 
 def prepare(root: Path, work: Path) -> None:
     """Write the data sets that teachers and students are trained on, as .npz folders with the same validation and test images."""
-    from coterie.data.memory import shrink
-    from coterie.data.raw import Arrays
     from coterie.data.splits import carve, limit
+    from coterie.tasks.images.data.memory import shrink
+    from coterie.tasks.images.data.raw import Arrays
 
     loaded: dict[str, Arrays] = {}
     for split in ("train", "test"):

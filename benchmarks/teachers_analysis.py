@@ -14,8 +14,8 @@ import numpy as np
 def share_assistants(output: Path, others: dict[str, dict[str, Any]], seeds: list[int]) -> None:
     """Give the arms that choose otherwise the candidates that the arm ``amd`` has trained; the choice is made anew."""
     from coterie.recipe import load_recipe
-    from coterie.tasks.teachers import first_stage
-    from coterie.training.records import RunFolder
+    from coterie.run_folder import RunFolder
+    from coterie.tasks.images.teachers import first_stage
 
     for label, arm in others.items():
         for seed in seeds:
@@ -71,10 +71,10 @@ def figures_of(folder: Path) -> dict[str, dict[int, dict[str, float]]]:
 def trained(folder: Path) -> tuple[Any, Any]:
     """The task of a finished run, with its data and teachers, and its method as it was after the last epoch, in eval mode."""
     from coterie.recipe import load_recipe
+    from coterie.run_folder import RunFolder
+    from coterie.running.train import build_accelerator
     from coterie.tasks.task import find_task
     from coterie.training.checkpoint import load_checkpoint
-    from coterie.training.records import RunFolder
-    from coterie.training.run import build_accelerator
 
     run = RunFolder(folder)
     recipe = load_recipe(run.recipe)
@@ -113,7 +113,7 @@ def right_expert(output: Path, clean: Path, seeds: list[int], experts: int) -> l
     import torch
 
     from coterie.recipe import load_recipe
-    from coterie.training.records import RunFolder
+    from coterie.run_folder import RunFolder
 
     with np.load(clean / "train.npz", allow_pickle=False) as file:
         truth = torch.from_numpy(file["labels"])

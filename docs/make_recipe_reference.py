@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from coterie.cli_listings import type_name, value_of
+from coterie.cli.listings import type_name, value_of
 from coterie.methods import METHODS
 from coterie.methods.options import option_fields
-from coterie.recipe import Recipe, section_of
+from coterie.recipe import Recipe
+from coterie.recipe.recipe import section_of
 
 INTRODUCTION = """# Recipe reference
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import coterie
-from coterie.networks.registration import register
+from coterie.networks.papers.registration import register
 
 OUTPUT = Path("runs/demo")
 SETTINGS = {"data": "digits", "training": {"epochs": 30, "batch_size": 64}, "optimizer": {"learning_rate": 0.1}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,10 +16,10 @@ from torch import nn
 from coterie.files import write_json, write_text
 from coterie.methods.method import Method
 from coterie.recipe import load_recipe
+from coterie.run_folder import RunFolder
 from coterie.student import save_student
-from coterie.tasks.construction import build_method, network_options
+from coterie.tasks.images.networks import build_method, network_options
 from coterie.training.checkpoint import save_checkpoint
-from coterie.training.records import RunFolder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the Hub, nor waits for its absence
 
@@ -158,3 +158,26 @@ def command(monkeypatch, capsys):
         return Said(code, *capsys.readouterr())
 
     return run
+
+
+# Two branches of a tiny network on a few hundred digits: about half a second an epoch.
+SMALL: dict[str, Any] = {
+    "data": {"name": "digits", "train_limit": 200},
+    "network": {"name": "tiny_cifar", "branches": 2},
+    "training": {"epochs": 2, "batch_size": 32, "log_every": 3, "device": "cpu"},
+}
+
+
+def merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    result = dict(tree)
+    for key, value in changes.items():
+        result[key] = (
+            merged(result[key], value) if isinstance(result.get(key), dict) and isinstance(value, dict) else value
+        )
+    return result
+
+
+@pytest.fixture
+def small():
+    """Settings of a small run; ``small(training={"epochs": 3})`` changes some."""
+    return lambda **changes: merged(SMALL, changes)

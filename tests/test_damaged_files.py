@@ -15,7 +15,7 @@ import torch
 import coterie
 from coterie.errors import CoterieError, RunError
 from coterie.prediction import predict_images
-from coterie.training.reload import evaluate_run
+from coterie.running.reload import evaluate_run
 
 SETTINGS = {
     "data": {"train_limit": 60},

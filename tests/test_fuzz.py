@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import coterie
-from coterie.recipe import known_keys
+from coterie.recipe.recipe import known_keys
 
 INVOCATIONS = 600
 MOST_LINES, LONGEST_LINE = 4, 300

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 
 import coterie
 from coterie.data.batch import DataInfo
-from coterie.data.bundle import DataBundle, load_data
-from coterie.data.catalogue import OWN_DATA
-from coterie.data.streaming import evaluation_transform
 from coterie.errors import CoterieError
 from coterie.prediction import load_images, predict_images
-from coterie.sections import DataRecipe
+from coterie.recipe.sections import DataRecipe
 from coterie.student import load_student
+from coterie.tasks.images.data.bundle import DataBundle, load_data
+from coterie.tasks.images.data.catalogue import OWN_DATA
+from coterie.tasks.images.data.streaming import evaluation_transform
 
 
 def description_of(info: DataInfo) -> dict[str, Any]:

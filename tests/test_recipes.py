@@ -15,14 +15,14 @@ import torch
 
 import coterie
 from coterie.catalogue import NETWORKS
-from coterie.data.bundle import load_data
-from coterie.data.memory import MemoryTrainLoader
 from coterie.methods import find_method
 from coterie.methods.options import check_options
-from coterie.networks.registration import register
+from coterie.networks.papers.registration import register
 from coterie.recipe import load_recipe
-from coterie.sections import AUTO
-from coterie.tasks.construction import build_method
+from coterie.recipe.sections import AUTO
+from coterie.tasks.images.data.bundle import load_data
+from coterie.tasks.images.data.memory import MemoryTrainLoader
+from coterie.tasks.images.networks import build_method
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -12,7 +12,7 @@ import coterie
 from coterie.comparison.plan import build_arms
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
-from coterie.training.reload import evaluate_run, load_method
+from coterie.running.reload import evaluate_run, load_method
 
 MODULE = "somebodys_method"
 METHOD = f"{MODULE}:Mine"

@@ -3,7 +3,7 @@
     python benchmarks/own_images/folders.py --cifar10 FOLDER --cifar100 FOLDER --output DIR
 
 The validation split is large (1,000 images or more, standard error of a share near one half: 1.6 points), because settings are compared
-on it and a small one would pick by luck. CIFAR folders hold train.npz and test.npz, see ``coterie.data.npz``.
+on it and a small one would pick by luck. CIFAR folders hold train.npz and test.npz, see ``coterie.tasks.images.data.npz``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from coterie.data.raw import Arrays
-from coterie.data.sources import digits, read_source
-from coterie.sections import DataRecipe
+from coterie.recipe.sections import DataRecipe
+from coterie.tasks.images.data.raw import Arrays
+from coterie.tasks.images.data.sources import digits, read_source
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from coterie.prediction import Prediction, load_transform, predict
     from coterie.recipe import Recipe, load_recipe
     from coterie.report import write_report
+    from coterie.running.reload import evaluate_run
+    from coterie.running.train import TrainResult, train
     from coterie.student import create_network, load_student
-    from coterie.training.reload import evaluate_run
-    from coterie.training.run import TrainResult, train
 
 __version__ = "0.1.0"
 
@@ -51,18 +51,18 @@ _LOCATIONS = {
     "Recipe": "coterie.recipe",
     "RunError": "coterie.errors",
     "StudentGroup": "coterie.networks.group",
-    "TrainResult": "coterie.training.run",
+    "TrainResult": "coterie.running.train",
     "branch": "coterie.networks.branching",
     "compare": "coterie.comparison.run",
     "create_method": "coterie.methods",
     "create_network": "coterie.student",
-    "evaluate_run": "coterie.training.reload",
+    "evaluate_run": "coterie.running.reload",
     "export_run": "coterie.export",
     "load_recipe": "coterie.recipe",
     "load_student": "coterie.student",
     "load_transform": "coterie.prediction",
     "predict": "coterie.prediction",
-    "train": "coterie.training.run",
+    "train": "coterie.running.train",
     "write_report": "coterie.report",
 }
 

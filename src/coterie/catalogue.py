@@ -1,6 +1,6 @@
 """The names of coterie's own networks, one line each: plain text, so that listing them imports no torch.
 
-What builds them stands in the modules that ``coterie.networks.registration`` imports; a test holds both lists equal.
+What builds them stands in the modules that ``coterie.networks.papers.registration`` imports; a test holds both lists equal.
 """
 
 from __future__ import annotations

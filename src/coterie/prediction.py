@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from coterie.data.batch import DataInfo
-from coterie.data.decoding import read_image, reason_of, upright
-from coterie.data.streaming import evaluation_transform
 from coterie.errors import CoterieError
+from coterie.run_folder import RunFolder
 from coterie.student import load_student
-from coterie.training.records import RunFolder
+from coterie.tasks.images.data.decoding import read_image, reason_of, upright
+from coterie.tasks.images.data.streaming import evaluation_transform
 
 BATCH_SIZE = 64
 ALONE = 4 * BATCH_SIZE  # fewer pictures are decoded sooner than worker processes start
@@ -264,7 +264,7 @@ def _decode(path: Path, channels: int) -> Image.Image:
 def _predict_texts(
     folder: RunFolder, student: nn.Module, description: dict[str, Any], samples: Sequence[Any], top: int
 ) -> Iterator[Prediction]:
-    from coterie.networks.sequence_classifier import read_tokenizer
+    from coterie.tasks.texts.sequence_classifier import read_tokenizer
 
     columns = text_columns(folder)
     tokenizer = read_tokenizer(folder.tokenizer)

@@ -12,9 +12,9 @@ from torch import nn
 from coterie.errors import CoterieError, did_you_mean
 from coterie.files import write_atomically, write_json
 from coterie.networks.options import require_harmless_options, require_plain_name
-from coterie.networks.registration import register
-from coterie.training.lock import require_finished
-from coterie.training.records import RunFolder
+from coterie.networks.papers.registration import register
+from coterie.run_folder import RunFolder
+from coterie.run_lock import require_finished
 
 
 def create_network(name: str, **options: Any) -> nn.Module:
@@ -51,7 +51,7 @@ def save_student(folder: RunFolder, network: nn.Module, description: dict[str, A
 def _described(description: dict[str, Any]) -> nn.Module:
     """The untrained network that ``student.json`` describes."""
     if description.get("task") == "text_classification":
-        from coterie.networks.sequence_classifier import build_classifier
+        from coterie.tasks.texts.sequence_classifier import build_classifier
 
         return build_classifier(description["config"])
     require_harmless_options(description["options"], "student.json: options")

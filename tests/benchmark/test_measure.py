@@ -10,9 +10,9 @@ from PIL import Image
 from coterie.benchmark.measure import measure, plain_recipe
 from coterie.benchmark.table import markdown
 from coterie.benchmark.timing import ceiling, interleaved
-from coterie.data import streaming
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
+from coterie.tasks.images.data import streaming
 
 SMALL = [
     "data=digits",
@@ -33,7 +33,7 @@ def found():
 def test_operations_are_those_of_the_networks(found):
     """Two branches more cost twice what lies behind the split; the fusion module and the losses are small beside it."""
     from coterie.networks.operations import branch_shares
-    from coterie.networks.tiny import tiny_cifar
+    from coterie.networks.papers.tiny import tiny_cifar
 
     share = branch_shares(tiny_cifar(num_classes=10, in_chans=1), torch.zeros(1, 1, 8, 8))["layer3"]
     assert found["operations_ratio"] == pytest.approx(1 + 2 * share, rel=0.1)

@@ -22,9 +22,9 @@ from coterie.comparison.claims import claim
 from coterie.comparison.plan import ComparisonFolder, build_arms, keep_plan, make_plan
 from coterie.comparison.run import work
 from coterie.errors import CoterieError, RunError
-from coterie.tasks.image_classification import ImageClassification
-from coterie.training.records import RunFolder
-from coterie.training.run import build_accelerator
+from coterie.run_folder import RunFolder
+from coterie.running.train import build_accelerator
+from coterie.tasks.images.task import ImageClassification
 
 SMALL = [
     "data=digits",

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coterie.data.raw import Arrays
 from coterie.data.splits import assign_held_out, carve, limit
 from coterie.errors import CoterieError
-from coterie.sections import DataRecipe
+from coterie.recipe.sections import DataRecipe
+from coterie.tasks.images.data.raw import Arrays
 
 NAMES = ("cat", "dog", "owl")
 

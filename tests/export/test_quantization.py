@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 
 import coterie
-from coterie.data.bundle import load_data
 from coterie.errors import CoterieError, RunError
 from coterie.export import export_run, quantization
-from coterie.sections import DataRecipe
-from coterie.training.records import RunFolder
-from coterie.training.reload import load_run_data
+from coterie.recipe.sections import DataRecipe
+from coterie.run_folder import RunFolder
+from coterie.running.reload import load_run_data
+from coterie.tasks.images.data.bundle import load_data
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from coterie.methods import METHODS, TABLE, create_method
 from coterie.methods.progress import Progress
-from coterie.methods.taught import TaughtMethod
+from coterie.methods.teacher.taught import TaughtMethod
 from coterie.networks.branching import branch
 from coterie.networks.group import StudentGroup
-from coterie.networks.registration import register
+from coterie.networks.papers.registration import register
+from coterie.networks.papers.tiny import tiny_cifar
 from coterie.networks.teacher import Teacher, Teachers
-from coterie.networks.tiny import tiny_cifar
 from coterie.training.capture import CapturedStep
 
 register()

@@ -39,7 +39,7 @@ def test_a_method_from_outside(make_group, tmp_path, monkeypatch):
     [
         ("okdmd", "did you mean 'okdmde'"),
         ("nothing.here:Mine", "cannot import"),
-        ("coterie.methods.okdmde:Nothing", "cannot import"),
+        ("coterie.methods.online.okdmde:Nothing", "cannot import"),
         ("pathlib:Path", "is not a method"),
     ],
 )

@@ -90,7 +90,7 @@ def test_mistakes(example):
 def test_recomputed_branches_are_the_same_to_the_last_bit():
     """Gradients, running statistics and drop-out, with and without activations kept."""
     from coterie.networks.branching import branch
-    from coterie.networks.tiny import tiny_cifar
+    from coterie.networks.papers.tiny import tiny_cifar
 
     torch.manual_seed(0)
     network = tiny_cifar(num_classes=4, drop_rate=0.5)

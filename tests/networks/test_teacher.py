@@ -7,9 +7,9 @@ import timm
 import torch
 
 from coterie.errors import CoterieError
-from coterie.networks.registration import register
+from coterie.networks.papers.registration import register
+from coterie.networks.papers.tiny import tiny_cifar
 from coterie.networks.teacher import Statistics, Teacher, Teachers
-from coterie.networks.tiny import tiny_cifar
 
 register()
 EXAMPLE = torch.zeros(2, 3, 16, 16)

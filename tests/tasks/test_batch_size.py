@@ -10,8 +10,8 @@ from torch.utils.data import TensorDataset
 
 import coterie
 from coterie.methods import TABLE, find_method
+from coterie.networks.papers.tiny import tiny_cifar
 from coterie.networks.teacher import Teacher, Teachers
-from coterie.networks.tiny import tiny_cifar
 
 NEEDS = {"one": 2, "diffkd": 2, "dist": 2, "rkd": 3, "mcl": 3}
 

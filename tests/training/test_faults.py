@@ -18,10 +18,10 @@ import coterie
 from coterie.comparison.run import compare
 from coterie.errors import CoterieError, RunError
 from coterie.export import export_run
-from coterie.training import outcome
+from coterie.run_folder import RunFolder
+from coterie.running import outcome
 from coterie.training.interruption import Interrupted
 from coterie.training.loop import Trainer
-from coterie.training.records import RunFolder
 
 # The kernel refuses files beyond a size, as a full disk does, but with another number: torch's own writer says neither.
 LIMITED = """

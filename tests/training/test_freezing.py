@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 import coterie
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
-from coterie.tasks.construction import build_method
+from coterie.tasks.images.networks import build_method
 from coterie.training.checkpoint import load_checkpoint
 from coterie.training.freezing import Freezing
 from coterie.training.interruption import Interrupted

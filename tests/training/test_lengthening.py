@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 import coterie
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
-from coterie.sections import OptimizerRecipe, ScheduleRecipe
-from coterie.tasks.construction import build_method
+from coterie.recipe.sections import OptimizerRecipe, ScheduleRecipe
+from coterie.tasks.images.networks import build_method
 from coterie.training.interruption import Interrupted
 from coterie.training.loop import Trainer
 from coterie.training.optimization import RestartedSchedule, build_optimizer, build_schedule

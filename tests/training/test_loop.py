@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import coterie
 from coterie.errors import RunError
-from coterie.methods.okdmde import OKDMDE
+from coterie.methods.online.okdmde import OKDMDE
 from coterie.training.interruption import Interrupted
 from coterie.training.loop import Trainer
 
@@ -74,7 +74,7 @@ def test_the_global_generator_does_not_matter_and_is_left_alone(small, tmp_path)
 
 def test_student_0_of_every_method_starts_from_the_baselines_weights(small, tmp_path):
     from coterie.recipe import load_recipe
-    from coterie.tasks.construction import build_method
+    from coterie.tasks.images.networks import build_method
 
     def student(method, **network):
         recipe = load_recipe(small(method=method, network={"branches": None, **network}))
@@ -234,7 +234,7 @@ def test_a_choice_that_validation_does_not_support_is_not_made(small, tmp_path):
 
 
 def test_evaluation_again_gives_the_summarys_figures(small, tmp_path):
-    from coterie.training.reload import evaluate_run
+    from coterie.running.reload import evaluate_run
 
     result = coterie.train(small(), output=tmp_path / "run", quiet=True)
     split, evaluation = evaluate_run(result.path)
@@ -282,7 +282,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(small, tmp_path):
 
 
 def test_a_network_whose_predictions_are_not_finite_fails_the_run_in_words(small, tmp_path, monkeypatch):
-    from coterie.tasks.image_classification import ImageClassification
+    from coterie.tasks.images.task import ImageClassification
 
     original = ImageClassification.evaluate
 

@@ -10,11 +10,11 @@ import torch
 
 import coterie
 from coterie.errors import CoterieError
+from coterie.run_folder import RunFolder
+from coterie.running.reload import evaluate_run
 from coterie.training.checkpoint import load_checkpoint
 from coterie.training.interruption import Interrupted
 from coterie.training.loop import Trainer
-from coterie.training.records import RunFolder
-from coterie.training.reload import evaluate_run
 
 METHODS = {
     "pcl": {"method": "pcl"},

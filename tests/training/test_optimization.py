@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from coterie.errors import CoterieError
-from coterie.sections import OptimizerRecipe, ScheduleRecipe
+from coterie.recipe.sections import OptimizerRecipe, ScheduleRecipe
 from coterie.training.optimization import build_optimizer, build_schedule, require_fitting_state
 
 

@@ -12,9 +12,9 @@ import time
 import torch
 from safetensors.torch import load_file
 
-from coterie.data.bundle import load_data
-from coterie.sections import DataRecipe
+from coterie.recipe.sections import DataRecipe
 from coterie.student import load_student
+from coterie.tasks.images.data.bundle import load_data
 
 # Without BatchNorm, so that the mean gradient over processes is the gradient of the whole batch.
 SCRIPT = """
@@ -35,7 +35,7 @@ coterie.train(
 # With BatchNorm, and with a policy that no optimizer moves; every process prints what its method ends with.
 STATEFUL = """
 import os, sys, torch, coterie
-from coterie.networks.tiny import tiny_cifar
+from coterie.networks.papers.tiny import tiny_cifar
 from coterie.training.loop import Trainer
 
 fit, held = Trainer.fit, []

@@ -20,7 +20,7 @@ NURSERY = """
 import json, os, signal, sys, time, traceback
 import torch
 torch.set_num_threads(1)
-import coterie.training.run, coterie.report, sklearn.datasets, torchvision.transforms.v2
+import coterie.running.train, coterie.report, sklearn.datasets, torchvision.transforms.v2
 if "text" in sys.argv:
     import transformers, tokenizers
 for line in sys.stdin:
@@ -31,7 +31,7 @@ for line in sys.stdin:
         code = 1
         try:
             os.setpgid(0, 0)
-            coterie.training.run.train(settings, output=output, resume=resume, quiet=True)
+            coterie.running.train.train(settings, output=output, resume=resume, quiet=True)
             code = 0
         except BaseException:
             traceback.print_exc()

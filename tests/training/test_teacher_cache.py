@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import coterie
+from coterie.networks.papers.tiny import tiny_cifar
 from coterie.networks.teacher import Teacher
-from coterie.networks.tiny import tiny_cifar
 from coterie.training.interruption import Interrupted
 from coterie.training.loop import Trainer
 

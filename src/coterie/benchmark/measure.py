@@ -18,13 +18,13 @@ from coterie.benchmark.timing import LEAST_SECONDS, Timing, ceiling, interleaved
 from coterie.data.batch import Batch
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
+from coterie.run_folder import RunFolder
+from coterie.running.environment import describe_environment
+from coterie.running.train import build_accelerator
 from coterie.tasks.task import find_task
 from coterie.training.display import Display
-from coterie.training.environment import describe_environment
 from coterie.training.loop import Trainer
 from coterie.training.memory_format import resolve_memory_format
-from coterie.training.records import RunFolder
-from coterie.training.run import build_accelerator
 from coterie.training.teaching import recalled
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

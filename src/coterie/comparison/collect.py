@@ -11,8 +11,8 @@ from coterie.comparison.summary import summarise
 from coterie.files import write_json
 from coterie.metrics import primary
 from coterie.recipe import Recipe
-from coterie.training.records import MetricsLog, RunFolder
-from coterie.training.schema import FinishedSummary, checked
+from coterie.run_folder import MetricsLog, RunFolder
+from coterie.run_schema import FinishedSummary, checked
 
 SINGLE = ("top1", "top5", "nll", "brier", "ece")
 

@@ -13,9 +13,10 @@ from coterie.errors import CoterieError, did_you_mean
 from coterie.files import write_json
 from coterie.methods import TABLE, find_method
 from coterie.methods.options import check_options
-from coterie.recipe import Recipe, differing_keys, load_recipe, require_no_code
-from coterie.training.records import read_json
-from coterie.training.schema import Content, checked
+from coterie.recipe import Recipe, load_recipe
+from coterie.recipe.recipe import differing_keys, require_no_code
+from coterie.run_folder import read_json
+from coterie.run_schema import Content, checked
 
 if TYPE_CHECKING:
     from coterie.methods.method import Method
@@ -171,7 +172,7 @@ def _with_method(recipe: Recipe, method: str) -> dict[str, Any]:
     """The recipe's settings with another method in place of its own."""
     tree = recipe.model_dump()
     if method != recipe.method.name:
-        from coterie.methods.taught import TaughtMethod
+        from coterie.methods.teacher.taught import TaughtMethod
 
         tree["method"] = {"name": method}
         kind = find_method(method)
@@ -305,7 +306,7 @@ def _require_free(folder: ComparisonFolder) -> None:
 
 def _extended(folder: ComparisonFolder, stored: Plan, plan: Plan) -> Plan:
 
-    from coterie.training.continuation import (
+    from coterie.running.continuation import (
         WITHOUT_EFFECT,
     )  # imports torch, which a check of the arguments does without
 

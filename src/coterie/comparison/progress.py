@@ -22,10 +22,10 @@ from rich.text import Text
 from coterie.comparison.plan import ComparisonFolder, Job, Plan
 from coterie.errors import CoterieError
 from coterie.metrics import primary
+from coterie.run_folder import RunFolder
+from coterie.run_schema import FinishedSummary, ValidationRow, checked
 from coterie.terminal import one_line
 from coterie.training.display import can_move, duration, stderr_console
-from coterie.training.records import RunFolder
-from coterie.training.schema import FinishedSummary, ValidationRow, checked
 
 POLL_SECONDS = 1.0
 TAIL = 2**16  # bytes of metrics.jsonl in which its last rows are

@@ -34,11 +34,11 @@ from coterie.errors import CoterieError, RunError
 from coterie.files import write_text
 from coterie.recipe import Recipe
 from coterie.report.comparison import write_comparison_report
+from coterie.run_folder import RunFolder
+from coterie.run_lock import RunLocked
+from coterie.running.train import require_trackers, train
 from coterie.terminal import error_message
 from coterie.training.interruption import Interrupted, Interruption
-from coterie.training.lock import RunLocked
-from coterie.training.records import RunFolder
-from coterie.training.run import require_trackers, train
 
 POLL_SECONDS = 2.0
 CUDA_CONTEXT = 2**30  # bytes that a process takes on a GPU besides its tensors

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from coterie.data.raw import Pixels
+from coterie.tasks.images.data.raw import Pixels
 
 
 class Batch(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from coterie.data.raw import Arrays, Files, Objects
 from coterie.errors import RunError
+from coterie.tasks.images.data.raw import Arrays, Files, Objects
 
 READ_WHOLE = 256 * 2**20  # bytes of files up to which all are read; of more, names and sizes are compared
 READ_OBJECTS = 32  # samples of a data set of the user's that are read

@@ -20,7 +20,7 @@ from coterie.export.agreement import difference_of, exporting, images_to_compare
 from coterie.export.onnx import write_onnx
 from coterie.export.subject import Subject
 from coterie.files import write_json
-from coterie.networks.registration import register
+from coterie.networks.papers.registration import register
 from coterie.student import prepared_for
 
 
@@ -89,7 +89,7 @@ def _write_pt2(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 def _write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
-    from coterie.networks.sequence_classifier import example_inputs, save_folder
+    from coterie.tasks.texts.sequence_classifier import example_inputs, save_folder
 
     assert subject.tokenizer is not None
     loaded = save_folder(subject.network, subject.tokenizer, folder)

@@ -19,7 +19,7 @@ from coterie.errors import CoterieError, RunError
 from coterie.export.onnx import require_onnx
 from coterie.files import write_atomically, write_json
 from coterie.recipe import Recipe
-from coterie.training.records import RunFolder
+from coterie.run_folder import RunFolder
 
 CALIBRATION_IMAGES = 200
 CALIBRATION_BATCH = 50
@@ -32,7 +32,7 @@ def data_to_quantize(folder: RunFolder, recipe: Recipe) -> DataBundle:
     Raises:
         CoterieError: they are not to be had, or no longer what the run was trained on.
     """
-    from coterie.training.reload import load_run_data
+    from coterie.running.reload import load_run_data
 
     require_onnx()
     try:

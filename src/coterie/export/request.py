@@ -10,7 +10,7 @@ from coterie.errors import CoterieError, did_you_mean
 from coterie.export.folder import require_free
 from coterie.export.push import require_hub
 from coterie.recipe import Recipe, load_recipe
-from coterie.training.records import RunFolder
+from coterie.run_folder import RunFolder
 
 # Formats of each task's runs, the first one being the default; ``formats.WRITERS`` holds who writes them.
 FORMATS_OF = {

@@ -13,10 +13,10 @@ from coterie.losses import mean_probability
 from coterie.methods.method import Method
 from coterie.networks.group import StudentGroup
 from coterie.recipe import Recipe
+from coterie.run_folder import RunFolder
+from coterie.running.reload import load_method
 from coterie.student import load_student
-from coterie.tasks.construction import NetworkSource, network_names, network_options
-from coterie.training.records import RunFolder
-from coterie.training.reload import load_method
+from coterie.tasks.images.networks import NetworkSource, network_names, network_options
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _built_by(recipe: Recipe, description: dict[str, Any], number: int) -> dict[
     if description["network"] is None:
         return {"network": None, "options": {}}
     if recipe.task == "text_classification":
-        from coterie.tasks.text_networks import shown, student_names
+        from coterie.tasks.texts.networks import shown, student_names
 
         known = student_names(recipe)
         return {"network": shown(known[number if len(known) > 1 else 0]), "config": description["configs"][number]}

@@ -13,7 +13,7 @@ from coterie.errors import RunError
 from coterie.export.agreement import CHECKED_BATCH_SIZES, relative_difference, require_close, traced
 from coterie.export.onnx import require_onnx, save_graph
 from coterie.export.subject import Subject
-from coterie.networks.sequence_classifier import read_tokenizer
+from coterie.tasks.texts.sequence_classifier import read_tokenizer
 
 TRACED_LENGTH = 8  # tokens of the example that a graph is made from; any length fits it then
 

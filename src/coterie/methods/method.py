@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from coterie.errors import CoterieError
 from coterie.losses import LabelLoss, mean_probability, ramp_up
-from coterie.methods.guide import Guide
 from coterie.methods.progress import Progress
+from coterie.methods.teacher.guide import Guide
 from coterie.networks.group import StudentGroup
 from coterie.networks.teacher import Teachers
 

@@ -7,7 +7,7 @@ do not belong here.
 from __future__ import annotations
 
 from coterie.catalogue import NETWORKS
-from coterie.networks.registration import register
+from coterie.networks.papers.registration import register
 
 register()
 

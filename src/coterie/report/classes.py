@@ -16,7 +16,7 @@ from coterie.report.predictions import (
     similar_classes_together,
 )
 from coterie.report.run import GroupFigures, Predictions, RunData
-from coterie.training.schema import ClassFigures
+from coterie.run_schema import ClassFigures
 
 ORDERED_CLASSES = (
     20  # up to here a confusion matrix keeps the order of the classes, beyond it similar ones stand together

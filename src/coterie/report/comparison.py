@@ -15,7 +15,7 @@ from coterie.files import write_text
 from coterie.report import comparison_tables as tables
 from coterie.report.comparison_figures import Band, Point, forest, learning_curve, scatter, standalone
 from coterie.report.page import templates
-from coterie.training.records import read_json
+from coterie.run_folder import read_json
 
 Comparison = Mapping[str, Any]
 PRIMARY, ENSEMBLE = "primary.top1", "ensemble_mean_probability.top1"

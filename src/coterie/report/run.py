@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
-from coterie.training.records import MetricsLog, RunFolder, read_json
-from coterie.training.schema import ClassFigures, Environment, TrainRow, checked
+from coterie.run_folder import MetricsLog, RunFolder, read_json
+from coterie.run_schema import ClassFigures, Environment, TrainRow, checked
 
 Figures = dict[str, float]  # name of a figure -> value, such as {"top1": 0.71}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from coterie.report.run import GroupFigures, RunData
-from coterie.training.lock import holder
+from coterie.run_lock import holder
 
 
 def percent(value: float) -> str:

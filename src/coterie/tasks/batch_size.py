@@ -11,7 +11,7 @@ from coterie.data.batch import TrainLoader
 from coterie.errors import CoterieError
 from coterie.methods.method import Method
 from coterie.recipe import Recipe
-from coterie.sections import settled
+from coterie.recipe.sections import settled
 
 NORMALIZATION = "more than 1 value per channel"  # what torch says of BatchNorm over one value
 

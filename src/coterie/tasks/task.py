@@ -12,8 +12,8 @@ from coterie.data.batch import EvaluationLoader, Loaders
 from coterie.methods.method import Method
 from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
-from coterie.tasks.construction import NetworkSource
-from coterie.training.records import RunFolder
+from coterie.run_folder import RunFolder
+from coterie.tasks.images.networks import NetworkSource
 
 if TYPE_CHECKING:
     from coterie.tasks.classification import Deployment, Evaluation
@@ -107,9 +107,9 @@ class TaskKind(Protocol):
 def find_task(recipe: Recipe) -> TaskKind:
     """The recipe's task; its packages are imported when it is asked for."""
     if recipe.task == "text_classification":
-        from coterie.tasks.text_classification import TextClassification
+        from coterie.tasks.texts.task import TextClassification
 
         return TextClassification
-    from coterie.tasks.image_classification import ImageClassification
+    from coterie.tasks.images.task import ImageClassification
 
     return ImageClassification

@@ -20,7 +20,8 @@ from coterie.methods.method import Method
 from coterie.methods.progress import Progress
 from coterie.randomness import derive_seed
 from coterie.recipe import Recipe
-from coterie.sections import settled
+from coterie.recipe.sections import settled
+from coterie.run_folder import MetricsLog, RunFolder
 from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep
 from coterie.training.checkpoint import save_checkpoint
@@ -31,7 +32,6 @@ from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
 from coterie.training.memory_format import compiler_options, place
 from coterie.training.optimization import RestartedSchedule, build_optimizer
-from coterie.training.records import MetricsLog, RunFolder
 from coterie.training.state import state_of
 from coterie.training.stopping import BestEpoch
 from coterie.training.teaching import ask_teachers_once, recalled

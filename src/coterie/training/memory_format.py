@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coterie.methods.method import Method
 from coterie.recipe import Recipe
-from coterie.sections import settled
+from coterie.recipe.sections import settled
 from coterie.tasks.task import Task
 
 LANES = 16  # float32 numbers in a register of AVX-512, and oneDNN's block of channels

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coterie.errors import CoterieError, did_you_mean
 from coterie.methods.method import Method
-from coterie.sections import OptimizerRecipe, ScheduleRecipe, settled
+from coterie.recipe.sections import OptimizerRecipe, ScheduleRecipe, settled
 
 # Of an optimizer's state, shaped like its parameter. Second moments are so only in part: NovoGrad has one number a tensor.
 AVERAGES = {"momentum_buffer", "exp_avg"}

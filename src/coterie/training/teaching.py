@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from coterie.data.batch import Batch
 from coterie.methods.method import Method
-from coterie.sections import TrainingRecipe, settled
+from coterie.recipe.sections import TrainingRecipe, settled
 from coterie.tasks.task import Task
 from coterie.training.display import Display
 

@@ -1,0 +1,372 @@
+"""The commands. Each imports what it needs when it runs, so that ``coterie --help`` imports no torch."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coterie.cli.listings import LISTINGS
+from coterie.cli.output import print_classes, print_comparison, print_figures, say
+from coterie.cli.usage import is_usage_error, usage_message
+from coterie.errors import CoterieError, RunError, did_you_mean
+from coterie.recipe.published import find_recipe
+from coterie.terminal import error_message
+
+UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}  # what the system says of a path that nobody can have
+
+if TYPE_CHECKING:
+    from coterie.recipe import Recipe
+
+app = typer.Typer(
+    name="coterie",
+    help="Train a group of networks that teach one another; deploy one of them. Add --debug for a traceback on errors.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Let a file name a method of its own, whose code is then imported and run.")
+]
+SETTINGS = (
+    "A recipe's file or published name, or a folder of images; and settings such as training.epochs=30, in the sections data, text, "
+    "network, method, optimizer, schedule, training, teacher and teaching. `coterie list settings` shows them all."
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from coterie import __version__
+
+        typer.echo(f"coterie {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself; its help text is the app's."""
+
+
+@app.command()
+def train(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE|FOLDER] [KEY=VALUE]...", help=SETTINGS, show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder; default: a new one in runs/.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the final table only.")] = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Train the students of a recipe; without one, OKDMDE on scikit-learn's embedded digits."""
+    recipe, overrides = _recipe_and_overrides(arguments or [])
+    from coterie.recipe import load_recipe
+
+    if recipe is not None or overrides:  # a mistake in the settings is named before torch is imported
+        _require_data(load_recipe(recipe, overrides, trust_code=trust_code), resume)
+    from coterie.running.train import train as run
+
+    result = run(recipe, output=output, overrides=overrides, resume=resume, quiet=quiet, trust_code=trust_code)
+    print_figures(result.summary, result.summary["split"])
+    say(f"run     {result.path}")
+    say(f"student {result.path / 'student.safetensors'}")
+    say(f"report  {result.path / 'report.html'}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Other data: data=FOLDER.", show_default=False)
+    ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Also print precision, recall and F1 of every class.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as JSON, those of every class included.")
+    ] = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Measure a run's students and ensembles again, on its test split or on other data with the same classes."""
+    from coterie.running.reload import evaluate_run
+
+    split, evaluation = evaluate_run(run, overrides or [], trust_code=trust_code)
+    if json:
+        typer.echo(dumps({"split": split, **evaluation.figures}, indent=2))
+    else:
+        print_figures(evaluation.figures, split)
+        for note in evaluation.figures["data_notes"]:
+            say(note)
+        if per_class:
+            print_classes(evaluation.figures)
+
+
+@app.command()
+def predict(
+    run: Run,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATHS...",
+            help="Image files, folders, patterns such as 'shots/*.jpg', or - for a list on standard input, one a line. "
+            "Of a run of texts: texts (pairs: a tab between), or -.",
+            show_default=False,
+        ),
+    ],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to print for each sample.")] = 5,
+    format: Annotated[str, typer.Option("--format", "-f", help="table, json (one object a line) or csv.")] = "table",
+) -> None:
+    """Classify images, or texts, with a run's deployed student. What cannot be read is reported, and the others go on."""
+    from coterie.cli.predictions import print_predictions
+
+    if failed := print_predictions(run, inputs, top, format):
+        raise RunError(failed)
+
+
+@app.command()
+def export(
+    run: Run,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="timm (default), onnx, pt2 or safetensors; of a run of texts transformers or onnx.",
+            show_default=False,
+        ),
+    ] = None,
+    which: Annotated[
+        str, typer.Option("--which", "-w", help="student (the deployed one), a student's number, ensemble or method.")
+    ] = "student",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; default: export/ in the run.")] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise the ONNX file of a run of images, and measure what that costs.")
+    ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="USER/NAME", help="Upload the folder to a repository of the Hugging Face Hub."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository of --push private.")] = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Write a run's student, or its ensemble, for use elsewhere."""
+    from coterie.export import export_run
+
+    folder = export_run(run, format, output, which=which, int8=int8, push=push, private=private, trust_code=trust_code)
+    if int8:
+        from coterie.export.quantization import in_a_line, read_measures
+
+        typer.echo(in_a_line(read_measures(folder)), err=True)  # the output is the folder alone
+    say(str(folder))
+
+
+@app.command()
+def compare(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE]... [KEY=VALUE]...", help="Recipes, and settings for all.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The comparison's folder; the same command goes on with it.")
+    ] = Path("comparisons/comparison"),
+    methods: Annotated[
+        str | None, typer.Option("--methods", "-m", help="Names, separated by commas; default: the recipes' own.")
+    ] = None,
+    seeds: Annotated[str, typer.Option("--seeds", "-s", help="How many (5: seeds 0 to 4), or which (3,5,7).")] = "3",
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="The arm that others are compared with; default: baseline.")
+    ] = None,
+    workers: Annotated[
+        str, typer.Option("--workers", "-w", help="Trainings at once on this machine, or auto: as many as fit.")
+    ] = "1",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Train every method with every seed, and say what can be said of the differences."""
+    arguments = arguments or []
+    recipes, overrides = _recipes_and_overrides(arguments)
+    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+    if names == []:
+        raise CoterieError(f"--methods {methods!r} names no method; expected names separated by commas")
+    chosen = _seeds(seeds)
+    if workers != "auto" and not (workers.isdecimal() and int(workers) > 0):
+        raise CoterieError(f"--workers {workers}: expected a number of at least 1, or auto")
+    from coterie.comparison.plan import build_arms, make_plan
+
+    arms = build_arms(recipes, names, overrides, trust_code)
+    make_plan(arms, chosen)  # a mistake is named before all of training is imported
+    for arm in arms.values():
+        _require_data(arm)
+    from coterie.comparison.run import compare as run
+
+    number = "auto" if workers == "auto" else int(workers)
+    try:
+        result = run(
+            recipes,
+            methods=names,
+            seeds=chosen,
+            output=output,
+            reference=reference,
+            overrides=overrides,
+            workers=number,  # type: ignore[arg-type]  # typer's text was checked above
+            quiet=quiet,
+            trust_code=trust_code,
+        )
+    except RunError:
+        if (output / "report.html").is_file():  # runs failed; the others count
+            print_comparison(output)
+        raise
+    print_comparison(result.path)
+    say(f"report  {result.path / 'report.html'}")
+
+
+def _seeds(text: str) -> int | list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or parts == ["0"]:
+        raise CoterieError(f"--seeds {text}: expected how many (5) or which, separated by commas (3,5,7)")
+    return int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]
+
+
+@app.command()
+def benchmark(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE|FOLDER] [KEY=VALUE]...", help=SETTINGS, show_default=False)
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Method to compare with; default: the same network alone.")
+    ] = None,
+    repetitions: Annotated[int, typer.Option("--repetitions", min=1, help="Rounds; figures are medians.")] = 7,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for benchmark.json and benchmark.md.")
+    ] = None,
+    trust_code: TrustCode = False,
+) -> None:
+    """Measure what a step of a recipe costs, beside a plain network's: time, operations, memory, data."""
+    recipe, overrides = _recipe_and_overrides(arguments or [])
+    from coterie.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides, trust_code=trust_code)
+    _require_data(settings)
+    from coterie.benchmark.measure import measure
+    from coterie.benchmark.table import markdown
+    from coterie.comparison.plan import build_arms
+
+    other = None if against is None else build_arms([settings], [against])[against]
+    found = measure(settings, other, repetitions)
+    text = markdown(found)
+    say(text)
+    if output is not None:
+        from coterie.files import write_json, write_text
+
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "benchmark.json", found)
+        write_text(output / "benchmark.md", text)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs or comparisons.", show_default=False)],
+) -> None:
+    """Write report.html, one self-contained page, into each folder of a run or a comparison."""
+    from coterie.report import write_report
+
+    for run in runs:
+        if (run / "plan.json").is_file():
+            from coterie.comparison.run import write_again
+
+            say(str(write_again(run)))
+        else:
+            say(str(write_report(run)))
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[str, typer.Argument(metavar="methods|networks|data|recipes|settings", show_default=False)],
+    pattern: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILTER]", help="Of settings a section; else a part of the name, or a pattern.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """List methods, networks (with a FILTER timm's too), data sets, recipes or settings with their defaults and bounds."""
+    if what not in LISTINGS:
+        raise CoterieError(f"cannot list {what!r}{did_you_mean(what, LISTINGS)}; expected one of {', '.join(LISTINGS)}")
+    LISTINGS[what](pattern)
+
+
+def _require_data(recipe: Recipe, resume: bool = False) -> None:
+    """Name a folder of images that is not there before torch is imported; what is resumed has its own settings."""
+    if recipe.task == "image_classification" and not resume:
+        from coterie.tasks.images.data.catalogue import require_place
+
+        require_place(recipe.data.name)
+
+
+def _recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
+    names = [each for each in arguments if "=" not in each]
+    if len(names) > 1:
+        raise CoterieError(f"expected one recipe and key=value settings, got {', '.join(map(repr, names))}")
+    recipes, overrides = _recipes_and_overrides(arguments)
+    return (recipes[0] if recipes else None), overrides
+
+
+def _recipes_and_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split ``[RECIPE]... [key=value ...]``: what has no equals sign is a recipe, or a folder that stands for ``data=FOLDER``."""
+    recipes, folders = list[str](), list[str]()
+    for each in arguments:
+        if "=" in each:
+            continue
+        path = Path(each).expanduser()
+        if path.is_dir():
+            from coterie.tasks.images.data.catalogue import DATA
+
+            folders.append(f"data={dumps(f'./{path}' if each in DATA else each)}")
+        else:
+            recipes.append(each if path.is_file() else str(find_recipe(each)))
+    return recipes, [*folders, *(each for each in arguments if "=" in each)]
+
+
+def main() -> None:
+    """Entry point: errors in one or two lines; exit code 2 for bad input, 1 for a failed run, 130/143 for a signal."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(arguments or ["--help"], prog_name="coterie", standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        code = _say_error(error)
+    except KeyboardInterrupt:
+        code = 130
+        typer.echo("coterie: interrupted", err=True)
+    if code:
+        sys.exit(code)
+
+
+def _say_error(error: Exception) -> int:
+    """Print why a command failed, in a few lines that any terminal takes, and return the exit code."""
+    code = 1
+    if is_usage_error(error):
+        code, text = 2, usage_message(error)
+    elif isinstance(error, CoterieError) or getattr(error, "errno", None) in UNUSABLE_NAMES:
+        code, text = 2, str(error)
+    elif isinstance(error, RunError):
+        text = str(error)
+    elif isinstance(exit_code := getattr(error, "exit_code", None), int):  # interrupted by a signal
+        code, text = exit_code, str(error)
+    else:
+        text = f"the run failed: {type(error).__name__}: {' '.join(str(error).split())}\n(--debug shows where)"
+    typer.echo(error_message(f"coterie: {text}"), err=True)
+    return code

@@ -1,0 +1,155 @@
+"""What ``coterie list`` prints. Nothing here imports torch, but timm's names do."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import types
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import typer
+from pydantic.fields import FieldInfo
+
+from coterie.errors import CoterieError, did_you_mean
+from coterie.terminal import printable
+
+
+def say(text: str) -> None:
+    typer.echo(printable(text))
+
+
+def _matching(names: Iterable[str], pattern: str | None, kind: str) -> list[str]:
+    """Names that hold the pattern's text, or that fit it where it has ``*``, ``?`` or ``[``.
+
+    Raises:
+        CoterieError: none does.
+    """
+    names = list(names)
+    if pattern is None:
+        return names
+    wanted = pattern if any(each in pattern for each in "*?[") else f"*{pattern}*"
+    if found := [name for name in names if fnmatch.fnmatch(name.lower(), wanted.lower())]:
+        return found
+    raise CoterieError(f"no {kind} fits {pattern!r}{did_you_mean(pattern, names)}")
+
+
+def list_methods(pattern: str | None) -> None:
+    from coterie.methods import TABLE
+
+    kind = ""
+    for name in _matching(TABLE, pattern, "method"):
+        entry = TABLE[name]
+        if entry.kind != kind:
+            kind = entry.kind
+            say(f"[{kind}]")
+        say(f"  {name:<12} {entry.summary}{f' ({entry.paper})' if entry.paper else ''}")
+
+
+def list_networks(pattern: str | None) -> None:
+    from coterie.catalogue import NETWORKS
+
+    if pattern is None:
+        for name, line in NETWORKS.items():
+            say(f"  {name:<26} {line}")
+        say("and every name of timm.list_models(): coterie list networks FILTER, such as mobilenet")
+        return
+    import timm
+
+    others = [name for name in timm.list_models() if name not in NETWORKS]
+    pretrained = {name.partition(".")[0] for name in timm.list_pretrained()}
+    for name in _matching([*NETWORKS, *others], pattern, "network"):
+        says = NETWORKS.get(name, "timm, with pretrained weights" if name in pretrained else "timm")
+        say(f"  {name:<26} {says}")
+
+
+def list_data(pattern: str | None) -> None:
+    from coterie.tasks.images.data.catalogue import DATA
+
+    for name in _matching(DATA, pattern, "data set"):
+        say(f"  {name:<16} {DATA[name]}")
+
+
+def list_recipes(pattern: str | None) -> None:
+    """Those of the folder recipes/ where the command is called, else those that are installed."""
+    from coterie.recipe.published import published_recipes
+
+    own = {str(path): path for path in sorted(Path("recipes").glob("*.yaml"))}
+    found = own or published_recipes()
+    for name in _matching(found, pattern, "recipe"):
+        first = found[name].read_text(encoding="utf-8").partition("\n")[0]
+        say(f"  {name:<48} {first.lstrip('# ')}")
+
+
+def list_settings(section: str | None) -> None:
+    from coterie.recipe import Recipe
+    from coterie.recipe.recipe import section_of
+
+    sections = {name: section_of(field.annotation) for name, field in Recipe.model_fields.items()}
+    if section is not None and section.rstrip(".") not in sections:
+        raise CoterieError(
+            f"no section {section!r}{did_you_mean(section, sections)}; expected one of {', '.join(sections)}"
+        )
+    for name, model in sections.items():
+        if section is not None and name != section.rstrip("."):
+            continue
+        fields = {name: Recipe.model_fields[name]}
+        if model is not None:
+            fields = {f"{name}.{key}": field for key, field in model.model_fields.items()}
+        for key, field in fields.items():
+            default = field.get_default(call_default_factory=True)
+            shown = default if isinstance(default, str) else json.dumps(default, default=str)
+            say(f"  {key}={shown}\n      {value_of(field)}{'. ' + field.description if field.description else ''}")
+
+
+def value_of(field: FieldInfo) -> str:
+    """What a setting takes, in words: its type, its choices, its bounds."""
+    limits = [*field.metadata, *_limits_inside(field.annotation)]
+    bounds = [
+        f"{sign} {getattr(limit, attribute):g}"
+        for limit in limits
+        for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+        if getattr(limit, attribute, None) is not None
+    ]
+    return ", ".join([type_name(field.annotation), *bounds])
+
+
+def _limits_inside(annotation: object) -> list[object]:
+    """Bounds of an optional value stand inside the union."""
+    limits: list[object] = []
+    for each in typing.get_args(annotation) if is_union(annotation) else ():
+        if typing.get_origin(each) is typing.Annotated:
+            for limit in typing.get_args(each)[1:]:
+                limits += limit.metadata if isinstance(limit, FieldInfo) else [limit]
+    return limits
+
+
+def is_union(annotation: object) -> bool:
+    return typing.get_origin(annotation) in {typing.Union, types.UnionType}
+
+
+def type_name(annotation: object) -> str:
+    """A type as somebody who types a setting would call it."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if origin is typing.Literal:
+        return " | ".join(str(value) for value in arguments)
+    if is_union(annotation):
+        return " | ".join(type_name(each) for each in arguments)
+    if origin is list:
+        return f"list of {type_name(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    names = {int: "integer", float: "number", bool: "true | false", str: "text", type(None): "null"}
+    return names.get(annotation, "sections like `teacher`, or run folders")  # type: ignore[call-overload]
+
+
+LISTINGS: dict[str, Callable[[str | None], None]] = {
+    "methods": list_methods,
+    "networks": list_networks,
+    "data": list_data,
+    "recipes": list_recipes,
+    "settings": list_settings,
+}

@@ -1,0 +1,122 @@
+"""What the commands print. Like them, each imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from coterie.terminal import one_line, printable
+
+FIGURES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
+
+
+def say(text: str) -> None:
+    typer.echo(printable(text))
+
+
+def print_figures(figures: dict[str, Any], split: str) -> None:
+    """The final table: every student, their mean, the ensembles, what is deployed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from coterie.metrics import primary
+    from coterie.report.wording import shown_figures
+
+    count = f", {figures['num_samples']:,} samples of {figures['data']}" if "num_samples" in figures else ""
+    table = Table(title=f"{split} split{count}", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    keys = shown_figures(FIGURES, len(figures.get("per_class") or figures.get("class_names", [])))
+    for key in keys:
+        table.add_column(FIGURES[key], justify="right")
+
+    def row(name: str, values: dict[str, float], style: str = "") -> None:
+        shown = [f"{values[key]:.2%}" if key.startswith("top") else f"{values[key]:.4f}" for key in keys]
+        table.add_row(name, *shown, style=style)
+
+    students = figures["students"]
+    deployed, leader = figures["deployed"]["student"], figures.get("leader")
+    for number, student in enumerate(students):
+        marks = [word for word, holds in (("leader", number == leader), ("deployed", number == deployed)) if holds]
+        marked = f" ({', '.join(marks)})" if marks else ""
+        row(f"student {number}{marked}", student, "bold" if number == deployed else "")
+    if len(students) > 1:
+        row("mean student", figures["mean_student"])
+        for key, name in (
+            ("mean_probability", "mean probability"),
+            ("mean_logit", "mean logit"),
+            ("method", "the method's"),
+        ):
+            row(f"ensemble, {name}", figures["ensemble"][key])
+    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    console.print(table)
+    soft = not sys.stdout.isatty()  # a terminal breaks lines between words, a file not at all
+    if reason := figures.get("deployed_reason"):
+        console.print(f"student {deployed} is deployed: {reason}", soft_wrap=soft)
+    if figures["diversity"]:
+        values = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures["diversity"].items())
+        console.print(f"diversity: {values}", soft_wrap=soft)
+    if len(students) > 1:
+        name, own = primary(figures, leader)
+        console.print(f"to compare with other methods: {name}, {own['top1']:.2%} top-1", soft_wrap=soft)
+    if "balanced_accuracy" in figures["deployed"]:
+        console.print(f"balanced accuracy of the deployed student: {figures['deployed']['balanced_accuracy']:.2%}")
+
+
+def print_classes(figures: dict[str, Any]) -> None:
+    """The deployed student's figures of every class, with the class names as they are."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    classes = figures["per_class"]
+    table = Table(
+        title=f"student {figures['deployed']['student']} by class", title_justify="left", box=None, pad_edge=False
+    )
+    table.add_column("class", overflow="fold")
+    for name in ("precision", "recall", "F1", "samples"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    for each in classes:
+        shares = ("–" if each[key] is None else f"{each[key]:.2%}" for key in ("precision", "recall", "f1"))
+        table.add_row(Text(one_line(each["name"])), *shares, str(each["support"]))
+    Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(table)
+
+
+def print_comparison(folder: Path) -> None:
+    """A comparison's table and what it says, from its folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from coterie.report import comparison_tables as tables
+    from coterie.run_folder import read_json
+
+    comparison = read_json(folder / "comparison.json")
+    table = Table(title=one_line(comparison["title"]), title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    reference = comparison["reference"]
+    for name in ("n", "top-1 %", "ensemble %", f"- {one_line(reference)}", "95 % interval", "p (Holm)"):
+        table.add_column(name, justify="right")
+    for label, entry in comparison["methods"].items():
+        row = comparison["differences"].get(tables.MAIN, {}).get(label)
+        low_high = (
+            ""
+            if row is None or row["interval"] is None
+            else "{:+.2f} to {:+.2f}".format(*(100 * x for x in row["interval"]))
+        )
+        table.add_row(
+            one_line(label),
+            str(entry["runs"]),
+            tables.cell(entry, tables.COLUMNS[0]),
+            tables.cell(entry, tables.COLUMNS[2]),
+            tables.difference(comparison, label),
+            low_high,
+            "" if label == reference else tables.p_value(comparison, label, "p_holm"),
+            style="bold" if label == reference else "",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
+    console.print(table)
+    for sentence in comparison["reading"]:
+        console.print(f"- {one_line(sentence)}", soft_wrap=not sys.stdout.isatty(), markup=False)

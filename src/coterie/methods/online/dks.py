@@ -1,0 +1,52 @@
+"""DKS: Deeply-supervised Knowledge Synergy (Sun et al., CVPR 2019, arXiv 1906.00675)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from coterie.losses.mutual import mutual_divergence
+from coterie.methods.method import Inputs
+from coterie.methods.options import NonNegative, Positive
+from coterie.methods.progress import Progress
+from coterie.methods.self_distillation.exiting import ExitingMethod
+from coterie.networks.group import StudentGroup
+
+
+class DKS(ExitingMethod):
+    r"""Every exit and the last classifier learn from the labels and from each other, pairwise and both ways.
+
+    .. math:: L = \sum_i CE(z_i, y) + \lambda \sum_i \sum_{j \ne i} T^2 KL(p_j^T \| p_i^T)
+
+    Args:
+        group: one student with taps at its stages.
+        temperature: T, 1 (ours; nothing was readable).
+        distillation_weight: λ, 1 (as T).
+
+    Exits are OFA-KD's. The one that teaches is a constant (a public re-implementation's code).
+
+    Losses: ``label``, ``exit_label``, ``distillation``.
+    """
+
+    def __init__(
+        self,
+        group: StudentGroup,
+        *,
+        temperature: Positive = 1.0,
+        distillation_weight: NonNegative = 1.0,
+        label_loss: nn.Module | None = None,
+    ) -> None:
+        super().__init__(group, label_loss)
+        self.temperature = temperature
+        self.distillation_weight = distillation_weight
+
+    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
+        output = self.group(inputs)
+        exits, _ = self.exit_outputs(output)
+        losses = self.supervision(output.logits, inputs, targets)
+        losses["exit_label"] = self.label_losses(exits, targets)
+        every = torch.cat([exits, output.logits])
+        pairs = len(every) - 1  # the divergence is a mean over the others, the paper's a sum
+        divergence = pairs * mutual_divergence(every, every.detach(), self.temperature)
+        losses["distillation"] = self.distillation_weight * divergence
+        return losses

@@ -1,0 +1,127 @@
+"""Base of the methods in which frozen teachers teach one student."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError
+from coterie.losses.precision import einsum
+from coterie.methods.method import Inputs, Method
+from coterie.methods.teacher.guide import Combination, combined_logits
+from coterie.networks.group import StudentGroup
+from coterie.networks.teacher import TeacherOutput, Teachers
+
+
+class TaughtMethod(Method):
+    """One student with teachers. The teachers run first, in eval mode and without gradients.
+
+    Args:
+        group: one student; with taps at its stages where ``uses_taps``.
+        teachers: one or several, with the student's classes.
+        label_loss: as in :class:`Method`.
+
+    Raises:
+        CoterieError: no teacher, one with other classes or without the features that are asked, several where one is asked, or a student without the taps.
+    """
+
+    default_branches: ClassVar[int] = 1
+    default_at: ClassVar[str | None] = None
+    max_students: ClassVar[int | None] = 1
+    max_teachers: ClassVar[int | None] = None
+    reads_teacher_features: ClassVar[bool] = True  # more of a teacher than its logits
+    uses_taps: ClassVar[bool] = False
+    label_weight: float = 1.0  # of the term ``label``
+
+    def __init__(self, group: StudentGroup, teachers: Teachers | None, label_loss: nn.Module | None = None) -> None:
+        super().__init__(group, label_loss)
+        name = type(self).__name__
+        if teachers is None:
+            raise CoterieError(
+                f"{name} needs a teacher: set teacher.run=FOLDER, or teacher.network=NAME teacher.weights=FILE"
+            )
+        if teachers.num_classes != group.num_classes:
+            raise CoterieError(f"the teacher has {teachers.num_classes} classes, the student has {group.num_classes}")
+        if self.max_teachers is not None and len(teachers) > self.max_teachers:
+            raise CoterieError(
+                f"{name} compares features with those of {self.max_teachers} teacher, got {len(teachers)}"
+            )
+        for teacher in teachers.each():
+            if self.reads_teacher_features and teacher.hides:
+                raise CoterieError(
+                    f"{name} compares features, and of the teacher {teacher.name!r} only logits are known: {teacher.hides}"
+                )
+        if self.uses_taps and not group.tap_names[0]:
+            raise CoterieError(
+                f"{name} reads the student's stages: make the group by branch(network, 1, None, taps='stages')"
+            )
+        # In a tuple, so that they are no submodules: not trained, averaged or saved.
+        self._teachers = (teachers,)
+
+    @property
+    def label_factor(self) -> float:
+        return self.label_weight
+
+    @property
+    def teachers(self) -> Teachers:
+        return self._teachers[0]
+
+    @property
+    def reads_logits_only(self) -> bool:
+        return not self.reads_teacher_features and not self.mixes_inputs
+
+    def held_teachers(self) -> list[Teachers]:
+        return [*super().held_teachers(), self.teachers]
+
+    def taught(self, inputs: Inputs) -> tuple[TeacherOutput, ...]:
+        """Every teacher's output for the student's one view."""
+        return self.teachers(single_view(inputs))
+
+
+class LogitTaughtMethod(TaughtMethod):
+    """A method that learns from the teachers' combined logits.
+
+    Args:
+        combination: of several teachers: ``mean_probability``, ``mean_logit``, or ``learned``: one weight for each teacher, trained
+            by the label loss of the mixed logits (the students have no part in it).
+    """
+
+    reads_teacher_features: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        group: StudentGroup,
+        teachers: Teachers | None,
+        combination: str = "mean_probability",
+        label_loss: nn.Module | None = None,
+    ) -> None:
+        super().__init__(group, teachers, label_loss)
+        self.combination = combination
+        self.teacher_scores = nn.Parameter(torch.zeros(len(self.teachers))) if combination == "learned" else None
+
+    def target(self, inputs: Inputs, targets: Tensor, losses: dict[str, Tensor]) -> Tensor:
+        """The teachers' combined logits, a constant, float32 [B, K]; with ``learned``, the term that trains the weights is added."""
+        logits = torch.stack([output.logits for output in self.taught(inputs)])
+        if self.teacher_scores is None:
+            rule: Combination = "mean_logit" if self.combination == "mean_logit" else "mean_probability"
+            return combined_logits(logits, rule)
+        mixed = einsum("m,mbk->bk", torch.softmax(self.teacher_scores.float(), 0), logits)
+        losses["teacher_weights"] = self.label_loss(mixed, targets)
+        return mixed.detach()
+
+
+def single_view(inputs: Inputs) -> Tensor:
+    """The batch of a lone student."""
+    return inputs if isinstance(inputs, Tensor) else inputs[0]
+
+
+def require_classes(targets: Tensor, method: str) -> None:
+    """Refuse mixed labels.
+
+    Raises:
+        CoterieError: distributions where classes are needed.
+    """
+    if targets.ndim > 1:
+        raise CoterieError(f"{method} needs the true class, and mixup or cutmix mixes classes; turn them off")

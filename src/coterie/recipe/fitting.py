@@ -1,0 +1,129 @@
+"""Settings that fit: what ``auto`` comes to, by the kind of network, whether it is pretrained, and how many samples there are.
+
+One table, and the rules that scale it. Where it comes from: grids on a validation split over six folders of pictures and four kinds of
+network (benchmarks/own_images, docs/own-images.md) for what starts from nothing; for pretrained networks the field's habits: a few
+hundred to a thousand steps below 20,000 images (BiT-HyperRule, Kolesnikov et al. 2020, section 3.3), AdamW at 1e-4 to 5e-4 for
+convolutional networks and 1e-4 for transformers (timm's and torchvision's fine-tuning recipes), 5e-5 for text (transformers' default).
+The CIFAR family keeps its papers' SGD on data as large as theirs.
+
+Knows nothing of torch, data or tasks: they give the facts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from coterie.errors import CoterieError, did_you_mean
+from coterie.recipe import Recipe, load_recipe
+from coterie.recipe.sections import AUTO
+
+Family = Literal["CIFAR network", "convolutional network", "mobile network", "transformer", "text network"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice depends on.
+
+    Attributes:
+        family: kind of the students' network, the first one's where they differ.
+        pretrained: whether training starts from weights that are there.
+        samples: that are trained on.
+    """
+
+    family: Family
+    pretrained: bool
+    samples: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: rates at a batch of 32 (SGD at 128), and how long to train."""
+
+    optimizer: str
+    sgd_rate: float
+    adam_rate: float
+    adam_decay: float
+    steps: int  # that are enough for few samples
+    epochs: tuple[int, int]  # at least and at most
+
+
+SCRATCH, PRETRAINED = False, True
+TABLE: dict[tuple[Family, bool], Row] = {
+    ("CIFAR network", SCRATCH): Row("sgd", 0.1, 2e-3, 0.05, 1_000, (30, 100)),
+    ("convolutional network", SCRATCH): Row("adamw", 0.1, 2e-3, 0.05, 1_000, (30, 100)),
+    ("mobile network", SCRATCH): Row("adamw", 0.1, 2e-3, 0.05, 1_000, (30, 100)),
+    ("transformer", SCRATCH): Row("adamw", 0.02, 5e-4, 0.05, 1_000, (30, 100)),
+    ("text network", SCRATCH): Row("adamw", 0.02, 5e-4, 0.05, 1_000, (10, 30)),
+    ("CIFAR network", PRETRAINED): Row("sgd", 0.02, 5e-4, 0.05, 600, (10, 50)),
+    ("convolutional network", PRETRAINED): Row("adamw", 0.02, 5e-4, 0.05, 600, (10, 50)),
+    ("mobile network", PRETRAINED): Row("adamw", 0.02, 5e-4, 0.05, 600, (10, 50)),
+    ("transformer", PRETRAINED): Row("adamw", 0.005, 1e-4, 0.05, 600, (10, 50)),
+    ("text network", PRETRAINED): Row("adamw", 0.002, 5e-5, 0.01, 600, (3, 10)),
+}
+SGD_DECAY = 5e-4
+ADAM_BATCH, SGD_BATCH = 32, 128  # to which the table's rates belong
+BATCHES = ((5_000, 32), (20_000, 64))  # below this many samples, this batch
+LARGE_BATCH = 128
+WARMUP = 0.05  # of training
+SGD_LIKE, ADAM_LIKE = {"sgd", "momentum", "sgdp", "sgdw"}, {"adam", "adamw", "adamp", "nadam", "nadamw", "radam"}
+
+
+def fit(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with every ``auto`` of optimizer, schedule, batch and epochs replaced, and what was chosen with its reason.
+
+    Args:
+        recipe: what it sets stays.
+        facts: of its data and networks.
+
+    Raises:
+        CoterieError: an optimizer for which no rate is known, and none is set; a warm-up that does not fit into the epochs.
+    """
+    row = TABLE[facts.family, facts.pretrained]
+    start = "pretrained" if facts.pretrained else "from nothing"
+    because = f"{facts.family}, {start}"
+    chosen: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+
+    def choose(key: str, asked: Any, value: Any, reason: str = because) -> Any:
+        if asked != AUTO:
+            return asked
+        chosen[key], reasons[key] = value, reason
+        return value
+
+    optimizer, training = recipe.optimizer, recipe.training
+    few = f"{facts.samples:,} samples"
+    batch = choose("training.batch_size", training.batch_size, _batch(facts.samples), few)
+    step = batch * training.accumulate  # samples of an optimizer's step
+    wanted = math.ceil(row.steps * step / facts.samples)
+    epochs = choose("training.epochs", training.epochs, min(max(wanted, row.epochs[0]), row.epochs[1]), few)
+    name = choose("optimizer.name", optimizer.name, row.optimizer)
+    adam = name in ADAM_LIKE
+    if optimizer.learning_rate == AUTO and not adam and name not in SGD_LIKE:
+        known = sorted(SGD_LIKE | ADAM_LIKE)
+        raise CoterieError(
+            f"optimizer.name={name!r}: no rate is known for it{did_you_mean(name, known)}; set optimizer.learning_rate (automatic for {', '.join(known)})"
+        )
+    rate = row.adam_rate * math.sqrt(step / ADAM_BATCH) if adam else row.sgd_rate * min(1.0, step / SGD_BATCH)
+    choose("optimizer.learning_rate", optimizer.learning_rate, float(f"{rate:.2g}"), f"{because}, batch {step}")
+    choose("optimizer.weight_decay", optimizer.weight_decay, row.adam_decay if adam else SGD_DECAY, f"of {name}")
+    choose("optimizer.exclude_norm_and_bias", optimizer.exclude_norm_and_bias, adam, f"of {name}")
+    choose(
+        "schedule.warmup_epochs", recipe.schedule.warmup_epochs, round(WARMUP * epochs, 3), "a twentieth of training"
+    )
+    return with_settings(recipe, chosen), reasons
+
+
+def with_settings(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """The recipe with settings replaced by their full names, checked as one that is read."""
+    tree = recipe.model_dump()
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        tree[section][name] = value
+    return load_recipe(tree)
+
+
+def _batch(samples: int) -> int:
+    batch = next((size for limit, size in BATCHES if samples < limit), LARGE_BATCH)
+    return min(batch, samples)

@@ -1,0 +1,297 @@
+"""What a run is: YAML in and out, and ``key=value`` overrides. The settings themselves stand in ``coterie.recipe.sections``.
+
+Knows nothing of torch. What only a network or a method can judge (a split point, a constructor argument of a method)
+is checked where that network or method is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from coterie.documents import LARGEST_YAML, TooMuch, parse_yaml, read_text
+from coterie.errors import CoterieError
+from coterie.recipe.errors import explain
+from coterie.recipe.sections import (
+    AUTO,
+    DataRecipe,
+    MethodRecipe,
+    NetworkRecipe,
+    OptimizerRecipe,
+    ScheduleRecipe,
+    Section,
+    TeacherRecipe,
+    TeachingRecipe,
+    TextRecipe,
+    TrainingRecipe,
+)
+
+SECTIONS = ("data", "network", "method")
+IMAGE_SETTINGS = {
+    "root",
+    "image_size",
+    "normalize",
+    "crop_padding",
+    "flip",
+    "cutout",
+    "auto_augment",
+    "crop_scale",
+    "mixup",
+    "cutmix",
+}
+IMAGE_SETTINGS |= {
+    "in_memory",
+    "workers",
+    "skip_bad_images",
+    "weights",
+    "options",
+    "mean",
+    "std",
+}  # of data and teachers
+
+
+class Recipe(Section):
+    """Everything that determines a run. ``data: digits`` is short for ``data: {name: digits}``."""
+
+    task: Literal["image_classification", "text_classification"] = Field(
+        "image_classification", description="What kind of problem the data are."
+    )
+    data: DataRecipe = Field(default_factory=lambda: DataRecipe())
+    text: TextRecipe = Field(default_factory=lambda: TextRecipe())
+    network: NetworkRecipe = Field(default_factory=lambda: NetworkRecipe())
+    method: MethodRecipe = Field(default_factory=lambda: MethodRecipe())
+    optimizer: OptimizerRecipe = Field(default_factory=lambda: OptimizerRecipe())
+    schedule: ScheduleRecipe = Field(default_factory=lambda: ScheduleRecipe())
+    training: TrainingRecipe = Field(default_factory=lambda: TrainingRecipe())
+    teacher: TeacherRecipe | None = None
+    teachers: list[TeacherRecipe] = Field(default_factory=list, description="Several teachers.")
+    teaching: TeachingRecipe = Field(default_factory=lambda: TeachingRecipe())
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_names(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        short = {k: {"name": v} for k, v in value.items() if k in SECTIONS and isinstance(v, (str, list, Path))}
+
+        def taught(entry: object) -> object:
+            return {"run": str(entry)} if isinstance(entry, (str, Path)) else entry
+
+        if "teacher" in value:
+            short["teacher"] = taught(value["teacher"])  # type: ignore[assignment]
+        if isinstance(value.get("teachers"), list):
+            short["teachers"] = [taught(entry) for entry in value["teachers"]]  # type: ignore[assignment]
+        return {**value, **short}
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Recipe:
+        epochs, warmup = self.training.epochs, self.schedule.warmup_epochs
+        stretches = [] if epochs == AUTO else self.schedule.stretches(epochs)
+        if any(end <= start for start, end in stretches):
+            raise ValueError(
+                f"schedule.restarts={self.schedule.restarts}: expected rising numbers below training.epochs={epochs}"
+            )
+        shortest = min((end - start for start, end in stretches), default=None)
+        if warmup != AUTO and shortest is not None and warmup >= shortest:
+            bound = f"training.epochs={shortest}" if len(stretches) == 1 else f"the {shortest} epochs between restarts"
+            raise ValueError(f"schedule.warmup_epochs={warmup:g} must be below {bound}")
+        if self.training.label_smoothing and self.training.label_loss == "binary_cross_entropy":
+            raise ValueError("training.label_smoothing applies to training.label_loss=cross_entropy only")
+        if self.teacher is not None and self.teachers:
+            raise ValueError("set teacher (one) or teachers (a list), not both")
+        self._check_task()
+        return self
+
+    def _check_task(self) -> None:
+        """Settings of another task have no say, and are refused rather than ignored."""
+        if self.task == "image_classification":
+            if self.text != TextRecipe():
+                raise ValueError("text.* applies to task=text_classification")
+            return
+        for name, section in (("data", self.data), *(("teacher", each) for each in self.all_teachers())):
+            default = type(section)()
+            for key in IMAGE_SETTINGS & type(section).model_fields.keys():
+                if getattr(section, key) != getattr(default, key):
+                    raise ValueError(f"{name}.{key} is for images, and task={self.task}")
+        if self.network.options:
+            raise ValueError(f"network.options go to timm, and task={self.task}; edit the network's config.json")
+        if self.network.at not in {None, "peers"}:
+            raise ValueError(f"network.at={self.network.at!r}: text networks share no trunk; use network.at=peers")
+
+    def all_teachers(self) -> list[TeacherRecipe]:
+        """The recipe's teachers, one, several or none."""
+        return [self.teacher] if self.teacher is not None else list(self.teachers)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | Recipe | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    trust_code: bool = False,
+    **sections: Any,
+) -> Recipe:
+    """Build a recipe from a YAML file, a mapping or nothing, then ``key=value`` overrides, then keyword sections.
+
+    Args:
+        source: path of a YAML file, nested mapping, a recipe, or None for the defaults.
+        overrides: ``"section.key=value"`` strings; values are read as YAML. ``"data=digits"`` sets ``data.name``.
+        trust_code: whether a file may name a method by ``package.module:Class``, which is imported when the recipe is used. What
+            is passed as an override, a mapping or a section is the caller's own word, and needs no leave.
+        sections: ``training={"epochs": 3}`` or ``data="digits"``.
+
+    Raises:
+        CoterieError: a missing or malformed file, an unknown key (with the nearest right spelling), a wrong value, or a file
+            that names code without leave.
+    """
+    tree, typed = _read(source), dict[str, Any]()
+    for name, value in _settings(overrides, sections):
+        _merge(tree, name, value)
+        _merge(typed, name, value)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise CoterieError(explain(error, known_keys())) from None
+    is_own_word = isinstance(typed.get("method"), Mapping) and "name" in typed["method"]
+    if isinstance(source, (str, Path)) and not trust_code and not is_own_word:
+        require_no_code(recipe, str(source))
+    return recipe
+
+
+def require_no_code(recipe: Recipe, source: str) -> None:
+    """Refuse a recipe from somebody's file whose method is code to import rather than one of coterie's.
+
+    Raises:
+        CoterieError: it is.
+    """
+    if ":" in recipe.method.name:
+        raise CoterieError(
+            f"{source!r} names code to import, method={recipe.method.name[:80]}; "
+            "if you trust it, add --trust-code (in Python trust_code=True)"
+        )
+
+
+def _settings(overrides: Iterable[str], sections: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Sections, then overrides, as keys and values to merge."""
+    yield from sections.items()
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise CoterieError(f"{override!r} is not a setting: expected key=value, such as training.epochs=30")
+        if key.count(".") > 8:
+            raise CoterieError(f"unknown setting {key[:80]!r}: expected section.key")
+        try:
+            value = parse_yaml(text)
+        except TooMuch as error:
+            raise CoterieError(f"{override[:80]!r} is not a setting: {error}") from None
+        except (yaml.YAMLError, ValueError):
+            value = text
+        value = _number_with_exponent(value)
+        parent, _, last = key.rpartition(".")
+        yield parent or last, {last: value} if parent else value
+
+
+def _number_with_exponent(value: object) -> object:
+    """YAML 1.1 reads 5e-8 as text, because it has no point; people who type it mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value) if value[:1] in "+-.0123456789" and "e" in value.lower() else value
+        except ValueError:
+            return value
+    if isinstance(value, dict):
+        return {k: _number_with_exponent(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_number_with_exponent(v) for v in value]
+    return value
+
+
+def _read(source: str | Path | Mapping[str, Any] | Recipe | None) -> dict[str, Any]:
+    if source is None:
+        return {}
+    if isinstance(source, Recipe):
+        return source.model_dump()
+    if isinstance(source, Mapping):
+        return {k: dict(v) if isinstance(v, Mapping) else v for k, v in source.items()}
+    path = Path(source)
+    try:
+        tree = parse_yaml(read_text(path, LARGEST_YAML))
+    except OSError as error:
+        raise CoterieError(f"cannot read the recipe {str(path)!r}: {error.strerror or error}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise CoterieError(f"{str(path)!r} is not a YAML recipe: {' '.join(str(error).split())[:200]}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise CoterieError(
+            f"{str(path)!r} is not a recipe: expected keys such as data, network, method; found {type(tree).__name__}"
+        )
+    return _number_with_exponent(tree)  # type: ignore[return-value]
+
+
+def _merge(tree: dict[str, Any], key: str, value: object) -> None:
+    """Set ``tree[key]`` in place; a mapping is merged into what is there, a name replaces the section's name."""
+    head, _, rest = key.partition(".")
+    if rest:
+        value = {rest.partition(".")[0]: value} if "." not in rest else _nest(rest, value)
+    old = tree.get(head)
+    if isinstance(old, (str, list)) and head in SECTIONS:
+        old = {"name": old}
+    if isinstance(value, (str, list, Path)) and head in SECTIONS:
+        value = {"name": value}
+    if head == "teacher" and isinstance(old, (str, Path)):
+        old = {"run": str(old)}
+    if rest and old is not None and not isinstance(old, Mapping):
+        raise CoterieError(f"{head}={str(old)[:60]!r} is not a section: {key} cannot be set in it")
+    if isinstance(value, Mapping) and old is not None and not isinstance(old, Mapping):
+        raise CoterieError(
+            f"{head}={str(old)[:60]!r}: expected settings, such as {', '.join(map(str, list(value)[:3]))}"
+        )
+    if isinstance(old, Mapping) and isinstance(value, Mapping):
+        merged = dict(old)
+        for inner, item in value.items():
+            _merge(merged, inner, item)
+        value = merged
+    tree[head] = value
+
+
+def _nest(key: str, value: object) -> dict[str, Any]:
+    head, _, rest = key.partition(".")
+    return {head: _nest(rest, value) if rest else value}
+
+
+def section_of(annotation: object) -> type[BaseModel] | None:
+    """The section that a field holds, also where it may be missing; None for a plain value or a list."""
+    for kind in (annotation, *get_args(annotation)) if get_origin(annotation) is not list else ():
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def known_keys() -> list[str]:
+    """Every setting's full name, such as ``training.epochs``; a method's own settings come with the method."""
+    keys = []
+    for name, field in Recipe.model_fields.items():
+        keys.append(name)
+        if section := section_of(field.annotation):
+            keys += [f"{name}.{inner}" for inner in section.model_fields]
+    return keys
+
+
+def differing_keys(first: Recipe, second: Recipe) -> list[str]:
+    """Names of the settings in which two recipes differ."""
+
+    def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in tree.items():
+            flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        return flat
+
+    left, right = flatten(first.model_dump(mode="json")), flatten(second.model_dump(mode="json"))
+    return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))

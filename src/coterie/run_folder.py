@@ -1,0 +1,216 @@
+"""The files of a run folder: what is where, and the metrics that are appended to while training goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coterie.documents import parse_json, read_text
+from coterie.errors import CoterieError, RunError
+from coterie.files import reason_of, write_text
+from coterie.run_schema import (
+    Content,
+    DataRecord,
+    Environment,
+    ImageStudent,
+    Summary,
+    TextStudent,
+    TrainRow,
+    ValidationRow,
+    checked,
+)
+
+LARGEST_JSON = 2**28  # bytes
+
+
+class RunFolder:
+    """Paths of one run, see the run folder's schema in the documentation."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"
+        self.data = self.path / "data.json"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+        self.predictions = self.path / "predictions.safetensors"
+        self.gallery = self.path / "gallery"
+        self.last = self.path / "checkpoint" / "last.pt"
+        self.best = self.path / "checkpoint" / "best.pt"
+        self.student = self.path / "student.safetensors"
+        self.student_description = self.path / "student.json"
+        self.tokenizer = self.path / "tokenizer"  # of a text run
+        self.report = self.path / "report.html"
+        self.lock = self.path / ".lock"
+        self._place: os.stat_result | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def is_run(self) -> bool:
+        return self.recipe.is_file()
+
+    def require(self) -> RunFolder:
+        """Return itself.
+
+        Raises:
+            CoterieError: the folder does not hold a run.
+        """
+        if not self.is_run:
+            raise CoterieError(
+                f"{str(self.path)!r} is not a run: expected a folder with recipe.yaml, written by `coterie train`"
+            )
+        return self
+
+    def begin(self) -> None:
+        """Make the folders that a training writes to; from now on it is noticed where they are moved or removed."""
+        self.last.parent.mkdir(parents=True, exist_ok=True)
+        self._place = os.stat(self.path)
+
+    def require_place(self) -> None:
+        """To be asked before writing to a folder in which a training has begun.
+
+        Raises:
+            RunError: the folder was moved or removed; nothing is written to one that has come in its place.
+        """
+        try:
+            if self._place is None or os.path.samestat(self._place, os.stat(self.path)):
+                return
+        except OSError:
+            pass
+        raise RunError(f"the run's folder {str(self.path)!r} was moved or removed while it was trained")
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed process left: temporary files, and metrics where there is no checkpoint to go on from."""
+        for temporary in [
+            *self.path.glob(".*.tmp"),
+            *self.path.glob(".tmp??????"),  # safetensors'
+            *self.last.parent.glob(".*.tmp"),
+        ]:
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+        if not self.last.is_file():
+            self.metrics.unlink(missing_ok=True)
+
+    def read_summary(self) -> dict[str, Any]:
+        """The summary, or an empty one where there is none yet.
+
+        Raises:
+            CoterieError: it is damaged.
+        """
+        return read_checked(Summary, self.summary) if self.summary.is_file() else {}
+
+    def read_description(self) -> dict[str, Any]:
+        """The contents of ``student.json``.
+
+        Raises:
+            CoterieError: it is missing, or damaged.
+        """
+        found = read_json(self.student_description)
+        checked(TextStudent if "task" in found else ImageStudent, found, self.student_description)
+        return found
+
+    def read_data(self) -> dict[str, Any]:
+        """What identifies the data that the run was started with.
+
+        Raises:
+            CoterieError: it is missing, or damaged.
+        """
+        return read_checked(DataRecord, self.data)
+
+    def read_environment(self) -> dict[str, Any]:
+        """The contents of ``environment.json``, or nothing where there is none.
+
+        Raises:
+            CoterieError: it is damaged.
+        """
+        return read_checked(Environment, self.environment) if self.environment.is_file() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CoterieError: the file is missing or damaged.
+    """
+    try:
+        value = parse_json(read_text(path, LARGEST_JSON))
+    except OSError as error:
+        raise CoterieError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise CoterieError(f"{str(path)!r} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise CoterieError(f"{str(path)!r} is damaged: expected a JSON object")
+    return value
+
+
+def read_checked(model: type[Content], path: Path) -> dict[str, Any]:
+    """A JSON object from a file, as it is there, that holds what it must.
+
+    Raises:
+        CoterieError: the file is missing or damaged.
+    """
+    value = read_json(path)
+    checked(model, value, path)
+    return value
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one row a line, flushed as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, allow_nan=False) + "\n")
+        except OSError as error:
+            reason = reason_of(error, self.path.parent)
+            raise RunError(f"cannot write {str(self.path)!r}: {reason}") from error
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All whole rows; a last line that a kill cut short is left out.
+
+        Raises:
+            CoterieError: the file is damaged elsewhere.
+        """
+        rows: list[dict[str, Any]] = []
+        lines = self._text().splitlines(keepends=True)
+        for number, line in enumerate(lines):
+            try:
+                row = parse_json(line)
+            except ValueError:
+                if number + 1 == len(lines) and not line.endswith("\n"):
+                    break
+                raise CoterieError(f"{str(self.path)!r} is damaged: line {number + 1} is no row of figures") from None
+            is_evaluation = isinstance(row, dict) and row.get("split") == "validation"
+            checked(ValidationRow if is_evaluation else TrainRow, row, self.path)
+            rows.append(row)
+        return rows
+
+    def _text(self) -> str:
+        if not self.path.is_file():
+            return ""
+        try:
+            return self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CoterieError(f"{str(self.path)!r} is damaged: {error}") from None
+
+    def cut_back(self, step: int, epoch: int) -> list[dict[str, Any]]:
+        """Drop what was written after a checkpoint: training rows beyond ``step``, evaluations of ``epoch`` and later.
+
+        Returns:
+            The rows that stay.
+        """
+        kept = [
+            row
+            for row in self.rows()
+            if (row["split"] == "train" and row["step"] <= step) or (row["split"] != "train" and row["epoch"] < epoch)
+        ]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        return kept

@@ -1,0 +1,96 @@
+"""How a finished run looks where it is the value of a cell or of a line typed at a prompt. Strings only: nothing is imported to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from coterie.errors import CoterieError
+from coterie.metrics import primary
+from coterie.report.wording import shown_figures
+from coterie.run_folder import MetricsLog, RunFolder
+from coterie.terminal import one_line
+
+NAMES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
+WIDTH, HEIGHT, MARGIN = 320, 120, 36  # of the curve, in pixels; the margin holds the axes' ends
+
+
+def as_text(path: Path, summary: Mapping[str, Any]) -> str:
+    """What was trained, its figure, and where it is: three lines."""
+    name, own = primary(summary, summary["leader"])
+    deployed = summary["deployed"]
+    figure = f"{summary['split']} top-1 of {name} {own['top1']:.2%}"
+    if len(summary["students"]) > 1:
+        figure += f", of the deployed student {deployed['student']} {deployed['top1']:.2%}"
+    return "\n".join([_heading(summary), figure, one_line(f"run in {path}, report in {path / 'report.html'}")])
+
+
+def as_html(path: Path, summary: Mapping[str, Any]) -> str:
+    """The same with a table of figures, the learning curve, and a link to the report."""
+    keys = shown_figures(NAMES, len(summary["class_names"]))
+    rows = {"deployed student": summary["deployed"]}
+    if len(summary["students"]) > 1:
+        rows[f"deployed student ({summary['deployed']['student']})"] = rows.pop("deployed student")
+        name, own = primary(summary, summary["leader"])
+        rows |= {f"{name}, to compare by": own, "ensemble, the method's": summary["ensemble"]["method"]}
+    cells = "".join(
+        f"<tr><th style='text-align: left'>{escape(name)}</th>{''.join(f'<td>{_value(key, values[key])}</td>' for key in keys)}</tr>"
+        for name, values in rows.items()
+    )
+    heads = "".join(f"<th>{NAMES[key]}</th>" for key in keys)
+    return (
+        f"<div><p><b>{escape(_heading(summary))}</b></p>"
+        f"<table><thead><tr><th>{escape(summary['split'])} split</th>{heads}</tr></thead><tbody>{cells}</tbody></table>"
+        f"{_curve(path, summary)}"
+        f'<p><a href="{escape(_address(path / "report.html"))}">report</a>, run in <code>{escape(one_line(str(path)))}</code></p></div>'
+    )
+
+
+def _heading(summary: Mapping[str, Any]) -> str:
+    return one_line(f"{summary['method']} on {summary['data']}: {summary['network']}, {summary['epochs']} epochs")
+
+
+def _value(key: str, value: float) -> str:
+    return f"{value:.2%}" if key.startswith("top") else f"{value:.4f}"
+
+
+def _address(path: Path) -> str:
+    """Relative to the working folder, which is a notebook's own, where the path is; else a file's address."""
+    return path.resolve().as_uri() if path.is_absolute() else quote(path.as_posix())
+
+
+def _curve(path: Path, summary: Mapping[str, Any]) -> str:
+    """Validation top-1 over epochs as an SVG element; empty where there are fewer than two evaluations, or no file that holds them."""
+    try:
+        rows = MetricsLog(RunFolder(path).metrics).rows()
+    except CoterieError:  # the figures above do not depend on it
+        return ""
+    evaluated = [row for row in rows if row["split"] == "validation"]
+    if len(evaluated) < 2:
+        return ""
+    values = [primary(row, summary["leader"]).figures["top1"] for row in evaluated]
+    name = primary(evaluated[-1], summary["leader"]).name
+    return _line([row["epoch"] + 1 for row in evaluated], values, f"validation top-1 of {name} over epochs")
+
+
+def _line(epochs: Sequence[int], values: Sequence[float], description: str) -> str:
+    low, high = min(values), max(values)
+    span, length = (high - low) or 1.0, (epochs[-1] - epochs[0]) or 1
+    right, bottom = WIDTH - 8, HEIGHT - 20
+    points = " ".join(
+        f"{MARGIN + (right - MARGIN) * (epoch - epochs[0]) / length:.1f},{bottom - (bottom - 10) * (value - low) / span:.1f}"
+        for epoch, value in zip(epochs, values, strict=True)
+    )
+    label = 'font-size="11" fill="currentColor" opacity="0.7"'
+    return (
+        f'<svg role="img" aria-label="{escape(description)}" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">'
+        f"<title>{escape(description)}</title>"
+        f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
+        f'<text x="0" y="14" {label}>{high:.0%}</text><text x="0" y="{bottom}" {label}>{low:.0%}</text>'
+        f'<text x="{MARGIN}" y="{HEIGHT - 4}" {label}>{epochs[0]}</text>'
+        f'<text x="{right}" y="{HEIGHT - 4}" text-anchor="end" {label}>epoch {epochs[-1]}</text></svg>'
+        f"<p>{escape(description)}</p>"
+    )

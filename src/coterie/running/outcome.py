@@ -1,0 +1,143 @@
+"""The end of a run: which student is deployed, its one evaluation on test, and the files that the run is for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from coterie.errors import RunError
+from coterie.files import reason_of, write_atomically, write_json
+from coterie.methods.method import Method
+from coterie.report import write_report
+from coterie.report.gallery import gallery_samples
+from coterie.run_folder import RunFolder
+from coterie.tasks.classification import Evaluation
+from coterie.tasks.task import Task
+from coterie.training.divergence import require_usable
+from coterie.training.loop import Trainer
+from coterie.training.state import load_best
+
+SAVED_PREDICTIONS = 10_000
+
+
+def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> dict[str, Any]:
+    """Choose what is deployed, evaluate it once on test, and write what the run is for."""
+    recipe, task, folder, accelerator = trainer.recipe, trainer.task, trainer.folder, trainer.accelerator
+    selected = trainer.epoch - 1
+    if recipe.training.select == "best" and trainer.best.epoch >= 0:
+        load_best(trainer)
+        selected = trainer.best.epoch
+    method: Method = trainer.evaluated
+    validation = task.evaluate(method, task.data.validation) if task.data.validation is not None else None
+    method.deployed_student, deployed_reason = task.choose_deployed(method, validation)
+    if validation is not None:
+        validation.figures["deployed"] = {
+            "student": method.deployed_student,
+            **validation.figures["students"][method.deployed_student],
+        }
+    tested = task.evaluate(method, task.data.test) if task.data.test is not None else validation
+    on_train = task.evaluate(method, task.data.train_evaluation)
+    require_usable(
+        on_train.figures["deployed"]["nll"],
+        method.group.num_classes,
+        trainer.divergence.latest,
+        method,
+        trainer.step,
+        averaged=trainer.ema is not None,
+    )
+    loader = task.data.test or task.data.validation or task.data.train_evaluation
+    teachers = task.evaluate_teachers(trainer.method, loader)
+    student = method.student().cpu().eval()
+    samples = header["num_train"] * trainer.epoch
+    final = tested if tested is not None else on_train
+    split = "test" if task.data.test is not None else "validation" if validation is not None else "train"
+    summary = {
+        "status": "finished",
+        **header,
+        "split": split,
+        **final.by_class(task.data.info.class_names),
+        "deployed_reason": deployed_reason,
+        "train_top1": on_train.figures["deployed"]["top1"],
+        "validation": validation.figures if validation is not None else None,
+        "teachers": teachers,
+        "epochs_trained": trainer.epoch,
+        "selected_epoch": selected,
+        "best_validation": {"epoch": trainer.best.epoch, "top1": trainer.best.score}
+        if trainer.best.epoch >= 0
+        else None,
+        "parameters": parameter_counts(method, student),
+        "seconds": {"total": total_seconds, "training": trainer.seconds, "per_epoch": trainer.seconds / trainer.epoch},
+        "images_per_second": samples / trainer.seconds,
+    }
+    if accelerator.is_main_process:
+        folder.require_place()
+        try:
+            _save_predictions(folder, task, final, split, trainer)
+            task.save_student(folder, student, method, final.figures)
+            _try_to_show(lambda: write_report(folder.path, summary=summary), "the report", trainer)
+        except Exception as error:  # libraries write here, each with errors of its own
+            reason = reason_of(error, folder.path)
+            if reason is None:
+                raise
+            raise RunError(f"cannot write to {str(folder)!r}: {reason}") from error
+        write_json(folder.summary, summary)  # last: a run that says it is finished has everything
+    accelerator.wait_for_everyone()
+    return summary
+
+
+def parameter_counts(method: Method, student: nn.Module) -> dict[str, int]:
+    """Numbers that are ``trained`` (students and method) and ``deployed``."""
+    return {
+        "trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "deployed": sum(p.numel() for p in student.parameters()),
+    }
+
+
+def is_complete(folder: RunFolder) -> bool:
+    """Whether a run is finished, and what :func:`conclude` can write again is there."""
+    if folder.read_summary().get("status") != "finished":
+        return False
+    made = (folder.predictions, folder.student, folder.student_description, folder.gallery)
+    return all(path.exists() for path in made) or not folder.last.is_file()
+
+
+def restore_report(folder: RunFolder) -> None:
+    """Write the report of a finished run where it is missing."""
+    if folder.is_run and folder.read_summary().get("status") == "finished" and not folder.report.is_file():
+        write_report(folder.path)
+
+
+def _try_to_show(write: Callable[[], object], what: str, trainer: Trainer) -> None:
+    """Write what is made to be looked at; a failure is said in a line and costs nothing else."""
+    try:
+        write()
+    except Exception as error:  # libraries of images and figures raise many kinds
+        if isinstance(error, RunError) or reason_of(error, trainer.folder.path):
+            raise  # a full disk, which the run's own files will not survive either
+        trainer.display.note(f"{what} could not be made: {type(error).__name__}: {' '.join(str(error).split())[:160]}")
+
+
+def _save_predictions(folder: RunFolder, task: Task, evaluation: Evaluation, split: str, trainer: Trainer) -> None:
+    keep = slice(0, SAVED_PREDICTIONS)
+    largest = torch.finfo(torch.float16).max
+    tensors = {
+        "logits": evaluation.logits[:, keep].clamp(-largest, largest).half().contiguous(),
+        "ensemble": evaluation.ensemble[keep].clamp(-largest, largest).half().contiguous(),
+        "labels": evaluation.labels[keep].contiguous(),
+        "indices": evaluation.indices[keep].contiguous(),
+    }
+    write_atomically(folder.predictions, lambda path: save_file(tensors, path))
+
+    def save_gallery() -> None:
+        shown = gallery_samples(
+            tensors["logits"].float().numpy(), tensors["labels"].numpy(), evaluation.figures["deployed"]["student"]
+        )
+        shutil.rmtree(folder.gallery, ignore_errors=True)
+        task.save_examples(folder, split, tensors["indices"][torch.as_tensor(shown)])
+
+    _try_to_show(save_gallery, "the gallery", trainer)

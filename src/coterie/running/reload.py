@@ -1,0 +1,181 @@
+"""A finished run's whole method, all students and heads, with the weights that were evaluated and deployed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from coterie.data.batch import Loaders
+from coterie.data.fingerprint import differences
+from coterie.errors import CoterieError
+from coterie.methods.method import Method
+from coterie.recipe import Recipe, load_recipe
+from coterie.run_folder import RunFolder
+from coterie.run_lock import require_finished
+from coterie.running.arguments import sort_arguments
+from coterie.tasks.classification import Evaluation
+from coterie.tasks.images.data.objects import to_datasets
+from coterie.tasks.images.networks import NetworkSource
+from coterie.tasks.task import Task, find_task
+from coterie.training.checkpoint import load_checkpoint, restoring
+
+
+def load_method(run: str | Path, network: NetworkSource | None = None, *, trust_code: bool = False) -> Method:
+    """Rebuild the method of a finished run, in eval mode, on the CPU.
+
+    Args:
+        run: the run folder.
+        network: the untrained network, where the run was trained on one's own.
+        trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported.
+
+    Raises:
+        CoterieError: no run, an unfinished one, a damaged checkpoint, or code without leave.
+    """
+    folder = RunFolder(run).require()
+    # Pretrained weights would be fetched to be overwritten by the checkpoint's.
+    recipe = load_recipe(folder.recipe, ["network.pretrained=false"], trust_code=trust_code)
+    require_finished(folder)
+    description = folder.read_description()
+    if description["network"] is None and network is None:
+        raise CoterieError(f"the run {str(run)!r} was trained on a network of your own: pass it, network=...")
+    method = find_task(recipe).rebuild_method(recipe, description, network)
+    best = recipe.training.select == "best" and folder.best.is_file()
+    checkpoint = folder.best if best else folder.last
+    state = load_checkpoint(checkpoint)
+    with restoring(checkpoint):
+        method.load_state_dict(state["ema"] if state["ema"] is not None else state["method"])
+    if description["student"] >= method.group.num_students:
+        raise CoterieError(
+            f"{str(folder.student_description)!r} is damaged: student {description['student']} is none of {method.group.num_students}"
+        )
+    method.deployed_student = description["student"]
+    return method.eval()
+
+
+def evaluate_run(
+    run: str | Path,
+    overrides: list[str] | tuple[str, ...] = (),
+    *,
+    data: Any = None,
+    network: NetworkSource | None = None,
+    trust_code: bool = False,
+) -> tuple[str, Evaluation]:
+    """Evaluate a finished run again, on its own test split or on other data with the same classes.
+
+    Args:
+        run: the run folder.
+        overrides: ``data.*`` and ``training.*`` settings that differ from the run's.
+        data: a data set's name or folder; or data sets of one's own, see :func:`coterie.train`; one alone is measured whole.
+        network: the untrained network, where the run was trained on one's own.
+        trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported.
+
+    Returns:
+        The split's name and its evaluation, whose figures include those of every class.
+
+    Raises:
+        CoterieError: a setting that would change the networks, or data with other classes.
+    """
+    from coterie.running.train import build_accelerator
+    from coterie.training.memory_format import place, resolve_memory_format
+
+    objects = sort_arguments(data, network)
+    if objects.sections.get("network") is not None:
+        raise CoterieError("network= takes the untrained network of your own, a module or a callable that builds one")
+    method = load_method(run, objects.network, trust_code=trust_code)
+    folder = RunFolder(run)
+    stored = load_recipe(folder.recipe, trust_code=trust_code)
+    for override in overrides:
+        section = override.partition("=")[0].partition(".")[0]
+        if section not in {"data", "training"}:
+            raise CoterieError(f"{override!r}: only data.* and training.* can differ from the run that is evaluated")
+    # A limit on training samples has no say here.
+    recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"], **objects.sections)
+    accelerator = build_accelerator(recipe)
+    keys = {override.partition("=")[0] for override in overrides}
+    named = data is not None or _differs(recipe, stored) or bool(keys & {"data", "data.name", "data.root"})
+    task = _task(recipe, stored, accelerator, folder, objects.datasets, named)
+    expected: list[Any] = folder.read_description()["class_names"]
+    if list(task.data.info.class_names) != expected:
+        raise CoterieError(
+            f"{task.data.info.name!r} has the classes {_listing(task.data.info.class_names)}, the run was trained on {_listing(expected)}"
+        )
+    loader = task.data.test or task.data.validation
+    if loader is None:
+        raise CoterieError(f"{task.data.info.name!r} has neither a test nor a validation split")
+    recipe = resolve_memory_format(recipe, task, method, accelerator.device)
+    placed = place(method, accelerator.device, recipe.training.channels_last is True)
+    evaluation = task.evaluate(placed, loader)
+    figures = evaluation.by_class(task.data.info.class_names)
+    figures |= {
+        "data": task.data.info.name,
+        "num_samples": loader.num_samples,
+        "leader": method.group.leader,
+        "data_notes": list(task.data.info.notes),
+    }
+    return "test" if task.data.test else "validation", replace(evaluation, figures=figures)
+
+
+def load_run_data(folder: RunFolder, stored: Recipe) -> Loaders:
+    """A finished run's own data, split and prepared as in its evaluation, on the CPU.
+
+    Args:
+        folder: the run's.
+        stored: its recipe.
+
+    Raises:
+        CoterieError: they cannot be read, or are not what the run was trained on.
+    """
+    from coterie.running.train import build_accelerator
+
+    settings = ["training.device=cpu", "training.precision=fp32", "training.channels_last=false"]
+    recipe = load_recipe(stored, settings)
+    return _task(recipe, stored, build_accelerator(recipe), folder, None, named=False).data
+
+
+def _task(
+    recipe: Recipe, stored: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any, named: bool
+) -> Task:
+    """The task on the run's data, which keep their splits wherever they lie, or on other data, measured in whole where they have none.
+
+    Args:
+        named: whether the data were named, and may be others than the run's.
+
+    Raises:
+        CoterieError: data that were not named are not what they were: they may be split otherwise now, training samples among the test's.
+    """
+    kind = find_task(recipe)
+    place = {"name": recipe.data.name, "root": recipe.data.root}
+    as_trained = recipe.model_copy(update={"data": stored.data.model_copy(update=place)})
+    try:
+        if not folder.data.is_file():  # of an older version
+            changed = ["unknown"] if datasets is not None or _differs(recipe, stored) else []
+        else:
+            own = kind.again(as_trained, accelerator, folder, datasets)
+            changed = differences(folder.read_data(), own.data.fingerprint)
+            if not changed and recipe.data == as_trained.data:
+                return own
+    except CoterieError:  # data that cannot be split as the run's were are others
+        if not named:
+            raise
+        changed = ["unreadable"]
+    if not changed:
+        return kind.again(recipe, accelerator, folder, datasets)
+    if not named:
+        raise CoterieError(
+            f"the data of {str(folder)!r} are not what it was trained on: {'; '.join(changed)}; to measure them as they are, name them: data=..."
+        )
+    if datasets is not None and (several := to_datasets(datasets))[1:] == (None, None):
+        datasets = (several[0], None, several[0])
+    return kind.again(recipe, accelerator, folder, datasets, whole=True)
+
+
+def _differs(recipe: Recipe, stored: Recipe) -> bool:
+    return (recipe.data.name, recipe.data.root) != (stored.data.name, stored.data.root)
+
+
+def _listing(names: Any) -> str:
+    shown = ", ".join(str(name) for name in list(names)[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")

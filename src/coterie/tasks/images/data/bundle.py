@@ -1,0 +1,302 @@
+"""From a recipe to the loaders of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import transforms
+
+from coterie.data.batch import Batch, DataBundle, DataInfo, EvaluationLoader, TrainLoader
+from coterie.data.fingerprint import fingerprint
+from coterie.data.order import Order
+from coterie.errors import CoterieError
+from coterie.recipe.sections import AUTO, DataRecipe
+from coterie.tasks.images.data.augmentation import Augmentation, Mixing
+from coterie.tasks.images.data.memory import DeviceImages, MemoryEvaluationLoader, MemoryTrainLoader, fit_square, shrink
+from coterie.tasks.images.data.raw import (
+    Arrays,
+    Files,
+    Objects,
+    RawData,
+    Samples,
+    Statistics,
+    four_axes,
+    to_image,
+)
+from coterie.tasks.images.data.reading import LOOKED_AT, read_data, size_of
+from coterie.tasks.images.data.statistics import measure, measure_streamed
+from coterie.tasks.images.data.streaming import StreamingEvaluationLoader, StreamingSettings, StreamingTrainLoader
+
+__all__ = [
+    "Batch",
+    "DataBundle",
+    "DataInfo",
+    "EvaluationLoader",
+    "TrainLoader",
+    "load_data",
+    "prepare_data",
+]
+
+SMALL = 64  # pixels a side up to which images are kept in memory
+LARGE_DEFAULT = 224  # pixels a side of streamed images, unless the recipe or a pretrained network says otherwise
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where batches go, and this process's place among the processes."""
+
+    device: torch.device
+    channels_last: bool
+    process_index: int
+    num_processes: int
+
+
+def prepare_data(
+    raw: RawData,
+    recipe: DataRecipe,
+    *,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    process_index: int = 0,
+    num_processes: int = 1,
+    network_config: Mapping[str, Any] | None = None,
+    channels_last: bool = False,
+    views: int = 1,
+) -> DataBundle:
+    """Loaders of data that are read.
+
+    Args:
+        raw: from :func:`read_data`.
+        recipe: how they are prepared and augmented.
+        batch_size: images a step over all processes.
+        seed: of the run: order and augmentation derive from it.
+        device: where in-memory data are kept, and where batches arrive.
+        process_index, num_processes: this process's place.
+        network_config: timm's ``pretrained_cfg`` of a pretrained network, for its statistics and input size.
+        channels_last: memory format of the batches.
+        views: augmented views of each training image.
+
+    Raises:
+        CoterieError: settings that do not suit the images.
+    """
+    order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
+    size = _asked_size(recipe) or (network_config or {}).get("input_size", (None, None, None))[1]
+    target = _Target(device, channels_last, process_index, num_processes)
+    varies = reads_differently(raw)
+    if varies and recipe.in_memory:
+        raise CoterieError(
+            "data.in_memory=true: the data set's samples read differently each time, by a random transform, and cannot be kept; leave it out"
+        )
+    if is_kept_in_memory(raw, recipe):
+        bundle = _in_memory(raw, recipe, order, size, network_config, target, views)
+    else:
+        side = size or (_small_side(raw.train) if varies else None) or LARGE_DEFAULT
+        bundle = _streaming(raw, recipe, order, side, network_config, target, views)
+    preparation = {"flip": raw.flip, "statistics": raw.statistics}
+    return replace(bundle, fingerprint=fingerprint(raw.class_names, raw.splits(), preparation))
+
+
+def load_data(
+    recipe: DataRecipe, *, datasets: Any = None, measured: Sequence[str] | None = None, **preparation: Any
+) -> DataBundle:
+    """Read, split and prepare the data of a run, see :func:`read_data` and :func:`prepare_data`."""
+    return prepare_data(read_data(recipe, datasets, measured), recipe, **preparation)
+
+
+def _asked_size(recipe: DataRecipe) -> int | None:
+    return recipe.image_size if isinstance(recipe.image_size, int) else None
+
+
+def is_kept_in_memory(raw: RawData, recipe: DataRecipe) -> bool:
+    """Whether the pixels stay in memory, see ``data.in_memory``."""
+    return not reads_differently(raw) and _keep_in_memory(raw.train, recipe)
+
+
+def reads_differently(raw: RawData) -> bool:
+    """Whether a data set of the user's gives other pixels each time that it is read."""
+    return any(isinstance(samples, Objects) and samples.varies for samples in raw.splits().values())
+
+
+def _small_side(train: Samples) -> int | None:
+    """The side of small square images; None: they are larger, or not square."""
+    height, width = train.pixels(0).shape[:2]
+    return height if height == width <= SMALL else None
+
+
+def _found(raw: RawData) -> dict[str, Any]:
+    """What a run says of its data."""
+    return {
+        "skipped": raw.skipped,
+        "passed_over": raw.passed_over,
+        "duplicates": dict(raw.duplicates),
+        "notes": raw.notes,
+    }
+
+
+def _keep_in_memory(train: Samples, recipe: DataRecipe) -> bool:
+    if recipe.in_memory is not None:
+        return recipe.in_memory
+    asked = _asked_size(recipe)
+    if asked is not None and asked <= SMALL:
+        return True
+    if isinstance(train, Arrays):
+        return max(train.images.shape[1:3]) <= SMALL
+    sizes = {size_of(train, number) for number in range(0, len(train), -(-len(train) // LOOKED_AT))}
+    height, width = next(iter(sizes))
+    return len(sizes) == 1 and height == width <= SMALL
+
+
+def _in_memory(
+    raw: RawData,
+    recipe: DataRecipe,
+    order: Order,
+    size: int | None,
+    network_config: Mapping[str, Any] | None,
+    target: _Target,
+    views: int,
+) -> DataBundle:
+    for key in ("auto_augment", "crop_scale"):
+        if getattr(recipe, key) not in {None, AUTO}:
+            raise CoterieError(f"data.{key} is for images that are streamed: set data.in_memory=false")
+    arrays = {split: _as_arrays(samples, size) for split, samples in raw.splits().items()}
+    height, width = arrays["train"].images.shape[1:3]
+    several = len({samples.images.shape[1:3] for samples in arrays.values()}) > 1
+    # What is no square, or shrinks by no whole number, is brought to its size as `predict` does it. Others shrink here by areas, or are
+    # enlarged batch by batch, on the device, so that the pixels that are kept stay few.
+    if size is not None and (several or height != width or (size < height and height % size)):
+        arrays = {split: Arrays(fit_square(samples.images, size), samples.labels) for split, samples in arrays.items()}
+        height = width = size
+    for split, samples in arrays.items():
+        if samples.images.shape[1:3] != (height, width):
+            raise CoterieError(
+                f"{raw.name!r}: {split} images are {samples.images.shape[1:3]}, training images {height, width}"
+            )
+    shrinks = size is not None and size < height
+    enlarged = size if size is not None and size > height else None
+    if shrinks and size is not None:
+        arrays = {split: Arrays(shrink(samples.images, size), samples.labels) for split, samples in arrays.items()}
+        height = width = size
+    train = arrays["train"]
+    padding = round(height / 8) if recipe.crop_padding is None else recipe.crop_padding
+    if padding >= min(height, width):
+        raise CoterieError(f"data.crop_padding={padding} must be below the images' side, {min(height, width)}")
+    statistics = _statistics(raw, recipe, network_config)
+    if statistics is None:
+        statistics = measure(train.images)
+    info = DataInfo(
+        raw.name,
+        raw.class_names,
+        (train.channels, enlarged or height, enlarged or width),
+        *statistics,
+        interpolation="box" if shrinks else "bilinear",
+        **_found(raw),
+    )
+    _require_smaller_cutout(recipe, info)
+    images = {
+        split: DeviceImages(samples, statistics, enlarged, target.device, target.channels_last)
+        for split, samples in arrays.items()
+    }
+    loader = MemoryTrainLoader(
+        images["train"],
+        order,
+        Augmentation(padding, raw.flip if recipe.flip is None else recipe.flip, recipe.cutout),
+        Mixing(recipe.mixup, recipe.cutmix),
+        len(raw.class_names),
+        views,
+    )
+    evaluation = {
+        split: MemoryEvaluationLoader(each, target.process_index, target.num_processes)
+        for split, each in images.items()
+    }
+    return DataBundle(info, loader, evaluation.get("validation"), evaluation.get("test"), evaluation["train"])
+
+
+def _as_arrays(samples: Samples, size: int | None) -> Arrays:
+    """All images in memory: as they are where they are of one size, else brought to ``size`` as `predict` does it."""
+    if isinstance(samples, Arrays):
+        return samples
+    # Files are decoded by threads; the user's objects need not be safe under them.
+    with ThreadPoolExecutor(os.cpu_count() if isinstance(samples, Files) else 1) as pool:
+        images = list(pool.map(lambda number: to_image(samples, number), range(len(samples))))
+    if len({image.size for image in images}) > 1:
+        if size is None:
+            raise CoterieError("the images differ in size: set data.image_size, or data.in_memory=false")
+        fit = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)])
+        images = [fit(image) for image in images]
+    return Arrays(four_axes(np.stack([np.asarray(image) for image in images])), samples.labels)
+
+
+def _statistics(raw: RawData, recipe: DataRecipe, network_config: Mapping[str, Any] | None) -> Statistics | None:
+    """What pixels are normalised with, see ``data.normalize``; None: the training images are to be measured."""
+    channels = raw.train.channels
+    if recipe.normalize == "none":
+        return (0.0,) * channels, (1.0,) * channels
+    if recipe.normalize == "network" or (recipe.normalize == "auto" and network_config is not None):
+        if network_config is None:
+            raise CoterieError("data.normalize=network needs network.pretrained=true")
+        mean, std = tuple(network_config["mean"]), tuple(network_config["std"])
+        # timm adapts a pretrained stem to other than three channels by sums over them, hence the mean of the statistics.
+        return (mean, std) if channels == len(mean) else ((sum(mean) / 3,) * channels, (sum(std) / 3,) * channels)
+    return raw.statistics
+
+
+def _require_smaller_cutout(recipe: DataRecipe, info: DataInfo) -> None:
+    side = min(info.input_size[1:])
+    if recipe.cutout >= side:
+        raise CoterieError(f"data.cutout={recipe.cutout} must be below the images' side, {side}")
+
+
+def _streaming(
+    raw: RawData,
+    recipe: DataRecipe,
+    order: Order,
+    size: int,
+    network_config: Mapping[str, Any] | None,
+    target: _Target,
+    views: int,
+) -> DataBundle:
+    if recipe.crop_padding is not None:
+        raise CoterieError("data.crop_padding is for small images in memory: set data.in_memory=true")
+    if raw.train.channels not in {1, 3}:
+        raise CoterieError(f"images of {raw.train.channels} channels cannot be streamed: set data.in_memory=true")
+    config = network_config or {}
+    statistics = _statistics(raw, recipe, network_config)
+    if statistics is None:
+        statistics = measure_streamed(raw.train, size)
+    info = DataInfo(
+        raw.name,
+        raw.class_names,
+        (raw.train.channels, size, size),
+        *statistics,
+        interpolation=config.get("interpolation", "bicubic"),
+        crop=config.get("crop_pct", 0.875),
+        **_found(raw),
+    )
+    _require_smaller_cutout(recipe, info)
+    cores = max(1, (os.cpu_count() or 1) // target.num_processes)
+    settings = StreamingSettings(
+        info,
+        raw.flip if recipe.flip is None else recipe.flip,
+        recipe.crop_scale if isinstance(recipe.crop_scale, float) else None,
+        recipe.auto_augment,
+        recipe.cutout,
+        Mixing(recipe.mixup, recipe.cutmix),
+        target.device,
+        target.channels_last,
+        cores if recipe.workers is None else recipe.workers,
+    )
+    loader = StreamingTrainLoader(raw.train, settings, order, views)
+    evaluation = {
+        split: StreamingEvaluationLoader(
+            samples, settings, order.batch_size, target.process_index, target.num_processes
+        )
+        for split, samples in raw.splits().items()
+    }
+    return DataBundle(info, loader, evaluation.get("validation"), evaluation.get("test"), evaluation["train"])

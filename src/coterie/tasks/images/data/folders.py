@@ -1,0 +1,143 @@
+"""Folders of images: their classes and splits, and what is passed over. The images themselves are looked at in ``scan``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from coterie.data.splits import assign_held_out
+from coterie.errors import CoterieError
+from coterie.recipe.sections import DataRecipe
+from coterie.tasks.images.data.layout import Found, Walk, counted, find_splits, loose_images, sub_folders
+from coterie.tasks.images.data.raw import Files, RawData
+from coterie.tasks.images.data.scan import check_images
+
+
+def read_folder(root: Path, recipe: DataRecipe, whole: bool = False) -> RawData:
+    """Class folders under ``train/`` and, where they exist, ``val/`` and ``test/``; or class folders alone.
+
+    What becomes of missing splits is said in :func:`coterie.data.splits.assign_held_out`. What is passed over (hidden files apart) is
+    counted in the result's notes.
+
+    Args:
+        root: the folder.
+        recipe: what to do with broken images and with classes that lack some.
+        whole: the images are to be measured, not trained on: all of a folder without splits is the test split, and ``test/`` alone will do.
+
+    Raises:
+        CoterieError: no such folder, no images, one class only, classes that differ between splits, files that cannot be read.
+    """
+    if not root.is_dir():
+        raise CoterieError(f"{str(root)!r} is not a folder" if root.exists() else f"there is no folder {str(root)!r}")
+    folders, left_out = find_splits(root)
+    if "train" not in folders and not whole:
+        raise CoterieError(f"{str(root)!r} holds {next(iter(folders.values())).name}/ but no train/")
+    if whole:
+        chosen = next(split for split in ("test", "validation", "train") if split in folders)
+        folders = {chosen: folders[chosen]}
+    top = next(iter(folders.values())) if whole else folders["train"]
+    classes = _class_names(top)
+    if len(classes) == 1 and not whole:
+        inside = ", ".join(each.name for each in sub_folders(top / classes[0])[:3])
+        raise CoterieError(
+            f"{str(top)!r} holds one class, {classes[0]!r}: expected at least two sub-folders with images"
+            + (f"; did you mean {str(top / classes[0])!r} ({inside})?" if "," in inside else "")
+        )
+    parts, passed_over, notes = _read_parts(root, folders, classes, recipe)
+    notes += [
+        f"left out, since {'they are no splits' if len(left_out) > 1 else 'it is no split'}: {', '.join(left_out)}"
+    ] * bool(left_out)
+    parts, bad, found = check_images(parts, recipe)
+    notes += found
+    if recipe.incomplete_classes == "refuse" and not whole:
+        for split, part in parts.items():
+            _require_all_classes(part, classes, folders[split])
+    for split, part in parts.items():
+        if not len(part):
+            raise CoterieError(f"{str(folders[split])!r} holds no images that can be read")
+    name = root.resolve().name
+    if whole:
+        (part,) = parts.values()
+        return RawData(name, tuple(classes), part, None, part, skipped=bad, passed_over=passed_over, notes=tuple(notes))
+    splits = assign_held_out(
+        parts["train"],
+        parts.get("validation"),
+        parts.get("test"),
+        recipe,
+        classes,
+    )
+    return RawData(name, tuple(classes), *splits, skipped=bad, passed_over=passed_over, notes=tuple(notes))
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = [each.name for each in sub_folders(folder)]
+    if not names:
+        raise CoterieError(
+            f"{str(folder)!r} holds no class folders: expected one sub-folder with images for each class"
+        )
+    return names
+
+
+def _read_parts(
+    root: Path, folders: dict[str, Path], classes: list[str], recipe: DataRecipe
+) -> tuple[dict[str, Files], int, list[str]]:
+    """Each split's files, how many were passed over, and of which kinds."""
+    parts: dict[str, Files] = {}
+    others: Counter[str] = Counter()
+    repeated = 0
+    top = next(iter(folders.values()))
+    walk = Walk(root, folders.values())
+    for split, folder in folders.items():
+        names = classes if folder == top else _class_names(folder)
+        _require_same_classes(classes, names, top, folder, recipe.incomplete_classes == "accept")
+        found = {name: walk.images(folder / name) for name in names}
+        parts[split] = _files(folder, classes, found)
+        for each in found.values():
+            others += each.others
+            repeated += each.repeated
+    notes = [f"passed over what is no picture of a format that is read: {counted(others)}"] if others else []
+    loose = sum(loose_images(folder) for folder in folders.values())
+    if loose:
+        notes.append(f"passed over {loose} image{'s' * (loose > 1)} outside of the class folders")
+    if repeated:
+        notes.append(f"left out {repeated} linked folder{'s' * (repeated > 1)} whose images were read before")
+    return parts, sum(others.values()) + loose, notes
+
+
+def _files(folder: Path, classes: Sequence[str], found: dict[str, Found]) -> Files:
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        if name in found:
+            paths += found[name].paths
+            labels += [label] * len(found[name].paths)
+    if not paths:
+        others: Counter[str] = Counter()
+        for each in found.values():
+            others += each.others
+        met = f", only {counted(others)}" if others else ""
+        raise CoterieError(f"{str(folder)!r} holds no images{met}: expected files such as {classes[0]}/1.jpg")
+    return Files(tuple(paths), np.array(labels, dtype=np.int64))
+
+
+def _require_same_classes(
+    expected: Sequence[str], found: Sequence[str], train: Path, folder: Path, incomplete: bool
+) -> None:
+    for missing, place in ((set(expected) - set(found), folder), (set(found) - set(expected), train)):
+        if missing and not (incomplete and place == folder):
+            way_out = "; data.incomplete_classes=accept does without" if place == folder else ""
+            raise CoterieError(
+                f"{str(place)!r} lacks the class {min(missing)!r}: train and {folder.name} need the same sub-folders{way_out}"
+            )
+
+
+def _require_all_classes(files: Files, classes: Sequence[str], folder: Path) -> None:
+    present = set(files.labels.tolist())
+    empty = [name for label, name in enumerate(classes) if label not in present]
+    if empty:
+        raise CoterieError(
+            f"the class {empty[0]!r} in {str(folder)!r} holds no images that can be read; remove its folder, or set data.incomplete_classes=accept"
+        )

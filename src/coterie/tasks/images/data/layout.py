@@ -1,0 +1,226 @@
+"""What the folders of a folder of images are: splits, classes, and the files in them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coterie.data.split_names import SPLITS, split_of, splits_by_name
+from coterie.errors import CoterieError
+from coterie.tasks.images.data.decoding import readable_extensions
+
+
+def sub_folders(folder: Path) -> list[Path]:
+    """Folders below one, in the order of their names; hidden ones left out.
+
+    Raises:
+        CoterieError: the folder cannot be read, or a name in it is not text.
+    """
+    try:
+        with os.scandir(folder) as entries:  # tells folders from files without a look at each of a million files
+            names = sorted(each.name for each in entries if not each.name.startswith(".") and _is_folder(each))
+    except OSError as error:
+        raise CoterieError(f"cannot read {str(folder)!r}: {error.strerror}") from None
+    found = [folder / name for name in names]
+    for each in found:
+        _require_text(each)
+    return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _require_text(path: Path) -> None:
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise CoterieError(
+            f"the folder {os.fsencode(path.name)!r} in {str(path.parent)!r} has a name that is not UTF-8; rename it"
+        ) from None
+
+
+def find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """Split to folder, and the names of folders that are none of them; ``root`` itself is ``train`` where there are class folders alone.
+
+    A folder is a split where its name says so and it holds folders of its own: a class may be called ``train``.
+
+    Raises:
+        CoterieError: two folders for one split, or class folders that look like splits.
+    """
+    folders = sub_folders(root)
+    inside = {folder.name: [each.name for each in sub_folders(folder)] for folder in folders}
+    named = splits_by_name([name for name, names in inside.items() if names], str(root))
+    if named:
+        ordered = {split: _unwrapped(root / named[split], split) for split in SPLITS if split in named}
+        _require_apart(ordered)
+        return ordered, [name for name in inside if name not in named.values()]
+    _require_classes(root, inside)
+    return {"train": root}, []
+
+
+def _unwrapped(folder: Path, split: str) -> Path:
+    """The folder in ``train/train/`` or ``seg_train/seg_train/``, as archives are often unpacked."""
+    inside = sub_folders(folder)
+    if len(inside) == 1 and inside[0].name == folder.name and sub_folders(inside[0]) and not loose_images(folder):
+        return _unwrapped(inside[0], split)
+    return folder
+
+
+def _require_apart(splits: dict[str, Path]) -> None:
+    """Links may let two splits be one folder."""
+    seen: dict[tuple[int, int], Path] = {}
+    for folder in splits.values():
+        other = seen.setdefault(_identity(folder), folder)
+        if other != folder:
+            raise CoterieError(f"{str(other)!r} and {str(folder)!r} are one folder: figures need images of their own")
+
+
+def _require_classes(root: Path, inside: dict[str, list[str]]) -> None:
+    """Refuse class folders that are splits, by their names or by what they hold."""
+    flat = [name for name, names in inside.items() if split_of(name) in {"validation", "test"} and not names]
+    expected = (
+        "expected train/, val/ and test/ with a folder for each class in them, or one folder of images for each class"
+    )
+    if flat:
+        raise CoterieError(
+            f"{flat[0]!r} in {str(root)!r} is called like a split and holds no class folders: {expected}"
+        )
+    first: tuple[str, set[str]] | None = None
+    for name, names in inside.items():
+        if not names or loose_images(root / name):
+            continue
+        if len({split_of(each) for each in names} - {None}) > 1:
+            raise CoterieError(f"{name!r} in {str(root)!r} holds splits ({', '.join(names[:3])}): {expected}")
+        shared = sorted(first[1].intersection(names)) if first is not None else []
+        if first is not None and len(shared) > 1:
+            raise CoterieError(
+                f"{first[0]!r} and {name!r} in {str(root)!r} hold folders of the same names ({', '.join(shared[:3])}), "
+                f"which look like classes in splits: {expected}"
+            )
+        # Splits hold the same names, all or most of them: the one with most names tells.
+        if first is None or len(names) > len(first[1]):
+            first = name, set(names)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+@dataclass
+class Found:
+    """Image files below a folder, and what was passed over: files by their extension, and folders that were met before."""
+
+    paths: list[Path] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
+
+
+class Walk:
+    """The way through a data set's folders, each real folder once: links may lead in circles, up, or into another class.
+
+    Args:
+        root: the data set's folder.
+        splits: its splits' folders, ``root`` itself where there are class folders alone.
+    """
+
+    def __init__(self, root: Path, splits: Iterable[Path]) -> None:
+        # Whose images a real folder holds: None for those above the classes, which no link may lead back to.
+        self.owners: dict[tuple[int, int], Path | None] = {_identity(folder): None for folder in [root, *splits]}
+        for split in splits:
+            for folder in sub_folders(split):
+                self._claim(folder, folder)
+
+    def _claim(self, folder: Path, owner: Path) -> bool:
+        """Whether the folder is met for the first time.
+
+        Raises:
+            CoterieError: it belongs to another class, or to the same class of another split.
+        """
+        identity = _identity(folder)
+        if identity not in self.owners:
+            self.owners[identity] = owner
+            return True
+        other = self.owners[identity]
+        if other is not None and other != owner:
+            raise CoterieError(
+                f"{str(folder)!r} leads to a folder that stands in {str(other)!r} too: an image has one class and one split"
+            )
+        return False
+
+    def images(self, folder: Path) -> Found:
+        """Files below a class folder whose extension is a picture's, in a fixed order; hidden ones left out.
+
+        What is no regular file (a pipe would never end) is passed over and counted, and so are links to folders that are read anyway.
+
+        Raises:
+            CoterieError: a folder that cannot be read, or that is in two classes.
+        """
+        found = Found()
+        waiting = [folder]
+        while waiting:
+            current = waiting.pop()
+            try:
+                if current != folder and not self._claim(current, folder):
+                    found.repeated += 1
+                    continue
+                with os.scandir(current) as entries:
+                    for entry in entries:
+                        if not entry.name.startswith(".") and _take(entry, current, found):
+                            waiting.append(current / entry.name)
+            except OSError as error:
+                raise CoterieError(f"cannot read {str(error.filename or current)!r}: {error.strerror}") from None
+        found.paths.sort()
+        return found
+
+
+def _take(entry: os.DirEntry[str], folder: Path, found: Found) -> bool:
+    """Put a file where it belongs; True: it is a folder."""
+    try:
+        if entry.is_dir():
+            return True
+        regular = entry.is_file()
+    except OSError:  # a link to itself
+        regular = False
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if not regular:
+        found.others["broken link" if entry.is_symlink() else "no regular file"] += 1
+    elif suffix in readable_extensions():
+        found.paths.append(folder / entry.name)
+    else:
+        found.others[suffix or "no extension"] += 1
+    return False
+
+
+def loose_images(folder: Path) -> int:
+    """Picture files that lie in a folder itself, where only class folders are looked into."""
+    with os.scandir(folder) as entries:
+        return sum(
+            os.path.splitext(each.name)[1].lower() in readable_extensions() and not each.name.startswith(".")
+            for each in entries
+            if _is_file(each)
+        )
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def counted(others: Counter[str]) -> str:
+    """What was passed over, in words.
+
+    >>> counted(Counter({".heic": 3, ".txt": 1}))
+    '3 .heic, 1 .txt'
+    """
+    kinds = [f"{count} {kind}" for kind, count in others.most_common(6)]
+    return ", ".join(kinds) + (f" and {len(others) - 6} more kinds" if len(others) > 6 else "")

@@ -1,0 +1,283 @@
+"""Data sets that are passed as objects: pairs of arrays, any sequence of (image, label), and those of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from coterie.data.splits import assign_held_out, carve_test
+from coterie.errors import CoterieError
+from coterie.recipe.sections import DataRecipe
+from coterie.tasks.images.data.catalogue import OWN_DATA
+from coterie.tasks.images.data.raw import Arrays, Labels, Objects, RawData, Samples, four_axes, numbered, to_pixels
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+Datasets: TypeAlias = tuple[Any, Any, Any]  # (train, validation, test), None where there is none
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+EXPECTED = (
+    "expected a data set's name or folder, one data set, (train, validation) or (train, validation, test), "
+    "or a mapping with train; a data set is (images, labels) or gives (image, label) by number"
+)
+
+
+def to_datasets(data: Any) -> Datasets:
+    """(train, validation, test) of what has one meaning: two or three data sets, a mapping by split names, or one to train on.
+
+    Raises:
+        CoterieError: anything else, by its type.
+    """
+    if isinstance(data, Mapping):
+        return _by_name(data)
+    if isinstance(data, (tuple, list)) and not _is_dataset(data):
+        if len(data) not in {2, 3}:
+            raise CoterieError(
+                f"data=(train, validation, test) takes two or three entries, got {len(data)}; use None where there is none"
+            )
+        train, validation, test = [*data, None][:3]
+        for position, entry in enumerate((train, validation, test)):
+            if entry is not None:
+                _require_dataset(entry, f"data[{position}]")
+        if train is None:
+            raise CoterieError("data=(train, validation, test): there is no training data")
+        return train, validation, test
+    _require_dataset(data, "data")
+    return data, None, None
+
+
+def _by_name(data: Mapping[Any, Any]) -> Datasets:
+    found: dict[str, Any] = {}
+    for key, entry in data.items():
+        split = next((split for split, names in SPLITS.items() if str(key).lower() in names), None)
+        if split is None or split in found:
+            names = ", ".join(map(str, data))
+            raise CoterieError(f"data with the splits {names}: expected train, validation and test, each once at most")
+        if entry is not None:
+            _require_dataset(entry, f"data[{key!r}]")
+        found[split] = entry
+    if found.get("train") is None:
+        raise CoterieError("data with splits by name: there is no training data")
+    return found["train"], found.get("validation"), found.get("test")
+
+
+def _is_pair(data: Any) -> bool:
+    """Whether this is (images, labels): two arrays, tensors or lists, the first of images."""
+    return isinstance(data, (tuple, list)) and len(data) == 2 and getattr(data[0], "ndim", 0) in {3, 4, 5} and (
+        getattr(data[1], "ndim", None) == 1 or isinstance(data[1], (list, range))
+    )  # fmt: skip
+
+
+def _is_sample(entry: Any) -> bool:
+    """Whether this is one (image, class number)."""
+    if not isinstance(entry, (tuple, list)) or len(entry) != 2:
+        return False
+    label = entry[1]
+    return (isinstance(label, (int, np.integer)) or getattr(label, "ndim", None) == 0) and not isinstance(label, bool)
+
+
+def _is_dataset(data: Any) -> bool:
+    """Whether a tuple or list is one data set, and not the several splits of one."""
+    return _is_pair(data) or (len(data) > 0 and all(_is_sample(entry) for entry in data))
+
+
+def _require_dataset(entry: Any, what: str) -> None:
+    """Refuse what looks like a data set and is none, with what to pass instead."""
+    from torch.utils.data import DataLoader, IterableDataset
+
+    kind = type(entry).__name__
+    if isinstance(entry, DataLoader):
+        raise CoterieError(
+            f"{what} is a DataLoader, and coterie makes its own batches: pass its data set, {what}.dataset"
+        )
+    if isinstance(entry, IterableDataset):
+        raise CoterieError(
+            f"{what} is an IterableDataset ({kind}), and samples are drawn by number: pass a data set with a length, such as list(dataset)"
+        )
+    if isinstance(entry, (tuple, list)):
+        return
+    if hasattr(entry, "ndim") or hasattr(entry, "columns"):
+        raise CoterieError(f"{what} is {_article(kind)} without labels: pass (images, labels)")
+    named = isinstance(entry, (str, bytes, Mapping, type))
+    if named or not hasattr(type(entry), "__getitem__") or not hasattr(type(entry), "__len__"):
+        raise CoterieError(f"{what} is {kind}: {EXPECTED}")
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def from_objects(datasets: Any, recipe: DataRecipe | None = None) -> RawData:
+    """(train, validation, test), None where there is none: pairs of arrays, or data sets of (image, label).
+
+    Several are taken as they are: no test split is carved where there is none, unless ``data.test`` says so. One alone is split as a folder without splits is.
+
+    Raises:
+        CoterieError: not three entries, no training data, or samples that are not images with class numbers.
+    """
+    alone = not isinstance(datasets, Mapping) and (not isinstance(datasets, (tuple, list)) or _is_dataset(datasets))
+    datasets = to_datasets(datasets)
+    train, validation, test = (
+        None if each is None else _from_object(each, f"data[{position}]") for position, each in enumerate(datasets)
+    )
+    assert train is not None
+    classes = getattr(datasets[0], "classes", None)
+    labels = np.concatenate([each.labels for each in (train, validation, test) if each is not None])
+    names = tuple(map(str, classes)) if classes is not None else numbered(labels)
+    if recipe is not None:
+        assign = assign_held_out if alone else carve_test
+        train, validation, test = assign(train, validation, test, recipe, names)
+    return RawData(OWN_DATA, names, train, validation, test)
+
+
+def _from_object(samples: Any, what: str) -> Samples:
+    if _is_pair(samples) or (isinstance(samples, tuple) and len(samples) == 2 and hasattr(samples[0], "shape")):
+        return to_arrays(samples[0], samples[1], what)
+    if not hasattr(samples, "__getitem__") or not hasattr(samples, "__len__"):
+        raise CoterieError(f"{what} is {type(samples).__name__}: {EXPECTED}")
+    return _with_labels(samples, _labels(samples, what), what)
+
+
+def _labels(samples: Any, what: str) -> Labels:
+    """Every sample's label: torchvision's ``targets`` where it has them, otherwise by going through the data set once."""
+    known = getattr(samples, "targets", None)
+    if known is not None and len(known) == len(samples) and getattr(samples, "target_transform", None) is None:
+        return _checked_labels(known, len(samples), what)
+    labels = []
+    for number in range(len(samples)):
+        try:
+            _, label = samples[number]
+            labels.append(int(label))
+        except Exception as error:  # the user's code may raise anything
+            raise CoterieError(
+                f"{what}, sample {number}: expected (image, class number), got {type(error).__name__}: {error}"
+            ) from None
+    return _checked_labels(labels, len(labels), what)
+
+
+def _with_labels(source: Any, labels: Labels, what: str) -> Objects:
+    if len(labels) == 0:
+        raise CoterieError(f"{what} holds no samples")
+    try:
+        first = to_pixels(source[0][0])
+    except CoterieError as error:
+        raise CoterieError(f"{what}, sample 0: {error}") from None
+    return Objects(source, np.arange(len(labels)), labels, what, first.shape[-1])
+
+
+def to_arrays(images: Any, labels: Any, what: str) -> Arrays:
+    """Checked arrays: images uint8 [N, H, W, C], [N, C, H, W] or [N, H, W], or floats in 0..1; labels [N].
+
+    Raises:
+        CoterieError: images whose values or axes have no one meaning, or labels that do not match.
+    """
+    is_tensor = hasattr(images, "detach")
+    images, labels = (each.detach().cpu().numpy() if hasattr(each, "detach") else each for each in (images, labels))
+    images = np.asarray(images)
+    if images.ndim not in {3, 4}:
+        raise CoterieError(
+            f"{what}: images are {images.dtype} {list(images.shape)}, expected [N, H, W, C], [N, C, H, W] or [N, H, W]"
+        )
+    images = four_axes(_as_bytes(images, what))
+    if _channels_first(images.shape, is_tensor, what):
+        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    return Arrays(images, _checked_labels(labels, len(images), what))
+
+
+def _as_bytes(images: Any, what: str) -> Any:
+    """Pixels as uint8: bytes as they are, floats in 0..1 stretched to 0..255."""
+    if images.dtype == np.uint8:
+        return images
+    low, high = (images.min(), images.max()) if images.size else (0, 0)
+    if images.dtype.kind == "f" and low >= 0 and high <= 1:
+        return np.round(images * 255).astype(np.uint8)
+    if images.dtype.kind == "i" and low >= 0 and 1 < high <= 255:
+        return images.astype(np.uint8)
+    raise CoterieError(
+        f"{what}: images are {images.dtype} {list(images.shape)} from {low:g} to {high:g}; expected uint8, or floats in 0..1 that are not normalised"
+    )
+
+
+def _channels_first(shape: tuple[int, ...], is_tensor: bool, what: str) -> bool:
+    """Whether images of this shape are [N, C, H, W]: where two axes agree, these are the sides; else few channels tell.
+
+    Raises:
+        CoterieError: axes that may be either.
+    """
+    _, first, middle, last = shape
+    if first == last:
+        return is_tensor
+    if (first == middle) != (middle == last):
+        return middle == last
+    few = 4
+    if (first <= few) != (last <= few):
+        return first <= few
+    if first <= few or is_tensor:
+        return is_tensor
+    raise CoterieError(
+        f"{what}: images are {list(shape)}, which may be [N, H, W, C] or [N, C, H, W]; pass them as a torch tensor if it is the latter, or one image at a time as a data set"
+    )
+
+
+def _checked_labels(labels: Any, count: int, what: str) -> Labels:
+    found = np.asarray(labels)
+    if found.shape != (count,) or (count and (found.dtype.kind not in "iu" or found.min() < 0)):
+        raise CoterieError(f"{what}: labels are {found.dtype} {list(found.shape)}, expected class numbers [{count}]")
+    if count and found.max() > np.iinfo(np.int64).max:
+        raise CoterieError(f"{what}: the label {found.max()} is no class number")
+    return found.astype(np.int64)
+
+
+class _Rows:
+    """Rows of a Hub data set as (image, label)."""
+
+    def __init__(self, part: Any, image: str, label: str) -> None:
+        self.part, self.image, self.label = part, image, label
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, number: int) -> tuple[Any, Any]:
+        row = self.part[number]
+        return row[self.image], row[self.label]
+
+
+def hub(name: str, recipe: DataRecipe) -> RawData:
+    """``hf://user/dataset``: the columns image and label of its splits; images are decoded when they are needed.
+
+    Raises:
+        CoterieError: the extra ``hub`` is missing, or the data set cannot be had or has no such columns.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise CoterieError(f"data={name} needs the package datasets: pip install 'coterie[hub]'") from None
+    try:
+        found = datasets.load_dataset(name.removeprefix("hf://"))
+    except Exception as error:  # network, permissions, formats: the library raises many kinds
+        raise CoterieError(f"data={name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
+    if "train" not in found:
+        raise CoterieError(f"data={name} has no train split, only {', '.join(found)}")
+    features = found["train"].features
+    image = next((key for key in IMAGE_COLUMNS if key in features), None)
+    label = next((key for key in LABEL_COLUMNS if key in features), None)
+    if image is None or label is None:
+        raise CoterieError(f"data={name} has the columns {', '.join(features)}; expected image and label")
+
+    def samples(split: str) -> Objects | None:
+        if split not in found:
+            return None
+        part = found[split]
+        return _with_labels(_Rows(part, image, label), _checked_labels(list(part[label]), len(part), name), name)
+
+    train = samples("train")
+    assert train is not None
+    names = tuple(map(str, getattr(features[label], "names", None) or numbered(train.labels)))
+    return RawData(name, names, *assign_held_out(train, samples("validation"), samples("test"), recipe, names))

@@ -1,0 +1,165 @@
+"""From a recipe to networks, students and method, for images of a given size and number of classes. Needs no data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from coterie.errors import CoterieError
+from coterie.methods import create_method, find_method
+from coterie.methods.method import Method
+from coterie.methods.teacher.guide import Guide
+from coterie.networks.branching import branch
+from coterie.networks.group import StudentGroup
+from coterie.networks.options import require_harmless_options
+from coterie.networks.papers.registration import register
+from coterie.networks.teacher import Teachers
+from coterie.networks.tracing import find_classifier
+from coterie.networks.weights import load_weights
+from coterie.randomness import derive_seed, seeded
+from coterie.recipe import Recipe
+from coterie.recipe.sections import AUTO, TeachingRecipe
+from coterie.student import create_network
+from coterie.tasks.images.pretrained import require_at_hand
+
+NetworkSource = nn.Module | Callable[[], nn.Module]
+ImageSize = tuple[int, int, int]  # channels, height, width
+DEFAULT_NETWORK = "tiny_cifar"
+
+
+def network_names(recipe: Recipe) -> list[str]:
+    """Timm names of the recipe's networks: one, or one for each student."""
+    name = recipe.network.name
+    if name == AUTO:
+        raise CoterieError(f"network.name is chosen by the images; method={recipe.method.name} needs one that is named")
+    return list(name) if isinstance(name, list) else [name or DEFAULT_NETWORK]
+
+
+def network_options(recipe: Recipe, name: str, input_size: ImageSize) -> dict[str, Any]:
+    """Arguments of ``timm.create_model`` beside the number of classes, with which the student can be built again."""
+    import timm
+
+    register()
+    require_harmless_options(recipe.network.options, "network.options")
+    channels, height, width = input_size
+    options: dict[str, Any] = {"in_chans": channels} if channels != 3 else {}
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (height, width):
+        options["img_size"] = [height, width]
+    return options | recipe.network.options
+
+
+def pretrained_config(recipe: Recipe) -> dict[str, Any] | None:
+    """Timm's configuration (statistics, input size) of the pretrained network; None where the recipe asks for none."""
+    if recipe.network.pretrained is not True:
+        return None
+    import timm
+
+    register()
+    name = network_names(recipe)[0]
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return config.to_dict() if config is not None else None
+
+
+def build_method(
+    recipe: Recipe,
+    num_classes: int,
+    input_size: ImageSize,
+    network: NetworkSource | None = None,
+    label_loss: nn.Module | None = None,
+    teachers: Teachers | None = None,
+) -> Method:
+    """Students and method, with initial weights that depend on the seed and the student's number only.
+
+    Teachers go to a method that is made of them, and beside any other one as the recipe's ``teaching`` says.
+
+    So student 0 starts from the same weights under every method and number of students, a lone baseline included.
+
+    Raises:
+        CoterieError: an unknown method, network, split point or argument, or a network with another number of outputs.
+    """
+    group = _build_group(recipe, find_method(recipe.method.name), num_classes, input_size, network)
+    if group.num_classes != num_classes:
+        raise CoterieError(f"the network has {group.num_classes} outputs, the data have {num_classes} classes")
+    return method_of(recipe, group, label_loss, teachers)
+
+
+def method_of(
+    recipe: Recipe, group: StudentGroup, label_loss: nn.Module | None = None, teachers: Teachers | None = None
+) -> Method:
+    """The recipe's method for students that are there, of whatever task; for the rest see :func:`build_method`."""
+    method_class = find_method(recipe.method.name)
+    group.checkpoint_branches = recipe.training.checkpoint_branches
+    with seeded(derive_seed(recipe.seed, "method")):
+        passed = {"teachers": teachers} if "teachers" in inspect.signature(method_class).parameters else {}
+        method = create_method(recipe.method.name, group, label_loss=label_loss, **passed, **recipe.method.options)
+    if teachers is not None and not passed:
+        method.join(Guide(teachers, **recipe.teaching.model_dump()))
+    elif recipe.teaching != TeachingRecipe():
+        raise CoterieError(
+            f"teaching.* says how a teacher joins a method; {recipe.method.name} {'has settings of its own for it' if passed else 'has no teacher here'}"
+        )
+    return method
+
+
+def _build_group(
+    recipe: Recipe,
+    method: type[Method],
+    num_classes: int,
+    input_size: ImageSize,
+    network: NetworkSource | None,
+) -> StudentGroup:
+    settings = recipe.network
+    names = network_names(recipe) if network is None else []
+    if settings.weights is not None and (settings.pretrained is True or len(names) > 1 or network is not None):
+        raise CoterieError(
+            f"network.weights={settings.weights!r} is for one network.name without network.pretrained; "
+            "weights of a module of your own are loaded before it is passed"
+        )
+
+    def create(name: str) -> nn.Module:
+        if settings.pretrained is True:
+            require_at_hand(name, "network.pretrained")
+        created = create_network(
+            name,
+            pretrained=settings.pretrained is True,  # without images, auto is no
+            num_classes=num_classes,
+            **network_options(recipe, name, input_size),
+        )
+        if settings.weights is not None:
+            load_weights(
+                created,
+                Path(settings.weights).expanduser(),
+                "network.weights",
+                name,
+                classifier=find_classifier(created),
+            )
+        return created
+
+    start: NetworkSource = network if network is not None else lambda: create(names[0])
+    if network is None and len(names) > 1:
+        if settings.branches not in {None, len(names)}:
+            raise CoterieError(f"network.branches={settings.branches} differs from the {len(names)} networks named")
+        if settings.at not in {None, "peers"}:
+            raise CoterieError(f"network.at={settings.at!r}: different networks share no trunk; use network.at=peers")
+        peers = []
+        for position, name in enumerate(names):
+            with seeded(derive_seed(recipe.seed, "student", position)):
+                peers.append(create(name))
+        return StudentGroup.of(peers, torch.zeros(2, *input_size), taps="stages" if method.uses_taps else ())
+    at = method.default_at if settings.at is None else None if settings.at == "peers" else settings.at
+    return branch(
+        start,
+        branches=settings.branches or method.default_branches,
+        at=at,
+        init="copy" if settings.pretrained is True or settings.weights is not None else "fresh",
+        seed=recipe.seed,
+        example=torch.zeros(2, *input_size),
+        trunk_gradient=settings.trunk_gradient,
+        taps="stages" if method.uses_taps else (),
+    )

@@ -1,0 +1,1 @@
+"""Text classification by networks of transformers."""

@@ -1,0 +1,230 @@
+"""Labelled texts from a CSV or JSON file, a folder of such files, or the Hub. Turning them into numbers is ``tokens.py``'s work."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coterie.data.split_names import SPLITS, split_of
+from coterie.data.splits import assign_held_out, carve, limit
+from coterie.errors import CoterieError, did_you_mean
+from coterie.recipe.sections import DataRecipe, TextRecipe
+from coterie.tasks.images.data.raw import Labels
+
+HUB = "hf-text://"
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+EXPECTED = f"a file ({', '.join(SUFFIXES)}), a folder with train, validation and test files, or {HUB}user/dataset"
+
+Row = tuple[tuple[str, ...], str]  # one text or two, and the class
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts in memory: ``texts``, for each sample one or two, and ``labels`` int64 [N]."""
+
+    texts: tuple[tuple[str, ...], ...]
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Labels) -> Texts:
+        return Texts(tuple(self.texts[index] for index in indices), self.labels[indices])
+
+
+@dataclass(frozen=True)
+class RawTexts:
+    """What a source gives, split."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Texts
+    validation: Texts | None
+    test: Texts | None
+
+    def splits(self) -> dict[str, Texts]:
+        """The splits that there are, by name."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: texts for name, texts in found.items() if texts is not None}
+
+
+def read_texts(recipe: DataRecipe, settings: TextRecipe, measured: Sequence[str] | None = None) -> RawTexts:
+    """The data set that a recipe names, split as images are: see :func:`coterie.data.splits.assign_held_out`.
+
+    Args:
+        recipe: its name.
+        settings: its columns.
+        measured: measure it by networks of these classes and train on nothing: all of what has no splits is the test split.
+
+    Raises:
+        CoterieError: a missing or malformed file, a missing column, an empty label, classes that only a held-out split has.
+    """
+    name, names, rows = _source(recipe.name, settings)
+    if measured is not None and rows:
+        held_out = next(rows[split] for split in ("test", "validation", "train") if split in rows)
+        found = _class_names(label for _, label in held_out)
+        names = tuple(measured) if set(measured) >= set(found) else found
+        texts = _numbered(held_out, names, f"data={recipe.name}")
+        return RawTexts(name, names, texts, None, texts)
+    if "train" not in rows:
+        raise CoterieError(f"data={recipe.name} has no train split, only {', '.join(rows) or 'files of other names'}")
+    names = names or _class_names(label for _, label in rows["train"])
+    if len(names) < 2:
+        raise CoterieError(f"data={recipe.name} has one class, {names[0]!r}; a classifier needs two")
+    splits = {split: _numbered(found, names, f"data={recipe.name}, {split}") for split, found in rows.items()}
+    incomplete = recipe.incomplete_classes == "accept"
+    train, validation, test = assign_held_out(
+        splits["train"], splits.get("validation"), splits.get("test"), recipe, names
+    )
+    if validation is None and recipe.validation > 0:
+        train, validation = carve(train, recipe.validation, recipe.validation_seed, "validation", names, incomplete)
+    raw = RawTexts(name, names, train, validation, test)
+    if recipe.train_limit is not None:
+        raw = replace(raw, train=limit(raw.train, recipe.train_limit, recipe.validation_seed))
+    return raw
+
+
+Source = tuple[str, tuple[str, ...], dict[str, list[Row]]]
+
+
+def _source(name: str, settings: TextRecipe) -> Source:
+    """The set's name, its classes where the source orders them, and the rows of every split that has labels."""
+    if name.startswith(HUB):
+        return _hub(name, settings)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = _split_files(path)
+        return path.resolve().name, (), {split: _read(file, settings) for split, file in files.items()}
+    if not path.is_file():
+        raise CoterieError(f"there is no {name!r}; data.name of a text recipe is {EXPECTED}")
+    return path.stem, (), {"train": _read(path, settings)}
+
+
+def _split_files(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        split = split_of(path.stem)
+        if split is None or path.suffix.lower() not in SUFFIXES:
+            continue
+        if split in found:
+            raise CoterieError(f"{str(folder)!r} holds two files for {split}: {found[split].name} and {path.name}")
+        found[split] = path
+    return found
+
+
+def _read(path: Path, settings: TextRecipe) -> list[Row]:
+    """The rows of one file.
+
+    Raises:
+        CoterieError: another kind of file, one that cannot be read, or no rows.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise CoterieError(f"{str(path)!r}: expected {EXPECTED}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix in {".csv", ".tsv"}:
+            separator = "\t" if path.suffix == ".tsv" else ","
+            records: list[Any] = _rows_of_any_length(text, separator)
+        else:
+            records = _json_records(text)
+    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise CoterieError(f"{str(path)!r} cannot be read: {' '.join(str(error).split())[:160]}") from None
+    if not records:
+        raise CoterieError(f"{str(path)!r} holds no rows")
+    return [_row(record, settings, f"{str(path)!r}, row {number + 1}") for number, record in enumerate(records)]
+
+
+def _rows_of_any_length(text: str, separator: str) -> list[Any]:
+    """Rows whose fields may be longer than the 131,072 characters to which Python's reader holds them."""
+    limit = csv.field_size_limit(len(text) + 1)
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _json_records(text: str) -> list[Any]:
+    """A list of objects, or one object a line."""
+    if text.lstrip().startswith("["):
+        found = json.loads(text)
+        return list(found)
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+def _row(record: Any, settings: TextRecipe, where: str) -> Row:
+    if not isinstance(record, Mapping):
+        raise CoterieError(f"{where}: expected an object with {settings.columns[0]} and {settings.label}")
+    texts = tuple(_value(record, column, "text.columns", where) for column in settings.columns)
+    for column, text in zip(settings.columns, texts, strict=True):
+        if not isinstance(text, str):
+            raise CoterieError(f"{where}: {column} is {text!r}, expected a text")
+    label = _value(record, settings.label, "text.label", where)
+    if not isinstance(label, str | int) or not str(label).strip():
+        raise CoterieError(f"{where}: {settings.label} is {label!r}, expected the name or number of a class")
+    return texts, str(label).strip()
+
+
+def _value(record: Mapping[str, Any], column: str, key: str, where: str) -> Any:
+    if column not in record:
+        columns = [str(each) for each in record]
+        raise CoterieError(
+            f"{where}: there is no column {column!r}{did_you_mean(column, columns)}; {key} names one of {', '.join(columns)}"
+        )
+    return record[column]
+
+
+def _class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """Numbers in their order, names in the alphabet's."""
+    found = set(labels)
+    try:
+        return tuple(sorted(found, key=int))
+    except ValueError:
+        return tuple(sorted(found))
+
+
+def _numbered(rows: Sequence[Row], names: tuple[str, ...], where: str) -> Texts:
+    numbers = {name: number for number, name in enumerate(names)}
+    unknown = sorted({label for _, label in rows} - numbers.keys())
+    if unknown:
+        raise CoterieError(f"{where}: the class {unknown[0]!r} is none of the training split's, {', '.join(names[:5])}")
+    return Texts(tuple(texts for texts, _ in rows), np.array([numbers[label] for _, label in rows], dtype=np.int64))
+
+
+def _hub(name: str, settings: TextRecipe) -> Source:
+    """``hf-text://user/dataset``, or ``hf-text://user/dataset:configuration``; a split whose labels are hidden (all -1) is left out.
+
+    Raises:
+        CoterieError: the extra ``hub`` is missing, or the data set cannot be had.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise CoterieError(f"data={name} needs the package datasets: pip install 'coterie[hub]'") from None
+    place, _, configuration = name.removeprefix(HUB).partition(":")
+    try:
+        found = datasets.load_dataset(place, configuration or None)
+    except Exception as error:  # network, permissions, formats: the library raises many kinds
+        raise CoterieError(f"data={name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
+    rows: dict[str, list[Row]] = {}
+    names: tuple[str, ...] = ()
+    for split in SPLITS:
+        part = found.get(split)
+        if part is None:
+            continue
+        where = f"data={name}, {split}"
+        label = part.features.get(settings.label)
+        names = names or tuple(map(str, getattr(label, "names", None) or ()))
+        read = [_row(record, settings, where) for record in part]
+        if all(label == "-1" for _, label in read):
+            continue
+        if any(label == "-1" for _, label in read):
+            raise CoterieError(f"{where}: some labels are -1, which means that they are not known")
+        rows[split] = [(texts, names[int(label)]) for texts, label in read] if names else read
+    return name, names, rows

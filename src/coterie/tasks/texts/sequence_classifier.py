@@ -1,0 +1,306 @@
+"""Sequence classifiers of transformers as students and teachers: built, loaded, and taken apart before their last layer.
+
+Nothing here knows texts or recipes. The package transformers is imported when a network is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError
+from coterie.networks.group import StudentGroup
+from coterie.networks.tracing import quiet_eval
+from coterie.tasks.texts.tokens import MASK, SEGMENTS, TOKENS
+
+# Keys of a configuration by which transformers finds code, kernels or weights elsewhere.
+FOREIGN = {"auto_map", "trust_remote_code", "_name_or_path", "name_or_path", "custom_pipelines", "quantization_config"}
+FOREIGN |= {"attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"}
+
+
+@contextlib.contextmanager
+def _transformers() -> Iterator[Any]:
+    """The package, silent: what it would print while it loads is returned as an error, or is of no concern."""
+    try:
+        import transformers
+    except ImportError:
+        raise CoterieError("text needs the package transformers: pip install 'coterie[text]'") from None
+    verbosity = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield transformers
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _require_place(name: str) -> str:
+    """A local folder with config.json, or what may be a name of the Hub."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CoterieError(
+                f"{name!r} has no config.json: expected a folder as transformers' save_pretrained writes it"
+            )
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise CoterieError(
+            f"there is no folder {name!r}; a text network is a folder with config.json, or a name of the Hub"
+        )
+    return name
+
+
+def has_weights(name: str) -> bool:
+    """Whether a network comes with weights: a folder that holds some, or a name of the Hub."""
+    path = Path(name).expanduser()
+    return not path.is_dir() or any(any(path.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
+
+
+def read_config(name: str) -> Any:
+    """The configuration in a folder, or of a name of the Hub.
+
+    Raises:
+        CoterieError: there is none, or it is not of transformers.
+    """
+    place = _require_place(name)
+    with _transformers() as transformers:
+        try:
+            return transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        except Exception as error:  # files, network, formats: the library raises many kinds
+            raise CoterieError(f"network {name!r} has no configuration that can be read: {_reason(error)}") from None
+
+
+def read_tokenizer(name: str | Path) -> Any:
+    """The tokenizer in a network's folder, or of a name of the Hub; a path object is a folder of a tokenizer alone.
+
+    Raises:
+        CoterieError: there is none.
+    """
+    place = _require_place(name) if isinstance(name, str) else str(name)
+    with _transformers() as transformers:
+        try:
+            return transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        except Exception as error:
+            raise CoterieError(f"{str(name)!r} has no tokenizer that can be read: {_reason(error)}") from None
+
+
+def tokenizer_key(tokenizer: Any) -> str:
+    """A text that is equal for tokenizers which do the same."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        described: Any = [type(tokenizer).__name__, tokenizer.get_vocab()]
+    else:  # how long and how padded is said at every call
+        described = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+    return json.dumps([described, tokenizer.pad_token_id], sort_keys=True)
+
+
+def describe_config(config: Any) -> dict[str, Any]:
+    """A configuration as JSON values, from which :func:`build_classifier` builds the same network; without its place on this machine."""
+    described: dict[str, Any] = json.loads(config.to_json_string())
+    return {key: value for key, value in described.items() if key not in FOREIGN | {"transformers_version"}}
+
+
+def with_classes(config: Any, class_names: Sequence[str]) -> Any:
+    """A copy of a configuration for these classes."""
+    config = copy.deepcopy(config)
+    config.id2label = dict(enumerate(class_names))
+    config.label2id = {name: number for number, name in enumerate(class_names)}
+    config.problem_type = None
+    return config
+
+
+def with_padding(config: Any, tokenizer: Any) -> Any:
+    """A copy of a configuration with the tokenizer's padding token, where it has none (GPT-2's, which cannot take batches then)."""
+    config = copy.deepcopy(config)
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return config
+
+
+def require_embedded(network: nn.Module, tokenizer: Any, name: str) -> None:
+    """A row of the embedding for every token.
+
+    Raises:
+        CoterieError: the tokenizer has more tokens.
+    """
+    rows = int(network.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    tokens = 1 + max(tokenizer.get_vocab().values())
+    if tokens > rows:
+        raise CoterieError(
+            f"the tokenizer gives tokens up to {tokens - 1}, and the embedding of {name!r} has {rows} rows; "
+            "take the network's own tokenizer, or enlarge the network by resize_token_embeddings and save it again"
+        )
+
+
+def build_classifier(config: dict[str, Any] | Any) -> nn.Module:
+    """A network with initial weights from torch's generator.
+
+    Args:
+        config: of transformers, or as :func:`describe_config` describes it.
+
+    Raises:
+        CoterieError: no such kind of network, or one without a sequence classifier.
+    """
+    with _transformers() as transformers:
+        try:
+            if isinstance(config, dict):
+                # What points to code or to another place is none of a network's sizes.
+                config = transformers.AutoConfig.for_model(**{k: v for k, v in config.items() if k not in FOREIGN})
+            network: nn.Module = transformers.AutoModelForSequenceClassification.from_config(
+                config, trust_remote_code=False, dtype=torch.float32
+            )
+        except Exception as error:
+            raise CoterieError(f"the configuration gives no sequence classifier: {_reason(error)}") from None
+    return network
+
+
+def load_classifier(name: str, config: Any, *, whole: bool) -> nn.Module:
+    """A network with the weights of a folder or of the Hub, in float32.
+
+    Args:
+        name: the folder, or the name.
+        config: with the classes that it shall have; a classifier that the weights do not hold starts anew.
+        whole: whether the classifier must be there, as in a teacher.
+
+    Raises:
+        CoterieError: no weights, or (with ``whole``) some that are missing or of another shape.
+    """
+    place = _require_place(name)
+    with _transformers() as transformers:
+        try:
+            network, found = transformers.AutoModelForSequenceClassification.from_pretrained(
+                place,
+                config=config,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except Exception as error:
+            raise CoterieError(f"the weights of {name!r} cannot be loaded: {_reason(error)}") from None
+    missing = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if whole and missing:
+        raise CoterieError(
+            f"{name!r} is no trained sequence classifier of these classes: {missing[0]} does not fit or is not there"
+        )
+    classifier: nn.Module = network
+    return classifier
+
+
+def save_folder(network: nn.Module, tokenizer: Path, folder: Path) -> nn.Module:
+    """Write a network and its tokenizer as ``from_pretrained`` reads them, and return what it then reads.
+
+    Args:
+        network: of transformers.
+        tokenizer: the folder of its tokenizer.
+        folder: where config.json, model.safetensors and the tokenizer's files go.
+    """
+    with _transformers() as transformers:
+        network.save_pretrained(folder)  # type: ignore[operator]
+        transformers.AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(folder)
+        loaded: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder, trust_remote_code=False
+        )
+    return loaded.eval()
+
+
+class SequenceClassifier(nn.Module):
+    """A sequence classifier of transformers whose last layer stands apart, so that what goes into it can be seen.
+
+    The last linear layer is taken out of the network and an identity put in its place: what the network then returns as logits is
+    the embedding (BERT's pooled first token, GPT's last one, whatever its head makes), and the layer is applied to that. So no
+    architecture is named here, and no hook is needed.
+
+    Args:
+        network: of transformers.
+        example: a batch, with as many tokens as any.
+        slot: which of the batch's token tables it reads.
+
+    Raises:
+        CoterieError: a network that does not take so many tokens, whose last layer is not its classifier, or that shows no hidden states.
+    """
+
+    def __init__(self, network: nn.Module, example: Tensor, slot: int = 0) -> None:
+        super().__init__()
+        config: Any = network.config
+        self.slot = slot
+        self.takes_segments = (getattr(config, "type_vocab_size", None) or 0) > 1
+        self.network = network
+        self.classifier_name = self.classifier_of(network)
+        if getattr(config, "pad_token_id", None) == 0:  # an example of padding would have no positions
+            example = example.clone()
+            example[:, :, TOKENS] = 1
+        with quiet_eval(network):
+            try:
+                expected = self._run(example).logits
+            except (IndexError, RuntimeError, ValueError) as error:
+                raise CoterieError(
+                    f"{type(network).__name__} does not take {example.shape[-1]} tokens: {_reason(error)}; lower text.max_length"
+                ) from None
+        self.classifier = network.get_submodule(self.classifier_name)
+        network.set_submodule(self.classifier_name, nn.Identity())
+        with quiet_eval(self):
+            logits, _, feature_map = self(example)
+        if not torch.allclose(logits, expected, atol=1e-5) or feature_map.ndim != 3:
+            raise CoterieError(f"{type(network).__name__} does not end with a linear classifier, which students need")
+
+    @staticmethod
+    def classifier_of(network: nn.Module) -> str:
+        """Path of the last linear layer."""
+        return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+
+    def _run(self, inputs: Tensor) -> Any:
+        table = inputs[:, self.slot]
+        segments = {"token_type_ids": table[:, SEGMENTS]} if self.takes_segments else {}
+        return self.network(
+            input_ids=table[:, TOKENS],
+            attention_mask=table[:, MASK],
+            output_hidden_states=True,
+            return_dict=True,
+            **segments,
+        )
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [B, K], embedding [B, d] and last hidden states [B, L, E] of token tables int64 [B, T, 3, L]."""
+        output = self._run(inputs)
+        if getattr(output, "hidden_states", None) is None:
+            raise CoterieError(f"{type(self.network).__name__} shows no hidden states, which students need")
+        embedding: Tensor = output.logits
+        return self.classifier(embedding), embedding, output.hidden_states[-1]
+
+    def plain(self) -> nn.Module:
+        """A copy of the network as transformers knows it, the classifier in its place."""
+        network = copy.deepcopy(self.network)
+        network.set_submodule(self.classifier_name, copy.deepcopy(self.classifier))
+        return network
+
+
+class SequenceGroup(StudentGroup):
+    """Sequence classifiers as peers; a student is a plain network of transformers."""
+
+    def student(self, number: int) -> nn.Module:
+        assembled = super().student(number)
+        branch = assembled.branch
+        assert isinstance(branch, SequenceClassifier)
+        return branch.plain()
+
+
+def example_inputs(slots: int, length: int = 4) -> Tensor:
+    """Two texts of the first token, int64 [2, T, 3, L]: what any network takes, to measure shapes with."""
+    inputs = torch.zeros(2, slots, 3, length, dtype=torch.int64)
+    inputs[:, :, MASK] = 1
+    return inputs

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coterie.recipe import load_recipe
+from coterie.tasks.images.data.bundle import load_data
+
+
+@pytest.fixture
+def make_tree(tmp_path):
+    """Write ``{"train/cat": 5, ...}`` images below a folder and return it; each image has a colour of its own."""
+
+    def make(
+        folders: dict[str, int], size: tuple[int, int] = (40, 30), name: str = "pictures", suffix: str = "png"
+    ) -> Path:
+        root = tmp_path / name
+        generator = np.random.default_rng(0)
+        for folder, count in folders.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / folder / f"{number}.{suffix}")
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def arrays():
+    """40 colour images of 12x12 in 4 classes: (images, labels)."""
+    generator = np.random.default_rng(1)
+    return generator.integers(0, 256, (40, 12, 12, 3), dtype=np.uint8), np.arange(40) % 4
+
+
+@pytest.fixture(scope="session")
+def load():
+    """``load("data=digits", ..., batch_size=16)``: load_data of a recipe on the CPU."""
+
+    def load(*overrides, batch_size=16, seed=0, **arguments):
+        recipe = load_recipe(None, overrides).data
+        return load_data(recipe, batch_size=batch_size, seed=seed, device=torch.device("cpu"), **arguments)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def by_sample():
+    """``by_sample(batches)``: index to (inputs, target) of every sample of training batches, views stacked."""
+
+    def collect(batches):
+        found = {}
+        for batch in batches:
+            views = torch.stack(batch.inputs) if isinstance(batch.inputs, list) else batch.inputs[None]
+            for place, index in enumerate(batch.indices.tolist()):
+                if index >= 0:
+                    found[index] = (views[:, place].clone(), batch.targets[place].clone())
+        return found
+
+    return collect
+
+
+@pytest.fixture(scope="session")
+def assert_same_samples():
+    """Two results of :func:`by_sample` agree bit for bit on the samples they share, of which there are some."""
+
+    def check(first, second):
+        shared = first.keys() & second.keys()
+        assert shared
+        for index in shared:
+            assert torch.equal(first[index][0], second[index][0]), index
+            assert torch.equal(first[index][1], second[index][1]), index
+
+    return check
