@@ -1,0 +1,138 @@
+"""Rows of CSV, TSV, JSON, JSON-lines and parquet files, one after the other, and data sets of the Hub. What a row means is its reader's work."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from coterie.errors import CoterieError, did_you_mean
+
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+PARQUET_ROWS = 1_000  # that are in memory at once
+
+Rows = Iterator[tuple[int, Mapping[str, Any]]]
+
+
+def read_records(path: Path, *, errors: Literal["strict", "surrogateescape"] = "strict") -> Rows:
+    """The rows of a file with their numbers, counted from 1. No more than a few are in memory, except of a .json list, which is read as a whole.
+
+    Args:
+        path: its suffix says of which format it is.
+        errors: what becomes of bytes that are not UTF-8; ``surrogateescape`` gives texts that cannot be encoded, so that single rows can be left out.
+
+    Raises:
+        CoterieError: another kind of file, one that cannot be read, a row that is no object, or no rows.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise CoterieError(f"{str(path)!r}: expected a file of {', '.join(SUFFIXES)}")
+    number = 0
+    try:
+        if suffix == ".parquet":
+            rows: Iterator[Any] = _parquet(path)
+        elif suffix in {".csv", ".tsv"}:
+            rows = _separated(path, "\t" if suffix == ".tsv" else ",", errors)
+        else:
+            rows = _json(path, errors)
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, Mapping):
+                raise CoterieError(f"{str(path)!r}, row {number}: expected an object, got {str(row)[:40]!r}")
+            yield number, row
+    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CoterieError(f"{str(path)!r} cannot be read after row {number}: {reason}") from None
+    if not number:
+        raise CoterieError(f"{str(path)!r} holds no rows")
+
+
+def value_of(record: Mapping[str, Any], column: str, key: str, where: str) -> Any:
+    """A row's value in a column.
+
+    Args:
+        record: the row.
+        column: its name.
+        key: the setting that names the column.
+        where: the row's place, for the error message.
+
+    Raises:
+        CoterieError: there is no such column.
+    """
+    if column not in record:
+        columns = [str(each) for each in record]
+        raise CoterieError(
+            f"{where}: there is no column {column!r}{did_you_mean(column, columns)}; {key} names one of {', '.join(columns)}"
+        )
+    return record[column]
+
+
+def _separated(path: Path, separator: str, errors: str) -> Iterator[Any]:
+    """Rows whose fields may be longer than the 131,072 characters to which Python's reader holds them."""
+    longest = path.stat().st_size + 1
+    with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
+        rows = csv.DictReader(file, delimiter=separator)
+        while True:
+            limit = csv.field_size_limit(longest)
+            try:
+                row = next(rows, None)
+            finally:
+                csv.field_size_limit(limit)
+            if row is None:
+                return
+            if None in row:
+                raise csv.Error("the next row has more fields than the first one has columns; are its texts quoted?")
+            yield row
+
+
+def _json(path: Path, errors: str) -> Iterator[Any]:
+    """A list of objects, or one object a line."""
+    with path.open(encoding="utf-8-sig", errors=errors, newline="\n") as file:
+        first = file.read(1)
+        while first.isspace():
+            first = file.read(1)
+        if first == "[":
+            yield from json.loads(first + file.read())
+            return
+        line = first + file.readline()
+        while line:
+            if line.strip():
+                yield json.loads(line)
+            line = file.readline()
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise CoterieError(f'{str(path)!r} needs the package pyarrow: pip install "coterie[hub]"') from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for rows in file.iter_batches(batch_size=PARQUET_ROWS):
+                yield from rows.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise OSError(str(error)) from None
+
+
+def load_hub(name: str, place: str, **options: Any) -> Any:
+    """The splits of a data set of the Hub, by name.
+
+    Args:
+        name: as the recipe gives it, for the error message.
+        place: ``user/dataset``, a folder, or either with ``:configuration``.
+        options: further keyword arguments of ``datasets.load_dataset``.
+
+    Raises:
+        CoterieError: the extra ``hub`` is missing, or the data set cannot be had.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise CoterieError(f'data={name} needs the package datasets: pip install "coterie[hub]"') from None
+    place, _, configuration = place.partition(":")
+    try:
+        return datasets.load_dataset(place, configuration or None, **options)
+    except Exception as error:  # network, permissions, formats: the library raises many kinds
+        raise CoterieError(f"data={name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
