@@ -1,0 +1,53 @@
+"""The ``data`` section of ``task=language_modeling``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from coterie.recipe.sections import Positive, Section, Text
+
+
+class LanguageData(Section):
+    """Which documents a language model is trained on, and how rows of tokens are made of them."""
+
+    name: Text = Field(
+        "stdlib",
+        description="stdlib (docstrings of Python's standard library), a file (.txt, .csv, .tsv, .json, .jsonl, .parquet), a folder of such files, or hf-text://user/dataset.",
+    )
+    text: str | None = Field("text", description="Column of whole texts; null: there is none.")
+    prompt: str | None = Field("prompt", description="Column of prompts, read together with `completion`.")
+    completion: str | None = Field("completion", description="Column of completions, read together with `prompt`.")
+    messages: str | None = Field(
+        "messages",
+        description="Column of chats, lists of {role, content}, written out by the tokenizer's chat template.",
+    )
+    block_length: Annotated[int, Field(ge=2)] = Field(
+        256,
+        description="Tokens a row. 256 suits small models and short documents on a CPU; a pretrained network learns its long range from 1024 and more.",
+    )
+    packing: Literal["auto", "packed", "documents"] = Field(
+        "auto",
+        description="packed: documents one after the other, the end-of-text token between them, cut every `block_length` tokens. documents: one a row, cut off at `block_length`. auto: packed for texts, documents for prompts and chats.",
+    )
+    loss_on: Literal["auto", "all", "completion"] = Field(
+        "auto",
+        description="Which tokens are learnt: all, or completions and the assistant's turns only. auto: completion where there are prompts or chats.",
+    )
+    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1,
+        description="Share of the training documents held out where the data bring no validation split (of stdlib: of the modules); 0: none.",
+    )
+    test: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Share of the documents held out as the test split, before validation, where the data bring none; their validation split then stays validation. 0: none. auto: a fifth where they bring neither, and a lone validation split is the test split.",
+    )
+    validation_seed: int = Field(
+        0, description="Seed of both splits; apart from `seed`, so that all seeds share one split."
+    )
+    train_limit: Positive | None = Field(None, description="Keep this many training documents.")
+    stream: Positive | None = Field(
+        None,
+        description="hf-text:// only: read the first so many documents of each split over the network and download no more; null: download all.",
+    )

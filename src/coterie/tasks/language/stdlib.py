@@ -1,0 +1,89 @@
+"""The embedded data set: the docstrings of Python's standard library, read from its source files; nothing is imported or run.
+
+Its content varies by the Python version, which is therefore part of the set's name: figures are comparable between runs on the same one.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import platform
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from coterie.data.cache import fingerprint, remembered
+from coterie.errors import CoterieError
+
+# Folders of the library that hold tests, or what is installed besides it.
+PASSED_OVER = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+
+
+def stdlib_name() -> str:
+    """The set's name with the Python version, such as ``stdlib of Python 3.11.7``."""
+    return f"stdlib of Python {platform.python_version()}"
+
+
+def stdlib_files(root: Path | None = None) -> list[Path]:
+    """The library's source files without its tests, sorted.
+
+    Args:
+        root: the library's folder; null: the running interpreter's.
+
+    Raises:
+        CoterieError: there are none: some distributions ship the library compiled or in an archive.
+    """
+    root = root or Path(sysconfig.get_paths()["stdlib"])
+    found = []
+    for place, folders, names in os.walk(root):
+        folders[:] = [each for each in folders if each not in PASSED_OVER]  # installed packages may be many
+        found += [Path(place, name) for name in names if name.endswith(".py")]
+    found.sort()
+    if not found:
+        raise CoterieError(
+            f"data=stdlib: {str(root)!r} holds no source files of Python's standard library; bring a file or folder"
+        )
+    return found
+
+
+def stdlib_docstrings(root: Path | None = None) -> list[tuple[str, str]]:
+    """Each docstring once, with the dotted name of the first module that has it; in the order of modules and of their lines.
+
+    Files that are gone, cannot be read or are not this Python's syntax are left out. What was found is remembered in the cache folder,
+    since parsing takes several seconds.
+    """
+    root = root or Path(sysconfig.get_paths()["stdlib"])
+    files = stdlib_files(root)
+    key = fingerprint(files, f"docstrings 1, Python {platform.python_version()}")
+    found = remembered("stdlib", key, lambda: _unique(root, files))
+    return [(module, docstring) for module, docstring in found]
+
+
+def _unique(root: Path, files: list[Path]) -> list[tuple[str, str]]:
+    first: dict[str, str] = {}
+    for path in files:
+        module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        for docstring in _docstrings(path):
+            first.setdefault(docstring, module)
+    return [(module, docstring) for docstring, module in first.items()]
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    """Of the module, its classes and functions, without their indentation."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old escapes in the library's own texts
+            tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node)
+            if docstring and docstring.strip():
+                yield docstring
+        # Definitions stand in statements and in the handlers of exceptions, never in expressions.
+        inner = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.stmt | ast.excepthandler)]
+        waiting.extend(reversed(inner))
