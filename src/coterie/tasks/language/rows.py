@@ -1,0 +1,152 @@
+"""Rows of tokens, cut from the documents of a split, and which of their tokens are learnt."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coterie.tasks.language.splits import Selection
+from coterie.tasks.language.tokens import Integers
+
+IGNORED = -100  # transformers' label of a token that no loss counts
+WIDTHS = 8  # rows are padded to multiples of it: fewer shapes to compile, and the size that tensor cores like
+
+
+def shifted_targets(labels: Tensor) -> Tensor:
+    """What the logits of each position but the last are to predict: the token that follows.
+
+    Args:
+        labels: int64 [B, L], unshifted as transformers takes them: the inputs, or -100 where no loss counts.
+
+    Returns:
+        int64 [B, L - 1], for ``logits[:, :-1]``.
+    """
+    return labels[:, 1:]
+
+
+def valid_positions(labels: Tensor) -> Tensor:
+    """Which positions' logits count: those that predict a token with a label.
+
+    The position before the first token of a completion counts, and that of its last token does not. The first token of a row is
+    predicted by nothing.
+
+    Args:
+        labels: int64 [B, L], unshifted.
+
+    Returns:
+        bool [B, L - 1], for ``logits[:, :-1]``.
+    """
+    return shifted_targets(labels) != IGNORED
+
+
+class Rows:
+    """A split's rows: stretches of its documents written one after the other, each with its end-of-text token.
+
+    ``packed`` cuts that whole text every ``block_length`` tokens; a row may hold parts of several documents, which see one another.
+    ``documents`` begins a row with each document and cuts off what is beyond ``block_length``. Rows in which nothing is predicted (a last
+    row of one token; without any token of a completion, where only these count) are left out.
+
+    Args:
+        selection: the documents.
+        block_length: L, tokens a row at most.
+        packing: see above.
+        completions: only completions and assistant's turns have labels.
+
+    Attributes:
+        starts, ends: int64 [R], places in the documents' whole text.
+        left_out: rows in which nothing is predicted.
+        cut_documents, cut_tokens: of ``documents``, how many are longer than a row, and their tokens that no row has.
+        predicted: positions that count in all rows.
+    """
+
+    def __init__(
+        self, selection: Selection, block_length: int, packing: Literal["packed", "documents"], completions: bool
+    ) -> None:
+        self.selection = selection
+        self.packing = packing
+        self.block_length = block_length
+        store, numbers = selection.store, selection.numbers
+        lengths = store.offsets[numbers + 1] - store.offsets[numbers]
+        self._places = np.concatenate([[0], np.cumsum(lengths)])  # of the documents in the whole text, [M + 1]
+        self._shifts = store.offsets[numbers] - self._places[:-1]  # from there to the store
+        self._spans = self._placed_spans() if completions else None
+        self.cut_documents = self.cut_tokens = 0
+        if packing == "packed":
+            starts = np.arange(0, self._places[-1], block_length)
+            ends = np.minimum(starts + block_length, self._places[-1])
+        else:
+            starts = self._places[:-1]
+            ends = np.minimum(self._places[1:], starts + block_length)
+            self.cut_documents = int((lengths > block_length).sum())
+            self.cut_tokens = int((lengths - block_length).clip(min=0).sum())
+        predicted = self._labelled_before(ends) - self._labelled_before(np.minimum(starts + 1, ends))
+        kept = predicted > 0
+        self.starts: Integers = starts[kept]
+        self.ends: Integers = ends[kept]
+        self.left_out = int((~kept).sum())
+        self.predicted = int(predicted.sum())
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def lengths(self) -> Integers:
+        """Tokens of each row, int64 [R]."""
+        return self.ends - self.starts
+
+    def read(self, numbers: Integers) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Some rows, padded on the right.
+
+        Args:
+            numbers: of the rows, int64 [B]; -1 gives a row without labels, which only fills up a batch.
+
+        Returns:
+            Tokens int64 [B, W], attention mask int64 [B, W] and labels int64 [B, W]. W is ``block_length`` of packed rows; of documents,
+            the longest one's tokens, rounded up to a multiple of 8 but at most ``block_length``. The end-of-text token pads.
+        """
+        fillers = numbers < 0
+        numbers = np.where(fillers, 0, numbers)
+        starts, ends = self.starts[numbers], self.ends[numbers]
+        width = self.block_length
+        if self.packing == "documents":
+            width = min(width, -(-int((ends - starts).max()) // WIDTHS) * WIDTHS)
+        places = starts[:, None] + np.arange(width)
+        inside = places < ends[:, None]
+        places = np.minimum(places, ends[:, None] - 1)
+        document = np.searchsorted(self._places, places, side="right") - 1
+        tokens = self.selection.store.tokens[places + self._shifts[document]].astype(np.int64)
+        labels = np.where(inside & self._labelled(places) & ~fillers[:, None], tokens, IGNORED)
+        return np.where(inside, tokens, self.selection.store.end), inside.astype(np.int64), labels
+
+    def _placed_spans(self) -> Any:
+        """First and last places of what has labels, in the whole text of the chosen documents: int64 [S], int64 [S]."""
+        store = self.selection.store
+        spans = store.spans if store.spans is not None else np.empty((0, 2), np.int64)
+        document = np.searchsorted(store.offsets, spans[:, 0], side="right") - 1
+        slot = np.searchsorted(self.selection.numbers, document)
+        slot = np.minimum(slot, len(self._shifts) - 1)
+        chosen = self.selection.numbers[slot] == document
+        placed = spans[chosen] - self._shifts[slot[chosen], None]
+        return placed[:, 0], placed[:, 1]
+
+    def _labelled(self, places: Integers) -> NDArray[np.bool_]:
+        if self._spans is None:
+            return np.ones(places.shape, dtype=np.bool_)
+        starts, ends = self._spans
+        span = np.searchsorted(starts, places, side="right") - 1
+        return (span >= 0) & (places < ends[span]) if len(ends) else np.zeros(places.shape, dtype=np.bool_)
+
+    def _labelled_before(self, places: Integers) -> Integers:
+        """How many places before each of these have labels."""
+        if self._spans is None:
+            return places
+        starts, ends = self._spans
+        if not len(starts):
+            return np.zeros_like(places)
+        before = np.concatenate([[0], np.cumsum(ends - starts)])
+        span = np.searchsorted(starts, places, side="right") - 1
+        partly = np.minimum(places, ends[span]) - starts[span]
+        return np.where(span >= 0, before[span] + partly, 0)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coterie.errors import CoterieError
+from coterie.tasks.language.documents import Document, Source
+from coterie.tasks.language.settings import LanguageData
+from coterie.tasks.language.splits import find_duplicates, split_documents
+from coterie.tasks.language.tokens import tokenise
+
+
+@pytest.fixture
+def store(tokenizer):
+    def make(contents, groups=None):
+        groups = groups or [None] * len(contents)
+        made = [Document("", content, group) for content, group in zip(contents, groups, strict=True)]
+        return tokenise(Source(repr((contents, groups)), lambda tally: iter(made)), "text", tokenizer)
+
+    return make
+
+
+def numbers(splits):
+    return {split: selection.numbers.tolist() for split, selection in splits.items()}
+
+
+def test_a_fifth_is_test_and_a_tenth_of_the_rest_validation_whatever_the_documents_say(store):
+    found = numbers(split_documents({"train": store([f"text {n}" for n in range(100)])}, LanguageData()))
+    assert [len(found[split]) for split in ("train", "validation", "test")] == [72, 8, 20]
+    assert sorted(number for each in found.values() for number in each) == list(range(100))
+    assert all(each == sorted(each) for each in found.values())
+    again = numbers(split_documents({"train": store([f"text {n}" for n in range(100)])}, LanguageData()))
+    assert again == found
+    other = numbers(
+        split_documents({"train": store([f"text {n}" for n in range(100)])}, LanguageData(validation_seed=1))
+    )
+    assert other["test"] != found["test"]
+
+
+def test_documents_of_a_group_and_copies_stay_together(store):
+    groups = [f"module {n // 5}" for n in range(50)]
+    parts = store([f"text {n}" for n in range(50)], groups)
+    for numbers_of in numbers(split_documents({"train": parts}, LanguageData())).values():
+        assert {n // 5 for n in numbers_of} == {n // 5 for n in numbers_of if n % 5 == 0}
+    copies = split_documents({"train": store([f"text {n % 20}" for n in range(60)])}, LanguageData())
+    assert find_duplicates(copies) == ({"validation": 0, "test": 0}, [])
+
+
+def test_the_datas_own_splits_are_kept_and_a_lone_one_is_the_test_split(store):
+    train, held = store(["a", "b", "c", "d"]), store(["e", "a", "b"])
+    whole = split_documents({"train": train, "test": held}, LanguageData(validation=0))
+    assert numbers(whole) == {"train": [0, 1, 2, 3], "test": [0, 1, 2]}
+    counts, notes = find_duplicates(whole)
+    assert counts == {"test": 2}
+    assert notes == [
+        "2 of the 3 test documents are among the training documents too, word by word: figures on test are too good by that"
+    ]
+    lone = split_documents({"train": train, "validation": held}, LanguageData(validation=0.25))
+    assert {split: len(each) for split, each in lone.items()} == {"train": 3, "validation": 1, "test": 3}
+    kept = split_documents({"train": train, "validation": held}, LanguageData(test=0))
+    assert {split: len(each) for split, each in kept.items()} == {"train": 4, "validation": 3}
+    with pytest.raises(CoterieError, match=r"data.test=0.5: the data bring a test split of 3 documents"):
+        split_documents({"train": train, "test": held}, LanguageData(test=0.5))
+
+
+def test_limits_and_too_few_documents(store):
+    train = store([f"text {n}" for n in range(10)])
+    found = split_documents({"train": train}, LanguageData(train_limit=3))
+    whole = split_documents({"train": train}, LanguageData())
+    assert len(found["train"]) == 3
+    assert set(found["train"].numbers) < set(whole["train"].numbers)
+    assert np.array_equal(found["test"].numbers, whole["test"].numbers)
+    with pytest.raises(CoterieError, match=r"data.train_limit=8 is above the number of training documents, 7"):
+        split_documents({"train": train}, LanguageData(train_limit=8))
+    with pytest.raises(CoterieError, match=r"there is one document .* set data.test=0 data.validation=0"):
+        split_documents({"train": store(["a", "a"])}, LanguageData())
+    assert numbers(split_documents({"train": store(["a"])}, LanguageData(test=0, validation=0))) == {"train": [0]}
