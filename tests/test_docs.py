@@ -43,14 +43,14 @@ def place(tmp_path):
 def run_command(line: str, monkeypatch, capsys) -> None:
     arguments = shlex.split(line, comments=True)
     assert arguments[0] == "coterie", line
+    is_folder = any(each.removeprefix("data=").startswith("./") for each in arguments)
     if arguments[1] == "train":
-        if "--resume" in arguments:
-            arguments = [each for each in arguments if each != "..."]
+        if "--resume" in arguments:  # for longer than the one epoch that there was
+            arguments = [re.sub("^(training.epochs=).*", r"\g<1>2", each) for each in arguments if each != "..."]
         else:
-            is_folder = any(each.removeprefix("data=").startswith("./") for each in arguments)
             arguments += SMALLER + (SMALLER_IMAGES if is_folder else [])
     elif arguments[1] == "compare":
-        arguments += [*SMALLER, "data.train_limit=100"]
+        arguments += [*SMALLER, *(SMALLER_IMAGES if is_folder else ["data.train_limit=100"])]
         if "--seeds" in arguments:  # of several seeds nothing but their number differs
             arguments[arguments.index("--seeds") + 1] = "1"
     expanded = [str(path) for each in arguments for path in (sorted(Path().glob(each)) if "*" in each else [each])]
