@@ -37,7 +37,7 @@ def test_parquet(tmp_path):
 def test_parquet_without_its_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "a.parquet").touch()
-    with pytest.raises(CoterieError, match=r'pip install "coterie\[hub\]"'):
+    with pytest.raises(CoterieError, match=r"pip install 'coterie\[hub\]'"):
         list(read_records(tmp_path / "a.parquet"))
 
 

@@ -107,7 +107,7 @@ def _parquet(path: Path) -> Iterator[Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise CoterieError(f'{str(path)!r} needs the package pyarrow: pip install "coterie[hub]"') from None
+        raise CoterieError(f"{str(path)!r} needs the package pyarrow: pip install 'coterie[hub]'") from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for rows in file.iter_batches(batch_size=PARQUET_ROWS):
@@ -130,7 +130,7 @@ def load_hub(name: str, place: str, **options: Any) -> Any:
     try:
         import datasets
     except ImportError:
-        raise CoterieError(f'data={name} needs the package datasets: pip install "coterie[hub]"') from None
+        raise CoterieError(f"data={name} needs the package datasets: pip install 'coterie[hub]'") from None
     place, _, configuration = place.partition(":")
     try:
         return datasets.load_dataset(place, configuration or None, **options)

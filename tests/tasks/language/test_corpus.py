@@ -186,7 +186,7 @@ def test_splits_of_the_hub_are_downloaded_or_streamed(monkeypatch):
 
 def test_the_hub_needs_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(CoterieError, match=r'needs the package datasets: pip install "coterie\[hub\]"'):
+    with pytest.raises(CoterieError, match=r"needs the package datasets: pip install 'coterie\[hub\]'"):
         read("hf-text://user/name")
 
 

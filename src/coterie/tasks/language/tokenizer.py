@@ -38,7 +38,7 @@ def load_tokenizer(name: str | Path) -> Any:
     try:
         import transformers
     except ImportError:
-        raise CoterieError('language models need the package transformers: pip install "coterie[text]"') from None
+        raise CoterieError("language models need the package transformers: pip install 'coterie[text]'") from None
     place = Path(name).expanduser()
     if not place.is_dir() and (isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise CoterieError(

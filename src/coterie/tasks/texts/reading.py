@@ -1,10 +1,7 @@
-"""Labelled texts from a CSV or JSON file, a folder of such files, or the Hub. Turning them into numbers is ``tokens.py``'s work."""
+"""Labelled texts from a CSV, JSON or parquet file, a folder of such files, or the Hub. Turning them into numbers is ``tokens.py``'s work."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from coterie.data.records import SUFFIXES, load_hub, read_records, value_of
 from coterie.data.split_names import SPLITS, split_of
 from coterie.data.splits import assign_held_out, carve, limit
-from coterie.errors import CoterieError, did_you_mean
+from coterie.errors import CoterieError
 from coterie.recipe.sections import DataRecipe, TextRecipe
 from coterie.tasks.images.data.raw import Labels
 
 HUB = "hf-text://"
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 EXPECTED = f"a file ({', '.join(SUFFIXES)}), a folder with train, validation and test files, or {HUB}user/dataset"
 
 Row = tuple[tuple[str, ...], str]  # one text or two, and the class
@@ -127,57 +124,18 @@ def _read(path: Path, settings: TextRecipe) -> list[Row]:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise CoterieError(f"{str(path)!r}: expected {EXPECTED}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix in {".csv", ".tsv"}:
-            separator = "\t" if path.suffix == ".tsv" else ","
-            records: list[Any] = _rows_of_any_length(text, separator)
-        else:
-            records = _json_records(text)
-    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise CoterieError(f"{str(path)!r} cannot be read: {' '.join(str(error).split())[:160]}") from None
-    if not records:
-        raise CoterieError(f"{str(path)!r} holds no rows")
-    return [_row(record, settings, f"{str(path)!r}, row {number + 1}") for number, record in enumerate(records)]
+    return [_row(record, settings, f"{str(path)!r}, row {number}") for number, record in read_records(path)]
 
 
-def _rows_of_any_length(text: str, separator: str) -> list[Any]:
-    """Rows whose fields may be longer than the 131,072 characters to which Python's reader holds them."""
-    limit = csv.field_size_limit(len(text) + 1)
-    try:
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _json_records(text: str) -> list[Any]:
-    """A list of objects, or one object a line."""
-    if text.lstrip().startswith("["):
-        found = json.loads(text)
-        return list(found)
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
-def _row(record: Any, settings: TextRecipe, where: str) -> Row:
-    if not isinstance(record, Mapping):
-        raise CoterieError(f"{where}: expected an object with {settings.columns[0]} and {settings.label}")
-    texts = tuple(_value(record, column, "text.columns", where) for column in settings.columns)
+def _row(record: Mapping[str, Any], settings: TextRecipe, where: str) -> Row:
+    texts = tuple(value_of(record, column, "text.columns", where) for column in settings.columns)
     for column, text in zip(settings.columns, texts, strict=True):
         if not isinstance(text, str):
             raise CoterieError(f"{where}: {column} is {text!r}, expected a text")
-    label = _value(record, settings.label, "text.label", where)
+    label = value_of(record, settings.label, "text.label", where)
     if not isinstance(label, str | int) or not str(label).strip():
         raise CoterieError(f"{where}: {settings.label} is {label!r}, expected the name or number of a class")
     return texts, str(label).strip()
-
-
-def _value(record: Mapping[str, Any], column: str, key: str, where: str) -> Any:
-    if column not in record:
-        columns = [str(each) for each in record]
-        raise CoterieError(
-            f"{where}: there is no column {column!r}{did_you_mean(column, columns)}; {key} names one of {', '.join(columns)}"
-        )
-    return record[column]
 
 
 def _class_names(labels: Iterable[str]) -> tuple[str, ...]:
@@ -203,15 +161,7 @@ def _hub(name: str, settings: TextRecipe) -> Source:
     Raises:
         CoterieError: the extra ``hub`` is missing, or the data set cannot be had.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise CoterieError(f"data={name} needs the package datasets: pip install 'coterie[hub]'") from None
-    place, _, configuration = name.removeprefix(HUB).partition(":")
-    try:
-        found = datasets.load_dataset(place, configuration or None)
-    except Exception as error:  # network, permissions, formats: the library raises many kinds
-        raise CoterieError(f"data={name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
+    found = load_hub(name, name.removeprefix(HUB))
     rows: dict[str, list[Row]] = {}
     names: tuple[str, ...] = ()
     for split in SPLITS:
