@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from coterie.data.order import Order
 from coterie.tasks.language.loaders import LanguageEvaluationLoader, LanguageTrainLoader
-from coterie.tasks.language.rows import IGNORED
+from coterie.tasks.language.rows import IGNORED, shifted_targets, valid_positions
 from coterie.tasks.language.sets import load_sets
 from coterie.tasks.language.settings import LanguageData
 
@@ -85,3 +87,20 @@ def test_evaluation_sees_every_row_once_in_equally_many_batches(rows, num_proces
                 assert (lengths.diff() >= 0).all()
     if num_processes == 1 and rows.packing == "packed":
         assert indices.tolist() == list(range(len(rows)))
+
+
+def test_the_loss_of_the_valid_positions_is_transformers_own(tokenizer, tmp_path):
+    from torch.nn.functional import cross_entropy
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    pairs = [{"prompt": f"number {n}:", "completion": " the cat" * (1 + n % 5)} for n in range(8)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    settings = LanguageData(name=str(tmp_path / "a.jsonl"), test=0, validation=0, block_length=32)
+    batch = next(loader(load_sets(settings, tokenizer).rows["train"], batch_size=8).epoch(0))
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_positions=32, n_embd=16, n_layer=1, n_head=2)).eval()
+    with torch.no_grad():
+        found = network(**batch.inputs, labels=batch.targets)
+    valid = valid_positions(batch.targets)
+    assert 0 < valid.sum() < valid.numel()
+    own = cross_entropy(found.logits[:, :-1][valid], shifted_targets(batch.targets)[valid])
+    torch.testing.assert_close(own, found.loss)
