@@ -7,7 +7,7 @@ from typing import Any
 
 FIXED: dict[str, dict[str, Any]] = {
     "data": {"image_size": None, "crop_scale": None},
-    "network": {"pretrained": False},
+    "network": {"pretrained": False, "hold_statistics": False},
     "optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "exclude_norm_and_bias": False},
     "schedule": {"warmup_epochs": 0.0},
     "training": {"epochs": 30, "batch_size": 128, "select": "last"},

@@ -29,6 +29,7 @@ def test_every_kind_of_network_gets_a_complete_recipe_for_any_number_of_samples(
     assert recipe.training.batch_size <= samples
     assert 0 <= recipe.schedule.warmup_epochs < recipe.training.epochs
     assert reasons.keys() == {
+        "network.hold_statistics",
         "optimizer.name",
         "optimizer.learning_rate",
         "optimizer.weight_decay",
@@ -82,6 +83,23 @@ def test_the_cifar_family_keeps_its_papers_settings_on_data_as_large_as_theirs()
     optimizer = recipe.optimizer
     assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay) == ("sgd", 0.1, 5e-4)
     assert (optimizer.exclude_norm_and_bias, recipe.training.batch_size) == (False, 128)
+
+
+@pytest.mark.parametrize(
+    ("family", "pretrained", "samples", "held"),
+    [
+        ("mobile network", True, 300, True),
+        ("mobile network", True, 5_000, False),
+        ("mobile network", False, 300, False),
+        ("CIFAR network", True, 300, False),
+        ("text network", True, 300, False),
+    ],
+)
+def test_statistics_are_held_where_few_images_meet_a_pretrained_mobile_network(family, pretrained, samples, held):
+    recipe, _ = fit(load_recipe(), Facts(family, pretrained, samples))
+    assert recipe.network.hold_statistics is held
+    given = load_recipe(None, [f"network.hold_statistics={str(not held).lower()}"])
+    assert fit(given, Facts(family, pretrained, samples))[0].network.hold_statistics is not held
 
 
 def test_a_warm_up_that_does_not_fit_is_refused():

@@ -131,6 +131,27 @@ def test_normalisation_layers_of_timm_keep_their_statistics(tmp_path):
     assert all("classifier" in name for name in trained)
 
 
+def test_held_statistics_stay_while_every_weight_is_trained(small, tmp_path, states):
+    settings = small(network={"hold_statistics": True})
+    coterie.train(settings, output=tmp_path / "run", quiet=True)
+    before = group_state(start(settings))
+    statistics = {name for name in before if "running_" in name or "num_batches" in name}
+    assert statistics
+    assert set(changed(before, group_state(states[-1]))) == before.keys() - statistics
+
+
+def test_held_statistics_normalise_in_training_too():
+    method = build_method(
+        load_recipe({"network": {"name": "tiny_cifar", "branches": 2}, "method": "dml"}), 4, (3, 16, 16)
+    )
+    images = torch.randn(4, 3, 16, 16)
+    learnt = method.train().group(images).logits
+    Freezing(0, method, statistics=True).apply(0)
+    held = method.group(images).logits
+    assert torch.equal(held, method.eval().group(images).logits)
+    assert not torch.allclose(held, learnt)
+
+
 def test_what_cannot_be_frozen_is_refused(small, tmp_path):
     method = build_method(load_recipe(small()), 10, (1, 8, 8))
     with pytest.raises(CoterieError, match=r"network\.freeze=3 changes in training what several processes exchange"):

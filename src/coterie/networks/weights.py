@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from coterie.errors import CoterieError
+from coterie.networks.initialization import restart_classifier
 
 # Under which training programs keep a network's weights in a checkpoint; of several the first is taken: averaged weights before
 # raw ones, as timm does.
@@ -67,6 +68,7 @@ def load_weights(network: nn.Module, path: Path, setting: str, name: str, *, cla
                 f"{where} has a classifier of {len(state[other[0]])} classes, the data have {len(own[other[0]])}: {classifier} starts anew",
                 stacklevel=2,
             )
+            restart_classifier(network, classifier)  # whose values stand in ``own``
             state = {**state, **{key: own[key] for key in own if key.startswith(f"{classifier}.")}}
     try:
         network.load_state_dict(state, strict=True)

@@ -136,6 +136,10 @@ class NetworkRecipe(Section):
         0,
         description="Epochs for which only the classifiers and the method's own modules are trained, and the rest is held as it is, BatchNorm's statistics included; backbone: all of them (linear probing).",
     )
+    hold_statistics: bool | Auto = Field(
+        AUTO,
+        description="Keep BatchNorm's running statistics as the weights bring them and normalise by them in training too; its scales and shifts are trained. auto: in pretrained mobile networks, below 5,000 training images.",
+    )
     branches: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None, description="Number of students; null: the method's default."
     )

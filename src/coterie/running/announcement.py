@@ -111,6 +111,8 @@ def settings_lines(recipe: Recipe, chosen: Mapping[str, str]) -> list[Line]:
         parts.insert(4, f"{training.accumulate} batches a step")
     if schedule.warmup_epochs:
         parts.append(f"{schedule.warmup_epochs:g}{star('schedule.warmup_epochs')} of them warm-up")
+    if recipe.network.hold_statistics is True:
+        parts.append(f"BatchNorm's statistics held{star('network.hold_statistics')}")
     keys_of: dict[str, list[str]] = {}
     for key, reason in chosen.items():
         keys_of.setdefault(reason, []).append(key)

@@ -1,4 +1,4 @@
-"""Linear probing: for some epochs, or to the end, only the classifiers and what the method itself adds are trained."""
+"""What of pretrained students is held: their backbones for some epochs or to the end, or BatchNorm's statistics alone."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ class Freezing:
         setting: ``network.freeze``: for how many epochs, or ``backbone``: to the end.
         method: whose students are held, all but the last layer of each.
         num_processes: that train together.
+        statistics: ``network.hold_statistics``: the normalisation layers keep their statistics, and normalise by them, to the end.
 
     Raises:
         CoterieError: students without a classifier of their own, or several processes whose gradients change in number.
     """
 
-    def __init__(self, setting: int | Literal["backbone"], method: Method, num_processes: int = 1) -> None:
+    def __init__(
+        self, setting: int | Literal["backbone"], method: Method, num_processes: int = 1, statistics: bool = False
+    ) -> None:
         self.epochs = math.inf if setting == "backbone" else float(setting)
-        self._parameters, self._layers = [], []
+        self.statistics = statistics
+        self._parameters = []
+        self._layers = [each for each in method.group.modules() if getattr(each, "running_mean", None) is not None]
         if not self.epochs:
             return
         if setting != "backbone" and num_processes > 1:
@@ -39,12 +44,9 @@ class Freezing:
         if not self._parameters or not free:
             what = "no layer of their own that classifies" if self._parameters else "nothing but their classifiers"
             raise CoterieError(f"network.freeze={setting}: the students have {what}; leave it out")
-        known = set(map(id, heads))
-        self._layers = [
-            module
-            for module in method.group.modules()
-            if getattr(module, "running_mean", None) is not None and id(module) not in known
-        ]
+        if not statistics:
+            known = set(map(id, heads))
+            self._layers = [each for each in self._layers if id(each) not in known]
 
     def holds(self, epoch: int) -> bool:
         return epoch < self.epochs
@@ -54,5 +56,5 @@ class Freezing:
         held = self.holds(epoch)
         for parameter in self._parameters:
             parameter.requires_grad_(not held)
-        for layer in self._layers if held else ():
+        for layer in self._layers if held or self.statistics else ():
             layer.eval()

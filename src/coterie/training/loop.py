@@ -65,7 +65,9 @@ class Trainer:
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.method, fuses=recipe.network.freeze in {0, "backbone"})
         self.own_optimizers = self._build_own_optimizers()
-        self.freezing = Freezing(recipe.network.freeze, self.method, accelerator.num_processes)
+        self.freezing = Freezing(
+            recipe.network.freeze, self.method, accelerator.num_processes, settled(recipe.network.hold_statistics)
+        )
         self.freezing.apply(0)  # several processes exchange the gradients that there are from here on
         self.batches = task.data.train.steps_per_epoch
         self.steps_per_epoch = -(-self.batches // settings.accumulate)

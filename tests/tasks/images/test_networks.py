@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 
 import pytest
 import timm
@@ -14,21 +15,25 @@ from coterie.tasks.images.networks import build_method, network_options, pretrai
 
 @pytest.fixture
 def pretrained(tmp_path, monkeypatch):
-    """Settings of a network whose pretrained weights timm finds in a file; nothing is downloaded."""
-    torch.manual_seed(0)
-    weights = timm.create_model("resnet10t").state_dict()
-    torch.save(weights, tmp_path / "weights.pth")
-    overlay = {"file": str(tmp_path / "weights.pth"), "url": "", "hf_hub_id": ""}
+    """``pretrained(name)``: weights and settings of a network whose pretrained weights timm finds in a file; nothing is downloaded."""
     create = timm.create_model
-    monkeypatch.setattr(
-        timm, "create_model", lambda name, **options: create(name, pretrained_cfg_overlay=overlay, **options)
-    )
-    monkeypatch.setattr(construction, "require_at_hand", lambda name, setting: None)
-    return weights, ["network=resnet10t", "network.pretrained=true"]
+
+    def make(name):
+        torch.manual_seed(0)
+        weights = create(name).state_dict()
+        torch.save(weights, tmp_path / "weights.pth")
+        overlay = {"file": str(tmp_path / "weights.pth"), "url": "", "hf_hub_id": ""}
+        monkeypatch.setattr(
+            timm, "create_model", lambda name, **options: create(name, pretrained_cfg_overlay=overlay, **options)
+        )
+        monkeypatch.setattr(construction, "require_at_hand", lambda name, setting: None)
+        return weights, [f"network={name}", "network.pretrained=true"]
+
+    return make
 
 
 def test_pretrained_students_are_perturbed_copies_with_classifiers_of_their_own(pretrained):
-    weights, settings = pretrained
+    weights, settings = pretrained("resnet10t")
     recipe = load_recipe(None, [*settings, "network.branches=2", "network.at=layer4"])
     group = build_method(recipe, 5, (3, 64, 64)).group
     first, second = (group.student(number).state_dict() for number in range(2))
@@ -42,6 +47,27 @@ def test_pretrained_students_are_perturbed_copies_with_classifiers_of_their_own(
     config = pretrained_config(recipe)
     assert config is not None
     assert config["mean"] == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize("source", ["pretrained", "weights"])
+def test_a_classifier_that_starts_anew_gives_small_logits(pretrained, tmp_path, source):
+    """Timm's EfficientNets would draw it from ±1/sqrt(classes), ten times as wide."""
+    weights, settings = pretrained("tf_efficientnet_lite0")
+    if source == "weights":
+        settings = ["network=tf_efficientnet_lite0", f"network.weights={tmp_path / 'weights.pth'}"]
+    recipe = load_recipe(None, [*settings, "network.branches=2", "network.at=blocks.6"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the classifier that starts anew
+        group = build_method(recipe, 20, (3, 64, 64)).group
+        again = build_method(recipe, 20, (3, 64, 64)).group
+    for number in range(2):
+        classifier = group.student(number).classifier
+        assert 0 < classifier.weight.abs().max() <= 1280**-0.5
+        assert torch.equal(classifier.weight, again.student(number).classifier.weight)  # by the seed
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = build_method(load_recipe(None, [*settings, "method=baseline"]), 1000, (3, 64, 64)).group.student(0)
+    assert torch.equal(kept.classifier.weight, weights["classifier.weight"])  # of the same classes
 
 
 @pytest.mark.parametrize("kind", ["state dict", "checkpoint of timm"])

@@ -16,6 +16,7 @@ from coterie.methods.method import Method
 from coterie.methods.teacher.guide import Guide
 from coterie.networks.branching import branch
 from coterie.networks.group import StudentGroup
+from coterie.networks.initialization import restart_classifier
 from coterie.networks.options import require_harmless_options
 from coterie.networks.papers.registration import register
 from coterie.networks.teacher import Teachers
@@ -123,6 +124,8 @@ def _build_group(
         )
 
     def create(name: str) -> nn.Module:
+        import timm
+
         if settings.pretrained is True:
             require_at_hand(name, "network.pretrained")
         created = create_network(
@@ -131,6 +134,9 @@ def _build_group(
             num_classes=num_classes,
             **network_options(recipe, name, input_size),
         )
+        config = timm.get_pretrained_cfg(name) if settings.pretrained is True else None
+        if config is not None and config.num_classes != num_classes:
+            restart_classifier(created, find_classifier(created))
         if settings.weights is not None:
             load_weights(
                 created,
