@@ -69,7 +69,7 @@ class TextPlace:
             "task": "text_classification",
             "data": {"name": str(self.path / "films.csv"), "validation": 0.2},
             "network": {"name": str(self.path / "student")},
-            "optimizer": {"name": "adamw", "learning_rate": 0.02},
+            "optimizer": {"name": "adamw", "learning_rate": 0.005},
             "training": {"epochs": 1, "batch_size": 16, "device": "cpu"},
             "method": "baseline",
         }

@@ -100,14 +100,14 @@ class Subject:
     @torch.no_grad()
     def forward_of_teachers(self) -> None:
         """The teachers alone, where there are any."""
-        inputs = self.batch.inputs if isinstance(self.batch.inputs, Tensor) else self.batch.inputs[0]
+        inputs = self.batch.inputs[0] if isinstance(self.batch.inputs, list) else self.batch.inputs
         with recalled(self.method, self.batch), self.accelerator.autocast():
             for teachers in self.method.held_teachers():
                 teachers(inputs)
 
     def _own_views(self) -> Any:
         inputs = self.batch.inputs
-        return inputs if isinstance(inputs, Tensor) else inputs[: self.method.group.num_students]
+        return inputs[: self.method.group.num_students] if isinstance(inputs, list) else inputs
 
     def forward_backward(self) -> None:
         """Losses and gradients, which are thrown away."""

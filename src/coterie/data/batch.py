@@ -8,18 +8,19 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from coterie.data.nested import Inputs
 from coterie.tasks.images.data.raw import Pixels
 
 
 class Batch(NamedTuple):
     """Attributes:
-    inputs: on the device, normalised images float32 [B, C, H, W] or token tables int64 [B, T, 3, L]; or a list with one view for
-        each student.
+    inputs: on the device, a nested structure of tensors with the samples as first axis (normalised images float32 [B, C, H, W], or
+        mappings of token tables); or a list with one such view for each student.
     targets: class indices int64 [B], or distributions float32 [B, K].
     indices: the samples' numbers in their split, int64 [B]; -1 for samples that only fill up a process's last batch.
     """
 
-    inputs: Tensor | list[Tensor]
+    inputs: Inputs
     targets: Tensor
     indices: Tensor
 

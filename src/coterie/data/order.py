@@ -11,6 +11,8 @@ from torch import Tensor
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
 
+DRAWN_TOGETHER = 50  # batches among whose samples lengths are sorted
+
 
 @dataclass(frozen=True)
 class Order:
@@ -22,6 +24,8 @@ class Order:
             batch, which several processes cannot share evenly: they refuse it.
         seed: of the run.
         process_index, num_processes: process p of P takes the pth part of every batch.
+        lengths: int64 [N] on the CPU, where samples of about one length shall share a batch, so that little of it is padding; a
+            process then takes every Pth sample of a batch, so that all have about equally much to do.
     """
 
     num_samples: int
@@ -29,6 +33,7 @@ class Order:
     seed: int
     process_index: int = 0
     num_processes: int = 1
+    lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size % self.num_processes:
@@ -48,10 +53,26 @@ class Order:
         """This process's sample numbers, int64 on the CPU, of each step from ``first_step`` on."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         order = torch.randperm(self.num_samples, generator=generator)
+        if self.lengths is not None:
+            order = self._grouped(order, self.lengths, generator)
         for step in range(first_step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            if self.lengths is not None:
+                yield batch[self.process_index :: self.num_processes]
+                continue
             share = len(batch) // self.num_processes
             yield batch[self.process_index * share : (self.process_index + 1) * share]
+
+    def _grouped(self, order: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+        """The samples of an epoch, such that each batch holds about one length: of some batches drawn together the samples are
+        sorted, and all batches of the epoch then come in a random order. Which samples an epoch leaves out stays a matter of chance.
+        """
+        size = min(self.batch_size, self.num_samples)
+        drawn = order[: self.steps_per_epoch * size].split(DRAWN_TOGETHER * size)
+        batches = torch.cat([part[lengths[part].argsort(descending=True, stable=True)] for part in drawn]).view(
+            -1, size
+        )
+        return batches[torch.randperm(len(batches), generator=generator)].flatten()
 
 
 class InOrder:

@@ -93,9 +93,10 @@ def _write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
 
     assert subject.tokenizer is not None
     loaded = save_folder(subject.network, subject.tokenizer, folder)
-    tokens, mask, _ = example_inputs(1, subject.description["length"])[:, 0].unbind(1)
+    (example,) = example_inputs(1, subject.description["length"])
+    texts = {name: example[name] for name in ("input_ids", "attention_mask")}
     with torch.inference_mode():
-        expected, actual = (each(input_ids=tokens, attention_mask=mask).logits for each in (subject.network, loaded))
+        expected, actual = (each(**texts).logits for each in (subject.network, loaded))
     if not torch.equal(expected, actual):
         raise RunError("transformers builds the network from the export with other logits")
     return "transformers loads it with bit-equal logits."

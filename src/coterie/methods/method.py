@@ -10,14 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import LabelLoss, mean_probability, ramp_up
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.guide import Guide
 from coterie.networks.group import StudentGroup
 from coterie.networks.teacher import Teachers
-
-Inputs = Tensor | list[Tensor]
 
 
 class Predictions(NamedTuple):
@@ -87,7 +86,7 @@ class Method(nn.Module):
         """Weighted loss terms by name; their sum is what is minimised.
 
         Args:
-            inputs: one batch [B, ...] for all students, or a list with one view for each.
+            inputs: one batch for all students, any nested structure of tensors [B, ...], or a list with one such view for each.
             targets: class indices [B] or distributions [B, K].
             progress: where training stands; None: fully ramped up.
         """

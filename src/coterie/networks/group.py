@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs, batch_size, concatenated
 from coterie.errors import CoterieError
 from coterie.networks.pieces import Assembled, AverageGradient, body_of
 from coterie.networks.recomputation import recomputed
@@ -66,7 +67,7 @@ class StudentGroup(nn.Module):
         branches: Sequence[nn.Module],
         *,
         trunk_gradient: Literal["sum", "mean"] = "sum",
-        example: Tensor,
+        example: Inputs,
         classifiers: Sequence[str] | None = None,
         templates: Sequence[nn.Module] | None = None,
         split_point: str | None = None,
@@ -146,14 +147,14 @@ class StudentGroup(nn.Module):
                         f"branches {owners[id(parameter)]} and {number} share the parameter {name!r}: give each a module of its own"
                     )
 
-    def branch_inputs(self, inputs: Tensor | Sequence[Tensor]) -> list[tuple[Any, ...]]:
+    def branch_inputs(self, inputs: Inputs) -> list[tuple[Any, ...]]:
         """What each branch is called with: the trunk's result (run once), or the inputs where nothing is shared.
 
         Args:
             inputs: as in :meth:`forward`.
         """
         students = len(self.branches)
-        if isinstance(inputs, Tensor):
+        if not isinstance(inputs, list):
             return [self._shared(inputs)] * students
         if len(inputs) != students:
             raise CoterieError(
@@ -184,7 +185,7 @@ class StudentGroup(nn.Module):
             largest = value if value.numel() > largest.numel() else largest
         return largest.permute(0, 3, 1, 2) if self.channels_last_maps and largest.ndim == 4 else largest
 
-    def _shared(self, inputs: Tensor) -> tuple[Any, ...]:
+    def _shared(self, inputs: Inputs) -> tuple[Any, ...]:
         """The trunk's result for a batch, as the tuple of values that cross the split."""
         if self.trunk is None:
             return (inputs,)
@@ -199,26 +200,26 @@ class StudentGroup(nn.Module):
             )
         return values
 
-    def _shared_views(self, views: Sequence[Tensor]) -> list[tuple[Any, ...]]:
+    def _shared_views(self, views: list[Inputs]) -> list[tuple[Any, ...]]:
         """One run of the trunk on all views together, cut into the views again."""
         if self.trunk is None:
             return [(view,) for view in views]
-        sizes = [len(view) for view in views]
-        values = self._shared(torch.cat(list(views)))
+        sizes = [batch_size(view) for view in views]
+        values = self._shared(concatenated(views))
         if any(not isinstance(value, Tensor) or value.ndim == 0 or len(value) != sum(sizes) for value in values):
             return [self._shared(view) for view in views]  # a size or a table crosses the split
         return list(zip(*(value.split(sizes) for value in values), strict=True))
 
-    def forward(self, inputs: Tensor | Sequence[Tensor]) -> GroupOutput:
+    def forward(self, inputs: Inputs) -> GroupOutput:
         """Run every student.
 
         Args:
-            inputs: one batch [B, ...] for all, or a list with one view for each student.
+            inputs: one batch for all, any nested structure of tensors [B, ...], or a list with one such view for each student.
         """
         values = self.branch_inputs(inputs)
         outputs = self._run(values)
         logits, embeddings, feature_maps = zip(*(output[:3] for output in outputs), strict=True)
-        views = values[:1] if isinstance(inputs, Tensor) else values
+        views = values if isinstance(inputs, list) else values[:1]
         maps = [self._trunk_map(value) for value in views]
         return GroupOutput(
             torch.stack(logits),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs, batch_size
 from coterie.errors import CoterieError
 from coterie.networks.branching import whole
 from coterie.networks.initialization import is_lazy
@@ -95,7 +96,7 @@ class Teacher(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        example: Tensor,
+        example: Inputs,
         *,
         taps: Sequence[str] | Literal["stages"] = "stages",
         size: tuple[int, int] | None = None,
@@ -144,7 +145,7 @@ class Teacher(nn.Module):
         """Itself: a frozen network need not be held twice (by a moving average, say)."""
         return self
 
-    def _prepared(self, inputs: Tensor) -> Tensor:
+    def _prepared(self, inputs: Inputs) -> Inputs:
         """The images as the teacher was trained on them."""
         if self.factor is not None and self.shift is not None:
             inputs = inputs * self.factor + self.shift
@@ -153,8 +154,8 @@ class Teacher(nn.Module):
         return inputs
 
     @torch.no_grad()
-    def forward(self, inputs: Tensor) -> TeacherOutput:
-        """Run it on the students' images [B, C, H, W]."""
+    def forward(self, inputs: Inputs) -> TeacherOutput:
+        """Run it on the students' batch: images [B, C, H, W], or what the task's networks take."""
         output = self.body(self._prepared(inputs))
         logits = output[0] if self.class_order is None else output[0].index_select(1, self.class_order)
         return TeacherOutput(logits, output[1], output[2], tuple(output[3]) if len(output) == 4 else ())
@@ -209,7 +210,7 @@ class Teachers(nn.Module):
         """Itself, see :class:`Teacher`."""
         return self
 
-    def enlargement(self, inputs: Tensor) -> int:
+    def enlargement(self, inputs: Inputs) -> int:
         """How many times as large as these images the largest ones are that a teacher wants, in pixels, at least 1."""
         wanted = [each.size[0] * each.size[1] for each in self.each() if each.size is not None]
         return max(1, max(wanted, default=0) // (inputs.shape[-1] * inputs.shape[-2])) if wanted else 1
@@ -234,10 +235,10 @@ class Teachers(nn.Module):
         """Look at batches again; what was memorised stays."""
         self._recalled = None
 
-    def forward(self, inputs: Tensor) -> tuple[TeacherOutput, ...]:
+    def forward(self, inputs: Inputs) -> tuple[TeacherOutput, ...]:
         """Every teacher's output for one batch, or for several views of one behind one another."""
         if self._recalled is None:
             return tuple(member(inputs) for member in self.members)
         nothing = self._recalled.new_empty(0)
-        views = len(inputs) // self._recalled.shape[1]
+        views = batch_size(inputs) // self._recalled.shape[1]
         return tuple(TeacherOutput(logits.repeat(views, 1), nothing, nothing, ()) for logits in self._recalled)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
 
 from coterie.data.batch import TrainLoader
+from coterie.data.nested import moved
 from coterie.errors import CoterieError
 from coterie.methods.method import Method
 from coterie.recipe import Recipe
@@ -43,7 +43,7 @@ def _normalizes_one_value(method: Method, loader: TrainLoader) -> bool:
     trial = copy.deepcopy(method).train()
     device = next(trial.parameters()).device
     batch = next(iter(loader.epoch(0)))
-    inputs = batch.inputs.to(device) if isinstance(batch.inputs, Tensor) else [view.to(device) for view in batch.inputs]
+    inputs = moved(batch.inputs, device)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             trial(inputs, batch.targets.to(device))

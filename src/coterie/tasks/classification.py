@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from coterie.data.batch import EvaluationLoader, Loaders
+from coterie.data.nested import batch_size, split
 from coterie.errors import CoterieError, RunError
 from coterie.losses import LabelLoss, balanced_class_weights, mean_probability
 from coterie.methods.method import Method
@@ -142,9 +143,9 @@ class Classification:
         """What every teacher says of a whole split, float32 [m, N, K], and the labels [N], both in the order of the samples."""
         logits, labels, indices = [], [], []
         for batch in loader:
-            assert isinstance(batch.inputs, Tensor), "evaluation shows one view"
             parts = []
-            for inputs in batch.inputs.split(max(1, len(batch.inputs) // teachers.enlargement(batch.inputs))):
+            size = batch_size(batch.inputs)
+            for inputs in split(batch.inputs, max(1, size // teachers.enlargement(batch.inputs))):
                 with self.accelerator.autocast():
                     outputs = teachers(inputs)
                 parts.append(torch.stack([output.logits for output in outputs], dim=1).float())

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-Inputs = Tensor | list[Tensor]
+from coterie.data.nested import Inputs, cloned, tensors_of
+
 Compute = Callable[[Inputs, Tensor], None]
 WARM_UP = 3  # steps that run as they are: libraries choose algorithms, compilers compile
 
@@ -35,14 +36,13 @@ class CapturedStep:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.failure: str | None = None
         self._warm = 0
-        self._inputs: list[Tensor] = []
+        self._inputs: Inputs = None
         self._targets: Tensor | None = None
         self._gradients: list[tuple[nn.Parameter, Tensor]] = []
 
     def __call__(self, inputs: Inputs, targets: Tensor) -> None:
         """Gradients and whatever else ``compute`` leaves, for this batch."""
-        views = inputs if isinstance(inputs, list) else [inputs]
-        if self.failure is not None or (self.graph is not None and not self._fits(views, targets)):
+        if self.failure is not None or (self.graph is not None and not self._fits(inputs, targets)):
             self.compute(inputs, targets)
         elif self._warm < WARM_UP:
             self._warm += 1
@@ -53,12 +53,11 @@ class CapturedStep:
             if self.graph is None:
                 self.compute(inputs, targets)
             else:
-                self._replay(views, targets)
+                self._replay(inputs, targets)
 
-    def _fits(self, views: list[Tensor], targets: Tensor) -> bool:
-        return [each.shape for each in views] == [each.shape for each in self._inputs] and (
-            self._targets is not None and targets.shape == self._targets.shape
-        )
+    def _fits(self, inputs: Inputs, targets: Tensor) -> bool:
+        ours, theirs = (tensors_of((each, goal)) for each, goal in ((self._inputs, self._targets), (inputs, targets)))
+        return [each.shape for each in ours] == [each.shape for each in theirs]
 
     def _aside(self, inputs: Inputs, targets: Tensor) -> None:
         """As it is, on the stream of its own that recording asks for."""
@@ -68,15 +67,14 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(self.stream)
 
     def _record(self, inputs: Inputs, targets: Tensor) -> None:
-        views = inputs if isinstance(inputs, list) else [inputs]
-        self._inputs, self._targets = [each.clone() for each in views], targets.clone()
+        self._inputs, self._targets = cloned(inputs), targets.clone()
         for parameter in self.parameters:
             parameter.grad = None  # the record allocates them where it will write them
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may go on: a DataLoader pins memory in one, which the default mode forbids while a graph is recorded.
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-                self.compute(self._inputs if isinstance(inputs, list) else self._inputs[0], self._targets)
+                self.compute(self._inputs, self._targets)
         except RuntimeError as error:
             self.failure = str(error).splitlines()[0]
             for parameter in self.parameters:
@@ -85,10 +83,10 @@ class CapturedStep:
         self.graph = graph
         self._gradients = [(each, each.grad) for each in self.parameters if each.grad is not None]
 
-    def _replay(self, views: list[Tensor], targets: Tensor) -> None:
+    def _replay(self, inputs: Inputs, targets: Tensor) -> None:
         assert self.graph is not None
         assert self._targets is not None
-        for place, values in zip(self._inputs, views, strict=True):
+        for place, values in zip(tensors_of(self._inputs), tensors_of(inputs), strict=True):
             place.copy_(values, non_blocking=True)
         self._targets.copy_(targets, non_blocking=True)
         for parameter, gradient in self._gradients:

@@ -15,6 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from coterie.data.batch import Batch
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError, RunError
 from coterie.methods.method import Method
 from coterie.methods.progress import Progress
@@ -212,7 +213,7 @@ class Trainer:
                     self.unrecorded, self.captured = self.captured.failure, None
         self.losses.count += 1
 
-    def _compute(self, inputs: Tensor | list[Tensor], targets: Tensor, together: int = 1) -> None:
+    def _compute(self, inputs: Inputs, targets: Tensor, together: int = 1) -> None:
         """Gradients, and the record of the loss terms: all on the device and in place, so that it can be captured."""
         with self.accelerator.autocast():
             losses = self.compiled(inputs, targets, self.progress)

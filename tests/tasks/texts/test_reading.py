@@ -8,10 +8,11 @@ import types
 import pytest
 import torch
 
+from coterie.data.nested import tensors_of
 from coterie.errors import CoterieError
 from coterie.recipe.sections import DataRecipe, TextRecipe
 from coterie.tasks.texts.reading import RawTexts, read_texts
-from coterie.tasks.texts.tokens import MASK, SEGMENTS, TOKENS, load_tokens
+from coterie.tasks.texts.tokens import load_tokens
 
 ROWS = [(f'film number {number}, it\'s "fine"\nand long', "good" if number % 2 else "bad") for number in range(20)]
 
@@ -198,14 +199,15 @@ def test_tables_hold_tokens_mask_and_segments_for_every_tokenizer(tmp_path):
     data = tables(tmp_path, rows, [LetterTokenizer(), LetterTokenizer(9, shift=10)], columns=("x", "y"))
     assert data.info.length == 5
     (batch,) = data.test
-    assert batch.inputs.shape == (3, 2, 3, 5)
-    assert batch.inputs.dtype == torch.int64
-    assert batch.inputs[0, 0, TOKENS].tolist() == [1, 2, 3, 4, 0]
-    assert batch.inputs[0, 1, TOKENS].tolist() == [1, 12, 13, 14, 9]
-    assert batch.inputs[0, 0, MASK].tolist() == [1, 1, 1, 1, 0]
-    assert batch.inputs[0, 0, SEGMENTS].tolist() == [0, 0, 1, 1, 0]
-    assert batch.inputs[1, 0, TOKENS].tolist() == [1, 2, 3, 4, 2]  # cut off
-    assert batch.targets.tolist() == [0, 1, 0]
+    assert batch.indices.tolist() == [1, 0, 2]  # the longest first
+    first, second = batch.inputs
+    assert first.keys() == second.keys() == {"input_ids", "attention_mask", "token_type_ids"}
+    assert all(table.dtype == torch.int64 for table in first.values())
+    assert first["input_ids"].tolist() == [[1, 2, 3, 4, 2], [1, 2, 3, 4, 0], [1, 2, 0, 0, 0]]  # the first is cut off
+    assert second["input_ids"][1].tolist() == [1, 12, 13, 14, 9]
+    assert first["attention_mask"][1].tolist() == [1, 1, 1, 1, 0]
+    assert first["token_type_ids"][1].tolist() == [0, 0, 1, 1, 0]
+    assert batch.targets.tolist() == [1, 0, 0]
 
 
 def test_training_batches_are_a_function_of_seed_and_epoch(tmp_path):
@@ -215,20 +217,50 @@ def test_training_batches_are_a_function_of_seed_and_epoch(tmp_path):
     assert data.train.class_counts.tolist() == [5, 5]
     batches = list(data.train.epoch(3))
     late = list(data.train.epoch(3, first_step=1))
-    assert torch.equal(batches[1].inputs, late[0].inputs)
+    assert all(map(torch.equal, tensors_of(batches[1].inputs), tensors_of(late[0].inputs)))
     assert not torch.equal(batches[0].indices, next(iter(data.train.epoch(4))).indices)
-    whole = next(iter(data.train_evaluation))
-    assert torch.equal(batches[0].inputs, whole.inputs[batches[0].indices])
     data.train.views = 2
     first, second = next(iter(data.train.epoch(3))).inputs
-    assert torch.equal(first, second)
+    assert all(map(torch.equal, tensors_of(first), tensors_of(second)))
+
+
+def test_batches_hold_texts_of_about_one_length_and_no_more_padding_than_that(tmp_path):
+    rows = [("abcdefgh"[: 1 + number % 8], number % 2) for number in range(64)]
+    data = tables(tmp_path, rows, [LetterTokenizer()], max_length=20)
+    seen, lengths = [], []
+    for batch in data.train.epoch(0):
+        (table,) = batch.inputs
+        assert table["attention_mask"].any(0).all()  # no column is padding alone
+        seen += batch.indices.tolist()
+        lengths.append(table["input_ids"].shape[1])
+        assert int(table["attention_mask"].sum()) == sum(2 + number % 8 for number in batch.indices.tolist())
+        for number, row in zip(batch.indices.tolist(), table["input_ids"], strict=True):
+            assert row[: 2 + number % 8].tolist() == [1, *range(2, 3 + number % 8)]
+    assert sorted(seen) == list(range(64))
+    assert sum(lengths) * 4 == sum(
+        2 + number % 8 for number in range(64)
+    )  # 8 texts of each length, 4 a batch: nothing is padded
+    assert lengths != sorted(lengths, reverse=True)  # batches come in a random order
+    bounded = tables(tmp_path, rows, [LetterTokenizer()], max_length=20, few_lengths=True)
+    assert {batch.inputs[0]["input_ids"].shape[1] for batch in bounded.train.epoch(0)} == {3, 5, 7, 9}
+
+
+def test_processes_share_each_batch_and_its_lengths(tmp_path):
+    rows = [("abcdefgh"[: 1 + number % 8], number % 2) for number in range(30)]
+    whole = tables(tmp_path, rows, [LetterTokenizer()], max_length=20)
+    parts = [
+        tables(tmp_path, rows, [LetterTokenizer()], max_length=20, process_index=p, num_processes=2) for p in (0, 1)
+    ]
+    for batch, first, second in zip(whole.train.epoch(2), *(part.train.epoch(2) for part in parts), strict=True):
+        assert sorted(batch.indices.tolist()) == sorted([*first.indices.tolist(), *second.indices.tolist()])
+        assert len(first.indices) == len(second.indices) == 2
 
 
 def test_two_processes_evaluate_every_text_once(tmp_path):
     rows = [("a", 0), ("b", 1)] * 3
     parts = [tables(tmp_path, rows, [LetterTokenizer()], process_index=p, num_processes=2) for p in range(2)]
     indices = torch.cat([batch.indices for part in parts for batch in part.test])
-    assert indices.tolist() == [0, 1, 2, -1]
+    assert sorted(indices.tolist()) == [-1, 0, 1, 2]
 
 
 def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path):

@@ -41,9 +41,12 @@ def config_of(kind, classes=("no", "yes", "perhaps")):
 def inputs(slots=1):
     torch.manual_seed(1)
     example = example_inputs(slots, 6)
-    example[:, :, 0] = torch.randint(2, 20, (2, slots, 6))
-    example[0, :, 0, 4:], example[0, :, 1, 4:] = 0, 0  # padded
-    example[:, :, 2, 3:] = 1
+    tokens = torch.randint(2, 20, (2, slots, 6))
+    for slot, table in enumerate(example):
+        table["input_ids"] = tokens[:, slot].clone()
+        table["token_type_ids"] = torch.tensor([0, 0, 0, 1, 1, 1]).repeat(2, 1)
+        table["attention_mask"] = torch.ones_like(table["input_ids"])
+        table["input_ids"][0, 4:], table["attention_mask"][0, 4:] = 0, 0  # padded
     return example
 
 
@@ -56,7 +59,7 @@ def test_parts_are_the_networks_own(kind):
     batch = inputs(slots=2)
     student = SequenceClassifier(network, batch, slot=1).eval()
     logits, embedding, feature_map = student(batch)
-    tokens, mask, segments = batch[:, 1].unbind(1)
+    tokens, mask, segments = batch[1].values()
     segments = {"token_type_ids": segments} if kind in {"bert", "electra", "albert"} else {}
     expected = plain(input_ids=tokens, attention_mask=mask, **segments, output_hidden_states=True)
     torch.testing.assert_close(logits, expected.logits)

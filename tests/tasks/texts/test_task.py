@@ -159,8 +159,8 @@ def test_a_teacher_with_a_tokenizer_of_its_own_reads_its_own_tokens(place):
     task = task_of(place, method="rl_kd", **place.taught())
     method = task.build_method()
     batch = next(iter(task.data.test))
-    assert batch.inputs.shape[1] == 2  # the student's and the first teacher's tokenizer are one
-    texts = [texts[0] for texts in task.raw.test.texts]
+    assert len(batch.inputs) == 2  # the student's and the first teacher's tokenizer are one
+    texts = [task.raw.test.texts[number][0] for number in batch.indices.tolist()]
     for output, name in zip(method.teachers(batch.inputs), ("teacher", "other"), strict=True):
         network = AutoModelForSequenceClassification.from_pretrained(place.path / name).eval()
         tokens = AutoTokenizer.from_pretrained(place.path / name)(texts, padding=True, return_tensors="pt")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import concatenated
 from coterie.losses.mutual import mutual_divergence
 from coterie.methods.method import Inputs, Method
 from coterie.methods.options import NonNegative, Positive
@@ -55,8 +55,8 @@ class DDGSD(Method):
         return 2
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        pair = [inputs, inputs] if isinstance(inputs, Tensor) else inputs[:2]
-        output = self.group(torch.cat(pair))  # one pass, so that BatchNorm sees both views together
+        pair = inputs[:2] if isinstance(inputs, list) else [inputs, inputs]
+        output = self.group(concatenated(pair))  # one pass, so that BatchNorm sees both views together
         logits = output.logits[0].unflatten(0, (2, -1))
         losses = {"label": self.label_losses(logits, targets) / 2}
         if self.guide is not None:

@@ -101,9 +101,9 @@ class OKDPH(Method):
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         students = self.group.num_students
-        own = inputs if isinstance(inputs, Tensor) else inputs[:students]
+        own = inputs[:students] if isinstance(inputs, list) else inputs
         logits = self.group(own).logits
-        if isinstance(inputs, Tensor):
+        if not isinstance(inputs, list):
             hybrid_input = inputs
         else:  # with one view for each student only, the hybrid sees the first one's
             hybrid_input = inputs[students] if len(inputs) > students else inputs[0]
@@ -118,7 +118,7 @@ class OKDPH(Method):
 
     def predict(self, inputs: Inputs) -> Predictions:
         logits = self.group(inputs).logits
-        values = inputs if isinstance(inputs, Tensor) else inputs[0]
+        values = inputs[0] if isinstance(inputs, list) else inputs
         hybrid = self.hybrid(self.group.branch_inputs(values)[0])
         return Predictions(logits, hybrid, logits[self.deployed_student], {})
 

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from coterie.data.nested import Inputs, concatenated
 from coterie.losses import kl_divergence, mean_probability
 from coterie.networks.teacher import Teachers
 
@@ -41,7 +42,7 @@ class Guide:
         self.temperature = temperature
         self.combination: Combination = combination
 
-    def __call__(self, logits: Tensor, inputs: Tensor | list[Tensor]) -> Tensor:
+    def __call__(self, logits: Tensor, inputs: Inputs) -> Tensor:
         """Weighted divergence, summed over the students.
 
         Args:
@@ -55,8 +56,9 @@ class Guide:
         return self.weight * kl_divergence(logits, target, self.temperature).sum()
 
 
-def teacher_logits(teachers: Teachers, inputs: Tensor | list[Tensor], rule: Combination) -> Tensor:
+def teacher_logits(teachers: Teachers, inputs: Inputs, rule: Combination) -> Tensor:
     """The teachers' combined prediction, [B, K], or [n, B, K] of n views."""
-    batch = inputs if isinstance(inputs, Tensor) else torch.cat(inputs)
+    views = isinstance(inputs, list)
+    batch = concatenated(inputs) if views else inputs
     combined = combined_logits(torch.stack([output.logits for output in teachers(batch)]), rule)
-    return combined if isinstance(inputs, Tensor) else combined.unflatten(0, (len(inputs), -1))
+    return combined.unflatten(0, (len(inputs), -1)) if views else combined

@@ -201,14 +201,15 @@ class RLKD(TaughtMethod):
         self.expected_reward += 0.1 * advantage
         return advantage.expand(len(before))
 
-    def _logits_again(self, inputs: Tensor) -> Tensor:
+    def _logits_again(self, inputs: Inputs) -> Tensor:
         """The updated student's logits of the same batch, in train mode, with BatchNorm's running statistics put back.
 
         Drop-out and stochastic depth draw what they drew in the first look, provided that the generator was seeded for the step (as
         coterie's loop does) and the step is not compiled; else the reward would be the noise of another draw.
         """
         kept = [buffer.clone() for buffer in self.group.buffers()]
-        with torch.random.fork_rng(devices=[inputs.device] if inputs.device.type == "cuda" else []):
+        device = self.expected_reward.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(torch.initial_seed())
             logits = self.group(inputs).logits[0].float()
         for buffer, value in zip(self.group.buffers(), kept, strict=True):

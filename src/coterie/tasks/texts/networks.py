@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.methods import find_method
 from coterie.methods.method import Method
@@ -106,7 +107,7 @@ def student_configs(recipe: Recipe, class_names: Sequence[str], tokenizer: Any) 
     return configs
 
 
-def build_students(recipe: Recipe, configs: Sequence[dict[str, Any]], example: Tensor, *, load: bool) -> StudentGroup:
+def build_students(recipe: Recipe, configs: Sequence[dict[str, Any]], example: Inputs, *, load: bool) -> StudentGroup:
     """Peers, with initial values that depend on the seed and the student's number only, or with the weights that are named.
 
     Several students of one set of weights are copies that are perturbed a little, with classifiers of their own.
@@ -146,7 +147,7 @@ def require_tokens(group: StudentGroup, tokenizer: Any, name: str) -> None:
 def build_method(
     recipe: Recipe,
     configs: Sequence[dict[str, Any]],
-    example: Tensor,
+    example: Inputs,
     *,
     load: bool,
     label_loss: nn.Module | None = None,
@@ -235,20 +236,20 @@ def with_slots(tokenizer: Any, teachers: Sequence[TextTeacher]) -> tuple[list[An
     return tokenizers, placed
 
 
-def build_teachers(found: Sequence[TextTeacher], example: Tensor) -> Teachers | None:
+def build_teachers(found: Sequence[TextTeacher], example: Inputs) -> Teachers | None:
     """Frozen teachers of one batch's token tables; None where there is none."""
     built = [_teacher(each.network, each.note, example) for each in found]
     return Teachers(built) if built else None
 
 
-def untrained_teachers(notes: Sequence[dict[str, Any]], length: int) -> tuple[Teachers | None, Tensor]:
+def untrained_teachers(notes: Sequence[dict[str, Any]], length: int) -> tuple[Teachers | None, Inputs]:
     """Teachers of the noted architectures without their weights, and an example batch with all their token tables."""
     example = example_inputs(1 + max((note["slot"] for note in notes), default=0), length)
     built = [_teacher(build_classifier(note["config"]), note, example) for note in notes]
     return (Teachers(built) if built else None), example
 
 
-def _teacher(network: nn.Module, note: dict[str, Any], example: Tensor) -> Teacher:
+def _teacher(network: nn.Module, note: dict[str, Any], example: Inputs) -> Teacher:
     parts = SequenceClassifier(network, example, note["slot"])
     return Teacher(parts, example, name=note["network"], in_parts=True, class_order=note.get("class_order"))
 

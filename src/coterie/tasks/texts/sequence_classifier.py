@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.networks.group import StudentGroup
 from coterie.networks.tracing import quiet_eval
-from coterie.tasks.texts.tokens import MASK, SEGMENTS, TOKENS
 
 # Keys of a configuration by which transformers finds code, kernels or weights elsewhere.
 FOREIGN = {"auto_map", "trust_remote_code", "_name_or_path", "name_or_path", "custom_pipelines", "quantization_config"}
@@ -227,14 +227,14 @@ class SequenceClassifier(nn.Module):
 
     Args:
         network: of transformers.
-        example: a batch, with as many tokens as any.
-        slot: which of the batch's token tables it reads.
+        example: a batch as :mod:`coterie.tasks.texts.tokens` makes it, with as many tokens as any.
+        slot: which of the batch's mappings it reads.
 
     Raises:
         CoterieError: a network that does not take so many tokens, whose last layer is not its classifier, or that shows no hidden states.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor, slot: int = 0) -> None:
+    def __init__(self, network: nn.Module, example: Inputs, slot: int = 0) -> None:
         super().__init__()
         config: Any = network.config
         self.slot = slot
@@ -242,14 +242,14 @@ class SequenceClassifier(nn.Module):
         self.network = network
         self.classifier_name = self.classifier_of(network)
         if getattr(config, "pad_token_id", None) == 0:  # an example of padding would have no positions
-            example = example.clone()
-            example[:, :, TOKENS] = 1
+            example = tuple({**each, "input_ids": torch.ones_like(each["input_ids"])} for each in example)
+        length = example[slot]["input_ids"].shape[1]
         with quiet_eval(network):
             try:
                 expected = self._run(example).logits
             except (IndexError, RuntimeError, ValueError) as error:
                 raise CoterieError(
-                    f"{type(network).__name__} does not take {example.shape[-1]} tokens: {_reason(error)}; lower text.max_length"
+                    f"{type(network).__name__} does not take {length} tokens: {_reason(error)}; lower text.max_length"
                 ) from None
         self.classifier = network.get_submodule(self.classifier_name)
         network.set_submodule(self.classifier_name, nn.Identity())
@@ -263,19 +263,14 @@ class SequenceClassifier(nn.Module):
         """Path of the last linear layer."""
         return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
-    def _run(self, inputs: Tensor) -> Any:
-        table = inputs[:, self.slot]
-        segments = {"token_type_ids": table[:, SEGMENTS]} if self.takes_segments else {}
-        return self.network(
-            input_ids=table[:, TOKENS],
-            attention_mask=table[:, MASK],
-            output_hidden_states=True,
-            return_dict=True,
-            **segments,
-        )
+    def _run(self, inputs: Inputs) -> Any:
+        table = inputs[self.slot]
+        if not self.takes_segments:
+            table = {name: table[name] for name in ("input_ids", "attention_mask")}
+        return self.network(**table, output_hidden_states=True, return_dict=True)
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [B, K], embedding [B, d] and last hidden states [B, L, E] of token tables int64 [B, T, 3, L]."""
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [B, K], embedding [B, d] and last hidden states [B, L, E] of a batch of texts."""
         output = self._run(inputs)
         if getattr(output, "hidden_states", None) is None:
             raise CoterieError(f"{type(self.network).__name__} shows no hidden states, which students need")
@@ -299,8 +294,8 @@ class SequenceGroup(StudentGroup):
         return branch.plain()
 
 
-def example_inputs(slots: int, length: int = 4) -> Tensor:
-    """Two texts of the first token, int64 [2, T, 3, L]: what any network takes, to measure shapes with."""
-    inputs = torch.zeros(2, slots, 3, length, dtype=torch.int64)
-    inputs[:, :, MASK] = 1
-    return inputs
+def example_inputs(slots: int, length: int = 4) -> tuple[dict[str, Tensor], ...]:
+    """A batch of two texts of the first token, for each tokenizer: what any network takes, to measure shapes with."""
+    blank = torch.zeros(2, length, dtype=torch.int64)
+    batch = {"input_ids": blank, "attention_mask": torch.ones_like(blank), "token_type_ids": blank}
+    return tuple(dict(batch) for _ in range(slots))

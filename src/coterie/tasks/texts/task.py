@@ -90,6 +90,7 @@ class TextClassification(Classification):
             device=accelerator.device,
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
+            few_lengths=recipe.training.compile or (recipe.training.cuda_graph and accelerator.device.type == "cuda"),
         )
         self.example = example_inputs(len(tokenizers), self.data.info.length)
 

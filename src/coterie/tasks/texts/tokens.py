@@ -1,8 +1,7 @@
 """Texts as token tables on the device, and batches of them.
 
-A batch is one tensor, int64 [B, T, 3, L], so that the loop, groups, views and teachers take texts as they take images. For each of
-the T tokenizers that a run's networks need (the students' first) it holds a text's token numbers, attention mask and segment
-numbers. A mapping of named tensors would say the same in words, but every place that handles a batch would have to know it.
+A batch is a tuple with a mapping for each of the tokenizers that a run's networks need, the students' first: ``input_ids``,
+``attention_mask`` and ``token_type_ids``, int64 [B, L]. Texts of about one length come together, and L is the longest one's.
 """
 
 from __future__ import annotations
@@ -18,12 +17,14 @@ from torch import Tensor
 
 from coterie.data.batch import Batch, Loaders, SetInfo
 from coterie.data.fingerprint import fingerprint
-from coterie.data.order import InOrder, Order, evaluation_share
+from coterie.data.order import InOrder, Order
 from coterie.errors import CoterieError
 from coterie.tasks.texts.reading import RawTexts, Texts
 
 EVALUATION_BATCH = 128
-TOKENS, MASK, SEGMENTS = range(3)  # rows of a table
+BUCKETS = 4  # lengths of batches where a step is recorded or compiled for each shape that it meets
+
+Encoded = list[tuple[list[int], list[int]]]  # each text's token and segment numbers
 
 
 @dataclass(frozen=True)
@@ -33,25 +34,77 @@ class TextInfo(SetInfo):
     length: int
 
 
-class TokenTables:
-    """A split's tables and labels on the device.
+class TokenTable:
+    """A split's texts by one tokenizer, one behind another on the device, and cut into padded batches there.
 
     Args:
-        tables: int32 [N, T, 3, L].
-        labels: int64 [N].
+        encoded: each text's tokens and segments.
+        padding: the token that stands behind a text.
         device: where they are kept.
+
+    Attributes:
+        lengths: tokens of each text, int64 [N] on the CPU.
     """
 
-    def __init__(self, tables: NDArray[np.int32], labels: NDArray[np.int64], device: torch.device) -> None:
-        self.tables = torch.from_numpy(tables).to(device)
+    def __init__(self, encoded: Encoded, padding: int, device: torch.device) -> None:
+        self.lengths = torch.tensor([len(tokens) for tokens, _ in encoded])
+        self.padding = padding
+        ends = self.lengths.cumsum(0)
+        self._starts, self._lengths = (ends - self.lengths).to(device), self.lengths.to(device)
+        self._tokens, self._segments = (
+            torch.tensor([number for text in encoded for number in text[part]], dtype=torch.int32).to(device)
+            for part in (0, 1)
+        )
+
+    def batch(self, numbers: Tensor, length: int) -> dict[str, Tensor]:
+        """``input_ids``, ``attention_mask`` and ``token_type_ids``, int64 [B, length], of the texts with these numbers on the device."""
+        positions = torch.arange(length, device=numbers.device)
+        mask = positions < self._lengths[numbers].unsqueeze(1)
+        places = torch.where(mask, self._starts[numbers].unsqueeze(1) + positions, 0)
+        return {
+            "input_ids": torch.where(mask, self._tokens[places], self.padding).long(),
+            "attention_mask": mask.long(),
+            "token_type_ids": torch.where(mask, self._segments[places], 0).long(),
+        }
+
+
+class TokenTables:
+    """A split's texts by every tokenizer, and its labels, on the device.
+
+    Args:
+        tables: one for each tokenizer.
+        labels: int64 [N].
+        device: where they are kept.
+        buckets: the lengths that batches may have, rising; empty: any.
+
+    Attributes:
+        lengths: tokens of each text by the tokenizer that makes most of it, int64 [N] on the CPU.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[TokenTable],
+        labels: NDArray[np.int64],
+        device: torch.device,
+        buckets: Sequence[int] = (),
+    ) -> None:
+        self.tables = tables
+        self.buckets = buckets
         self.labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
+        self.lengths = torch.stack([table.lengths for table in tables]).amax(0)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def inputs(self, numbers: Tensor) -> Tensor:
-        """Tables int64 [B, T, 3, L] of the samples with these numbers."""
-        return self.tables.index_select(0, numbers).long()
+    def inputs(self, numbers: Tensor) -> tuple[dict[str, Tensor], ...]:
+        """For each tokenizer a padded batch of the samples with these numbers, int64 on the CPU; as long as its longest text."""
+        places = numbers.to(self.labels.device, non_blocking=True)
+        return tuple(
+            table.batch(places, self._length(max(1, int(table.lengths[numbers].max())))) for table in self.tables
+        )
+
+    def _length(self, longest: int) -> int:
+        return next((bucket for bucket in self.buckets if bucket >= longest), longest)
 
 
 class TokenTrainLoader(InOrder):
@@ -68,18 +121,24 @@ class TokenTrainLoader(InOrder):
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a step on: the same whatever was drawn before."""
         for indices in self.order.batches(epoch, first_step):
+            inputs = self.samples.inputs(indices)
             numbers = indices.to(self.samples.labels.device, non_blocking=True)
-            inputs = self.samples.inputs(numbers)
-            views = inputs if self.views == 1 else [inputs] * self.views
-            yield Batch(views, self.samples.labels[numbers], indices)
+            yield Batch(inputs if self.views == 1 else [inputs] * self.views, self.samples.labels[numbers], indices)
 
 
 class TokenEvaluationLoader:
-    """Batches in order, see :class:`coterie.data.batch.EvaluationLoader`."""
+    """Every text once, the longest first, see :class:`coterie.data.batch.EvaluationLoader`.
+
+    Process p of P takes every Pth text, so that the batches of all are about equally long.
+    """
 
     def __init__(self, samples: TokenTables, process_index: int = 0, num_processes: int = 1) -> None:
         self.samples = samples
-        self.indices = evaluation_share(len(samples), process_index, num_processes)
+        share = -(-len(samples) // num_processes)
+        by_length = samples.lengths.argsort(descending=True, stable=True)
+        filled = torch.full((share * num_processes,), -1)
+        filled[: len(samples)] = by_length
+        self.indices = filled[process_index::num_processes]
 
     @property
     def num_samples(self) -> int:
@@ -87,9 +146,9 @@ class TokenEvaluationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for share in self.indices.split(EVALUATION_BATCH):
-            indices = share.to(self.samples.labels.device)
-            numbers = indices.clamp(min=0)
-            yield Batch(self.samples.inputs(numbers), self.samples.labels[numbers], indices)
+            numbers = share.clamp(min=0)
+            labels = self.samples.labels
+            yield Batch(self.samples.inputs(numbers), labels[numbers.to(labels.device)], share.to(labels.device))
 
 
 @dataclass(frozen=True)
@@ -109,6 +168,7 @@ def load_tokens(
     device: torch.device,
     process_index: int = 0,
     num_processes: int = 1,
+    few_lengths: bool = False,
 ) -> TokenBundle:
     """Tokenise every split by every tokenizer, and prepare the loaders of a run.
 
@@ -120,17 +180,24 @@ def load_tokens(
         seed: of the run: order derives from it.
         device: where the tables are kept.
         process_index, num_processes: this process's place.
+        few_lengths: whether batches shall have one of ``BUCKETS`` lengths only, for a step that is compiled or recorded.
 
     Raises:
         CoterieError: a tokenizer that cannot pad.
     """
     encoded = {split: [encode(each, texts, max_length) for each in tokenizers] for split, texts in raw.splits().items()}
     length = max(len(tokens) for tables in encoded.values() for table in tables for tokens, _ in table)
+    buckets = [-(-length * part // BUCKETS) for part in range(1, BUCKETS + 1)] if few_lengths else []
     splits = {
-        split: TokenTables(_padded(tables, tokenizers, length), raw.splits()[split].labels, device)
+        split: TokenTables(
+            [TokenTable(texts, each.pad_token_id, device) for texts, each in zip(tables, tokenizers, strict=True)],
+            raw.splits()[split].labels,
+            device,
+            buckets,
+        )
         for split, tables in encoded.items()
     }
-    order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
+    order = Order(len(raw.train), batch_size, seed, process_index, num_processes, splits["train"].lengths)
     evaluation = {
         split: TokenEvaluationLoader(samples, process_index, num_processes) for split, samples in splits.items()
     }
@@ -144,9 +211,6 @@ def load_tokens(
     )
 
 
-Encoded = list[tuple[list[int], list[int]]]  # each text's token and segment numbers
-
-
 def encode(tokenizer: Any, samples: Texts, max_length: int) -> Encoded:
     """Token and segment numbers of every text or pair, cut off at ``max_length`` and not padded."""
     if tokenizer.pad_token_id is None:
@@ -154,15 +218,3 @@ def encode(tokenizer: Any, samples: Texts, max_length: int) -> Encoded:
     columns = [list(column) for column in zip(*samples.texts, strict=True)]
     found = tokenizer(*columns, truncation=True, max_length=max_length, return_token_type_ids=True)
     return list(zip(found["input_ids"], found["token_type_ids"], strict=True))
-
-
-def _padded(encoded: list[Encoded], tokenizers: Sequence[Any], length: int) -> NDArray[np.int32]:
-    """Tables int32 [N, T, 3, L]; what stands behind a text is masked."""
-    tables = np.zeros((len(encoded[0]), len(encoded), 3, length), dtype=np.int32)
-    for slot, (texts, tokenizer) in enumerate(zip(encoded, tokenizers, strict=True)):
-        tables[:, slot, TOKENS] = tokenizer.pad_token_id
-        for number, (tokens, segments) in enumerate(texts):
-            tables[number, slot, TOKENS, : len(tokens)] = tokens
-            tables[number, slot, MASK, : len(tokens)] = 1
-            tables[number, slot, SEGMENTS, : len(segments)] = segments
-    return tables
