@@ -4,7 +4,7 @@ import pytest
 import timm
 
 from coterie.errors import CoterieError
-from coterie.tasks.images import pretrained
+from coterie.networks import hub
 from coterie.tasks.images.pretrained import require_at_hand, why_not_at_hand
 
 
@@ -39,7 +39,7 @@ def test_a_hub_that_fails_or_is_silent_is_given_up_on(monkeypatch, online):
 
     answer(monkeypatch, fail)
     assert why_not_at_hand("resnet18") == "ConnectionError: no route to host"
-    monkeypatch.setattr(pretrained, "DEADLINE", 0.1)
+    monkeypatch.setattr(hub, "DEADLINE", 0.1)
     answer(monkeypatch, lambda address, timeout: time.sleep(2))
     assert why_not_at_hand("resnet18") == "no answer within 0.1 s"
     with pytest.raises(

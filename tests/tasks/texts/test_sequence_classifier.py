@@ -8,11 +8,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from coterie.errors import CoterieError
+from coterie.networks.hugging_face import describe_config
 from coterie.tasks.texts.sequence_classifier import (
     SequenceClassifier,
     SequenceGroup,
     build_classifier,
-    describe_config,
     example_inputs,
     with_classes,
 )

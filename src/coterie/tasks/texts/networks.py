@@ -14,6 +14,7 @@ from coterie.errors import CoterieError
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.group import StudentGroup
+from coterie.networks.hugging_face import describe_config, has_weights, read_config, require_embedded
 from coterie.networks.initialization import copied
 from coterie.networks.teacher import Teacher, Teachers
 from coterie.randomness import derive_seed, seeded
@@ -28,13 +29,9 @@ from coterie.tasks.texts.sequence_classifier import (
     SequenceClassifier,
     SequenceGroup,
     build_classifier,
-    describe_config,
     example_inputs,
-    has_weights,
     load_classifier,
-    read_config,
     read_tokenizer,
-    require_embedded,
     tokenizer_key,
     with_classes,
     with_padding,

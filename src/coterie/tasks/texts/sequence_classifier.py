@@ -5,10 +5,9 @@ Nothing here knows texts or recipes. The package transformers is imported when a
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,70 +17,8 @@ from torch import Tensor, nn
 from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.networks.group import StudentGroup
+from coterie.networks.hugging_face import FOREIGN, quiet_transformers, require_place, short_reason
 from coterie.networks.tracing import quiet_eval
-
-# Keys of a configuration by which transformers finds code, kernels or weights elsewhere.
-FOREIGN = {"auto_map", "trust_remote_code", "_name_or_path", "name_or_path", "custom_pipelines", "quantization_config"}
-FOREIGN |= {"attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"}
-
-
-@contextlib.contextmanager
-def _transformers() -> Iterator[Any]:
-    """The package, silent: what it would print while it loads is returned as an error, or is of no concern."""
-    try:
-        import transformers
-    except ImportError:
-        raise CoterieError("text needs the package transformers: pip install 'coterie[text]'") from None
-    verbosity = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield transformers
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        if bars:
-            transformers.logging.enable_progress_bar()
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
-
-def _require_place(name: str) -> str:
-    """A local folder with config.json, or what may be a name of the Hub."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise CoterieError(
-                f"{name!r} has no config.json: expected a folder as transformers' save_pretrained writes it"
-            )
-        return str(path)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise CoterieError(
-            f"there is no folder {name!r}; a text network is a folder with config.json, or a name of the Hub"
-        )
-    return name
-
-
-def has_weights(name: str) -> bool:
-    """Whether a network comes with weights: a folder that holds some, or a name of the Hub."""
-    path = Path(name).expanduser()
-    return not path.is_dir() or any(any(path.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
-
-
-def read_config(name: str) -> Any:
-    """The configuration in a folder, or of a name of the Hub.
-
-    Raises:
-        CoterieError: there is none, or it is not of transformers.
-    """
-    place = _require_place(name)
-    with _transformers() as transformers:
-        try:
-            return transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-        except Exception as error:  # files, network, formats: the library raises many kinds
-            raise CoterieError(f"network {name!r} has no configuration that can be read: {_reason(error)}") from None
 
 
 def read_tokenizer(name: str | Path) -> Any:
@@ -90,12 +27,12 @@ def read_tokenizer(name: str | Path) -> Any:
     Raises:
         CoterieError: there is none.
     """
-    place = _require_place(name) if isinstance(name, str) else str(name)
-    with _transformers() as transformers:
+    place = require_place(name) if isinstance(name, str) else str(name)
+    with quiet_transformers() as transformers:
         try:
             return transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         except Exception as error:
-            raise CoterieError(f"{str(name)!r} has no tokenizer that can be read: {_reason(error)}") from None
+            raise CoterieError(f"{str(name)!r} has no tokenizer that can be read: {short_reason(error)}") from None
 
 
 def tokenizer_key(tokenizer: Any) -> str:
@@ -106,12 +43,6 @@ def tokenizer_key(tokenizer: Any) -> str:
     else:  # how long and how padded is said at every call
         described = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
     return json.dumps([described, tokenizer.pad_token_id], sort_keys=True)
-
-
-def describe_config(config: Any) -> dict[str, Any]:
-    """A configuration as JSON values, from which :func:`build_classifier` builds the same network; without its place on this machine."""
-    described: dict[str, Any] = json.loads(config.to_json_string())
-    return {key: value for key, value in described.items() if key not in FOREIGN | {"transformers_version"}}
 
 
 def with_classes(config: Any, class_names: Sequence[str]) -> Any:
@@ -131,31 +62,16 @@ def with_padding(config: Any, tokenizer: Any) -> Any:
     return config
 
 
-def require_embedded(network: nn.Module, tokenizer: Any, name: str) -> None:
-    """A row of the embedding for every token.
-
-    Raises:
-        CoterieError: the tokenizer has more tokens.
-    """
-    rows = int(network.get_input_embeddings().num_embeddings)  # type: ignore[operator]
-    tokens = 1 + max(tokenizer.get_vocab().values())
-    if tokens > rows:
-        raise CoterieError(
-            f"the tokenizer gives tokens up to {tokens - 1}, and the embedding of {name!r} has {rows} rows; "
-            "take the network's own tokenizer, or enlarge the network by resize_token_embeddings and save it again"
-        )
-
-
 def build_classifier(config: dict[str, Any] | Any) -> nn.Module:
     """A network with initial weights from torch's generator.
 
     Args:
-        config: of transformers, or as :func:`describe_config` describes it.
+        config: of transformers, or as :func:`~coterie.networks.hugging_face.describe_config` describes it.
 
     Raises:
         CoterieError: no such kind of network, or one without a sequence classifier.
     """
-    with _transformers() as transformers:
+    with quiet_transformers() as transformers:
         try:
             if isinstance(config, dict):
                 # What points to code or to another place is none of a network's sizes.
@@ -164,7 +80,7 @@ def build_classifier(config: dict[str, Any] | Any) -> nn.Module:
                 config, trust_remote_code=False, dtype=torch.float32
             )
         except Exception as error:
-            raise CoterieError(f"the configuration gives no sequence classifier: {_reason(error)}") from None
+            raise CoterieError(f"the configuration gives no sequence classifier: {short_reason(error)}") from None
     return network
 
 
@@ -179,8 +95,8 @@ def load_classifier(name: str, config: Any, *, whole: bool) -> nn.Module:
     Raises:
         CoterieError: no weights, or (with ``whole``) some that are missing or of another shape.
     """
-    place = _require_place(name)
-    with _transformers() as transformers:
+    place = require_place(name)
+    with quiet_transformers() as transformers:
         try:
             network, found = transformers.AutoModelForSequenceClassification.from_pretrained(
                 place,
@@ -191,7 +107,7 @@ def load_classifier(name: str, config: Any, *, whole: bool) -> nn.Module:
                 output_loading_info=True,
             )
         except Exception as error:
-            raise CoterieError(f"the weights of {name!r} cannot be loaded: {_reason(error)}") from None
+            raise CoterieError(f"the weights of {name!r} cannot be loaded: {short_reason(error)}") from None
     missing = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if whole and missing:
         raise CoterieError(
@@ -209,7 +125,7 @@ def save_folder(network: nn.Module, tokenizer: Path, folder: Path) -> nn.Module:
         tokenizer: the folder of its tokenizer.
         folder: where config.json, model.safetensors and the tokenizer's files go.
     """
-    with _transformers() as transformers:
+    with quiet_transformers() as transformers:
         network.save_pretrained(folder)  # type: ignore[operator]
         transformers.AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(folder)
         loaded: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -249,7 +165,7 @@ class SequenceClassifier(nn.Module):
                 expected = self._run(example).logits
             except (IndexError, RuntimeError, ValueError) as error:
                 raise CoterieError(
-                    f"{type(network).__name__} does not take {length} tokens: {_reason(error)}; lower text.max_length"
+                    f"{type(network).__name__} does not take {length} tokens: {short_reason(error)}; lower text.max_length"
                 ) from None
         self.classifier = network.get_submodule(self.classifier_name)
         network.set_submodule(self.classifier_name, nn.Identity())

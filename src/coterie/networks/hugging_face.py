@@ -1,0 +1,132 @@
+"""What the networks of transformers have in common, whatever they are for: the places and configurations they come from.
+
+The package is imported when a network is needed. Code that comes with weights is never run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from coterie.errors import CoterieError
+from coterie.networks.hub import why_not_on_the_hub
+
+# Keys of a configuration by which transformers finds code, kernels or weights elsewhere.
+FOREIGN = {"auto_map", "trust_remote_code", "_name_or_path", "name_or_path", "custom_pipelines", "quantization_config"}
+FOREIGN |= {"attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"}
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[Any]:
+    """The package, silent: what it would print while it loads is returned as an error, or is of no concern.
+
+    Raises:
+        CoterieError: it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise CoterieError("text needs the package transformers: pip install 'coterie[text]'") from None
+    verbosity = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity(transformers.logging.FATAL)
+    transformers.logging.disable_progress_bar()
+    try:
+        yield transformers
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def short_reason(error: Exception) -> str:
+    """A library's error in one line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def require_place(name: str, kind: str = "a text network") -> str:
+    """A local folder with config.json, or a name of the Hub that answers.
+
+    Args:
+        name: the folder or the name.
+        kind: what is wanted, for the message.
+
+    Raises:
+        CoterieError: a folder without config.json, no such folder, or a Hub that cannot be reached.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CoterieError(
+                f"{name!r} has no config.json: expected a folder as transformers' save_pretrained writes it"
+            )
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise CoterieError(f"there is no folder {name!r}; {kind} is a folder with config.json, or a name of the Hub")
+    reason = why_not_on_the_hub(name, ("config.json",))
+    if reason is not None:
+        raise CoterieError(f"there is no folder {name!r}, and of the Hub's files of that name: {reason}")
+    return name
+
+
+def has_weights(name: str) -> bool:
+    """Whether a network comes with weights: a folder that holds some, or a name of the Hub."""
+    path = Path(name).expanduser()
+    return not path.is_dir() or any(any(path.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
+
+
+def read_config(name: str) -> Any:
+    """The configuration in a folder, or of a name of the Hub.
+
+    Raises:
+        CoterieError: there is none, or it is not of transformers.
+    """
+    place = require_place(name)
+    with quiet_transformers() as transformers:
+        try:
+            return transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        except Exception as error:  # files, network, formats: the library raises many kinds
+            raise CoterieError(
+                f"network {name!r} has no configuration that can be read: {short_reason(error)}"
+            ) from None
+
+
+def describe_config(config: Any) -> dict[str, Any]:
+    """A configuration as JSON values, from which the same network can be built; without its place on this machine."""
+    described: dict[str, Any] = json.loads(config.to_json_string())
+    return {key: value for key, value in described.items() if key not in FOREIGN | {"transformers_version"}}
+
+
+def config_of(values: dict[str, Any]) -> Any:
+    """The configuration that :func:`describe_config` described; what points to code or to another place is none of a network's sizes.
+
+    Raises:
+        CoterieError: no such kind of network, or values that it does not take.
+    """
+    with quiet_transformers() as transformers:
+        try:
+            return transformers.AutoConfig.for_model(
+                **{key: each for key, each in values.items() if key not in FOREIGN}
+            )
+        except Exception as error:
+            raise CoterieError(f"no configuration of transformers: {short_reason(error)}") from None
+
+
+def require_embedded(network: nn.Module, tokenizer: Any, name: str) -> None:
+    """A row of the embedding for every token.
+
+    Raises:
+        CoterieError: the tokenizer has more tokens.
+    """
+    rows = int(network.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    tokens = 1 + max(tokenizer.get_vocab().values())
+    if tokens > rows:
+        raise CoterieError(
+            f"the tokenizer gives tokens up to {tokens - 1}, and the embedding of {name!r} has {rows} rows; "
+            "take the network's own tokenizer, or enlarge the network by resize_token_embeddings and save it again"
+        )
