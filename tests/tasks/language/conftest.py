@@ -1,10 +1,11 @@
-"""A tokenizer of 300 entries and small corpora."""
+"""A tokenizer of 300 entries, small corpora and tiny causal language models; nothing is downloaded."""
 
 from __future__ import annotations
 
 import copy
 
 import pytest
+import torch
 
 from coterie.tasks.language.tokenizer import train_tokenizer
 
@@ -20,6 +21,11 @@ MARKED = (
     "{% generation %}{{ message.content }}</s>{% endgeneration %}{% else %}{{ message.content }}</s>{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+
+SIZES = {
+    "llama": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64},
+}
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +48,21 @@ def texts():
 def templates():
     """Chat templates that say nothing of who speaks where, and that mark the assistant's turns."""
     return PLAIN, MARKED
+
+
+@pytest.fixture(scope="session")
+def tiny_lm():
+    """Builds ``tiny_lm(kind, seed, **sizes)`` in eval mode, with weights large enough for unlike continuations."""
+    from coterie.tasks.language.networks import load_causal_lm
+
+    def build(kind="llama", seed=0, scale=3.0, dtype=torch.float32, **sizes):
+        network = load_causal_lm(
+            {"model_type": kind, "vocab_size": 300, **SIZES[kind], **sizes}, seed=seed, dtype=dtype
+        ).eval()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(scale)
+        return network
+
+    return build

@@ -1,0 +1,192 @@
+"""A causal language model as a student or teacher: logits of the positions that count, as the batch axis of every method.
+
+A batch is a mapping: ``input_ids`` int64 [B, L]; ``positions`` bool [B, L], true where the logits of that position count (those that predict a token which is learnt);
+and, where they are needed, ``attention_mask`` [B, L] and ``position_ids`` [B, L]. With P positions that count, row by row, logits are [P, V].
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError
+from coterie.networks.group import StudentGroup
+from coterie.networks.hugging_face import short_reason
+from coterie.networks.tracing import quiet_eval
+from coterie.tasks.language.rows import shifted_targets, valid_positions
+
+TokenBatch = Mapping[str, Tensor]
+PASSED_ON = ("input_ids", "attention_mask", "position_ids")
+
+
+def label_positions(labels: Tensor) -> Tensor:
+    """Where logits count, bool [B, L], of labels [B, L] that are -100 where a token is not learnt: position i predicts token i + 1.
+
+    >>> label_positions(torch.tensor([[-100, 5, 6, -100]]))
+    tensor([[ True,  True, False, False]])
+    """
+    counted = valid_positions(labels)
+    return torch.cat([counted, torch.zeros_like(counted[:, :1])], dim=1)
+
+
+def label_targets(labels: Tensor) -> Tensor:
+    """The tokens to be predicted at the positions that count, int64 [P], of labels [B, L].
+
+    >>> label_targets(torch.tensor([[-100, 5, 6, -100]]))
+    tensor([5, 6])
+    """
+    return shifted_targets(labels)[valid_positions(labels)]
+
+
+def example_batch(length: int = 4) -> dict[str, Tensor]:
+    """Two rows of which all positions but the last count: what any network takes, to measure shapes with."""
+    tokens = torch.arange(1, 2 * length + 1).view(2, length)
+    return {"input_ids": tokens, "positions": label_positions(tokens)}
+
+
+class _Gather:
+    """Set before a network's output embedding: it takes the positions that count out of the hidden states, and keeps them.
+
+    So neither logits of other positions are computed, nor is an architecture named here: what a network does to its logits (caps, scales) it does itself.
+    """
+
+    def __init__(self) -> None:
+        self.positions: Tensor | None = None
+        self.hidden: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if self.positions is None:
+            return None
+        self.hidden = inputs[0][self.positions]
+        return (self.hidden,)
+
+
+class CausalLM(nn.Module):
+    """A causal language model of transformers that returns logits of the positions that count.
+
+    Args:
+        network: of transformers, with LoRA or without; it is owned by this module afterwards.
+        vocabulary: logits that are returned, from the first on; None: all. See :func:`~coterie.tasks.language.networks.shared_vocabulary`.
+
+    Attributes:
+        slices: whether all logits are computed and cut afterwards, since the output embedding is not what the network ends with.
+
+    Raises:
+        CoterieError: a network that does not take a batch, without an output embedding, or whose logits depend on later tokens.
+    """
+
+    def __init__(self, network: nn.Module, vocabulary: int | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.vocabulary = vocabulary
+        self.slices = False
+        self._gather = _Gather()
+        self._require_causal()
+        head = network.get_output_embeddings()  # type: ignore[operator]
+        if head is None:
+            raise CoterieError(f"{type(network).__name__} has no output embedding, which students need")
+        self.classifier_name = next(name for name, module in self.named_modules() if module is head)
+        self._hook = head.register_forward_pre_hook(self._gather)
+        with quiet_eval(self):
+            batch = self.example()
+            expected = self._run(batch).logits[batch["positions"]]
+            try:
+                found = self._gathered(batch)[0]
+                self.slices = found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-4, rtol=1e-3)
+            except (RuntimeError, IndexError, ValueError, TypeError):  # a head that asks for [B, L, d]
+                self.slices = True
+
+    def example(self) -> dict[str, Tensor]:
+        """:func:`example_batch` on the network's device, of tokens that it has."""
+        device = next(self.network.parameters()).device
+        batch = {name: value.to(device) for name, value in example_batch().items()}
+        rows = self.network.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        return {**batch, "input_ids": batch["input_ids"] % rows}
+
+    def _require_causal(self) -> None:
+        """A last token that is another one changes nothing before it; an encoder that was loaded as a language model would see what it predicts."""
+        batch = self.example()
+        other = batch["input_ids"].clone()
+        other[:, -1] = 0
+        with quiet_eval(self.network):
+            try:
+                first, second = (self._run({"input_ids": each}).logits for each in (batch["input_ids"], other))
+            except Exception as error:  # whatever an architecture raises
+                raise CoterieError(
+                    f"{type(self.network).__name__} does not take tokens alone: {short_reason(error)}"
+                ) from None
+        if not torch.allclose(first[:, :-1], second[:, :-1], atol=1e-4, rtol=1e-3):
+            raise CoterieError(
+                f"{type(self.network).__name__} is no causal language model: what it says of a token depends on later ones"
+            )
+
+    def _run(self, inputs: TokenBatch) -> Any:
+        return self.network(
+            **{name: inputs[name] for name in PASSED_ON if name in inputs}, use_cache=False, return_dict=True
+        )
+
+    def _gathered(self, inputs: TokenBatch) -> tuple[Tensor, Tensor]:
+        self._gather.positions = inputs["positions"]
+        try:
+            logits = self._run(inputs).logits
+            hidden = self._gather.hidden
+        finally:
+            self._gather.positions = self._gather.hidden = None
+        if hidden is None:
+            raise RuntimeError("the output embedding was not called")
+        return logits, hidden
+
+    def _sliced(self, inputs: TokenBatch) -> tuple[Tensor, Tensor]:
+        output = self.network(
+            **{name: inputs[name] for name in PASSED_ON if name in inputs},
+            use_cache=False,
+            return_dict=True,
+            output_hidden_states=True,
+        )
+        return output.logits[inputs["positions"]], output.hidden_states[-1][inputs["positions"]]
+
+    def forward(self, inputs: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [P, V], embeddings [P, d] (last hidden states) and these as maps of one token, [P, 1, d], of a batch.
+
+        Logits of later rows of the vocabulary than ``vocabulary`` are left out.
+        """
+        logits, hidden = self._sliced(inputs) if self.slices else self._gathered(inputs)
+        if self.vocabulary is not None:
+            logits = logits[:, : self.vocabulary]
+        return logits, hidden, hidden.unsqueeze(1)
+
+    def plain(self) -> nn.Module:
+        """A copy of the network as transformers knows it."""
+        network = copy.deepcopy(self.network)
+        network.get_output_embeddings()._forward_pre_hooks.pop(self._hook.id)  # type: ignore[operator]
+        return network
+
+
+class LanguageGroup(StudentGroup):
+    """Causal language models as peers; a student is a plain network of transformers.
+
+    Nothing is shared: a decoder's blocks pass on masks and tables of positions besides hidden states, which no graph through them alone shows.
+    Students may differ in architecture, with one tokenizer.
+
+    Args:
+        students: at least one.
+        example: a batch; None: the first student's own.
+
+    Raises:
+        CoterieError: students with different vocabularies.
+    """
+
+    def __init__(self, students: Sequence[CausalLM], example: TokenBatch | None = None) -> None:
+        names = [each.classifier_name for each in students]
+        super().__init__(None, students, example=example or students[0].example(), classifiers=names)
+
+    def student(self, number: int) -> nn.Module:
+        """See :meth:`StudentGroup.student`."""
+        assembled = super().student(number)
+        branch = assembled.branch
+        assert isinstance(branch, CausalLM)
+        return branch.plain().train(self.training)

@@ -1,0 +1,113 @@
+"""LoRA: a few trained numbers beside frozen weights, by the package peft; and memory for time in any network.
+
+Source: LoRA (Hu et al., ICLR 2022, arXiv 2106.09685).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from coterie.errors import CoterieError
+from coterie.networks.hugging_face import short_reason
+from coterie.randomness import derive_seed, seeded
+
+ADAPTER = "default"
+
+
+def add_lora(
+    network: nn.Module,
+    *,
+    rank: int = 8,
+    alpha: int = 16,
+    dropout: float = 0.0,
+    targets: str | Sequence[str] | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """The network with LoRA beside some of its layers, which alone is trained. The network itself is owned by what is returned.
+
+    Args:
+        network: of transformers.
+        rank: r, of the matrices that are added.
+        alpha: their product counts by alpha / r. 8 and 16 are peft's users' common choice; peft's own are 8 and 8.
+        dropout: of what goes into them.
+        targets: names of layers that get them; ``all-linear``: all linear ones but the output embedding; None: peft's own for the architecture.
+        seed: of the initial values, each layer's a function of this and its name. At the start nothing is changed: the second matrix is zero.
+
+    Returns:
+        A ``peft.PeftModel``; :func:`merged` makes a plain network of it.
+
+    Raises:
+        CoterieError: peft is not installed, settings out of bounds, or layers that are not there.
+    """
+    if rank < 1 or alpha < 1 or not 0 <= dropout < 1:
+        raise CoterieError(
+            f"rank={rank}, alpha={alpha}, dropout={dropout}: expected 1 or more, 1 or more, and 0 to below 1"
+        )
+    try:
+        import peft
+        from peft.tuners.lora import LoraLayer
+    except ImportError:
+        raise CoterieError("LoRA needs the package peft: pip install 'coterie[text]'") from None
+    modules = targets if targets is None or isinstance(targets, str) else list(targets)
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules, task_type="CAUSAL_LM"
+    )
+    _require_conv1d_known(config, network)
+    try:
+        with seeded(derive_seed(seed, "lora")):
+            adapted: nn.Module = peft.get_peft_model(network, config)
+    except Exception as error:  # peft raises many kinds
+        hint = "; name layers as targets, or all-linear" if targets is None else ""
+        raise CoterieError(f"no LoRA for {type(network).__name__}: {short_reason(error)}{hint}") from None
+    for name, module in adapted.named_modules():
+        if isinstance(module, LoraLayer):
+            with seeded(derive_seed(seed, name)):
+                module.reset_lora_parameters(ADAPTER, init_lora_weights=True)
+    return adapted
+
+
+def _require_conv1d_known(config: Any, network: nn.Module) -> None:
+    """GPT-2's linear layers keep their weights the other way round, which peft would say in a warning while it does the right thing."""
+    from transformers.pytorch_utils import Conv1D
+
+    config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in network.modules())
+
+
+def has_lora(network: nn.Module) -> bool:
+    """Whether :func:`add_lora` made this network."""
+    return hasattr(network, "merge_and_unload")
+
+
+def merged(network: nn.Module) -> nn.Module:
+    """A plain copy of a network whose LoRA is added to its weights, all of which can be trained again; of one without LoRA, a copy.
+
+    Its logits are those of the network in eval mode, but for rounding.
+    """
+    plain = copy.deepcopy(network)
+    if has_lora(plain):
+        plain = plain.merge_and_unload()  # type: ignore[operator]
+        plain.requires_grad_(True)
+    return plain.train(network.training)
+
+
+def save_memory(network: nn.Module, enabled: bool = True) -> None:
+    """Whether activations of each block are computed again in the backward pass instead of being kept.
+
+    Raises:
+        CoterieError: an architecture that does not offer it.
+    """
+    model: Any = network
+    if not getattr(model, "supports_gradient_checkpointing", True):
+        raise CoterieError(f"{type(network).__name__} offers no gradient checkpointing")
+    later = hasattr(model, "activation_checkpointing_enable")  # its name in later versions of transformers
+    kind = "activation" if later else "gradient"
+    if enabled:
+        options = {f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
+        getattr(model, f"{kind}_checkpointing_enable")(**options)
+    else:
+        getattr(model, f"{kind}_checkpointing_disable")()
+    model.config.use_cache = not enabled  # keys and values of the past would be kept for nothing

@@ -1,0 +1,248 @@
+"""Causal language models of transformers: where their weights come from, and which vocabulary student and teacher share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from coterie.errors import CoterieError
+from coterie.networks.hugging_face import (
+    config_of,
+    quiet_transformers,
+    read_config,
+    require_place,
+    short_reason,
+)
+from coterie.randomness import derive_seed, seeded
+from coterie.tasks.language.tokenizer import load_tokenizer, num_tokens
+
+Source = str | Path | Mapping[str, Any]
+
+
+def load_causal_lm(
+    source: Source, *, seed: int = 0, pretrained: bool | Literal["auto"] = "auto", dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """A causal language model with its weights, or with initial ones.
+
+    Weights are read from safetensors or GGUF, never from pickles, and code that comes with them is not run.
+
+    Args:
+        source: a folder as ``save_pretrained`` writes it, a name of the Hub, a GGUF file (``.gguf``; its weights are de-quantised), or sizes alone: a JSON file or
+            a mapping of a configuration's values, ``model_type`` among them.
+        seed: of initial weights, each tensor's a function of this and of its module's name: a network with more layers starts with the same first ones.
+        pretrained: whether weights are loaded. ``auto``: where there are some.
+        dtype: of the parameters.
+
+    Raises:
+        CoterieError: nothing there, no causal language model, no weights where they are wanted, or a Hub that does not answer, in one line within seconds.
+    """
+    if isinstance(source, Mapping):
+        _require_no_weights_wanted(pretrained, "a configuration's values")
+        return build_causal_lm(config_of(dict(source)), seed=seed, dtype=dtype)
+    name, path = str(source), Path(source).expanduser()
+    if path.suffix == ".gguf":
+        return _load_gguf(path, pretrained, dtype)
+    if path.suffix == ".json":
+        _require_no_weights_wanted(pretrained, name)
+        return build_causal_lm(config_of(_read_values(path)), seed=seed, dtype=dtype)
+    config = read_config(name)
+    loads = has_safetensors(name) if pretrained == "auto" else pretrained
+    if not loads:
+        return build_causal_lm(config, seed=seed, dtype=dtype)
+    return _load(name, config, dtype)
+
+
+def build_causal_lm(config: Any, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A network with initial weights as transformers' own rules for its kind give them.
+
+    Each module is initialised from a generator of its own, seeded by ``seed`` and the module's name.
+
+    Args:
+        config: of transformers.
+        seed: of the weights.
+        dtype: of the parameters.
+
+    Raises:
+        CoterieError: the configuration has no causal language model.
+    """
+    with quiet_transformers() as transformers:
+        try:
+            with seeded(derive_seed(seed, "network")):  # for what a module's constructor draws itself
+                network: Any = transformers.AutoModelForCausalLM.from_config(
+                    config, trust_remote_code=False, dtype=torch.float32
+                )
+        except Exception as error:
+            raise CoterieError(f"the configuration gives no causal language model: {short_reason(error)}") from None
+        _initialize(network, seed)
+    for parameter in network.parameters():  # and no table of positions, which transformers keeps in float32
+        parameter.data = parameter.data.to(dtype)
+    model: nn.Module = network
+    return model
+
+
+@torch.no_grad()
+def _initialize(network: Any, seed: int) -> None:
+    """Draw all weights anew, as ``initialize_weights`` of transformers does but module by module: children first, and a sub-model by its own rules."""
+    for tensor in [*network.parameters(), *network.buffers()]:
+        if hasattr(tensor, "_is_hf_initialized"):
+            del tensor._is_hf_initialized  # by which transformers would leave it as it is
+
+    def visit(module: nn.Module, name: str, owner: Any) -> None:
+        owner = module if hasattr(module, "_init_weights") else owner
+        for child, each in module.named_children():
+            visit(each, f"{name}.{child}" if name else child, owner)
+        with seeded(derive_seed(seed, name)):
+            owner._init_weights(module)
+
+    visit(network, "", network)
+
+
+def has_safetensors(name: str) -> bool:
+    """Whether a folder holds weights that are read; of a name of the Hub that is expected."""
+    path = Path(name).expanduser()
+    return not path.is_dir() or any(path.glob("*.safetensors"))
+
+
+def read_tokenizer(source: str | Path) -> Any:
+    """The tokenizer of a network's folder, of a name of the Hub, or in a GGUF file.
+
+    Raises:
+        CoterieError: there is none.
+    """
+    path = Path(source).expanduser()
+    if path.suffix != ".gguf":
+        return load_tokenizer(source)
+    _require_gguf(path)
+    with quiet_transformers() as transformers:
+        try:
+            return transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        except Exception as error:
+            raise CoterieError(f"{str(path)!r} has no tokenizer that can be read: {short_reason(error)}") from None
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CoterieError(f"{str(path)!r} is no JSON file of a configuration: {short_reason(error)}") from None
+    if not isinstance(values, dict) or "model_type" not in values:
+        raise CoterieError(f"{str(path)!r} names no model_type; expected a configuration's values, such as llama's")
+    return values
+
+
+def _require_no_weights_wanted(pretrained: bool | str, name: str) -> None:
+    if pretrained is True:
+        raise CoterieError(f"pretrained=true, and {name} holds sizes but no weights; name a folder or the Hub")
+
+
+def _load(name: str, config: Any, dtype: torch.dtype) -> nn.Module:
+    if not has_safetensors(name):
+        raise CoterieError(f"{name!r} holds no weights in safetensors, the only format that is read besides GGUF")
+    with quiet_transformers() as transformers:
+        try:
+            network, found = transformers.AutoModelForCausalLM.from_pretrained(
+                require_place(name),
+                config=config,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=dtype,
+                output_loading_info=True,
+            )
+        except Exception as error:
+            raise CoterieError(f"the weights of {name!r} cannot be loaded: {short_reason(error)}") from None
+    missing = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if missing:
+        raise CoterieError(f"{name!r} is no trained causal language model: {missing[0]} does not fit or is not there")
+    model: nn.Module = network
+    return model
+
+
+def _require_gguf(path: Path) -> None:
+    if not path.is_file():
+        raise CoterieError(f"there is no file {str(path)!r}")
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        raise CoterieError("a GGUF file needs the package gguf: pip install gguf") from None
+
+
+def _load_gguf(path: Path, pretrained: bool | str, dtype: torch.dtype) -> nn.Module:
+    _require_gguf(path)
+    if pretrained is False:
+        raise CoterieError(f"pretrained=false, and {str(path)!r} is a file of weights; name a configuration instead")
+    with quiet_transformers() as transformers:
+        try:
+            network, found = transformers.AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=dtype, output_loading_info=True
+            )
+        except Exception as error:
+            raise CoterieError(f"{str(path)!r} cannot be loaded: {short_reason(error)}") from None
+    if found["missing_keys"]:
+        raise CoterieError(f"{str(path)!r} is not whole: {min(found['missing_keys'])} is not there")
+    model: nn.Module = network
+    return model
+
+
+class Vocabulary(NamedTuple):
+    """What networks of one tokenizer have in common.
+
+    Attributes:
+        size: logits that are compared, from the first on; None: all, since the networks have equally many.
+        note: what was left out, for the user; None: nothing.
+    """
+
+    size: int | None
+    note: str | None
+
+
+def shared_vocabulary(tokenizer: Any, networks: Mapping[str, nn.Module]) -> Vocabulary:
+    """How many logits networks have in common. Rows beyond the tokenizer's tokens are padding, which one may have and another not.
+
+    Args:
+        tokenizer: of the data.
+        networks: students and teachers by their names.
+
+    Raises:
+        CoterieError: a network without a row for every token.
+    """
+    tokens = num_tokens(tokenizer)
+    rows = {name: vocabulary_size(network) for name, network in networks.items()}
+    for name, count in rows.items():
+        if count < tokens:
+            raise CoterieError(
+                f"{name!r} has {count} logits, and the tokenizer {tokens} tokens; student and teacher need one vocabulary"
+            )
+    if len(set(rows.values())) == 1:
+        return Vocabulary(None, None)
+    cut = ", ".join(f"{name} {count}" for name, count in rows.items())
+    return Vocabulary(tokens, f"logits are cut to the tokenizer's {tokens} tokens, since networks have more: {cut}")
+
+
+def vocabulary_size(network: nn.Module) -> int:
+    """How many logits a network has.
+
+    Raises:
+        CoterieError: a network without an output embedding.
+    """
+    head = network.get_output_embeddings()  # type: ignore[operator]
+    weight = getattr(head, "weight", None)
+    if weight is None:
+        raise CoterieError(f"{type(network).__name__} has no output embedding that can be read")
+    return int(weight.shape[0])
+
+
+def named(sources: Sequence[Source]) -> list[str]:
+    """Names to be shown, without the places on this machine where folders lie."""
+    return [_shown(each) for each in sources]
+
+
+def _shown(source: Source) -> str:
+    if isinstance(source, Mapping):
+        return str(source.get("model_type", "network"))
+    path = Path(source).expanduser()
+    return path.resolve().name if path.exists() else str(source)
