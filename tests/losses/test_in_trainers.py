@@ -1,4 +1,4 @@
-"""The trainer of docs/language-losses.md does what it says; the page itself is run by test_docs."""
+"""The trainer of docs/language-trainers.md does what it says; the page itself is run by test_docs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from transformers import Trainer, TrainingArguments
 
 from coterie.losses import ranking_distillation
 
-PAGE = Path(__file__).parents[2] / "docs" / "language-losses.md"
+PAGE = Path(__file__).parents[2] / "docs" / "language-trainers.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def page():
     """The names of the page's block with the trainer: the class, and random language models by width and layers."""
-    (block,) = [
-        each for each in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL) if "class " in each
-    ]
-    names = {"torch": torch, "ranking_distillation": ranking_distillation, "__name__": "page"}
-    exec(block[: block.index("tokens = ")], names)
+    names = {"__name__": "page"}
+    exec(BLOCKS[0][: BLOCKS[0].index("tokens = ")], names)
     return names
 
 
@@ -30,7 +28,7 @@ def texts():
     """Eight texts whose first tokens are prompts of unequal lengths, which do not count."""
     generator = torch.Generator().manual_seed(0)
     for number in range(8):
-        tokens = torch.randint(100, (20,), generator=generator)
+        tokens = torch.randint(300, (20,), generator=generator)
         labels = tokens.clone()
         labels[: 2 * number] = -100
         yield {"input_ids": tokens, "labels": labels}
@@ -66,3 +64,26 @@ def test_one_step_is_that_of_the_mean_over_all_tokens_that_count(page, tmp_path,
         moved = weights[name] - ours.detach()
         torch.testing.assert_close(moved, expected.grad, atol=1e-5, rtol=1e-3, msg=name)
     assert any((weights[name] != each).any() for name, each in student.state_dict().items())
+
+
+def test_trls_trainer_learns_from_the_completions_alone(page, tmp_path, monkeypatch):
+    pytest.importorskip("trl", reason="TRL is not installed: the page's last block is only compiled")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    counted = []
+
+    class Noting(page["Distillation"]):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            counted.append([self.processing_class.decode(row[row != -100]) for row in inputs["labels"]])
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    names = {**page, "Distillation": Noting}
+    exec(BLOCKS[-1], names)
+    assert len(names["trainer"].state.log_history) >= 1
+    assert counted
+    assert all(text.startswith(" After it comes") for batch in counted for text in batch)
+
+
+def test_the_block_for_trl_is_python():
+    compile(BLOCKS[-1], str(PAGE), "exec")
+    assert "from trl import" in BLOCKS[-1]
