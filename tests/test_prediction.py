@@ -10,11 +10,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import coterie
-from coterie.data.batch import DataInfo
 from coterie.errors import CoterieError
 from coterie.prediction import load_images, predict_images
 from coterie.recipe.sections import DataRecipe
 from coterie.student import load_student
+from coterie.tasks.images.data.batch import DataInfo
 from coterie.tasks.images.data.bundle import DataBundle, load_data
 from coterie.tasks.images.data.catalogue import OWN_DATA
 from coterie.tasks.images.data.streaming import evaluation_transform

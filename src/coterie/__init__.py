@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from coterie.running.train import TrainResult, train
     from coterie.student import create_network, load_student
 
-__version__ = "0.1.0"
+from coterie.version import __version__ as __version__
 
 _LOCATIONS = {
     "ComparisonResult": "coterie.comparison.run",

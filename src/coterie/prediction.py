@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from coterie.data.batch import DataInfo
 from coterie.errors import CoterieError
 from coterie.run_folder import RunFolder
 from coterie.student import load_student
+from coterie.tasks.images.data.batch import DataInfo
 from coterie.tasks.images.data.decoding import read_image, reason_of, upright
 from coterie.tasks.images.data.streaming import evaluation_transform
 

@@ -42,7 +42,7 @@ SETTINGS = (
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from coterie import __version__
+        from coterie.version import __version__
 
         typer.echo(f"coterie {__version__}")
         raise typer.Exit

@@ -23,7 +23,7 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
     from rich.table import Table
 
     from coterie.metrics import primary
-    from coterie.report.wording import shown_figures
+    from coterie.metrics.primary import shown_figures
 
     count = f", {figures['num_samples']:,} samples of {figures['data']}" if "num_samples" in figures else ""
     table = Table(title=f"{split} split{count}", title_justify="left", box=None, pad_edge=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from coterie.data.nested import Inputs
-from coterie.tasks.images.data.raw import Pixels
 
 
 class Batch(NamedTuple):
@@ -44,23 +43,6 @@ class SetInfo:
     notes: tuple[str, ...] = field(default=(), kw_only=True)
 
 
-@dataclass(frozen=True)
-class DataInfo(SetInfo):
-    """Of images.
-
-    Attributes:
-    input_size: channels, height, width.
-    mean, std: what pixels in 0..1 are normalised with.
-    interpolation, crop: how evaluation images are resized: to the size divided by ``crop``, then the centre is cut out.
-    """
-
-    input_size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str = "bilinear"
-    crop: float = 1.0
-
-
 class TrainLoader(Protocol):
     """Shuffled, augmented batches; ``views`` > 1 gives a list of that many views of every sample."""
 
@@ -93,25 +75,6 @@ class EvaluationLoader(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-@runtime_checkable
-class ImageLoader(EvaluationLoader, Protocol):
-    """An evaluation loader that can show its images."""
-
-    def raw_images(self, indices: Sequence[int]) -> Pixels: ...
-
-    def prepared(self, indices: Sequence[int]) -> Tensor:
-        """Inputs float32 [n, C, H, W] of these samples alone, as batches hold them."""
-        ...
-
-    def use_channels_last(self, channels_last: bool) -> None: ...
-
-
-class ImageTrainLoader(TrainLoader, Protocol):
-    """A training loader whose batches have a memory format."""
-
-    def use_channels_last(self, channels_last: bool) -> None: ...
-
-
 @dataclass(frozen=True)
 class Loaders:
     """The loaders of a run, of whatever task; ``train_evaluation`` gives the training samples without augmentation.
@@ -128,20 +91,3 @@ class Loaders:
 
     def use_channels_last(self, channels_last: bool) -> None:
         """Give batches in that memory format from now on; nothing where samples are no images."""
-
-
-@dataclass(frozen=True)
-class DataBundle(Loaders):
-    """The loaders of images."""
-
-    info: DataInfo
-    train: ImageTrainLoader
-    validation: ImageLoader | None
-    test: ImageLoader | None
-    train_evaluation: ImageLoader
-
-    def use_channels_last(self, channels_last: bool) -> None:
-        """See :meth:`Loaders.use_channels_last`."""
-        for loader in (self.train, self.validation, self.test, self.train_evaluation):
-            if loader is not None:
-                loader.use_channels_last(channels_last)

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from coterie.errors import RunError
-from coterie.tasks.images.data.raw import Arrays, Files, Objects
-
-READ_WHOLE = 256 * 2**20  # bytes of files up to which all are read; of more, names and sizes are compared
-READ_OBJECTS = 32  # samples of a data set of the user's that are read
 NAMED = 3  # differences in a message
 
 
 def fingerprint(
-    class_names: Sequence[str], splits: Mapping[str, Any], preparation: Mapping[str, Any]
+    class_names: Sequence[str],
+    splits: Mapping[str, Any],
+    preparation: Mapping[str, Any],
+    digests: Callable[[Any], list[bytes]],
 ) -> dict[str, Any]:
     """A JSON object of classes, their order, and count and digest of each class's samples in each split.
 
     Args:
         class_names: in the order of their numbers.
-        splits: samples with ``labels``: arrays, files, objects or texts.
+        splits: samples of any kind with ``labels``.
         preparation: what the source says of how its samples are prepared.
+        digests: each sample's digest of a split's samples, see :func:`digest`; empty where its content is not read.
     """
     return {
         "classes": list(class_names),
         "preparation": dict(preparation),
-        "splits": {name: _split(samples, class_names) for name, samples in splits.items()},
+        "splits": {name: _split(samples, class_names, digests(samples)) for name, samples in splits.items()},
     }
 
 
-def _split(samples: Any, class_names: Sequence[str]) -> dict[str, Any]:
-    digests = _digests(samples)
+def digest(shape: Iterable[int], content: Any) -> bytes:
+    """Of a sample's content, a buffer of bytes."""
+    found = hashlib.blake2b(repr(tuple(shape)).encode(), digest_size=8)
+    found.update(content)
+    return found.digest()
+
+
+def _split(samples: Any, class_names: Sequence[str], digests: Sequence[bytes]) -> dict[str, Any]:
     classes = {}
     for label in np.unique(samples.labels).tolist():
         members = np.flatnonzero(samples.labels == label).tolist()
@@ -46,60 +49,6 @@ def _split(samples: Any, class_names: Sequence[str]) -> dict[str, Any]:
         classes[class_names[label]] = [len(members), whole.hexdigest()]
     order = hashlib.blake2b(np.ascontiguousarray(samples.labels).tobytes(), digest_size=8)
     return {"samples": len(samples), "order": order.hexdigest(), "classes": classes}
-
-
-def _digests(samples: Any) -> list[bytes]:
-    """Each sample's digest; empty where its content is not read."""
-    if isinstance(samples, Arrays):
-        return [_digest(image.shape, np.ascontiguousarray(image)) for image in samples.images]
-    if isinstance(samples, Files):
-        return _file_digests(samples.paths)
-    if isinstance(samples, Objects):
-        return _object_digests(samples)
-    return [_digest((len(texts),), "\0".join(texts).encode("utf-8", "surrogatepass")) for texts in samples.texts]
-
-
-def _digest(shape: Iterable[int], content: Any) -> bytes:
-    digest = hashlib.blake2b(repr(tuple(shape)).encode(), digest_size=8)
-    digest.update(content)
-    return digest.digest()
-
-
-def _file_digests(paths: Sequence[Path]) -> list[bytes]:
-    """Of names and sizes, and of the content where the files are few enough to be read; not of where their folder lies."""
-    sizes = [_size(path) for path in paths]
-    read = sum(sizes) <= READ_WHOLE
-
-    def content(path: Path) -> bytes:
-        try:
-            return path.read_bytes() if read else b""
-        except OSError:
-            return b""
-
-    return [
-        _digest((size,), os.fsencode(path.name) + b"\0" + content(path))
-        for path, size in zip(paths, sizes, strict=True)
-    ]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # named when it is needed
-        return -1
-
-
-def _object_digests(samples: Objects) -> list[bytes]:
-    """Of a few samples, evenly spread; of none where they read differently each time, by a random transform."""
-    digests = [b""] * len(samples)
-    if not samples.varies:
-        for number in range(0, len(samples), -(-len(samples) // READ_OBJECTS)):
-            try:
-                pixels = samples.pixels(number)
-            except RunError:  # named when it is needed
-                continue
-            digests[number] = _digest(pixels.shape, np.ascontiguousarray(pixels))
-    return digests
 
 
 def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -7,10 +7,10 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
+from coterie.data.arrays import Labels
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
 from coterie.recipe.sections import DataRecipe
-from coterie.tasks.images.data.raw import Labels
 
 TEST_SHARE = 0.2  # of each class, where the data bring neither a validation nor a test split
 

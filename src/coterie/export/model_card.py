@@ -13,15 +13,15 @@ from typing import Any
 import jinja2
 import yaml
 
-from coterie import __version__
 from coterie.catalogue import NETWORKS
 from coterie.export.folder import MARK
 from coterie.export.preprocessing import resized
 from coterie.export.quantization import in_a_line
 from coterie.methods import TABLE
+from coterie.metrics.primary import shown_figures
 from coterie.recipe import Recipe
-from coterie.report.wording import shown_figures
 from coterie.terminal import one_line
+from coterie.version import __version__
 
 LIBRARIES = {"timm": "timm", "onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch", "transformers": "transformers"}
 FIGURES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coterie.data.batch import DataBundle
 from coterie.errors import CoterieError, RunError
 from coterie.export.onnx import require_onnx
 from coterie.files import write_atomically, write_json
 from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
+from coterie.tasks.images.data.batch import DataBundle
 
 CALIBRATION_IMAGES = 200
 CALIBRATION_BATCH = 50

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from coterie.export.request import check_request
 
 if TYPE_CHECKING:
-    from coterie.tasks.images.networks import NetworkSource
+    from coterie.networks.branching import NetworkSource
 
 
 def export_run(

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from coterie.errors import CoterieError
 from coterie.losses import mean_probability
 from coterie.methods.method import Method
+from coterie.networks.branching import NetworkSource
 from coterie.networks.group import StudentGroup
 from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
 from coterie.running.reload import load_method
 from coterie.student import load_student
-from coterie.tasks.images.networks import NetworkSource, network_names, network_options
+from coterie.tasks.images.networks import network_names, network_options
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from coterie.export.quantization import data_to_quantize, quantize
 from coterie.export.request import Request
 from coterie.export.subject import load_subject
 from coterie.files import write_json, write_text
-from coterie.tasks.images.networks import NetworkSource
+from coterie.networks.branching import NetworkSource
 
 
 def write_export(request: Request, network: NetworkSource | None = None) -> Path:

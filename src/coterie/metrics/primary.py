@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+TOP5_CLASSES = 10  # from here on top-5 tells networks apart; with fewer classes a guess is often among five
 
 
 class Primary(NamedTuple):
@@ -30,3 +32,16 @@ def primary(figures: Mapping[str, Any], leader: int | None) -> Primary:
     if leader is not None:
         return Primary(f"the leader, student {leader}", figures["students"][leader])
     return Primary("the mean student", figures["mean_student"])
+
+
+def shown_figures(names: Iterable[str], classes: int) -> list[str]:
+    """Which figures are worth a reader's time: top-5 is left out where there are fewer than 10 classes.
+
+    Args:
+        names: of figures, in their order.
+        classes: how many classes there are; 0 where that is not known.
+
+    >>> shown_figures(["top1", "top5", "nll"], classes=8)
+    ['top1', 'nll']
+    """
+    return [name for name in names if not (name == "top5" and 0 < classes < TOP5_CLASSES)]

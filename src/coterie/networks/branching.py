@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from coterie.errors import CoterieError, did_you_mean
+from coterie.networks.cutting import Parts, has_channels_last, input_size, say_left_out
 from coterie.networks.group import StudentGroup
 from coterie.networks.initialization import copied, materialised, permuted
 from coterie.networks.operations import split_candidates
-from coterie.networks.pieces import TwoModeModule
 from coterie.networks.taps import stage_taps
 from coterie.networks.tracing import (
-    TracedNetwork,
-    canonical_axes,
-    embedding_node,
-    feature_map_node,
-    output_node,
     trace,
 )
 from coterie.randomness import derive_seed, seeded
@@ -74,7 +68,7 @@ def branch(
         raise CoterieError(f"branches={branches}: expected at least 1")
     first = _build(network, seed, 0) if not isinstance(network, nn.Module) else network
     if example is None:
-        example = torch.zeros(2, *_input_size(first))
+        example = torch.zeros(2, *input_size(first))
     materialised(first, example, derive_seed(seed, "lazy", 0))
     at = _choose_split(first, example) if at == "auto" else at
     if at is not None and at not in dict(first.named_modules()):
@@ -95,9 +89,9 @@ def branch(
     for other in networks[1:]:  # what an overridden train() of the first one froze
         for name, parameter in first.named_parameters():
             other.get_parameter(name).requires_grad_(parameter.requires_grad)
-    _say_left_out(traced)
+    say_left_out(traced)
     template = copy.deepcopy(first)
-    parts = _Parts(traced, at)
+    parts = Parts(traced, at)
     trunk = parts.trunk(first) if at is not None else None
     modules = [parts.branch(each) for each in networks]
     return StudentGroup(
@@ -108,63 +102,14 @@ def branch(
         classifiers=[traced.classifier] * branches,
         templates=[template] * branches,
         split_point=at,
-        channels_last_maps=_channels_last(first),
+        channels_last_maps=has_channels_last(first),
         tap_names=[traced.taps] * branches,
     )
-
-
-def peers(
-    networks: list[nn.Module], example: Tensor | None = None, taps: Sequence[str] | Literal["stages"] = ()
-) -> StudentGroup:
-    """Students of different architectures, nothing shared; see :meth:`StudentGroup.of`."""
-    if example is None:
-        example = torch.zeros(2, *_input_size(networks[0]))
-    for number, network in enumerate(networks):
-        materialised(network, example, derive_seed(0, "lazy", number))
-    asked = [stage_taps(network) if taps == "stages" else taps for network in networks]
-    traced = [trace(network, None, example, each) for network, each in zip(networks, asked, strict=True)]
-    for each in traced:
-        _say_left_out(each)
-    templates = [copy.deepcopy(network) for network in networks]
-    return StudentGroup(
-        None,
-        [_Parts(each, None).branch(each.network) for each in traced],
-        example=example,
-        classifiers=[each.classifier for each in traced],
-        templates=templates,
-        tap_names=[each.taps for each in traced],
-    )
-
-
-def whole(network: nn.Module, example: Tensor, taps: Sequence[str] = ()) -> nn.Module:
-    """A network as one module that returns (logits, embedding, feature map, taps), over the network's own modules.
-
-    Raises:
-        CoterieError: it cannot be traced, or does not take the example.
-    """
-    return _Parts(trace(network, None, example, taps), None).branch(network)
-
-
-def _say_left_out(traced: TracedNetwork) -> None:
-    if traced.several_outputs:
-        warnings.warn(
-            f"{type(traced.network).__name__} has auxiliary outputs: only that of {traced.classifier!r} is trained; the others get no loss",
-            stacklevel=3,
-        )
 
 
 def _build(network: Callable[[], nn.Module], seed: int, number: int) -> nn.Module:
     with seeded(derive_seed(seed, "student", number)):
         return network()
-
-
-def _channels_last(network: nn.Module) -> bool:
-    return str(getattr(network, "output_fmt", "")).upper().endswith("NHWC")
-
-
-def _input_size(network: nn.Module) -> tuple[int, ...]:
-    config = getattr(network, "pretrained_cfg", None) or {}
-    return tuple(config.get("input_size") or (3, 224, 224))
 
 
 def _choose_split(network: nn.Module, example: Tensor) -> str:
@@ -174,163 +119,9 @@ def _choose_split(network: nn.Module, example: Tensor) -> str:
     problem: CoterieError | None = None
     for at in candidates[:8]:
         try:
-            parts = _Parts(trace(network, at, example), at)
+            parts = Parts(trace(network, at, example), at)
             parts.trunk(network)
             return at
         except CoterieError as error:
             problem = problem or error
     raise problem or CoterieError(f"{type(network).__name__} has no block boundary to split at; name a module, at=...")
-
-
-class _Parts:
-    """The graphs of trunk and branch, cut from a traced network; from them come modules for any network of that kind."""
-
-    def __init__(self, traced: TracedNetwork, at: str | None) -> None:
-        self.traced = traced
-        self.at = at
-        graphs = (traced.eval_graph, traced.train_graph)
-        self.same = graphs[0] is graphs[1]
-        cuts = [_cut(graph, traced, at) for graph in (graphs[:1] if self.same else graphs)]
-        self.trunk_graphs = [trunk for trunk, _ in cuts]
-        self.branch_graphs = [body for _, body in cuts]
-        if at is not None:
-            _require_separate(traced, self.trunk_graphs[0], self.branch_graphs[0], at)
-
-    def trunk(self, network: nn.Module) -> nn.Module:
-        return self._build(network, self.trunk_graphs, "Trunk")
-
-    def branch(self, network: nn.Module) -> nn.Module:
-        return self._build(network, self.branch_graphs, "Branch")
-
-    def _build(self, network: nn.Module, graphs: list[fx.Graph], name: str) -> nn.Module:
-        called = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_module"}
-        constants = {name: value for name, value in self.traced.constants.items() if name in called}
-        return TwoModeModule.build(network, graphs, name, constants, self.traced.exceptions)
-
-
-def _is_within(node: fx.Node, at: str) -> bool:
-    return node.op == "call_module" and (node.target == at or str(node.target).startswith(f"{at}."))
-
-
-def _cut(graph: fx.Graph, traced: TracedNetwork, at: str | None) -> tuple[fx.Graph, fx.Graph]:
-    """Copies of the graph's two sides. The trunk returns the tuple of values that cross; the branch takes them."""
-    nodes = list(graph.nodes)
-    position = 0
-    if at is not None:
-        found = [index for index, node in enumerate(nodes) if _is_within(node, at)]
-        if not found:
-            raise CoterieError(f"the split point {at!r} of {type(traced.network).__name__} is never called")
-        position = found[0]
-    classifier = next(i for i, n in enumerate(nodes) if n.op == "call_module" and n.target == traced.classifier)
-    if position > classifier:
-        raise CoterieError(f"the split point {at!r} comes after the classifier {traced.classifier!r}")
-    # Reading a parameter belongs to the side that uses it; and what is cheap to read again does not cross.
-    before = [node for node in nodes[:position] if node.op != "get_attr"]
-    after = nodes[position:]
-    inputs = [node for node in nodes if node.op == "placeholder"]
-    if at is not None and not any(node.op == "call_module" for node in before):
-        raise CoterieError(
-            f"nothing comes before the split point {at!r}, so nothing would be shared; use at=None for peers"
-        )
-    early = set(before)
-    crossing = [node for node in before if any(user not in early for user in node.users)] if at is not None else inputs
-    trunk = _copy(before, nodes, inputs, traced.constants) if at is not None else (fx.Graph(), {})
-    if at is not None:
-        trunk_graph, trunk_values = trunk
-        trunk_graph.output(tuple(trunk_values[node] for node in crossing))
-    kept = [node for node in after if node.op not in {"output", "placeholder"}]
-    body, values = _copy(kept, nodes, crossing, traced.constants)
-    (result,) = output_node(graph).args
-    assert isinstance(result, fx.Node)  # checked by trace
-    logits = values[result]
-    embedding = values[embedding_node(graph, traced.classifier)]
-    if len(traced.shapes[embedding_node(traced.eval_graph, traced.classifier).name]) > 2:
-        embedding = body.call_method("flatten", (embedding, 1))
-    mapped = feature_map_node(traced.eval_graph, traced.classifier, traced.shapes)
-    own = _same_node(graph, mapped, traced.eval_graph)
-    if own not in values:
-        raise CoterieError(f"the split point {at!r} comes after the last feature map ({mapped.name}); split earlier")
-    width = traced.shapes[embedding_node(traced.eval_graph, traced.classifier).name][1]
-    channels_last = _channels_last(traced.network)
-
-    def canonical(node: fx.Node, shape: tuple[int, ...], width: int) -> fx.Node:
-        if len(shape) == 2:  # no positions: one token
-            return body.call_method("unsqueeze", (values[node], 1))
-        axes = canonical_axes(shape, width, channels_last)
-        return values[node] if axes is None else body.call_method("permute", (values[node], *axes))
-
-    tapped = []
-    for tap in traced.taps:
-        node, shape = _tapped_node(graph, tap, traced)
-        if node not in values:
-            raise CoterieError(f"the tap {tap!r} comes before the split point {at!r}, in what all students share")
-        tapped.append(canonical(node, shape, 0))
-    own_map = canonical(own, traced.shapes[mapped.name], width)
-    body.output((logits, embedding, own_map, tuple(tapped)) if tapped else (logits, embedding, own_map))
-    return trunk[0], body
-
-
-def _tapped_node(graph: fx.Graph, tap: str, traced: TracedNetwork) -> tuple[fx.Node, tuple[int, ...]]:
-    """The last value that the module ``tap`` computes, and its shape."""
-    inside = [node for node in graph.nodes if _is_within(node, tap)]
-    known = [node for node in traced.eval_graph.nodes if _is_within(node, tap)]
-    shape = traced.shapes.get(known[-1].name) if known else None
-    if not inside or shape is None or len(shape) not in (2, 3, 4):
-        names = [name for name, _ in traced.network.named_modules() if name]
-        raise CoterieError(
-            f"cannot tap {tap!r} of {type(traced.network).__name__}{did_you_mean(tap, names)}; "
-            "expected a module that returns one map [B, C, H, W], [B, N, C] or [B, d]"
-        )
-    return inside[-1], shape
-
-
-def _copy(
-    keep: list[fx.Node], nodes: list[fx.Node], inputs: list[fx.Node], constants: Mapping[str, Tensor]
-) -> tuple[fx.Graph, dict[fx.Node, Any]]:
-    """A graph of the nodes to keep, with the given values as its inputs and the parameters and constants that they read."""
-    graph, values = fx.Graph(), {}
-    for node in inputs:
-        values[node] = graph.placeholder(node.name)
-    wanted = set(keep)
-    read = {source for node in keep for source in node.all_input_nodes if source.op == "get_attr"}
-    for node in nodes:
-        if (node in wanted or node in read) and node not in values and node.op not in {"output", "placeholder"}:
-            if node.op == "get_attr" and node.target in constants:
-                values[node] = graph.call_module(str(node.target))
-            else:
-                values[node] = graph.node_copy(node, lambda source: values[source])
-    return graph, values
-
-
-def _same_node(graph: fx.Graph, node: fx.Node, other: fx.Graph) -> fx.Node:
-    """The node of ``graph`` that does what ``node`` does in ``other``: the same target, as often before it."""
-    if graph is other:
-        return node
-    alike = [each for each in other.nodes if (each.op, each.target) == (node.op, node.target)]
-    here = [each for each in graph.nodes if (each.op, each.target) == (node.op, node.target)]
-    # Counted from the end: train and eval graphs differ in what comes before, seldom in what comes after.
-    return here[alike.index(node) - len(alike)]
-
-
-def _require_separate(traced: TracedNetwork, trunk: fx.Graph, body: fx.Graph, at: str) -> None:
-    """No parameter or buffer may belong to both sides."""
-    network = traced.network
-
-    def owned(graph: fx.Graph) -> dict[int, str]:
-        found = {}
-        for node in graph.nodes:
-            if node.op == "call_module" and node.target not in traced.constants:
-                module = network.get_submodule(str(node.target))
-                for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-                    found[id(tensor)] = f"{node.target}.{name}"
-            elif node.op == "get_attr":
-                path, _, name = str(node.target).rpartition(".")
-                found[id(getattr(network.get_submodule(path), name))] = str(node.target)
-        return found
-
-    first, second = owned(trunk), owned(body)
-    shared = [first[key] for key in first.keys() & second.keys()]
-    if shared:
-        raise CoterieError(
-            f"{sorted(shared)[0]!r} of {type(network).__name__} is used before and after the split point {at!r}; split elsewhere"
-        )

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from coterie.data.nested import Inputs, batch_size, concatenated
 from coterie.errors import CoterieError
+from coterie.networks.cutting import Parts, input_size, say_left_out
+from coterie.networks.initialization import materialised
 from coterie.networks.pieces import Assembled, AverageGradient, body_of
 from coterie.networks.recomputation import recomputed
-from coterie.networks.tracing import quiet_eval
+from coterie.networks.taps import stage_taps
+from coterie.networks.tracing import quiet_eval, trace
+from coterie.randomness import derive_seed
 
 
 class GroupOutput(NamedTuple):
@@ -123,9 +127,23 @@ class StudentGroup(nn.Module):
         Raises:
             CoterieError: a network that cannot be traced, or networks with different classes.
         """
-        from coterie.networks.branching import peers
-
-        return peers(list(networks), example, taps)
+        if example is None:
+            example = torch.zeros(2, *input_size(networks[0]))
+        for number, network in enumerate(networks):
+            materialised(network, example, derive_seed(0, "lazy", number))
+        asked = [stage_taps(network) if taps == "stages" else taps for network in networks]
+        traced = [trace(network, None, example, each) for network, each in zip(networks, asked, strict=True)]
+        for each in traced:
+            say_left_out(each)
+        templates = [copy.deepcopy(network) for network in networks]
+        return cls(
+            None,
+            [Parts(each, None).branch(each.network) for each in traced],
+            example=example,
+            classifiers=[each.classifier for each in traced],
+            templates=templates,
+            tap_names=[each.taps for each in traced],
+        )
 
     @property
     def num_students(self) -> int:

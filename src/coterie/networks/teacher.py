@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coterie.data.nested import Inputs, batch_size
 from coterie.errors import CoterieError
-from coterie.networks.branching import whole
+from coterie.networks.cutting import whole
 from coterie.networks.initialization import is_lazy
 from coterie.networks.recording import main_output
 from coterie.networks.taps import stage_taps

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from coterie.files import write_text
+from coterie.metrics.primary import shown_figures
 from coterie.report import wording
 from coterie.report.cards import disputed_cards, error_cards
 from coterie.report.classes import SORTS, class_table, confusion_section
@@ -91,7 +92,7 @@ def render(run: RunData) -> str:
         figures=figures,
         several=several,
         split=split,
-        columns=wording.shown_figures(figures.mean_student, len(run.class_names)) if figures else [],
+        columns=shown_figures(figures.mean_student, len(run.class_names)) if figures else [],
         ensembles=wording.ENSEMBLES,
         validation=run.summary.validation if split == "test" else None,
         validation_panels=validation_panels(run),

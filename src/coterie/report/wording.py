@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from coterie.report.run import GroupFigures, RunData
@@ -85,22 +85,8 @@ ENSEMBLES = {
     "mean_probability": "Mean-probability ensemble",
     "mean_logit": "Mean-logit ensemble",
 }
-TOP5_CLASSES = 10  # from here on top-5 tells networks apart; with fewer classes a guess is often among five
 COLLAPSED = 0.9  # the share of the attention from which on one branch stands for the ensemble
 SPLITS = {"test": "test", "validation": "validation", "train": "un-augmented training"}
-
-
-def shown_figures(names: Iterable[str], classes: int) -> list[str]:
-    """Which figures are worth a reader's time: top-5 is left out where there are fewer than 10 classes.
-
-    Args:
-        names: of figures, in their order.
-        classes: how many classes there are; 0 where that is not known.
-
-    >>> shown_figures(["top1", "top5", "nll"], classes=8)
-    ['top1', 'nll']
-    """
-    return [name for name in names if not (name == "top5" and 0 < classes < TOP5_CLASSES)]
 
 
 def measure(key: str, sample: str = "sample") -> Measure:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from coterie.errors import CoterieError
 from coterie.metrics import primary
-from coterie.report.wording import shown_figures
+from coterie.metrics.primary import shown_figures
 from coterie.run_folder import MetricsLog, RunFolder
 from coterie.terminal import one_line
 

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 from coterie.errors import CoterieError
+from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe
 from coterie.recipe.sections import AUTO
 from coterie.run_folder import RunFolder
 from coterie.run_lock import is_leftover
-from coterie.tasks.images.networks import NetworkSource
 
 
 def free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -> Path:

@@ -12,13 +12,13 @@ from coterie.data.batch import Loaders
 from coterie.data.fingerprint import differences
 from coterie.errors import CoterieError
 from coterie.methods.method import Method
+from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe, load_recipe
 from coterie.run_folder import RunFolder
 from coterie.run_lock import require_finished
 from coterie.running.arguments import sort_arguments
 from coterie.tasks.classification import Evaluation
 from coterie.tasks.images.data.objects import to_datasets
-from coterie.tasks.images.networks import NetworkSource
 from coterie.tasks.task import Task, find_task
 from coterie.training.checkpoint import load_checkpoint, restoring
 

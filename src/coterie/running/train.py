@@ -19,6 +19,7 @@ from torch import nn
 from coterie.errors import CoterieError
 from coterie.files import write_json, write_text
 from coterie.methods.method import Method
+from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe, load_recipe
 from coterie.recipe.sections import TeacherRecipe, settled
 from coterie.run_folder import RunFolder
@@ -41,7 +42,6 @@ from coterie.running.outcome import conclude, is_complete, restore_report
 from coterie.running.output import clear, free_name, require_free
 from coterie.student import load_student
 from coterie.tasks.images.data.objects import OWN_DATA
-from coterie.tasks.images.networks import NetworkSource
 from coterie.tasks.images.teachers import first_stage
 from coterie.tasks.task import Task, find_task
 from coterie.training.display import Display

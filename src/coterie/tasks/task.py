@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from coterie.data.batch import EvaluationLoader, Loaders
 from coterie.methods.method import Method
+from coterie.networks.branching import NetworkSource
 from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
-from coterie.tasks.images.networks import NetworkSource
 
 if TYPE_CHECKING:
     from coterie.tasks.classification import Deployment, Evaluation

@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import torch
+from accelerate import Accelerator
+from timm.utils import ModelEmaV3
+
+from coterie.methods.method import Method
+from coterie.run_folder import MetricsLog, RunFolder
 from coterie.training.checkpoint import load_checkpoint, restoring
-from coterie.training.optimization import require_fitting_state
+from coterie.training.display import Display
+from coterie.training.divergence import DivergenceCheck
+from coterie.training.loss_record import LossRecord
+from coterie.training.optimization import RestartedSchedule, require_fitting_state
+from coterie.training.stopping import BestEpoch
 
-if TYPE_CHECKING:
-    from coterie.training.loop import Trainer
+
+class Training(Protocol):
+    """What a checkpoint needs of a training, see :class:`coterie.training.loop.Trainer`."""
+
+    accelerator: Accelerator
+    folder: RunFolder
+    log: MetricsLog
+    display: Display
+    method: Method
+    ema: ModelEmaV3 | None
+    optimizer: torch.optim.Optimizer
+    own_optimizers: dict[str, torch.optim.Optimizer]
+    schedule: RestartedSchedule
+    losses: LossRecord
+    divergence: DivergenceCheck
+    best: BestEpoch
+    epoch: int
+    batch: int
+    step: int
+    epochs: int
+    batches: int
+    seconds: float
+
+    @property
+    def evaluated(self) -> Method: ...
+
+    @property
+    def evaluates(self) -> bool: ...
+
+    def evaluate(self) -> None: ...
 
 
-def state_of(trainer: Trainer, evaluated: bool) -> dict[str, Any]:
+def state_of(trainer: Training, evaluated: bool) -> dict[str, Any]:
     """Everything that decides how a training goes on.
 
     Args:
@@ -33,7 +71,7 @@ def state_of(trainer: Trainer, evaluated: bool) -> dict[str, Any]:
     }
 
 
-def put_back(trainer: Trainer, state: dict[str, Any]) -> None:
+def put_back(trainer: Training, state: dict[str, Any]) -> None:
     """Bring a training to where it was when its state was taken.
 
     Raises:
@@ -58,7 +96,7 @@ def put_back(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer.losses.load_state_dict(state["losses"])
 
 
-def restore(trainer: Trainer) -> None:
+def restore(trainer: Training) -> None:
     """Go back to the last checkpoint: weights, optimizer, position, and the metrics that were written by then.
 
     Raises:
@@ -87,7 +125,7 @@ def restore(trainer: Trainer) -> None:
         trainer.evaluate()
 
 
-def load_best(trainer: Trainer) -> None:
+def load_best(trainer: Training) -> None:
     """Put the weights of the best epoch into the evaluated method."""
     state = load_checkpoint(trainer.folder.best)
     with restoring(trainer.folder.best):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coterie.metrics import primary
-from coterie.report.wording import shown_figures
+from coterie.metrics.primary import shown_figures
 
 
 def tracked_validation(figures: Mapping[str, Any], leader: int | None, classes: int) -> dict[str, float]:

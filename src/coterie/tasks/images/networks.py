@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,9 @@ import torch
 from torch import nn
 
 from coterie.errors import CoterieError
-from coterie.methods import create_method, find_method
+from coterie.methods import find_method
 from coterie.methods.method import Method
-from coterie.methods.teacher.guide import Guide
-from coterie.networks.branching import branch
+from coterie.networks.branching import NetworkSource, branch
 from coterie.networks.group import StudentGroup
 from coterie.networks.initialization import restart_classifier
 from coterie.networks.options import require_harmless_options
@@ -24,11 +21,11 @@ from coterie.networks.tracing import find_classifier
 from coterie.networks.weights import load_weights
 from coterie.randomness import derive_seed, seeded
 from coterie.recipe import Recipe
-from coterie.recipe.sections import AUTO, TeachingRecipe
+from coterie.recipe.sections import AUTO
 from coterie.student import create_network
+from coterie.tasks.construction import method_of
 from coterie.tasks.images.pretrained import require_at_hand
 
-NetworkSource = nn.Module | Callable[[], nn.Module]
 ImageSize = tuple[int, int, int]  # channels, height, width
 DEFAULT_NETWORK = "tiny_cifar"
 
@@ -88,24 +85,6 @@ def build_method(
     if group.num_classes != num_classes:
         raise CoterieError(f"the network has {group.num_classes} outputs, the data have {num_classes} classes")
     return method_of(recipe, group, label_loss, teachers)
-
-
-def method_of(
-    recipe: Recipe, group: StudentGroup, label_loss: nn.Module | None = None, teachers: Teachers | None = None
-) -> Method:
-    """The recipe's method for students that are there, of whatever task; for the rest see :func:`build_method`."""
-    method_class = find_method(recipe.method.name)
-    group.checkpoint_branches = recipe.training.checkpoint_branches
-    with seeded(derive_seed(recipe.seed, "method")):
-        passed = {"teachers": teachers} if "teachers" in inspect.signature(method_class).parameters else {}
-        method = create_method(recipe.method.name, group, label_loss=label_loss, **passed, **recipe.method.options)
-    if teachers is not None and not passed:
-        method.join(Guide(teachers, **recipe.teaching.model_dump()))
-    elif recipe.teaching != TeachingRecipe():
-        raise CoterieError(
-            f"teaching.* says how a teacher joins a method; {recipe.method.name} {'has settings of its own for it' if passed else 'has no teacher here'}"
-        )
-    return method
 
 
 def _build_group(

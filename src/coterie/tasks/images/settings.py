@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
+from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe
 from coterie.recipe.fitting import Facts, fit, with_settings
 from coterie.recipe.sections import AUTO
@@ -18,7 +19,7 @@ from coterie.tasks.images.data.catalogue import DATA
 from coterie.tasks.images.data.raw import RawData
 from coterie.tasks.images.data.reading import typical_side
 from coterie.tasks.images.family import family_of
-from coterie.tasks.images.networks import NetworkSource, network_names, network_options
+from coterie.tasks.images.networks import network_names, network_options
 from coterie.tasks.images.pretrained import why_not_at_hand
 
 SMALL_SIDE = 48  # pixels a side up to which images are as small as CIFAR's

@@ -11,9 +11,12 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
+from coterie.data.arrays import Pixels
 from coterie.errors import CoterieError
+from coterie.files import digest
 from coterie.methods import find_method
 from coterie.methods.method import Method
+from coterie.networks.branching import NetworkSource
 from coterie.networks.teacher import Statistics, Teachers
 from coterie.recipe import Recipe, load_recipe
 from coterie.recipe.sections import settled
@@ -21,17 +24,10 @@ from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.classification import Classification
 from coterie.tasks.images.data.bundle import DataBundle, prepare_data
-from coterie.tasks.images.data.raw import Pixels
 from coterie.tasks.images.data.reading import read_data
-from coterie.tasks.images.networks import (
-    NetworkSource,
-    build_method,
-    network_names,
-    network_options,
-    pretrained_config,
-)
+from coterie.tasks.images.networks import build_method, network_names, network_options, pretrained_config
 from coterie.tasks.images.settings import fit_images
-from coterie.tasks.images.teachers import Expectation, build_teachers, digest, own_teachers, untrained_teachers
+from coterie.tasks.images.teachers import Expectation, build_teachers, own_teachers, untrained_teachers
 
 
 class ImageClassification(Classification):

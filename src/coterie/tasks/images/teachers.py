@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from coterie.errors import CoterieError
+from coterie.files import digest
 from coterie.methods import find_method
 from coterie.methods.options import check_options
 from coterie.networks.options import require_harmless_options
@@ -21,6 +21,7 @@ from coterie.recipe import Recipe, load_recipe
 from coterie.recipe.sections import TeacherRecipe
 from coterie.run_folder import RunFolder
 from coterie.student import create_network, load_student
+from coterie.tasks.construction import class_order
 from coterie.tasks.images.networks import network_names, network_options
 from coterie.tasks.images.pretrained import require_at_hand
 
@@ -177,24 +178,6 @@ def _require_images(run: str, description: dict[str, Any]) -> None:
         raise CoterieError(f"the teacher {run!r} was trained on texts, the data are images")
 
 
-def class_order(teacher: str, names: list[str], expected: list[str]) -> list[int] | None:
-    """Which of the teacher's logits belongs to each of the data's classes; None where they are in the same order.
-
-    Raises:
-        CoterieError: they are not the same classes.
-    """
-    if list(names) == expected:
-        return None
-    if sorted(names) == sorted(expected) and len(set(names)) == len(names):
-        return [list(names).index(name) for name in expected]
-    only = sorted(set(expected) - set(names))
-    raise CoterieError(
-        f"the teacher {teacher!r} knows {len(names)} classes ({', '.join(map(str, names[:3]))}, ...), the data have "
-        f"{len(expected)} ({', '.join(map(str, expected[:3]))}, ...); they must be the same"
-        f"{f', and it does not know {only[0]!r}' if only else ''}"
-    )
-
-
 def _from_name(settings: TeacherRecipe, expected: Expectation) -> Loaded:
     name, classes = str(settings.network), expected.num_classes
     options = dict(settings.options)
@@ -241,9 +224,3 @@ def _teacher(
             f"the teacher {name!r} has {teacher.num_classes} classes, the data have {expected.num_classes}"
         )
     return teacher
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,6 +11,7 @@ from torch import nn
 
 from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
+from coterie.files import digest
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.group import StudentGroup
@@ -23,8 +24,7 @@ from coterie.recipe.fitting import Facts, fit, with_settings
 from coterie.recipe.sections import AUTO, TeacherRecipe
 from coterie.run_folder import RunFolder
 from coterie.student import load_student
-from coterie.tasks.images.networks import method_of
-from coterie.tasks.images.teachers import class_order, digest
+from coterie.tasks.construction import class_order, method_of
 from coterie.tasks.texts.sequence_classifier import (
     SequenceClassifier,
     SequenceGroup,

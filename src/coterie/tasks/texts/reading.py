@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from coterie.data.arrays import Labels
+from coterie.data.fingerprint import digest
 from coterie.data.records import SUFFIXES, load_hub, read_records, value_of
 from coterie.data.split_names import SPLITS, split_of
 from coterie.data.splits import assign_held_out, carve, limit
 from coterie.errors import CoterieError
 from coterie.recipe.sections import DataRecipe, TextRecipe
-from coterie.tasks.images.data.raw import Labels
 
 HUB = "hf-text://"
 EXPECTED = f"a file ({', '.join(SUFFIXES)}), a folder with train, validation and test files, or {HUB}user/dataset"
@@ -178,3 +179,8 @@ def _hub(name: str, settings: TextRecipe) -> Source:
             raise CoterieError(f"{where}: some labels are -1, which means that they are not known")
         rows[split] = [(texts, names[int(label)]) for texts, label in read] if names else read
     return name, names, rows
+
+
+def text_digests(samples: Texts) -> list[bytes]:
+    """What identifies each text, or pair."""
+    return [digest((len(texts),), "\0".join(texts).encode("utf-8", "surrogatepass")) for texts in samples.texts]

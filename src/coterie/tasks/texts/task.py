@@ -13,12 +13,12 @@ from coterie.errors import CoterieError
 from coterie.files import usual_mode, write_json
 from coterie.methods import find_method
 from coterie.methods.method import Method
+from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.classification import Classification
-from coterie.tasks.images.networks import NetworkSource
 from coterie.tasks.texts.networks import (
     build_method,
     build_teachers,

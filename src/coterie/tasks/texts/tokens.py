@@ -19,7 +19,7 @@ from coterie.data.batch import Batch, Loaders, SetInfo
 from coterie.data.fingerprint import fingerprint
 from coterie.data.order import InOrder, Order
 from coterie.errors import CoterieError
-from coterie.tasks.texts.reading import RawTexts, Texts
+from coterie.tasks.texts.reading import RawTexts, Texts, text_digests
 
 EVALUATION_BATCH = 128
 BUCKETS = 4  # lengths of batches where a step is recorded or compiled for each shape that it meets
@@ -207,7 +207,7 @@ def load_tokens(
         evaluation.get("validation"),
         evaluation.get("test"),
         evaluation["train"],
-        fingerprint(raw.class_names, raw.splits(), {}),
+        fingerprint(raw.class_names, raw.splits(), {}, text_digests),
     )
 
 

@@ -9,14 +9,16 @@ import pytest
 from PIL import Image
 
 from coterie.data.fingerprint import differences
+from coterie.tasks.images.data.fingerprint import sample_digests
 from coterie.tasks.images.data.raw import Arrays, Objects, RawData
-from coterie.tasks.texts.reading import RawTexts, Texts
+from coterie.tasks.texts.reading import RawTexts, Texts, text_digests
 
 
 def describe(raw):
     from coterie.data.fingerprint import fingerprint
 
-    return fingerprint(raw.class_names, raw.splits(), {})
+    digests = text_digests if isinstance(raw, RawTexts) else sample_digests
+    return fingerprint(raw.class_names, raw.splits(), {}, digests)
 
 
 @pytest.fixture

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torchvision import transforms
 
-from coterie.data.batch import Batch, DataBundle, DataInfo, EvaluationLoader, TrainLoader
+from coterie.data.batch import Batch, EvaluationLoader, TrainLoader
 from coterie.data.fingerprint import fingerprint
 from coterie.data.order import Order
 from coterie.errors import CoterieError
 from coterie.recipe.sections import AUTO, DataRecipe
 from coterie.tasks.images.data.augmentation import Augmentation, Mixing
+from coterie.tasks.images.data.batch import DataBundle, DataInfo
+from coterie.tasks.images.data.fingerprint import sample_digests
 from coterie.tasks.images.data.memory import DeviceImages, MemoryEvaluationLoader, MemoryTrainLoader, fit_square, shrink
 from coterie.tasks.images.data.raw import (
     Arrays,
@@ -100,7 +102,7 @@ def prepare_data(
         side = size or (_small_side(raw.train) if varies else None) or LARGE_DEFAULT
         bundle = _streaming(raw, recipe, order, side, network_config, target, views)
     preparation = {"flip": raw.flip, "statistics": raw.statistics}
-    return replace(bundle, fingerprint=fingerprint(raw.class_names, raw.splits(), preparation))
+    return replace(bundle, fingerprint=fingerprint(raw.class_names, raw.splits(), preparation, sample_digests))
 
 
 def load_data(

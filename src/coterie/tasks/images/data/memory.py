@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
+from coterie.data.arrays import Pixels
 from coterie.data.batch import Batch
 from coterie.data.order import InOrder, Order, evaluation_share
 from coterie.randomness import derive_seed
 from coterie.tasks.images.data.augmentation import Augmentation, Mixing, crop_and_flip, cutout, mix, partners
-from coterie.tasks.images.data.raw import Arrays, Pixels, Statistics, four_axes
+from coterie.tasks.images.data.raw import Arrays, Statistics, four_axes
 
 # Images of up to 32 pixels a side that are evaluated at once, and as many pixels of larger ones. Launching kernels is what evaluation
 # on a GPU costs, hence fewer and larger batches there; on a CPU small ones stay in its caches.

@@ -7,11 +7,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from coterie.data.arrays import Labels
 from coterie.data.splits import assign_held_out, carve_test
 from coterie.errors import CoterieError
 from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.catalogue import OWN_DATA
-from coterie.tasks.images.data.raw import Arrays, Labels, Objects, RawData, Samples, four_axes, numbered, to_pixels
+from coterie.tasks.images.data.raw import Arrays, Objects, RawData, Samples, four_axes, numbered, to_pixels
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")

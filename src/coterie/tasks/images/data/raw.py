@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from coterie.data.arrays import Labels, Pixels
 from coterie.errors import CoterieError, RunError
 from coterie.randomness import drawing_from
 from coterie.tasks.images.data.decoding import DEEP, UnreadableImage, read_image, reason_of, upright
 
-Pixels = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 GREY = {"L", *DEEP}  # Pillow's modes that are kept as one channel
 FEW_CLASSES = 1_000  # class numbers without names may go as far as this, however few samples there are
 SAMPLES_TRIED, READINGS = 16, 8  # of a data set of the user's, to see whether it reads differently each time

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision import transforms
 
+from coterie.data.arrays import Pixels
 from coterie.data.cache import fingerprint, remembered
 from coterie.randomness import derive_seed, drawing_from
-from coterie.tasks.images.data.raw import Files, Pixels, Samples, Statistics, to_image
+from coterie.tasks.images.data.raw import Files, Samples, Statistics, to_image
 
 # Pixels in 0..1, over the training images. CIFAR: the family's code (OKDDip); they agree with the measured values to four digits.
 # CINIC-10: its README. Fashion-MNIST: the values that are widely published for its 60,000 training images.

@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from coterie.data.batch import Batch, DataInfo
+from coterie.data.arrays import Pixels
+from coterie.data.batch import Batch
 from coterie.data.order import InOrder, Order, evaluation_share
 from coterie.errors import CoterieError, RunError
 from coterie.randomness import derive_seed, drawing_from
 from coterie.tasks.images.data.augmentation import Mixing, cutout, mix, partners
-from coterie.tasks.images.data.raw import Objects, Pixels, Samples, to_image
+from coterie.tasks.images.data.batch import DataInfo
+from coterie.tasks.images.data.raw import Objects, Samples, to_image
 
 AHEAD = 2  # batches that each worker prepares in advance
 

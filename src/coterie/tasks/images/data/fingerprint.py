@@ -1,0 +1,61 @@
+"""What identifies images: their pixels, or the content of their files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from coterie.data.fingerprint import digest
+from coterie.errors import RunError
+from coterie.tasks.images.data.raw import Arrays, Files, Objects, Samples
+
+READ_WHOLE = 256 * 2**20  # bytes of files up to which all are read; of more, names and sizes are compared
+READ_OBJECTS = 32  # samples of a data set of the user's that are read
+
+
+def sample_digests(samples: Samples) -> list[bytes]:
+    """Each sample's digest; empty where its content is not read."""
+    if isinstance(samples, Arrays):
+        return [digest(image.shape, np.ascontiguousarray(image)) for image in samples.images]
+    if isinstance(samples, Files):
+        return _file_digests(samples.paths)
+    return _object_digests(samples)
+
+
+def _file_digests(paths: Sequence[Path]) -> list[bytes]:
+    """Of names and sizes, and of the content where the files are few enough to be read; not of where their folder lies."""
+    sizes = [_size(path) for path in paths]
+    read = sum(sizes) <= READ_WHOLE
+
+    def content(path: Path) -> bytes:
+        try:
+            return path.read_bytes() if read else b""
+        except OSError:
+            return b""
+
+    return [
+        digest((size,), os.fsencode(path.name) + b"\0" + content(path)) for path, size in zip(paths, sizes, strict=True)
+    ]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # named when it is needed
+        return -1
+
+
+def _object_digests(samples: Objects) -> list[bytes]:
+    """Of a few samples, evenly spread; of none where they read differently each time, by a random transform."""
+    digests = [b""] * len(samples)
+    if not samples.varies:
+        for number in range(0, len(samples), -(-len(samples) // READ_OBJECTS)):
+            try:
+                pixels = samples.pixels(number)
+            except RunError:  # named when it is needed
+                continue
+            digests[number] = digest(pixels.shape, np.ascontiguousarray(pixels))
+    return digests
