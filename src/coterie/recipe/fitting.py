@@ -41,7 +41,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: rates at a batch of 32 (SGD at 128), and how long to train."""
+    """One row of the table: rates at a batch of 32, and how long to train."""
 
     optimizer: str
     sgd_rate: float
@@ -59,14 +59,14 @@ TABLE: dict[tuple[Family, bool], Row] = {
     ("mobile network", SCRATCH): Row("adamw", 0.1, 2e-3, 0.05, 1_000, (30, 100)),
     ("transformer", SCRATCH): Row("adamw", 0.02, 5e-4, 0.05, 1_000, (30, 100)),
     ("text network", SCRATCH): Row("adamw", 0.02, 5e-4, 0.05, 1_000, (10, 30)),
-    ("CIFAR network", PRETRAINED): Row("sgd", 0.08, 5e-4, 0.05, 600, (10, 50)),
+    ("CIFAR network", PRETRAINED): Row("sgd", 0.02, 5e-4, 0.05, 600, (10, 50)),
     ("convolutional network", PRETRAINED): Row("adamw", 0.02, 5e-4, 0.05, 600, (10, 50)),
     ("mobile network", PRETRAINED): Row("adamw", 0.02, 5e-4, 0.05, 600, (10, 50), held=True),
     ("transformer", PRETRAINED): Row("adamw", 0.005, 1e-4, 0.05, 600, (10, 50)),
     ("text network", PRETRAINED): Row("adamw", 0.002, 5e-5, 0.01, 600, (3, 10)),
 }
 SGD_DECAY = 5e-4
-ADAM_BATCH, SGD_BATCH = 32, 128  # to which the table's rates belong
+BATCH = 32  # to which the table's rates belong; SGD's serve all larger ones too (its papers take them for 128)
 BATCHES = ((5_000, 32), (20_000, 64))  # below this many samples, this batch
 LARGE_BATCH = 128
 HELD_BELOW = 5_000  # samples, that BatchNorm's statistics are held for
@@ -109,7 +109,7 @@ def fit(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
         raise CoterieError(
             f"optimizer.name={name!r}: no rate is known for it{did_you_mean(name, known)}; set optimizer.learning_rate (automatic for {', '.join(known)})"
         )
-    rate = row.adam_rate * math.sqrt(step / ADAM_BATCH) if adam else row.sgd_rate * min(1.0, step / SGD_BATCH)
+    rate = row.adam_rate * math.sqrt(step / BATCH) if adam else row.sgd_rate * min(1.0, step / BATCH)
     choose("optimizer.learning_rate", optimizer.learning_rate, float(f"{rate:.2g}"), f"{because}, batch {step}")
     choose("optimizer.weight_decay", optimizer.weight_decay, row.adam_decay if adam else SGD_DECAY, f"of {name}")
     choose("optimizer.exclude_norm_and_bias", optimizer.exclude_norm_and_bias, adam, f"of {name}")
