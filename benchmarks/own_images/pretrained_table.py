@@ -96,13 +96,12 @@ def source_tables(source: str, found: dict[str, Cells]) -> list[str]:
                 *(mean_of(cells.values(), figure) for figure in ("train_top1", "test.top1", "test.ensemble_top1")),
                 mean_of(cells.values(), "test.nll", 2),
                 "" if name in {"baseline", "baseline_long", "kd", "teacher"} else mean_of(cells.values(), "test.diversity.disagreement", 3),
-                mean_of(cells.values(), "seconds", 0),
             ]
         )  # fmt: skip
     head = ["arm"]
     for size in sizes:
         seeds = len({key[1] for key in baseline if key[0] == size})
-        head += [f"{size} images a class, {seeds} seeds", "less baseline"]
+        head += [f"{size} images a class, {seeds} seed{'s' * (seeds > 1)}", "less baseline"]
     return [
         f"## {SOURCES[source]}",
         "",
@@ -115,9 +114,9 @@ def source_tables(source: str, found: dict[str, Cells]) -> list[str]:
         "",
         *table(["arm", "top-1 less baseline", "top-1 less baseline_long", "NLL less baseline", "NLL less baseline_long", "pairs"], pooled),
         "Inside, over all sizes: top-1 on training images without augmentation, of the student, of the students' mean probability, NLL, share of",
-        "test images on which two students differ, seconds of a busy core.",
+        "test images on which two students differ.",
         "",
-        *table(["arm", "train", "student", "ensemble", "NLL", "disagreement", "seconds"], inside),
+        *table(["arm", "train", "student", "ensemble", "NLL", "disagreement"], inside),
     ]  # fmt: skip
 
 
