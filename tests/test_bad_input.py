@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import coterie
 from coterie import cli
 
 
@@ -203,7 +204,7 @@ def test_a_full_disk_fails_the_run_and_leaves_no_half_file(tmp_path, monkeypatch
 def test_debug_shows_the_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["coterie", "train", "method=nothing", "--debug"])
-    with pytest.raises(cli.CoterieError):
+    with pytest.raises(coterie.CoterieError):
         cli.main()
 
 

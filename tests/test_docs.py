@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Smaller, and without the network: what is tested is that the words of the page are right.
-SMALLER = ["training.epochs=1", "training.device=cpu", "network.pretrained=false"]
+SMALLER = ["training.epochs=1", "training.device=cpu", "network.pretrained=false", "optimizer.learning_rate=0.005"]
 SMALLER_IMAGES = ["data.image_size=32", "data.workers=0"]
 # Run elsewhere: `make test` runs this test, `make demo` is test_demo, the launchers are test_processes, pip sets .venv up.
 ELSEWHERE = ("make ", "pip install", "accelerate launch", "torchrun")

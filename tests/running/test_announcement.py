@@ -39,7 +39,7 @@ def test_every_line_says_what_is_there(prepared):
     assert lines == {
         "network": f"tiny_cifar, not pretrained; {deployed:,} parameters deployed, {trained:,} trained",
         "method": f"okdmde; 2 students on a shared trunk, split at {method.group.split_point}",
-        "settings": "sgd, rate 0.05 (cosine), weight decay 0.0005, batch 32, 2 batches a step, 3 epochs, 0.15 of them warm-up",
+        "settings": "sgd, rate 0.1 (cosine), weight decay 0.0005, batch 32, 2 batches a step, 3 epochs, 0.15 of them warm-up",
         "device": f"cpu, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}, fp32",
     }
 

@@ -35,7 +35,7 @@ def train(small, path, looks, cache=True, data=PLAIN, compile=False, **changes):
     torch.manual_seed(3)
     teacher = tiny_cifar(num_classes=10, in_chans=1)
     settings = small(
-        **{"network": {"branches": None}, **changes},
+        **{"network": {"branches": None}, "optimizer": {"learning_rate": 0.02}, **changes},
         data={**data, "train_limit": 200},
         training={"epochs": EPOCHS, "cache_teachers": cache, "evaluate_every": 10, "compile": compile},
     )
