@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coterie.data.order import Order, evaluation_share
+from coterie.data.order import Order, evaluation_share, longest_first
 from coterie.errors import CoterieError
 
 
@@ -53,3 +53,9 @@ def test_evaluation_shares_are_equal_and_cover_everything_once(samples, processe
     together = torch.cat(shares)
     assert together[together >= 0].tolist() == list(range(samples))
     assert (together[together < 0] == -1).all()
+
+
+def test_the_longest_come_first_and_processes_take_turns():
+    lengths = torch.tensor([3, 9, 3, 5, 9])
+    assert longest_first(lengths, 0, 1).tolist() == [1, 4, 3, 0, 2]
+    assert [longest_first(lengths, p, 2).tolist() for p in range(2)] == [[1, 3, 2], [4, 0, -1]]

@@ -94,3 +94,17 @@ def evaluation_share(num_samples: int, process_index: int, num_processes: int) -
     share = -(-num_samples // num_processes)
     numbers = torch.arange(process_index * share, (process_index + 1) * share)
     return torch.where(numbers < num_samples, numbers, -1)
+
+
+def longest_first(lengths: Tensor, process_index: int, num_processes: int) -> Tensor:
+    """The samples that a process evaluates, from the longest on, filled up with -1 so that all processes have equally many.
+
+    A process takes every Pth one, so that the batches of all are about equally long, and hold little padding.
+
+    Args:
+        lengths: int64 [N].
+        process_index, num_processes: p of P.
+    """
+    filled = torch.full((-(-len(lengths) // num_processes) * num_processes,), -1)
+    filled[: len(lengths)] = lengths.argsort(descending=True, stable=True)
+    return filled[process_index::num_processes]

@@ -4,10 +4,13 @@ import json
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from coterie.data.order import Order
+from coterie.methods import create_method
+from coterie.tasks.language.causal_lm import CausalLM, LanguageGroup
 from coterie.tasks.language.loaders import LanguageEvaluationLoader, LanguageTrainLoader
-from coterie.tasks.language.rows import IGNORED, shifted_targets, valid_positions
 from coterie.tasks.language.sets import load_sets
 from coterie.tasks.language.settings import LanguageData
 
@@ -35,15 +38,18 @@ def equal(first, second):
     )
 
 
-def test_a_batch_is_what_transformers_takes(rows):
+def test_a_batch_is_what_a_causal_model_takes(rows):
     batch = next(loader(rows).epoch(0))
-    assert set(batch.inputs) == {"input_ids"} | ({"attention_mask"} if rows.packing == "documents" else set())
-    assert batch.inputs["input_ids"].dtype == batch.targets.dtype == torch.int64
-    assert batch.inputs["input_ids"].shape == batch.targets.shape
-    known = batch.targets != IGNORED
-    assert torch.equal(batch.targets[known], batch.inputs["input_ids"][known])
-    if rows.packing == "documents":
-        assert torch.equal(batch.inputs["attention_mask"].bool(), known)
+    names = {"input_ids", "positions"} | ({"attention_mask"} if rows.packing == "documents" else set())
+    assert set(batch.inputs) == names
+    tokens, positions = batch.inputs["input_ids"], batch.inputs["positions"]
+    assert tokens.dtype == batch.targets.dtype == torch.int64
+    assert positions.dtype == torch.bool
+    assert tokens.shape == positions.shape
+    assert torch.equal(batch.targets, tokens[:, 1:][positions[:, :-1]])
+    assert not positions[:, -1].any()
+    if rows.packing == "documents":  # every token but a row's first is predicted
+        assert torch.equal(positions.sum(1), batch.inputs["attention_mask"].sum(1) - 1)
 
 
 def test_order_is_a_function_of_seed_and_epoch_and_resumes_within_an_epoch(rows):
@@ -58,11 +64,12 @@ def test_shares_of_two_processes_are_together_one_processs_batches(rows):
     shares = zip(loader(rows, 4, 0, 2).epoch(0), loader(rows, 4, 1, 2).epoch(0), strict=True)
     for whole, (first, second) in zip(loader(rows).epoch(0), shares, strict=True):
         assert torch.equal(torch.cat([first.indices, second.indices]), whole.indices)
+        assert torch.equal(torch.cat([first.targets, second.targets]), whole.targets)
         for slot, part in ((slice(0, 2), first), (slice(2, 4), second)):
-            width = part.targets.shape[1]
-            assert torch.equal(whole.targets[slot, :width], part.targets)
-            assert (whole.targets[slot, width:] == IGNORED).all()
-            assert torch.equal(whole.inputs["input_ids"][slot, :width], part.inputs["input_ids"])
+            width = part.inputs["input_ids"].shape[1]
+            for name, table in whole.inputs.items():
+                assert torch.equal(table[slot, :width], part.inputs[name])
+            assert not whole.inputs["positions"][slot, width:].any()
 
 
 def test_several_views_are_the_same(rows):
@@ -81,26 +88,47 @@ def test_evaluation_sees_every_row_once_in_equally_many_batches(rows, num_proces
     assert (indices < 0).sum() == -len(rows) % num_processes
     for part in parts:
         for batch in part:
-            assert (batch.targets[batch.indices < 0] == IGNORED).all()
+            assert not batch.inputs["positions"][batch.indices < 0].any()
             if rows.packing == "documents":
                 lengths = batch.inputs["attention_mask"].sum(1)[batch.indices >= 0]
-                assert (lengths.diff() >= 0).all()
+                assert (lengths.diff() <= 0).all()
     if num_processes == 1 and rows.packing == "packed":
         assert indices.tolist() == list(range(len(rows)))
 
 
-def test_the_loss_of_the_valid_positions_is_transformers_own(tokenizer, tmp_path):
-    from torch.nn.functional import cross_entropy
-    from transformers import GPT2Config, GPT2LMHeadModel
-
+@pytest.fixture
+def completions(tokenizer, tmp_path):
     pairs = [{"prompt": f"number {n}:", "completion": " the cat" * (1 + n % 5)} for n in range(8)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     settings = LanguageData(name=str(tmp_path / "a.jsonl"), test=0, validation=0, block_length=32)
-    batch = next(loader(load_sets(settings, tokenizer).rows["train"], batch_size=8).epoch(0))
+    return load_sets(settings, tokenizer).rows["train"]
+
+
+def test_the_loss_of_the_positions_that_count_is_transformers_own(completions):
+    batch = next(loader(completions, batch_size=8).epoch(0))
     network = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_positions=32, n_embd=16, n_layer=1, n_head=2)).eval()
+    _, _, labels = (torch.from_numpy(table) for table in completions.read(batch.indices.numpy()))
     with torch.no_grad():
-        found = network(**batch.inputs, labels=batch.targets)
-    valid = valid_positions(batch.targets)
-    assert 0 < valid.sum() < valid.numel()
-    own = cross_entropy(found.logits[:, :-1][valid], shifted_targets(batch.targets)[valid])
-    torch.testing.assert_close(own, found.loss)
+        texts = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
+        expected = network(**texts, labels=labels).loss
+        found = cross_entropy(CausalLM(network)(batch.inputs)[0], batch.targets)
+    assert 0 < batch.inputs["positions"].sum() < batch.inputs["positions"].numel()
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_batches_train_a_group_by_a_method_of_logits(completions, tiny_lm, views):
+    group = LanguageGroup([CausalLM(tiny_lm("gpt2", seed, scale=1.0)) for seed in range(2)])
+    method = create_method("dml", group).train()
+    optimizer = torch.optim.AdamW(method.parameters(), 3e-3)
+    batches = loader(completions, batch_size=8)
+    batches.views = views
+    losses = []
+    for epoch in range(30):
+        for batch in batches.epoch(epoch):
+            total = sum(method(batch.inputs, batch.targets).values())
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            losses.append(float(total.detach()))
+    assert losses[-1] < 0.5 * losses[0]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.tasks.language.documents import Tally
-from coterie.tasks.language.rows import IGNORED, Rows, shifted_targets, valid_positions
+from coterie.tasks.language.rows import IGNORED, Rows, label_positions, label_targets
 from coterie.tasks.language.splits import Selection
 from coterie.tasks.language.tokens import TokenStore
 
@@ -33,11 +33,11 @@ def test_the_position_before_a_completion_counts_and_its_last_one_does_not():
     # prompt 5 6 7, completion 8 9 and its end, then padding
     labels = torch.tensor([[IGNORED, IGNORED, IGNORED, 8, 9, END, IGNORED, IGNORED]])
     logits = torch.arange(8)[None]  # the position's own number
-    assert shifted_targets(labels)[valid_positions(labels)].tolist() == [8, 9, END]
-    assert logits[:, :-1][valid_positions(labels)].tolist() == [2, 3, 4]
+    assert label_targets(labels).tolist() == [8, 9, END]
+    assert logits[label_positions(labels)].tolist() == [2, 3, 4]
     whole = torch.tensor([[5, 6, 7]])
-    assert shifted_targets(whole).tolist() == [[6, 7]]
-    assert valid_positions(whole).tolist() == [[True, True]]
+    assert label_targets(whole).tolist() == [6, 7]
+    assert label_positions(whole).tolist() == [[True, True, False]]
 
 
 def test_rows_written_by_hand():
@@ -87,7 +87,7 @@ def test_rows_give_back_the_documents(lengths, block_length, data):
     end = len(whole) - (len(whole) % block_length == 1)  # a last row of one token predicts nothing
     assert tokens[mask == 1].tolist() == whole[:end]
     assert np.array_equal(labels, np.where(mask, tokens, IGNORED))
-    assert rows.predicted == int(valid_positions(torch.from_numpy(labels)).sum())
+    assert rows.predicted == int(label_positions(torch.from_numpy(labels)).sum())
 
     for packing in ("packed", "documents"):
         rows = Rows(selection, block_length, packing, True)
@@ -102,7 +102,7 @@ def test_rows_give_back_the_documents(lengths, block_length, data):
             _, mask, labels = rows.read(np.arange(len(rows)))
             assert [label[row == 1].tolist() for label, row in zip(labels, mask, strict=True)] == expected
             assert (labels[mask == 0] == IGNORED).all()
-            assert rows.predicted == int(valid_positions(torch.from_numpy(labels)).sum())
+            assert rows.predicted == int(label_positions(torch.from_numpy(labels)).sum())
 
 
 @pytest.mark.parametrize("packing", ["packed", "documents"])

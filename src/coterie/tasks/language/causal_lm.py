@@ -17,29 +17,10 @@ from coterie.errors import CoterieError
 from coterie.networks.group import StudentGroup
 from coterie.networks.hugging_face import short_reason
 from coterie.networks.tracing import quiet_eval
-from coterie.tasks.language.rows import shifted_targets, valid_positions
+from coterie.tasks.language.rows import label_positions
 
 TokenBatch = Mapping[str, Tensor]
 PASSED_ON = ("input_ids", "attention_mask", "position_ids")
-
-
-def label_positions(labels: Tensor) -> Tensor:
-    """Where logits count, bool [B, L], of labels [B, L] that are -100 where a token is not learnt: position i predicts token i + 1.
-
-    >>> label_positions(torch.tensor([[-100, 5, 6, -100]]))
-    tensor([[ True,  True, False, False]])
-    """
-    counted = valid_positions(labels)
-    return torch.cat([counted, torch.zeros_like(counted[:, :1])], dim=1)
-
-
-def label_targets(labels: Tensor) -> Tensor:
-    """The tokens to be predicted at the positions that count, int64 [P], of labels [B, L].
-
-    >>> label_targets(torch.tensor([[-100, 5, 6, -100]]))
-    tensor([5, 6])
-    """
-    return shifted_targets(labels)[valid_positions(labels)]
 
 
 def example_batch(length: int = 4) -> dict[str, Tensor]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from coterie.data.batch import Batch
-from coterie.data.order import InOrder, Order
-from coterie.tasks.language.rows import Rows
-from coterie.tasks.language.tokens import Integers
+from coterie.data.order import InOrder, Order, longest_first
+from coterie.tasks.language.rows import Rows, label_positions, label_targets
 
 
 def make_batch(rows: Rows, indices: Tensor, device: torch.device) -> Batch:
@@ -24,15 +22,16 @@ def make_batch(rows: Rows, indices: Tensor, device: torch.device) -> Batch:
         device: where the batch goes.
 
     Returns:
-        ``inputs``: a mapping with ``input_ids`` int64 [B, W] and, of documents, ``attention_mask`` int64 [B, W]: padding stands on the
-        right, where a causal model's other positions do not see it. ``targets``: labels int64 [B, W], unshifted, -100 where no loss
-        counts. ``indices`` int64 [B].
+        ``inputs``: a batch as :class:`coterie.tasks.language.causal_lm.CausalLM` takes it: ``input_ids`` int64 [B, W]; ``positions``
+        bool [B, W], true where a token that is learnt is predicted; and, of documents, ``attention_mask`` int64 [B, W]: padding stands
+        on the right, where a causal model's other positions do not see it. ``targets``: the tokens that these P positions predict,
+        int64 [P]. ``indices`` int64 [B].
     """
     tokens, mask, labels = (torch.from_numpy(table) for table in rows.read(indices.numpy()))
-    inputs: Any = {"input_ids": _sent(tokens, device)}
+    inputs: Any = {"input_ids": _sent(tokens, device), "positions": _sent(label_positions(labels), device)}
     if rows.packing == "documents":
         inputs["attention_mask"] = _sent(mask, device)
-    return Batch(inputs, _sent(labels, device), _sent(indices, device))
+    return Batch(inputs, _sent(label_targets(labels), device), _sent(indices, device))
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -68,9 +67,7 @@ class LanguageTrainLoader(InOrder):
 
 
 class LanguageEvaluationLoader:
-    """Every row once, see :class:`coterie.data.batch.EvaluationLoader`; documents from short to long, so that little is padded.
-
-    Process p of P takes the rows p, p + P, ..., so that the rows of a step are about equally long on all of them.
+    """Every row once, see :class:`coterie.data.batch.EvaluationLoader`; the longest first, so that little is padded.
 
     Args:
         rows: of a split.
@@ -85,8 +82,7 @@ class LanguageEvaluationLoader:
         self.rows = rows
         self.batch_size = batch_size
         self.device = device
-        order = np.arange(len(rows)) if rows.packing == "packed" else np.argsort(rows.lengths, kind="stable")
-        self.indices = torch.from_numpy(_share(order, process_index, num_processes))
+        self.indices = longest_first(torch.from_numpy(rows.lengths), process_index, num_processes)
 
     @property
     def num_samples(self) -> int:
@@ -95,10 +91,3 @@ class LanguageEvaluationLoader:
     def __iter__(self) -> Iterator[Batch]:
         for indices in self.indices.split(self.batch_size):
             yield make_batch(self.rows, indices, self.device)
-
-
-def _share(order: Integers, process_index: int, num_processes: int) -> Integers:
-    """A process's part, filled up with -1 so that all processes have equally many."""
-    filled = np.full(-(-len(order) // num_processes) * num_processes, -1)
-    filled[: len(order)] = order
-    return np.ascontiguousarray(filled[process_index::num_processes])

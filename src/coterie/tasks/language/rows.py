@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,31 +16,30 @@ IGNORED = -100  # transformers' label of a token that no loss counts
 WIDTHS = 8  # rows are padded to multiples of it: fewer shapes to compile, and the size that tensor cores like
 
 
-def shifted_targets(labels: Tensor) -> Tensor:
-    """What the logits of each position but the last are to predict: the token that follows.
-
-    Args:
-        labels: int64 [B, L], unshifted as transformers takes them: the inputs, or -100 where no loss counts.
-
-    Returns:
-        int64 [B, L - 1], for ``logits[:, :-1]``.
-    """
-    return labels[:, 1:]
-
-
-def valid_positions(labels: Tensor) -> Tensor:
-    """Which positions' logits count: those that predict a token with a label.
+def label_positions(labels: Tensor) -> Tensor:
+    """Which positions' logits count: those that predict a token with a label, bool [B, L]. Position i predicts token i + 1.
 
     The position before the first token of a completion counts, and that of its last token does not. The first token of a row is
     predicted by nothing.
 
     Args:
-        labels: int64 [B, L], unshifted.
+        labels: int64 [B, L], unshifted as transformers takes them: the inputs, or -100 where no loss counts.
 
-    Returns:
-        bool [B, L - 1], for ``logits[:, :-1]``.
+    >>> label_positions(torch.tensor([[-100, 5, 6, -100]]))
+    tensor([[ True,  True, False, False]])
     """
-    return shifted_targets(labels) != IGNORED
+    counted = labels[:, 1:] != IGNORED
+    return torch.cat([counted, torch.zeros_like(counted[:, :1])], dim=1)
+
+
+def label_targets(labels: Tensor) -> Tensor:
+    """The tokens to be predicted at the positions that count, int64 [P], of labels [B, L].
+
+    >>> label_targets(torch.tensor([[-100, 5, 6, -100]]))
+    tensor([5, 6])
+    """
+    following = labels[:, 1:]
+    return following[following != IGNORED]
 
 
 class Rows:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coterie.data.batch import Batch, Loaders, SetInfo
 from coterie.data.fingerprint import fingerprint
-from coterie.data.order import InOrder, Order
+from coterie.data.order import InOrder, Order, longest_first
 from coterie.errors import CoterieError
 from coterie.tasks.texts.reading import RawTexts, Texts, text_digests
 
@@ -127,18 +127,11 @@ class TokenTrainLoader(InOrder):
 
 
 class TokenEvaluationLoader:
-    """Every text once, the longest first, see :class:`coterie.data.batch.EvaluationLoader`.
-
-    Process p of P takes every Pth text, so that the batches of all are about equally long.
-    """
+    """Every text once, the longest first, see :class:`coterie.data.batch.EvaluationLoader`."""
 
     def __init__(self, samples: TokenTables, process_index: int = 0, num_processes: int = 1) -> None:
         self.samples = samples
-        share = -(-len(samples) // num_processes)
-        by_length = samples.lengths.argsort(descending=True, stable=True)
-        filled = torch.full((share * num_processes,), -1)
-        filled[: len(samples)] = by_length
-        self.indices = filled[process_index::num_processes]
+        self.indices = longest_first(samples.lengths, process_index, num_processes)
 
     @property
     def num_samples(self) -> int:
