@@ -11,7 +11,7 @@ import pytest
 
 import coterie
 from coterie import cli
-from coterie.cli import commands
+from coterie.cli import arguments
 from coterie.cli.output import print_classes, print_figures
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
@@ -220,7 +220,7 @@ def test_published_recipes_are_found_anywhere(run, monkeypatch, tmp_path):
     files = {path.stem: path for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml")}
     assert listed == sorted(files)
     for name in (listed[0], f"{listed[0]}.yaml", f"recipes/{listed[0]}.yaml"):
-        assert commands._recipe_and_overrides([name, "seed=1"]) == (str(files[listed[0]]), ["seed=1"])
+        assert arguments.recipe_and_overrides([name, "seed=1"]) == (str(files[listed[0]]), ["seed=1"])
 
 
 @pytest.mark.slow
@@ -249,11 +249,11 @@ def test_a_folder_alone_means_its_pictures(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("pics", "digits", "a: b #c"):
         (tmp_path / name).mkdir()
-        source, overrides = commands._recipe_and_overrides([name, "seed=1"])
+        source, overrides = arguments.recipe_and_overrides([name, "seed=1"])
         assert source is None
         assert Path(load_recipe(source, overrides).data.name).samefile(tmp_path / name)
         assert load_recipe(source, overrides).data.name != "digits"
-    assert load_recipe(*commands._recipe_and_overrides([str(tmp_path / "pics")])).data.name == str(tmp_path / "pics")
+    assert load_recipe(*arguments.recipe_and_overrides([str(tmp_path / "pics")])).data.name == str(tmp_path / "pics")
 
 
 @pytest.mark.parametrize("arguments", [["train", "picz"], ["train", "data=picz"], ["train", "./picz"], ["train", "data=./picz"], ["benchmark", "picz"]])  # fmt: skip

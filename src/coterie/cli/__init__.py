@@ -1,5 +1,5 @@
 """The command line."""
 
-from coterie.cli.commands import main
+from coterie.cli.program import main
 
 __all__ = ["main"]

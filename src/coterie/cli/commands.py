@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import sys
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from coterie.cli.arguments import read_seeds, recipe_and_overrides, recipes_and_overrides, require_data
 from coterie.cli.listings import LISTINGS
 from coterie.cli.output import print_classes, print_comparison, print_figures, say
-from coterie.cli.usage import is_usage_error, usage_message
 from coterie.errors import CoterieError, RunError, did_you_mean
-from coterie.recipe.published import find_recipe
-from coterie.terminal import error_message
-
-UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}  # what the system says of a path that nobody can have
-
-if TYPE_CHECKING:
-    from coterie.recipe import Recipe
 
 app = typer.Typer(
     name="coterie",
@@ -70,11 +61,11 @@ def train(
     trust_code: TrustCode = False,
 ) -> None:
     """Train the students of a recipe; without one, OKDMDE on scikit-learn's embedded digits."""
-    recipe, overrides = _recipe_and_overrides(arguments or [])
+    recipe, overrides = recipe_and_overrides(arguments or [])
     from coterie.recipe import load_recipe
 
     if recipe is not None or overrides:  # a mistake in the settings is named before torch is imported
-        _require_data(load_recipe(recipe, overrides, trust_code=trust_code), resume)
+        require_data(load_recipe(recipe, overrides, trust_code=trust_code), resume)
     from coterie.running.train import train as run
 
     result = run(recipe, output=output, overrides=overrides, resume=resume, quiet=quiet, trust_code=trust_code)
@@ -195,11 +186,11 @@ def compare(
 ) -> None:
     """Train every method with every seed, and say what can be said of the differences."""
     arguments = arguments or []
-    recipes, overrides = _recipes_and_overrides(arguments)
+    recipes, overrides = recipes_and_overrides(arguments)
     names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     if names == []:
         raise CoterieError(f"--methods {methods!r} names no method; expected names separated by commas")
-    chosen = _seeds(seeds)
+    chosen = read_seeds(seeds)
     if workers != "auto" and not (workers.isdecimal() and int(workers) > 0):
         raise CoterieError(f"--workers {workers}: expected a number of at least 1, or auto")
     from coterie.comparison.plan import build_arms, make_plan
@@ -207,7 +198,7 @@ def compare(
     arms = build_arms(recipes, names, overrides, trust_code)
     make_plan(arms, chosen)  # a mistake is named before all of training is imported
     for arm in arms.values():
-        _require_data(arm)
+        require_data(arm)
     from coterie.comparison.run import compare as run
 
     number = "auto" if workers == "auto" else int(workers)
@@ -231,13 +222,6 @@ def compare(
     say(f"report  {result.path / 'report.html'}")
 
 
-def _seeds(text: str) -> int | list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or parts == ["0"]:
-        raise CoterieError(f"--seeds {text}: expected how many (5) or which, separated by commas (3,5,7)")
-    return int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]
-
-
 @app.command()
 def benchmark(
     arguments: Annotated[
@@ -253,11 +237,11 @@ def benchmark(
     trust_code: TrustCode = False,
 ) -> None:
     """Measure what a step of a recipe costs, beside a plain network's: time, operations, memory, data."""
-    recipe, overrides = _recipe_and_overrides(arguments or [])
+    recipe, overrides = recipe_and_overrides(arguments or [])
     from coterie.recipe import load_recipe
 
     settings = load_recipe(recipe, overrides, trust_code=trust_code)
-    _require_data(settings)
+    require_data(settings)
     from coterie.benchmark.measure import measure
     from coterie.benchmark.table import markdown
     from coterie.comparison.plan import build_arms
@@ -304,69 +288,3 @@ def list_names(
     if what not in LISTINGS:
         raise CoterieError(f"cannot list {what!r}{did_you_mean(what, LISTINGS)}; expected one of {', '.join(LISTINGS)}")
     LISTINGS[what](pattern)
-
-
-def _require_data(recipe: Recipe, resume: bool = False) -> None:
-    """Name a folder of images that is not there before torch is imported; what is resumed has its own settings."""
-    if recipe.task == "image_classification" and not resume:
-        from coterie.tasks.images.data.catalogue import require_place
-
-        require_place(recipe.data.name)
-
-
-def _recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
-    names = [each for each in arguments if "=" not in each]
-    if len(names) > 1:
-        raise CoterieError(f"expected one recipe and key=value settings, got {', '.join(map(repr, names))}")
-    recipes, overrides = _recipes_and_overrides(arguments)
-    return (recipes[0] if recipes else None), overrides
-
-
-def _recipes_and_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split ``[RECIPE]... [key=value ...]``: what has no equals sign is a recipe, or a folder that stands for ``data=FOLDER``."""
-    recipes, folders = list[str](), list[str]()
-    for each in arguments:
-        if "=" in each:
-            continue
-        path = Path(each).expanduser()
-        if path.is_dir():
-            from coterie.tasks.images.data.catalogue import DATA
-
-            folders.append(f"data={dumps(f'./{path}' if each in DATA else each)}")
-        else:
-            recipes.append(each if path.is_file() else str(find_recipe(each)))
-    return recipes, [*folders, *(each for each in arguments if "=" in each)]
-
-
-def main() -> None:
-    """Entry point: errors in one or two lines; exit code 2 for bad input, 1 for a failed run, 130/143 for a signal."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    try:
-        code = app(arguments or ["--help"], prog_name="coterie", standalone_mode=False)
-    except Exception as error:
-        if debug:
-            raise
-        code = _say_error(error)
-    except KeyboardInterrupt:
-        code = 130
-        typer.echo("coterie: interrupted", err=True)
-    if code:
-        sys.exit(code)
-
-
-def _say_error(error: Exception) -> int:
-    """Print why a command failed, in a few lines that any terminal takes, and return the exit code."""
-    code = 1
-    if is_usage_error(error):
-        code, text = 2, usage_message(error)
-    elif isinstance(error, CoterieError) or getattr(error, "errno", None) in UNUSABLE_NAMES:
-        code, text = 2, str(error)
-    elif isinstance(error, RunError):
-        text = str(error)
-    elif isinstance(exit_code := getattr(error, "exit_code", None), int):  # interrupted by a signal
-        code, text = exit_code, str(error)
-    else:
-        text = f"the run failed: {type(error).__name__}: {' '.join(str(error).split())}\n(--debug shows where)"
-    typer.echo(error_message(f"coterie: {text}"), err=True)
-    return code

@@ -1,0 +1,54 @@
+"""What a command's arguments mean: recipes, folders, settings and seeds. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coterie.errors import CoterieError
+from coterie.recipe.published import find_recipe
+
+if TYPE_CHECKING:
+    from coterie.recipe import Recipe
+
+
+def recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """As :func:`recipes_and_overrides`, for a command of one recipe."""
+    names = [each for each in arguments if "=" not in each]
+    if len(names) > 1:
+        raise CoterieError(f"expected one recipe and key=value settings, got {', '.join(map(repr, names))}")
+    recipes, overrides = recipes_and_overrides(arguments)
+    return (recipes[0] if recipes else None), overrides
+
+
+def recipes_and_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split ``[RECIPE]... [key=value ...]``: what has no equals sign is a recipe, or a folder that stands for ``data=FOLDER``."""
+    recipes, folders = list[str](), list[str]()
+    for each in arguments:
+        if "=" in each:
+            continue
+        path = Path(each).expanduser()
+        if path.is_dir():
+            from coterie.tasks.images.data.catalogue import DATA
+
+            folders.append(f"data={dumps(f'./{path}' if each in DATA else each)}")
+        else:
+            recipes.append(each if path.is_file() else str(find_recipe(each)))
+    return recipes, [*folders, *(each for each in arguments if "=" in each)]
+
+
+def require_data(recipe: Recipe, resume: bool = False) -> None:
+    """Name a folder of images that is not there before torch is imported; what is resumed has its own settings."""
+    if recipe.task == "image_classification" and not resume:
+        from coterie.tasks.images.data.catalogue import require_place
+
+        require_place(recipe.data.name)
+
+
+def read_seeds(text: str) -> int | list[int]:
+    """How many seeds (``5``), or which (``3,5,7``)."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or parts == ["0"]:
+        raise CoterieError(f"--seeds {text}: expected how many (5) or which, separated by commas (3,5,7)")
+    return int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]

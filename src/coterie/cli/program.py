@@ -1,0 +1,49 @@
+"""The program: runs a command, and turns what goes wrong into a few lines and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from coterie.cli.commands import app
+from coterie.cli.usage import is_usage_error, usage_message
+from coterie.errors import CoterieError, RunError
+from coterie.terminal import error_message
+
+UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}  # what the system says of a path that nobody can have
+
+
+def main() -> None:
+    """Entry point: errors in one or two lines; exit code 2 for bad input, 1 for a failed run, 130/143 for a signal."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(arguments or ["--help"], prog_name="coterie", standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        code = _say_error(error)
+    except KeyboardInterrupt:
+        code = 130
+        typer.echo("coterie: interrupted", err=True)
+    if code:
+        sys.exit(code)
+
+
+def _say_error(error: Exception) -> int:
+    """Print why a command failed, in a few lines that any terminal takes, and return the exit code."""
+    code = 1
+    if is_usage_error(error):
+        code, text = 2, usage_message(error)
+    elif isinstance(error, CoterieError) or getattr(error, "errno", None) in UNUSABLE_NAMES:
+        code, text = 2, str(error)
+    elif isinstance(error, RunError):
+        text = str(error)
+    elif isinstance(exit_code := getattr(error, "exit_code", None), int):  # interrupted by a signal
+        code, text = exit_code, str(error)
+    else:
+        text = f"the run failed: {type(error).__name__}: {' '.join(str(error).split())}\n(--debug shows where)"
+    typer.echo(error_message(f"coterie: {text}"), err=True)
+    return code
