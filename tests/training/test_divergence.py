@@ -11,7 +11,7 @@ from torch import nn
 import coterie
 from coterie.errors import RunError
 from coterie.losses import LabelLoss
-from coterie.training.divergence import FAR, RECORDS, STEPS, DivergenceCheck, chance_loss
+from coterie.training.divergence import FAR, RECORDS, STEPS, DivergenceCheck, chance_loss, learnt_nothing
 
 CLASSES = 4
 
@@ -203,3 +203,24 @@ def test_records_of_a_step_each_take_longer_to_be_sure():
     for step in range(STEPS + RECORDS):
         check.add({"label": 1e6}, step)
         assert check.is_certain is (step >= STEPS)
+
+
+@pytest.mark.parametrize(("rate", "said"), [(1e-9, 1), (0.02, 0)])
+def test_a_student_at_chance_on_its_own_images_is_named(tmp_path, capsys, rate, said):
+    recipe = {"method": "baseline", "training": {"epochs": 8, "batch_size": 16, "device": "cpu"}}
+    recipe["optimizer"] = {"name": "sgd", "learning_rate": rate}
+    recipe["schedule"] = {"warmup_epochs": 0}
+    result = coterie.train(recipe, network=plain, data=DATA, output=tmp_path / "run")
+    assert (result.summary["train_top1"] > 0.5) == (said == 0)
+    printed = capsys.readouterr().err
+    assert printed.count("the deployed student has learnt nothing yet: it gets ") == said
+    assert printed.count("naming the most frequent class gets 25.00%") == said
+
+
+@pytest.mark.parametrize(
+    ("counts", "top1", "nothing"),
+    [((50, 50), 0.5, True), ((50, 50), 0.59, True), ((50, 50), 0.61, False), ((90, 10), 0.9, True), ((90, 10), 0.97, False), ((100,) * 20, 0.07, False)],
+)  # fmt: skip
+def test_the_most_frequent_class_is_the_measure(counts, top1, nothing):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    assert (learnt_nothing(top1, labels) is not None) == nothing

@@ -18,7 +18,7 @@ from coterie.report.gallery import gallery_samples
 from coterie.run_folder import RunFolder
 from coterie.tasks.classification import Evaluation
 from coterie.tasks.task import Task
-from coterie.training.divergence import require_usable
+from coterie.training.divergence import learnt_nothing, require_usable
 from coterie.training.loop import Trainer
 from coterie.training.state import load_best
 
@@ -50,6 +50,8 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         trainer.step,
         averaged=trainer.ema is not None,
     )
+    if warning := learnt_nothing(on_train.figures["deployed"]["top1"], on_train.labels):
+        trainer.display.note(warning)
     loader = task.data.test or task.data.validation or task.data.train_evaluation
     teachers = task.evaluate_teachers(trainer.method, loader)
     student = method.student().cpu().eval()

@@ -130,6 +130,24 @@ def require_usable(nll: float, num_classes: int, latest: float, method: Method, 
     )
 
 
+def learnt_nothing(top1: float, labels: Tensor) -> str | None:
+    """A sentence where a student tells its own training samples apart no better than by naming the most frequent class; else None.
+
+    Two standard errors of a share are allowed for. It ends nothing: a single epoch may leave a network there that is sound.
+
+    Args:
+        top1: of the student on the training samples, 0..1.
+        labels: theirs, int64 [N].
+    """
+    share = float(labels.bincount().max()) / len(labels)
+    if top1 > share + 2 * math.sqrt(share * (1 - share) / len(labels)):
+        return None
+    return (
+        f"the deployed student has learnt nothing yet: it gets {top1:.2%} of its own training samples right, and naming the most frequent "
+        f"class gets {share:.2%}. Train for longer, or try another optimizer.learning_rate (a lower one, where the loss has not fallen)"
+    )
+
+
 def keeps_statistics(method: Method) -> bool:
     """Whether a layer normalises by running statistics once it is evaluated."""
     return any(getattr(module, "running_mean", None) is not None for module in method.modules())
