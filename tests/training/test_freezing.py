@@ -166,3 +166,14 @@ def test_what_cannot_be_frozen_is_refused(small, tmp_path):
         )
     with pytest.raises(CoterieError, match=r"network\.freeze"):
         load_recipe(None, ["network.freeze=trunk"])
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [("tiny_cifar", "statistics of nothing yet; see network.pretrained"), ("vit_tiny_patch16_224", "nothing: the students have no layer")],
+)  # fmt: skip
+def test_statistics_that_are_not_there_are_not_held_in_silence(small, tmp_path, capsys, network, said):
+    settings = small(network={"name": network, "branches": 1, "hold_statistics": True}, training={"epochs": 1})
+    settings |= {"method": "baseline", "data": {"name": "digits", "train_limit": 40, "image_size": 16}}
+    coterie.train(settings, output=tmp_path / "run")
+    assert f"network.hold_statistics=true holds {said}" in capsys.readouterr().err

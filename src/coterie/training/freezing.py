@@ -28,7 +28,7 @@ class Freezing:
         self, setting: int | Literal["backbone"], method: Method, num_processes: int = 1, statistics: bool = False
     ) -> None:
         self.epochs = math.inf if setting == "backbone" else float(setting)
-        self.statistics = statistics
+        self.setting, self.statistics = setting, statistics
         self._parameters = []
         self._layers = [each for each in method.group.modules() if getattr(each, "running_mean", None) is not None]
         if not self.epochs:
@@ -47,6 +47,23 @@ class Freezing:
         if not statistics:
             known = set(map(id, heads))
             self._layers = [each for each in self._layers if id(each) not in known]
+
+    def doubts(self, has_weights: bool) -> list[str]:
+        """What is held that is not worth holding, in sentences.
+
+        Args:
+            has_weights: whether the students start from weights that were trained.
+        """
+        found = []
+        if self.holds(0) and not has_weights:
+            found.append(f"network.freeze={self.setting} holds weights that are random; see network.pretrained")
+        if self.statistics and not self._layers:
+            found.append(
+                "network.hold_statistics=true holds nothing: the students have no layer with running statistics"
+            )
+        elif self.statistics and not has_weights:
+            found.append("network.hold_statistics=true holds statistics of nothing yet; see network.pretrained")
+        return found
 
     def holds(self, epoch: int) -> bool:
         return epoch < self.epochs

@@ -141,8 +141,9 @@ class Trainer:
         """What comes before the first step, in a run that is gone on with too."""
         started = time.perf_counter()
         network = self.recipe.network
-        if self.freezing.holds(0) and self.task.network_names and not (network.pretrained or network.weights):
-            self.display.note(f"network.freeze={network.freeze} holds weights that are random; see network.pretrained")
+        if self.task.network_names:  # what weights a network of one's own has is not known
+            for note in self.freezing.doubts(bool(network.pretrained or network.weights)):
+                self.display.note(note)
         ask_teachers_once(self.recipe.training, self.task, self.method, self.display)
         self.seconds += time.perf_counter() - started
 
