@@ -14,6 +14,7 @@ from coterie.networks.branching import NetworkSource
 from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
+from coterie.tasks import find_part
 
 if TYPE_CHECKING:
     from coterie.tasks.classification import Deployment, Evaluation
@@ -106,10 +107,4 @@ class TaskKind(Protocol):
 
 def find_task(recipe: Recipe) -> TaskKind:
     """The recipe's task; its packages are imported when it is asked for."""
-    if recipe.task == "text_classification":
-        from coterie.tasks.texts.task import TextClassification
-
-        return TextClassification
-    from coterie.tasks.images.task import ImageClassification
-
-    return ImageClassification
+    return find_part(recipe.task, "kind")
