@@ -1,4 +1,4 @@
-"""The ``data`` section of ``task=language_modeling``."""
+"""The sections of a recipe that ``task=language_modeling`` has of its own: ``data``, ``network`` and ``teacher``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from coterie.recipe.sections import Positive, Section, Text
+from coterie.recipe.sections import NetworkRecipe, Positive, Section, TeacherRecipe, Text
 
 
 class LanguageData(Section):
@@ -50,4 +50,38 @@ class LanguageData(Section):
     stream: Positive | None = Field(
         None,
         description="hf-text:// only: read the first so many documents of each split over the network and download no more; null: download all.",
+    )
+
+
+class LoraSettings(Section):
+    """A few trained numbers beside frozen weights; the deployed student has them added to its weights."""
+
+    rank: Positive | None = Field(None, description="Of the matrices that are added; null: no LoRA, all is trained.")
+    alpha: Positive = Field(16, description="What is added counts by alpha / rank.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Of what goes into the added matrices.")
+    targets: Text | list[str] | None = Field(
+        None,
+        description="Names of the layers that get them, or all-linear (but the output embedding); null: peft's own for the architecture.",
+    )
+
+
+class LanguageNetwork(NetworkRecipe):
+    """Which causal language models learn: a folder, a name of the Hub, a .gguf file, or a .json file of a configuration's values."""
+
+    lora: LoraSettings = Field(default_factory=lambda: LoraSettings())
+    layers: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="Numbers of the layers of the weights that are kept, from 0; null: all."
+    )
+    every: Positive | None = Field(None, description="Keep each so-manieth layer of the weights, the first one always.")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Compute each layer's activations once more in the backward pass instead of keeping them: less memory, more time.",
+    )
+
+
+class LanguageTeacher(TeacherRecipe):
+    """A causal language model that teaches, with the students' tokenizer: a finished run, a folder, a name of the Hub or a .gguf file."""
+
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of its weights; bfloat16 takes half the memory."
     )
