@@ -17,11 +17,14 @@ class Batch(NamedTuple):
         mappings of token tables); or a list with one such view for each student.
     targets: class indices int64 [B], or distributions float32 [B, K].
     indices: the samples' numbers in their split, int64 [B]; -1 for samples that only fill up a process's last batch.
+    weight: by which the losses, means over the batch, count. Their mean over processes, and over batches that are added up, is thereby one over
+        all that is counted, where batches hold unequally much of it.
     """
 
     inputs: Inputs
     targets: Tensor
     indices: Tensor
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

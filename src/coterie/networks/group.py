@@ -247,14 +247,22 @@ class StudentGroup(nn.Module):
             tuple(_taps(output) for output in outputs),
         )
 
+    def require_student(self, number: int) -> None:
+        """Refuse a number that no student has.
+
+        Raises:
+            CoterieError: it is one.
+        """
+        if not 0 <= number < self.num_students:
+            raise CoterieError(f"no student {number}: the group has students 0 to {self.num_students - 1}")
+
     def student(self, number: int) -> nn.Module:
         """Student ``number`` as a plain network of its own class, a copy that shares nothing with the group.
 
         Raises:
             CoterieError: there is no such student.
         """
-        if not 0 <= number < self.num_students:
-            raise CoterieError(f"no student {number}: the group has students 0 to {self.num_students - 1}")
+        self.require_student(number)
         parts = [part for part in (self.trunk, self.branches[number]) if part is not None]
         if self._templates is None:
             assembled = Assembled(copy.deepcopy(self.trunk), copy.deepcopy(self.branches[number]))

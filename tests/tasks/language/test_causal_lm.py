@@ -51,6 +51,8 @@ def test_logits_are_the_networks_own_at_the_positions_that_count(kind):
     torch.testing.assert_close(logits, expected)
     torch.testing.assert_close(embedding, output.hidden_states[-1][batch["positions"]])
     assert torch.equal(feature_map, embedding.unsqueeze(1))
+    places = {**batch, "positions": batch["positions"].flatten().nonzero().squeeze(1)}
+    assert torch.equal(CausalLM(copy.deepcopy(plain)).eval()(places)[0], logits)
     torch.testing.assert_close(cross_entropy(logits, label_targets(labels)), output.loss)
 
 

@@ -44,21 +44,27 @@ def test_rows_written_by_hand():
     documents = [[5, 6, 7, 8, 9, END], [5, END], [4, 4, END]]
     spans = [[(3, 6)], [(1, 2)], []]
     packed = Rows(make(documents), 4, "packed", False)
-    tokens, _, labels = packed.read(np.array([0, 1, 2]))
+    tokens, labels = packed.read(np.array([0, 1, 2]))
     assert tokens.tolist() == [[5, 6, 7, 8], [9, 0, 5, 0], [4, 4, 0, 0]]
     assert labels.tolist() == [[5, 6, 7, 8], [9, 0, 5, 0], [4, 4, 0, IGNORED]]
     assert packed.predicted == 3 + 3 + 2
     packed = Rows(make(documents, spans), 4, "packed", True)
     assert packed.left_out == 1  # the last one has no completion
-    assert packed.read(np.array([0, 1]))[2].tolist() == [[IGNORED] * 3 + [8], [9, 0, IGNORED, 0]]
+    assert packed.read(np.array([0, 1]))[1].tolist() == [[IGNORED] * 3 + [8], [9, 0, IGNORED, 0]]
     assert packed.predicted == 1 + 2
     single = Rows(make(documents, spans), 4, "documents", True)
-    tokens, mask, labels = single.read(np.array([0, 1]))
+    tokens, labels = single.read(np.array([0, 1]))
+    mask = inside(single, tokens)
     assert tokens.tolist() == [[5, 6, 7, 8], [5, 0, 0, 0]]
     assert mask.tolist() == [[1] * 4, [1, 1, 0, 0]]
     assert labels.tolist() == [[IGNORED] * 3 + [8], [IGNORED, 0, IGNORED, IGNORED]]
     assert (single.cut_documents, single.cut_tokens, single.left_out) == (1, 2, 1)
     assert Rows(make(documents, spans), 3, "documents", True).left_out == 2  # a prompt that fills its row
+
+
+def inside(rows, tokens):
+    """Which places are no padding, of all rows."""
+    return (np.arange(tokens.shape[1]) < rows.lengths[: len(tokens), None]).astype(int)
 
 
 @given(
@@ -83,7 +89,8 @@ def test_rows_give_back_the_documents(lengths, block_length, data):
     whole = [token for n in numbers for token in documents[n]]
 
     rows = Rows(selection, block_length, "packed", False)
-    tokens, mask, labels = rows.read(np.arange(len(rows)))
+    tokens, labels = rows.read(np.arange(len(rows)))
+    mask = inside(rows, tokens)
     end = len(whole) - (len(whole) % block_length == 1)  # a last row of one token predicts nothing
     assert tokens[mask == 1].tolist() == whole[:end]
     assert np.array_equal(labels, np.where(mask, tokens, IGNORED))
@@ -99,7 +106,8 @@ def test_rows_give_back_the_documents(lengths, block_length, data):
         expected = [row for row in expected if any(token != IGNORED for token in row[1:])]
         assert len(rows) == len(expected)
         if expected:
-            _, mask, labels = rows.read(np.arange(len(rows)))
+            tokens, labels = rows.read(np.arange(len(rows)))
+            mask = inside(rows, tokens)
             assert [label[row == 1].tolist() for label, row in zip(labels, mask, strict=True)] == expected
             assert (labels[mask == 0] == IGNORED).all()
             assert rows.predicted == int(label_positions(torch.from_numpy(labels)).sum())
@@ -108,7 +116,7 @@ def test_rows_give_back_the_documents(lengths, block_length, data):
 @pytest.mark.parametrize("packing", ["packed", "documents"])
 def test_fillers_have_no_labels(packing):
     rows = Rows(make([[1, 2, END]] * 4), 6, packing, False)
-    _, _, labels = rows.read(np.array([0, -1]))
+    _, labels = rows.read(np.array([0, -1]))
     assert (labels[0] != IGNORED).any()
     assert (labels[1] == IGNORED).all()
 

@@ -1,12 +1,12 @@
 """A causal language model as a student or teacher: logits of the positions that count, as the batch axis of every method.
 
-A batch is a mapping: ``input_ids`` int64 [B, L]; ``positions`` bool [B, L], true where the logits of that position count (those that predict a token which is learnt);
-and, where they are needed, ``attention_mask`` [B, L] and ``position_ids`` [B, L]. With P positions that count, row by row, logits are [P, V].
+A batch is a mapping: ``input_ids`` int64 [B, L]; ``positions``, those whose logits count (they predict a token which is learnt), either as bool [B, L], or as their places
+in the rows one after the other, int64 [P], for which a GPU need not be waited for; and, where they are needed, ``attention_mask`` [B, L] and ``position_ids`` [B, L].
+With P positions that count, row by row, logits are [P, V].
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +17,7 @@ from coterie.errors import CoterieError
 from coterie.networks.group import StudentGroup
 from coterie.networks.hugging_face import short_reason
 from coterie.networks.tracing import quiet_eval
+from coterie.tasks.language.lora import merged
 from coterie.tasks.language.rows import label_positions
 
 TokenBatch = Mapping[str, Tensor]
@@ -27,6 +28,18 @@ def example_batch(length: int = 4) -> dict[str, Tensor]:
     """Two rows of which all positions but the last count: what any network takes, to measure shapes with."""
     tokens = torch.arange(1, 2 * length + 1).view(2, length)
     return {"input_ids": tokens, "positions": label_positions(tokens)}
+
+
+def gathered(values: Tensor, positions: Tensor) -> Tensor:
+    """What stands at some positions, [P, ...], of values [B, L, ...].
+
+    Args:
+        values: of all positions.
+        positions: as in a batch, bool [B, L] or int64 [P].
+    """
+    if positions.dtype == torch.bool:
+        return values[positions]
+    return values.flatten(0, 1).index_select(0, positions)
 
 
 class _Gather:
@@ -42,7 +55,7 @@ class _Gather:
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self.positions is None:
             return None
-        self.hidden = inputs[0][self.positions]
+        self.hidden = gathered(inputs[0], self.positions)
         return (self.hidden,)
 
 
@@ -128,7 +141,8 @@ class CausalLM(nn.Module):
             return_dict=True,
             output_hidden_states=True,
         )
-        return output.logits[inputs["positions"]], output.hidden_states[-1][inputs["positions"]]
+        positions = inputs["positions"]
+        return gathered(output.logits, positions), gathered(output.hidden_states[-1], positions)
 
     def forward(self, inputs: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [P, V], embeddings [P, d] (last hidden states) and these as maps of one token, [P, 1, d], of a batch.
@@ -141,9 +155,10 @@ class CausalLM(nn.Module):
         return logits, hidden, hidden.unsqueeze(1)
 
     def plain(self) -> nn.Module:
-        """A copy of the network as transformers knows it."""
-        network = copy.deepcopy(self.network)
-        network.get_output_embeddings()._forward_pre_hooks.pop(self._hook.id)  # type: ignore[operator]
+        """A copy of the network as transformers knows it, with its LoRA added to its weights."""
+        network = merged(self.network)
+        hooks = network.get_output_embeddings()._forward_pre_hooks  # type: ignore[operator]
+        hooks.pop(self._hook.id)
         return network
 
 
@@ -167,7 +182,7 @@ class LanguageGroup(StudentGroup):
 
     def student(self, number: int) -> nn.Module:
         """See :meth:`StudentGroup.student`."""
-        assembled = super().student(number)
-        branch = assembled.branch
+        self.require_student(number)
+        branch = self.branches[number]
         assert isinstance(branch, CausalLM)
         return branch.plain().train(self.training)

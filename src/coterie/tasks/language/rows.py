@@ -59,7 +59,8 @@ class Rows:
         starts, ends: int64 [R], places in the documents' whole text.
         left_out: rows in which nothing is predicted.
         cut_documents, cut_tokens: of ``documents``, how many are longer than a row, and their tokens that no row has.
-        predicted: positions that count in all rows.
+        counts: int64 [R], positions that count in each row.
+        predicted: in all rows.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Rows:
         self.starts: Integers = starts[kept]
         self.ends: Integers = ends[kept]
         self.left_out = int((~kept).sum())
+        self.counts: Integers = predicted[kept]
         self.predicted = int(predicted.sum())
 
     def __len__(self) -> int:
@@ -97,14 +99,14 @@ class Rows:
         """Tokens of each row, int64 [R]."""
         return self.ends - self.starts
 
-    def read(self, numbers: Integers) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def read(self, numbers: Integers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Some rows, padded on the right.
 
         Args:
             numbers: of the rows, int64 [B]; -1 gives a row without labels, which only fills up a batch.
 
         Returns:
-            Tokens int64 [B, W], attention mask int64 [B, W] and labels int64 [B, W]. W is ``block_length`` of packed rows; of documents,
+            Tokens int64 [B, W] and labels int64 [B, W]. W is ``block_length`` of packed rows; of documents,
             the longest one's tokens, rounded up to a multiple of 8 but at most ``block_length``. The end-of-text token pads.
         """
         fillers = numbers < 0
@@ -119,7 +121,7 @@ class Rows:
         document = np.searchsorted(self._places, places, side="right") - 1
         tokens = self.selection.store.tokens[places + self._shifts[document]].astype(np.int64)
         labels = np.where(inside & self._labelled(places) & ~fillers[:, None], tokens, IGNORED)
-        return np.where(inside, tokens, self.selection.store.end), inside.astype(np.int64), labels
+        return np.where(inside, tokens, self.selection.store.end), labels
 
     def _placed_spans(self) -> Any:
         """First and last places of what has labels, in the whole text of the chosen documents: int64 [S], int64 [S]."""
