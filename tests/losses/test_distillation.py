@@ -73,6 +73,17 @@ def test_mean_probability_is_the_log_of_the_mean_of_probabilities_not_of_logits(
     assert not torch.allclose(mean_probability(logits).softmax(-1), logits.mean(0).softmax(-1), atol=1e-2)
 
 
+def test_one_mean_probability_is_the_general_rule_bit_by_bit():
+    logits = torch.randn(1, 6, 50, generator=torch.Generator().manual_seed(0)).mul_(40).requires_grad_()
+    general = torch.logsumexp(torch.log_softmax(logits, -1), 0)
+    assert torch.equal(mean_probability(logits), general)
+    weights = torch.randn(6, 50, generator=torch.Generator().manual_seed(1))
+    found, expected = (
+        torch.autograd.grad((each * weights).sum(), logits)[0] for each in (mean_probability(logits), general)
+    )
+    assert torch.equal(found, expected)
+
+
 def test_ramp_up_is_the_familys_80_of_300_epochs():
     for epoch in [0, 1, 40, 79, 80, 200]:
         expected = math.exp(-5 * (1 - min(epoch, 80) / 80) ** 2)
