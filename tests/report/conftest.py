@@ -14,9 +14,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from coterie.metrics import classification_figures, diversity_figures, mean_figures
+from coterie.metrics.notable import gallery_samples
 from coterie.recipe import load_recipe
-from coterie.report.gallery import gallery_samples
-from coterie.tasks.classification import Evaluation
+from coterie.tasks.classification import ClassEvaluation
+from coterie.tasks.classification import with_classes as with_own_classes
 
 MakeRun = Callable[..., Path]
 
@@ -48,9 +49,8 @@ def group_figures(logits: Any, labels: Any, deployed: int) -> dict[str, Any]:
 
 
 def with_classes(figures: dict[str, Any], logits: Any, labels: Any, names: list[str]) -> dict[str, Any]:
-    tensor = torch.as_tensor(logits)
-    empty = torch.zeros(0)
-    return Evaluation(figures, tensor, empty, torch.as_tensor(labels), empty).by_class(names)
+    predicted = torch.as_tensor(logits).argmax(-1)
+    return with_own_classes(ClassEvaluation(figures, predicted, torch.as_tensor(labels)), names)
 
 
 def fabricate_run(

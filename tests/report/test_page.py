@@ -14,8 +14,8 @@ import torch
 from safetensors.numpy import load_file
 
 from coterie.errors import CoterieError
+from coterie.metrics.notable import most_disputed
 from coterie.report import write_report
-from coterie.report.gallery import most_disputed
 
 spec = importlib.util.spec_from_file_location("report_conftest", Path(__file__).with_name("conftest.py"))
 conftest = importlib.util.module_from_spec(spec)

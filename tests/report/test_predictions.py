@@ -6,6 +6,7 @@ import torch
 
 from coterie.metrics import classification_figures, diversity_figures
 from coterie.metrics.classification import CALIBRATION_BINS
+from coterie.metrics.notable import probabilities_of
 from coterie.report.predictions import (
     RELIABILITY_BINS,
     Confusion,
@@ -13,7 +14,6 @@ from coterie.report.predictions import (
     confusion_matrix,
     most_confused,
     pairwise_disagreement,
-    probabilities_of,
     reliability,
     similar_classes_together,
 )

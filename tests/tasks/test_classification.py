@@ -6,20 +6,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from coterie.tasks.classification import Classification, Evaluation, group_figures
+from coterie.tasks.classification import ClassEvaluation, Classification, group_figures, learnt_nothing
 
 
 @pytest.fixture
 def evaluated():
     """Validation of three students with the given numbers of right answers out of 200."""
 
-    def make(*right: int) -> Evaluation:
+    def make(*right: int) -> ClassEvaluation:
         labels = torch.zeros(200, dtype=torch.long)
         logits = torch.zeros(len(right), 200, 3)
         for student, count in zip(logits, right, strict=True):
             student[:count, 0] = 1
             student[count:, 1] = 1
-        return Evaluation(group_figures(logits, logits[0], labels, 0), logits, logits[0], labels, torch.arange(200))
+        return ClassEvaluation(group_figures(logits, logits[0], labels, 0), logits.argmax(-1), labels)
 
     return make
 
@@ -60,3 +60,12 @@ def test_what_leaves_no_choice(evaluated):
     assert choose(method_of(), None) == (0, "there is no validation split to choose on")
     assert choose(method_of(students=1), None) == (0, "")
     assert choose(method_of(students=1), evaluated(150)) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("counts", "top1", "nothing"),
+    [((50, 50), 0.5, True), ((50, 50), 0.59, True), ((50, 50), 0.61, False), ((90, 10), 0.9, True), ((90, 10), 0.97, False), ((100,) * 20, 0.07, False)],
+)  # fmt: skip
+def test_the_most_frequent_class_is_the_measure(counts, top1, nothing):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    assert (learnt_nothing(top1, labels) is not None) == nothing

@@ -8,14 +8,17 @@ import types
 import pytest
 from rich.console import Console
 
+from coterie.tasks.figures import CLASSIFICATION, Figure
 from coterie.training import display as module
-from coterie.training.display import Display, stderr_console
+from coterie.training.display import Display, said_of, stderr_console
 
 FIGURES = {
     "students": [{"top1": 0.5}, {"top1": 0.7}],
     "mean_student": {"top1": 0.6},
     "ensemble": {"method": {"top1": 0.75}},
 }
+
+SAID = said_of(FIGURES, None, CLASSIFICATION[0])
 
 
 def shown(display: Display, width: int = 80, terminal: bool = False) -> io.StringIO:
@@ -38,7 +41,7 @@ def test_the_label_loss_is_a_students(losses, factor, expected):
     display = Display(10, 2)
     file = shown(display)
     display.losses(losses, factor)
-    display.epoch(0, {})
+    display.epoch(0)
     assert file.getvalue() == f"epoch 1/2  {expected}\n"
 
 
@@ -46,15 +49,21 @@ def test_the_label_loss_is_a_students(losses, factor, expected):
 def test_the_validation_figure_is_the_one_to_compare_by(leader, whose):
     display = Display(10, 2)
     file = shown(display)
-    display.epoch(0, FIGURES, leader)
+    display.epoch(0, said_of(FIGURES, leader, CLASSIFICATION[0]))
     assert file.getvalue() == f"epoch 1/2  validation top-1 of {whose}, of the ensemble 75.00%\n"
 
 
 def test_a_lone_network_has_no_ensemble():
     display = Display(10, 2)
     file = shown(display)
-    display.epoch(1, {**FIGURES, "students": [{"top1": 0.5}]})
+    display.epoch(1, said_of({**FIGURES, "students": [{"top1": 0.5}]}, None, CLASSIFICATION[0]))
     assert file.getvalue() == "epoch 2/2  validation top-1 of the network 50.00%\n"
+
+
+def test_a_figure_that_is_no_share_is_shown_as_its_task_says():
+    own = {"loss": 2.345678}
+    figures = {"students": [own, own], "mean_student": own}
+    assert said_of(figures, None, Figure("loss", "loss", "lower", ".3f")) == "validation loss of the mean student 2.346"
 
 
 def test_a_narrow_terminal_has_two_lines_and_a_file_one():
@@ -62,7 +71,7 @@ def test_a_narrow_terminal_has_two_lines_and_a_file_one():
         display = Display(10, 2)
         file = shown(display, terminal=terminal)
         display.losses({"label": 7.68, "distillation": 10.12}, 4.0)
-        display.epoch(0, FIGURES)
+        display.epoch(0, SAID)
         assert len(file.getvalue().splitlines()) == lines
     assert "17.8)  validation top-1" in file.getvalue()
 
@@ -86,7 +95,7 @@ def test_quiet_says_nothing(capsys):
     with Display(10, 2, quiet=True) as display:
         display.step(1)
         display.note("a note")
-        display.epoch(0, FIGURES)
+        display.epoch(0, SAID)
     assert capsys.readouterr() == ("", "")
 
 
@@ -136,7 +145,7 @@ def test_a_notebook_with_widgets_has_a_line_that_moves(notebook):
         assert display.bar is not None
         for step in range(1, 6):
             display.step(step)
-        display.epoch(0, FIGURES)
+        display.epoch(0, SAID)
     assert "cleared" in displayed  # drawn again in its place
     assert "closed" in displayed
     assert len(displayed) > 3
@@ -148,7 +157,7 @@ def test_a_notebook_without_widgets_has_plain_lines(notebook, capsys, recwarn):
     with display:
         assert display.bar is None
         display.step(1)
-        display.epoch(0, FIGURES)
+        display.epoch(0, SAID)
     assert "validation top-1 of the mean student 60.00%" in capsys.readouterr().out
     assert not recwarn.list
     assert not stderr_console().is_jupyter

@@ -11,7 +11,7 @@ from torch import nn
 import coterie
 from coterie.errors import RunError
 from coterie.losses import LabelLoss
-from coterie.training.divergence import FAR, RECORDS, STEPS, DivergenceCheck, chance_loss, learnt_nothing
+from coterie.training.divergence import FAR, RECORDS, STEPS, DivergenceCheck, chance_loss
 
 CLASSES = 4
 
@@ -215,12 +215,3 @@ def test_a_student_at_chance_on_its_own_images_is_named(tmp_path, capsys, rate, 
     printed = capsys.readouterr().err
     assert printed.count("the deployed student has learnt nothing yet: it gets ") == said
     assert printed.count("naming the most frequent class gets 25.00%") == said
-
-
-@pytest.mark.parametrize(
-    ("counts", "top1", "nothing"),
-    [((50, 50), 0.5, True), ((50, 50), 0.59, True), ((50, 50), 0.61, False), ((90, 10), 0.9, True), ((90, 10), 0.97, False), ((100,) * 20, 0.07, False)],
-)  # fmt: skip
-def test_the_most_frequent_class_is_the_measure(counts, top1, nothing):
-    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    assert (learnt_nothing(top1, labels) is not None) == nothing

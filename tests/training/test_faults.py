@@ -105,7 +105,7 @@ class Killed(BaseException):
     """Nothing in the code may catch it, as nothing can catch a kill."""
 
 
-@pytest.mark.parametrize("point", ["_save_predictions", "gallery_samples", "write_report", "write_json"])
+@pytest.mark.parametrize("point", ["_save_examples", "save_file", "write_report", "write_json"])
 def test_a_kill_while_the_last_files_are_written_loses_none(small, tmp_path, monkeypatch, point):
     whole = coterie.train(small(), output=tmp_path / "whole", quiet=True).path
 

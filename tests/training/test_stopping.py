@@ -1,6 +1,7 @@
 """A training that does not get better ends early, and says so; the epoch that is deployed is the one that the recipe names."""
 
 import json
+import math
 import signal
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 import coterie
 from coterie.errors import CoterieError
+from coterie.tasks.figures import CLASSIFICATION, Figure
 from coterie.training.interruption import Interrupted
 from coterie.training.loop import Trainer
 from coterie.training.stopping import BestEpoch
@@ -25,22 +27,42 @@ def validations(path):
     return [row["deployed"]["top1"] for row in rows if row["split"] == "validation"]
 
 
-def figures(top1):
-    return {"deployed": {"top1": top1}}
-
-
 @pytest.mark.parametrize(
     ("scores", "patience", "ends"),
     [([0.1, 0.2, 0.2, 0.2], 2, 3), ([0.1, 0.0, 0.2, 0.1, 0.3], 2, None), ([0.5, 0.4], 1, 1), ([0.5] * 9, None, None)],
 )
-def test_when_patience_ends(scores, patience, ends):
-    best = BestEpoch(patience)
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_when_patience_ends(scores, patience, ends, better):
+    figure = Figure("own", "own figure", better)
+    sign = 1 if better == "higher" else -1
+    best = BestEpoch(figure, patience)
     over = []
     for epoch, score in enumerate(scores):
-        best.add(figures(score), epoch)
+        best.add({"deployed": {"own": sign * score}}, epoch)
         over.append(best.is_over(epoch + 1))
     assert (over.index(True) if any(over) else None) == ends
-    assert (best.score, best.epoch) == (max(scores), scores.index(max(scores)))
+    assert (best.score, best.epoch) == (sign * max(scores), scores.index(max(scores)))
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_what_is_not_a_number_is_never_the_best(better):
+    best = BestEpoch(Figure("own", "own figure", better))
+    for epoch, score in enumerate([math.nan, math.inf, -math.inf]):
+        assert not best.add({"deployed": {"own": score}}, epoch)
+    assert best.epoch == -1
+    assert best.add({"deployed": {"own": 3.0}}, 3)
+
+
+def test_a_figure_without_a_direction_chooses_nothing():
+    with pytest.raises(CoterieError, match="'own', tells no epoch from a better one"):
+        BestEpoch(Figure("own", "own figure", None))
+
+
+def test_the_end_is_explained_by_the_figures_own_words():
+    best = BestEpoch(CLASSIFICATION[2], 1)
+    for epoch, score in enumerate([0.5, 0.75]):
+        best.add({"deployed": {"nll": score}}, epoch)
+    assert best.explain(2, 9).startswith("validation NLL has not been better than epoch 1's 0.5000 for 1 evaluations")
 
 
 def test_a_run_ends_where_validation_has_stopped_rising_and_deploys_its_best(small, tmp_path, capsys):

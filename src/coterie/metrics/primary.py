@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-TOP5_CLASSES = 10  # from here on top-5 tells networks apart; with fewer classes a guess is often among five
-
 
 class Primary(NamedTuple):
     """Whose figures they are, in words, and the figures.
@@ -34,14 +32,12 @@ def primary(figures: Mapping[str, Any], leader: int | None) -> Primary:
     return Primary("the mean student", figures["mean_student"])
 
 
+def own_ensemble(figures: Mapping[str, Any]) -> Mapping[str, float] | None:
+    """Figures of the method's own ensemble; None of a lone network, and where there is none."""
+    found: Mapping[str, float] | None = figures.get("ensemble", {}).get("method")
+    return found if len(figures["students"]) > 1 else None
+
+
 def shown_figures(names: Iterable[str], classes: int) -> list[str]:
-    """Which figures are worth a reader's time: top-5 is left out where there are fewer than 10 classes.
-
-    Args:
-        names: of figures, in their order.
-        classes: how many classes there are; 0 where that is not known.
-
-    >>> shown_figures(["top1", "top5", "nll"], classes=8)
-    ['top1', 'nll']
-    """
-    return [name for name in names if not (name == "top5" and 0 < classes < TOP5_CLASSES)]
+    """Which figures are worth a reader's time: top-5 is left out where there are fewer than 10 classes."""
+    return [name for name in names if not (name == "top5" and 0 < classes < 10)]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coterie.errors import CoterieError
-from coterie.report.gallery import inline_image, most_confident_errors, most_disputed
-from coterie.report.predictions import probabilities_of
+from coterie.metrics.notable import most_confident_errors, most_disputed, probabilities_of
+from coterie.report.gallery import inline_image
 from coterie.report.run import RunData
 
 

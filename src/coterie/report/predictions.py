@@ -11,6 +11,8 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import binomtest
 
+from coterie.metrics.notable import probabilities_of
+
 RELIABILITY_BINS = 15  # those of the ECE in coterie.metrics
 FEW_SAMPLES = 10  # fewer say little about a bin's accuracy
 
@@ -35,12 +37,6 @@ class Confusion(NamedTuple):
     predicted: int
     samples: int
     share: float
-
-
-def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Softmax over the last axis, [..., K] to [..., K]."""
-    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
 
 
 def reliability(logits: NDArray[np.float32], labels: NDArray[np.int64], bins: int = RELIABILITY_BINS) -> Reliability:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -14,15 +13,12 @@ from coterie.errors import RunError
 from coterie.files import reason_of, write_atomically, write_json
 from coterie.methods.method import Method
 from coterie.report import write_report
-from coterie.report.gallery import gallery_samples
 from coterie.run_folder import RunFolder
-from coterie.tasks.classification import Evaluation
+from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.task import Task
-from coterie.training.divergence import learnt_nothing, require_usable
+from coterie.training.divergence import require_usable
 from coterie.training.loop import Trainer
 from coterie.training.state import load_best
-
-SAVED_PREDICTIONS = 10_000
 
 
 def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> dict[str, Any]:
@@ -43,14 +39,9 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
     tested = task.evaluate(method, task.data.test) if task.data.test is not None else validation
     on_train = task.evaluate(method, task.data.train_evaluation)
     require_usable(
-        on_train.figures["deployed"]["nll"],
-        method.group.num_classes,
-        trainer.divergence.latest,
-        method,
-        trainer.step,
-        averaged=trainer.ema is not None,
+        task.guess(on_train), trainer.divergence.latest, method, trainer.step, averaged=trainer.ema is not None
     )
-    if warning := learnt_nothing(on_train.figures["deployed"]["top1"], on_train.labels):
+    if warning := task.learnt_nothing(on_train):
         trainer.display.note(warning)
     loader = task.data.test or task.data.validation or task.data.train_evaluation
     teachers = task.evaluate_teachers(trainer.method, loader)
@@ -58,18 +49,19 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
     samples = header["num_train"] * trainer.epoch
     final = tested if tested is not None else on_train
     split = "test" if task.data.test is not None else "validation" if validation is not None else "train"
+    primary = trainer.figures[0].key
     summary = {
         "status": "finished",
         **header,
         "split": split,
-        **final.by_class(task.data.info.class_names),
+        **task.final_figures(final),
         "deployed_reason": deployed_reason,
-        "train_top1": on_train.figures["deployed"]["top1"],
+        f"train_{primary}": on_train.figures["deployed"][primary],
         "validation": validation.figures if validation is not None else None,
         "teachers": teachers,
         "epochs_trained": trainer.epoch,
         "selected_epoch": selected,
-        "best_validation": {"epoch": trainer.best.epoch, "top1": trainer.best.score}
+        "best_validation": {"epoch": trainer.best.epoch, primary: trainer.best.score}
         if trainer.best.epoch >= 0
         else None,
         "parameters": parameter_counts(method, student),
@@ -79,7 +71,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
     if accelerator.is_main_process:
         folder.require_place()
         try:
-            _save_predictions(folder, task, final, split, trainer)
+            _save_examples(folder, task, final, split, trainer)
             task.save_student(folder, student, method, final.figures)
             _try_to_show(lambda: write_report(folder.path, summary=summary), "the report", trainer)
         except Exception as error:  # libraries write here, each with errors of its own
@@ -124,22 +116,15 @@ def _try_to_show(write: Callable[[], object], what: str, trainer: Trainer) -> No
         trainer.display.note(f"{what} could not be made: {type(error).__name__}: {' '.join(str(error).split())[:160]}")
 
 
-def _save_predictions(folder: RunFolder, task: Task, evaluation: Evaluation, split: str, trainer: Trainer) -> None:
-    keep = slice(0, SAVED_PREDICTIONS)
-    largest = torch.finfo(torch.float16).max
-    tensors = {
-        "logits": evaluation.logits[:, keep].clamp(-largest, largest).half().contiguous(),
-        "ensemble": evaluation.ensemble[keep].clamp(-largest, largest).half().contiguous(),
-        "labels": evaluation.labels[keep].contiguous(),
-        "indices": evaluation.indices[keep].contiguous(),
-    }
+def _save_examples(folder: RunFolder, task: Task, evaluation: Evaluation, split: str, trainer: Trainer) -> None:
+    """Predictions and samples, as many as the task keeps of them: a file and a folder that may be empty."""
+    tensors = {name: tensor.contiguous() for name, tensor in evaluation.predictions.items()}
     write_atomically(folder.predictions, lambda path: save_file(tensors, path))
 
     def save_gallery() -> None:
-        shown = gallery_samples(
-            tensors["logits"].float().numpy(), tensors["labels"].numpy(), evaluation.figures["deployed"]["student"]
-        )
+        shown = task.examples(evaluation)
         shutil.rmtree(folder.gallery, ignore_errors=True)
-        task.save_examples(folder, split, tensors["indices"][torch.as_tensor(shown)])
+        folder.gallery.mkdir()
+        task.save_examples(folder, split, shown)
 
     _try_to_show(save_gallery, "the gallery", trainer)

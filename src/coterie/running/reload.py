@@ -17,7 +17,7 @@ from coterie.recipe import Recipe, load_recipe
 from coterie.run_folder import RunFolder
 from coterie.run_lock import require_finished
 from coterie.running.arguments import sort_arguments
-from coterie.tasks.classification import Evaluation
+from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.images.data.objects import to_datasets
 from coterie.tasks.task import Task, find_task
 from coterie.training.checkpoint import load_checkpoint, restoring
@@ -108,7 +108,7 @@ def evaluate_run(
     recipe = resolve_memory_format(recipe, task, method, accelerator.device)
     placed = place(method, accelerator.device, recipe.training.channels_last is True)
     evaluation = task.evaluate(placed, loader)
-    figures = evaluation.by_class(task.data.info.class_names)
+    figures = task.final_figures(evaluation)
     figures |= {
         "data": task.data.info.name,
         "num_samples": loader.num_samples,

@@ -6,6 +6,7 @@ A kind of one's own is named ``task=package.module:Class`` and brings as attribu
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -17,23 +18,29 @@ class Row(NamedTuple):
         line: what the task is, in a line.
         kind: the :class:`coterie.tasks.task.TaskKind`.
         figures: its figures, a tuple of :class:`coterie.tasks.figures.Figure`, the first of which is the primary one.
+        sample: what one sample is called; not a place.
     """
 
     line: str
     kind: str
     figures: str
+    sample: str
 
+
+UNNAMED = "image_classification"  # of a run that does not say: it was written when there was no other
 
 TASKS: Mapping[str, Row] = {
     "image_classification": Row(
         "Images to classes.",
         "coterie.tasks.images.task:ImageClassification",
         "coterie.tasks.figures:CLASSIFICATION",
+        "image",
     ),
     "text_classification": Row(
         "Texts, or pairs of texts, to classes.",
         "coterie.tasks.texts.task:TextClassification",
         "coterie.tasks.figures:CLASSIFICATION",
+        "text",
     ),
 }
 
@@ -49,3 +56,11 @@ def find_part(task: str, part: Literal["kind", "figures"]) -> Any:
     module, _, name = (task if row is None else getattr(row, part)).partition(":")
     found = getattr(importlib.import_module(module), name)
     return found if row is not None or part == "kind" else getattr(found, part)
+
+
+def sample_of(task: str) -> str:
+    """What one sample of a run's task is called. A kind of one's own says so once it is imported, which is not done for this."""
+    if task in TASKS:
+        return TASKS[task].sample
+    module, _, name = task.partition(":")
+    return str(getattr(getattr(sys.modules.get(module), name, None), "sample", "sample"))

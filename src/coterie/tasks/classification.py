@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -25,34 +25,28 @@ from coterie.metrics import (
     mean_figures,
     per_class_figures,
 )
+from coterie.metrics.notable import gallery_samples
 from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.tasks.batch_size import require_enough_samples
+from coterie.tasks.evaluation import Deployment, Evaluation, Guess
+
+SAVED_PREDICTIONS = 10_000  # samples
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Figures of one split (keys of summary.json) and the predictions they come from, in the order of the samples."""
+class ClassEvaluation(Evaluation):
+    """Of classes.
 
-    figures: dict[str, Any]
-    logits: Tensor  # [n, N, K]
-    ensemble: Tensor  # [N, K], the method's own
-    labels: Tensor  # [N]
-    indices: Tensor  # [N]
+    Attributes:
+        predicted: the class that each student predicts, int64 [n, N], in the order of the samples.
+        labels: int64 [N].
+        logits: float32 [n, N, K], of methods that learn from a validation split; None: not kept.
+    """
 
-    def by_class(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """The figures and, of the deployed student, those of every class: ``per_class``, and ``balanced_accuracy`` in ``deployed``."""
-        deployed = self.figures["deployed"]
-        classes = per_class_figures(self.logits[deployed["student"]].argmax(1), self.labels, class_names)
-        balanced = {**deployed, "balanced_accuracy": balanced_accuracy(each["recall"] for each in classes)}
-        return {**self.figures, "deployed": balanced, "per_class": classes}
-
-
-class Deployment(NamedTuple):
-    """Which student is deployed, and why, as a clause: "it is the method's leader"; empty for a single student."""
-
-    student: int
-    reason: str
+    predicted: Tensor
+    labels: Tensor
+    logits: Tensor | None = None
 
 
 class Classification:
@@ -103,7 +97,7 @@ class Classification:
         return LabelLoss(training.label_loss, training.label_smoothing, weights)
 
     @torch.inference_mode()
-    def evaluate(self, method: Method, loader: EvaluationLoader) -> Evaluation:
+    def evaluate(self, method: Method, loader: EvaluationLoader) -> ClassEvaluation:
         """Measure every student, the ensembles and their diversity over a whole split, in eval mode.
 
         Of several processes all measure what the first one will save: BatchNorm's statistics are each process's own between two steps.
@@ -136,7 +130,15 @@ class Classification:
             )
         figures = group_figures(all_logits, ensemble, targets, method.deployed_student)
         figures["statistics"] = {name: values[order].mean(0).tolist() for name, values in all_statistics.items()}
-        return Evaluation(figures, all_logits.cpu(), ensemble.cpu(), targets.cpu(), positions.cpu())
+        kept = {"logits": _half(all_logits[:, :SAVED_PREDICTIONS]), "ensemble": _half(ensemble[:SAVED_PREDICTIONS])}
+        kept |= {"labels": targets[:SAVED_PREDICTIONS].cpu(), "indices": positions[:SAVED_PREDICTIONS].cpu()}
+        return ClassEvaluation(
+            figures,
+            all_logits.argmax(-1).cpu(),
+            targets.cpu(),
+            all_logits.cpu() if method.needs_validation else None,
+            predictions=kept,
+        )
 
     @torch.no_grad()
     def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
@@ -167,6 +169,33 @@ class Classification:
             for note, own in zip(self.teacher_notes, logits, strict=True)
         ]
 
+    def learn_from(self, method: Method, validation: Evaluation) -> None:
+        """See :class:`coterie.tasks.task.Task`."""
+        assert isinstance(validation, ClassEvaluation)
+        if validation.logits is not None:
+            method.after_validation(validation.logits, validation.labels)
+
+    def guess(self, evaluation: Evaluation) -> Guess:
+        """The NLL, of which a uniform guess among K classes has ln K."""
+        return Guess("NLL", evaluation.figures["deployed"]["nll"], math.log(len(self.data.info.class_names)))
+
+    def learnt_nothing(self, on_train: Evaluation) -> str | None:
+        """See :func:`learnt_nothing`."""
+        assert isinstance(on_train, ClassEvaluation)
+        return learnt_nothing(on_train.figures["deployed"]["top1"], on_train.labels, self.sample)
+
+    def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Also, of the deployed student, those of every class: ``per_class``, and ``balanced_accuracy`` in ``deployed``."""
+        assert isinstance(evaluation, ClassEvaluation)
+        return with_classes(evaluation, self.data.info.class_names)
+
+    def examples(self, evaluation: Evaluation) -> Tensor:
+        """See :func:`coterie.metrics.notable.gallery_samples`."""
+        kept = evaluation.predictions
+        deployed = evaluation.figures["deployed"]["student"]
+        shown = gallery_samples(kept["logits"].float().numpy(), kept["labels"].numpy(), deployed)
+        return kept["indices"][torch.as_tensor(shown)]
+
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
         """The leader, or the method's own choice; otherwise what :func:`coterie.metrics.choose_student` finds on the validation split."""
         if method.group.leader is not None:
@@ -178,7 +207,8 @@ class Classification:
             return Deployment(0, "")
         if validation is None:
             return Deployment(0, "there is no validation split to choose on")
-        chosen = choose_student(validation.logits.argmax(-1) == validation.labels)
+        assert isinstance(validation, ClassEvaluation)
+        chosen = choose_student(validation.predicted == validation.labels)
         count = len(validation.labels)
         samples = f"{count:,} validation {self.sample}{'s' if count > 1 else ''}"
         error = f"standard error {100 * chosen.standard_error:.1f} points"
@@ -222,7 +252,34 @@ def group_figures(logits: Tensor, ensemble: Tensor, targets: Tensor, deployed: i
     }
 
 
-def selection_score(figures: dict[str, Any]) -> float:
-    """What the best epoch is chosen by: validation top-1 of the student that would be deployed."""
-    score = float(figures["deployed"]["top1"])
-    return score if math.isfinite(score) else -1.0
+def with_classes(evaluation: ClassEvaluation, class_names: Sequence[str]) -> dict[str, Any]:
+    """The figures and, of the deployed student, those of every class: ``per_class``, and ``balanced_accuracy`` in ``deployed``."""
+    deployed = evaluation.figures["deployed"]
+    classes = per_class_figures(evaluation.predicted[deployed["student"]], evaluation.labels, class_names)
+    balanced = {**deployed, "balanced_accuracy": balanced_accuracy(each["recall"] for each in classes)}
+    return {**evaluation.figures, "deployed": balanced, "per_class": classes}
+
+
+def learnt_nothing(top1: float, labels: Tensor, sample: str = "sample") -> str | None:
+    """A sentence where a student tells its own training samples apart no better than by naming the most frequent class; else None.
+
+    Two standard errors of a share are allowed for. It ends nothing: a single epoch may leave a network there that is sound.
+
+    Args:
+        top1: of the student on the training samples, 0..1.
+        labels: theirs, int64 [N].
+        sample: what one sample is called.
+    """
+    share = float(labels.bincount().max()) / len(labels)
+    if top1 > share + 2 * math.sqrt(share * (1 - share) / len(labels)):
+        return None
+    return (
+        f"the deployed student has learnt nothing yet: it gets {top1:.2%} of its own training {sample}s right, and naming the most frequent "
+        f"class gets {share:.2%}. Train for longer, or try another optimizer.learning_rate (a lower one, where the loss has not fallen)"
+    )
+
+
+def _half(logits: Tensor) -> Tensor:
+    """float16 on the CPU; what is too large for it becomes its largest number."""
+    largest = torch.finfo(torch.float16).max
+    return logits.clamp(-largest, largest).half().cpu()

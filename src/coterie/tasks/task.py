@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -15,9 +15,7 @@ from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
 from coterie.tasks import find_part
-
-if TYPE_CHECKING:
-    from coterie.tasks.classification import Deployment, Evaluation
+from coterie.tasks.evaluation import Deployment, Evaluation, Guess
 
 
 class Task(Protocol):
@@ -60,6 +58,26 @@ class Task(Protocol):
     def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]: ...
 
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment: ...
+
+    def learn_from(self, method: Method, validation: Evaluation) -> None:
+        """Give the method what it learns from an evaluation of the validation split, see :meth:`Method.after_validation`."""
+        ...
+
+    def guess(self, evaluation: Evaluation) -> Guess | None:
+        """By what the loop tells a training that has diverged; None: by nothing."""
+        ...
+
+    def learnt_nothing(self, on_train: Evaluation) -> str | None:
+        """A sentence where the deployed student is no better on its own training samples than one that has not looked at them; else None."""
+        ...
+
+    def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
+        """The figures of a run's last evaluation: those that it has, and such as are worth their room only once."""
+        ...
+
+    def examples(self, evaluation: Evaluation) -> Tensor:
+        """Which samples are worth a look, int64 [m]: their numbers in the split."""
+        ...
 
     def save_student(self, folder: RunFolder, student: nn.Module, method: Method, figures: dict[str, Any]) -> None:
         """Write the deployed student and all that it needs to be loaded again."""

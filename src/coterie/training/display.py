@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from coterie.metrics import primary
+from coterie.metrics import own_ensemble, primary
+from coterie.tasks.figures import Figure
 from coterie.terminal import one_line
 
 REFRESH_SECONDS = 0.2  # between two looks of the line that moves
@@ -147,21 +148,17 @@ class Display:
         for line in lines:
             self.note(line)
 
-    def epoch(self, epoch: int, figures: dict[str, Any], leader: int | None = None) -> None:
+    def epoch(self, epoch: int, said: str = "") -> None:
         """What an epoch came to, once it was evaluated: one line, or two on a terminal that is too narrow for one.
 
         Args:
             epoch: its number, from 0.
-            figures: on the validation split; empty without one.
-            leader: the student that the method singles out.
+            said: of its evaluation, see :func:`said_of`; empty without one.
         """
         heading = f"epoch {epoch + 1}/{self.epochs}  "
         parts = [self.loss] if self.loss else []
-        if figures:
-            name, own = primary(figures, leader)
-            parts.append(f"validation top-1 of {name} {own['top1']:.2%}")
-            if len(figures["students"]) > 1:
-                parts[-1] += f", of the ensemble {figures['ensemble']['method']['top1']:.2%}"
+        if said:
+            parts.append(said)
         if self.bar is None and (left := self._left()):
             parts.append(left)
         line = heading + "  ".join(parts)
@@ -170,3 +167,18 @@ class Display:
         for each in line.split("\n"):
             self.note(each)
         self.epoch_started, self.epoch_first_step = time.perf_counter(), self.last_step
+
+
+def said_of(figures: Mapping[str, Any], leader: int | None, figure: Figure) -> str:
+    """An evaluation in a line.
+
+    Args:
+        figures: on the validation split.
+        leader: the student that the method singles out.
+        figure: the task's primary one.
+    """
+    name, own = primary(figures, leader)
+    said = f"validation {figure.label} of {name} {figure.show(own[figure.key])}"
+    if ensemble := own_ensemble(figures):
+        said += f", of the ensemble {figure.show(ensemble[figure.key])}"
+    return said

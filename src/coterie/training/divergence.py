@@ -14,10 +14,11 @@ from torch import Tensor
 from coterie.errors import RunError
 from coterie.losses.label import one_hot
 from coterie.methods.method import Method
+from coterie.tasks.evaluation import Guess
 
 FAR = 10.0  # times the loss of a uniform guess
 RECORDS, STEPS = 3, 30  # that it lies there without a new low
-UNUSABLE = 20.0  # times the NLL of a uniform guess, on the training images themselves
+UNUSABLE = 20.0  # times a uniform guess's figure, on the training samples themselves
 LABELS = 64  # classes that stand for all of them
 ADVICE = "Try a lower optimizer.learning_rate, training.clip_gradient, or a longer schedule.warmup_epochs."
 
@@ -53,7 +54,6 @@ class DivergenceCheck:
         factor = method.label_factor or method.group.num_students  # where the term does not say: at most so many losses
         self.chance = chance_loss(method.label_loss, method.group.num_classes) * factor
         self.latest = math.nan  # label loss of the latest record, in multiples of a uniform guess's
-        self.num_classes = method.group.num_classes
         self._step = self._first_step = 0  # of the latest record, and of those far above chance since the last low
         self._low, self._records = math.inf, 0
         self._doubted = False
@@ -80,13 +80,18 @@ class DivergenceCheck:
         else:
             self._records += 1
 
-    def doubt(self, nll: float, step: int) -> str | None:
-        """A sentence, once, where an evaluation's NLL is worth nothing; it may yet come right, so that it ends nothing."""
-        if self._doubted or not is_unusable(nll, self.num_classes):
+    def doubt(self, found: Guess | None, step: int) -> str | None:
+        """A sentence, once, where an evaluation is worth nothing; it may yet come right, so that it ends nothing.
+
+        Args:
+            found: the validation split's.
+            step: that was the last.
+        """
+        if self._doubted or found is None or not is_unusable(found):
             return None
         self._doubted = True
         return (
-            f"validation NLL {nll:,.4g} after {step:,} steps, a uniform guess has {math.log(self.num_classes):.2f}: running statistics "
+            f"validation {found.label} {found.value:,.4g} after {step:,} steps, a uniform guess has {found.guess:.2f}: running statistics "
             "that are not settled yet, or a learning rate that is too high"
         )
 
@@ -98,17 +103,16 @@ class DivergenceCheck:
         )
 
 
-def is_unusable(nll: float, num_classes: int) -> bool:
-    """Whether probabilities with this NLL (nats) are worth nothing at all."""
-    return nll > UNUSABLE * math.log(num_classes)
+def is_unusable(found: Guess) -> bool:
+    """Whether predictions of which this was measured are worth nothing at all."""
+    return found.value > UNUSABLE * found.guess
 
 
-def require_usable(nll: float, num_classes: int, latest: float, method: Method, steps: int, averaged: bool) -> None:
-    """Refuse to deploy a student that knows less of its own training images than a uniform guess, by far.
+def require_usable(found: Guess | None, latest: float, method: Method, steps: int, averaged: bool) -> None:
+    """Refuse to deploy a student that knows nothing of the samples it was trained on.
 
     Args:
-        nll: of the student on the training images, as it would be deployed (in eval mode), in nats.
-        num_classes: K.
+        found: of the student on the training samples, as it would be deployed (in eval mode); None: nothing tells.
         latest: the last label loss in training, in multiples of a uniform guess's; NaN: not known.
         method: that is evaluated.
         steps: that were trained.
@@ -117,34 +121,16 @@ def require_usable(nll: float, num_classes: int, latest: float, method: Method, 
     Raises:
         RunError: training has diverged; or the losses were in order, and statistics that the network gathers while it trains are not settled.
     """
-    if not is_unusable(nll, num_classes):
+    if found is None or not is_unusable(found):
         return
-    found = f"the deployed student's NLL on its own training images is {nll:,.4g}, a uniform guess has {math.log(num_classes):.2f}"
+    said = f"the deployed student's {found.label} on its own training samples is {found.value:,.4g}, a uniform guess has {found.guess:.2f}"
     if not latest <= FAR or not keeps_statistics(method):
-        raise RunError(f"training has diverged: {found}. {ADVICE}")
+        raise RunError(f"training has diverged: {said}. {ADVICE}")
     average = " and for the moving average (training.ema)" if averaged else ""
     raise RunError(
         f"{steps:,} steps are too few for the network's running statistics (BatchNorm){average}: the label loss in training is "
-        f"{latest:.2g} times a uniform guess's, but {found}. "
+        f"{latest:.2g} times a uniform guess's, but {said}. "
         "Train for longer (training.epochs), take smaller batches (training.batch_size), or lower optimizer.learning_rate."
-    )
-
-
-def learnt_nothing(top1: float, labels: Tensor) -> str | None:
-    """A sentence where a student tells its own training samples apart no better than by naming the most frequent class; else None.
-
-    Two standard errors of a share are allowed for. It ends nothing: a single epoch may leave a network there that is sound.
-
-    Args:
-        top1: of the student on the training samples, 0..1.
-        labels: theirs, int64 [N].
-    """
-    share = float(labels.bincount().max()) / len(labels)
-    if top1 > share + 2 * math.sqrt(share * (1 - share) / len(labels)):
-        return None
-    return (
-        f"the deployed student has learnt nothing yet: it gets {top1:.2%} of its own training samples right, and naming the most frequent "
-        f"class gets {share:.2%}. Train for longer, or try another optimizer.learning_rate (a lower one, where the loss has not fallen)"
     )
 
 

@@ -23,10 +23,12 @@ from coterie.randomness import derive_seed
 from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
 from coterie.run_folder import MetricsLog, RunFolder
+from coterie.tasks import find_part
+from coterie.tasks.figures import Figure
 from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep
 from coterie.training.checkpoint import save_checkpoint
-from coterie.training.display import Display
+from coterie.training.display import Display, said_of
 from coterie.training.divergence import DivergenceCheck
 from coterie.training.freezing import Freezing
 from coterie.training.interruption import Interrupted, Interruption
@@ -61,6 +63,7 @@ class Trainer:
         display: Display,
     ) -> None:
         self.recipe, self.task, self.accelerator, self.folder, self.display = recipe, task, accelerator, folder, display
+        self.figures: tuple[Figure, ...] = find_part(recipe.task, "figures")
         settings = recipe.training
         self.method = place(method, accelerator.device, settings.channels_last is True)
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
@@ -85,7 +88,7 @@ class Trainer:
         self.batch = 0  # batches of the present epoch that are done
         self.step = 0  # optimizer steps that are done
         self.seconds = 0.0  # spent training, without evaluations
-        self.best = BestEpoch(settings.patience, recipe.schedule.restarts)
+        self.best = BestEpoch(self.figures[0], settings.patience, recipe.schedule.restarts)
         self.losses = LossRecord(accelerator)
         self.divergence = DivergenceCheck(self.method)
         self.unrecorded: str | None = None  # why recording the step failed
@@ -270,27 +273,29 @@ class Trainer:
     def evaluate(self) -> None:
         """Measure on the validation split, note it, and keep the weights where they are the best so far."""
         loader = self.task.data.validation
-        figures: dict[str, Any] = {}
+        said = ""
         if loader is not None:
             method = self.evaluated
             evaluation = self.task.evaluate(method, loader)
             figures = evaluation.figures
             for each in {self.method, method}:  # the moving average, where there is one, has buffers of its own
-                each.after_validation(evaluation.logits, evaluation.labels)
+                self.task.learn_from(each, evaluation)
             deployed = self.task.choose_deployed(method, evaluation).student
             figures["deployed"] = {"student": deployed, **figures["students"][deployed]}
             self.write_validation(figures)
-            if doubt := self.divergence.doubt(figures["deployed"]["nll"], self.step):
+            if doubt := self.divergence.doubt(self.task.guess(evaluation), self.step):
                 self.display.note(doubt)
             if self.best.add(figures, self.epoch - 1):
                 self.save(self.folder.best)
-        self.display.epoch(self.epoch - 1, figures, self.method.group.leader)
+            said = said_of(figures, self.method.group.leader, self.figures[0])
+        self.display.epoch(self.epoch - 1, said)
 
     def write_validation(self, figures: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
             self.folder.require_place()
             self.log.append({"epoch": self.epoch - 1, "step": self.step, "split": "validation", **figures})
-            tracked = tracked_validation(figures, self.method.group.leader, len(self.task.data.info.class_names))
+            classes = len(self.task.data.info.class_names)
+            tracked = tracked_validation(figures, self.method.group.leader, self.figures, classes)
             self.accelerator.log(tracked, step=self.step)
 
     def save(self, path: Any, evaluated: bool = False) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from coterie.errors import CoterieError
 from coterie.recipe import Recipe
-from coterie.tasks.classification import selection_score
+from coterie.tasks.figures import Figure
 
 
 def resolve_selection(recipe: Recipe) -> Recipe:
@@ -21,25 +23,30 @@ class BestEpoch:
     """The best evaluation on the validation split so far.
 
     Args:
+        figure: the task's primary one, by which epochs are told apart.
         patience: evaluations without a better one after which training ends; None: it goes on.
         restarts: epochs that are done when the learning rate starts anew, and patience with it.
 
     Attributes:
-        score, epoch: validation top-1 (0 to 1) of the student that would be deployed, and its epoch; -1 before there is one.
+        score, epoch: the figure of the student that would be deployed, and its epoch, -1 before there is one.
         since: evaluations since then, none of which was better.
     """
 
-    def __init__(self, patience: int | None = None, restarts: Sequence[int] = ()) -> None:
-        self.patience, self.restarts = patience, restarts
+    def __init__(self, figure: Figure, patience: int | None = None, restarts: Sequence[int] = ()) -> None:
+        if figure.better is None:
+            raise CoterieError(
+                f"the task's first figure, {figure.key!r}, tells no epoch from a better one: expected better='higher' or 'lower'"
+            )
+        self.figure, self.patience, self.restarts = figure, patience, restarts
         self._stretch = 0
-        self.score, self.epoch, self.since = -1.0, -1, 0
+        self.score, self.epoch, self.since = -math.inf if figure.better == "higher" else math.inf, -1, 0
 
     def add(self, figures: dict[str, Any], epoch: int) -> bool:
         """An evaluation after ``epoch``; whether it is better than all before it."""
         if self._stretch != self._stretch_of(epoch):
             self._stretch, self.since = self._stretch_of(epoch), 0
-        score = selection_score(figures)
-        if score > self.score:
+        score = float(figures["deployed"][self.figure.key])
+        if math.isfinite(score) and self.figure.is_better(score, self.score):
             self.score, self.epoch, self.since = score, epoch, 0
             return True
         self.since += 1
@@ -55,6 +62,6 @@ class BestEpoch:
     def explain(self, epoch: int, epochs: int) -> str:
         """Why training ends after ``epoch`` of the ``epochs`` that were planned."""
         return (
-            f"validation top-1 has not been better than epoch {self.epoch + 1}'s {self.score:.2%} for {self.since} evaluations: training ends "
+            f"validation {self.figure.label} has not been better than epoch {self.epoch + 1}'s {self.figure.show(self.score)} for {self.since} evaluations: training ends "
             f"after epoch {epoch} of {epochs} (training.patience); the learning rate was planned for {epochs}"
         )

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coterie.metrics import primary
-from coterie.metrics.primary import shown_figures
+from coterie.tasks.figures import Figure, shown_figures
 
 
-def tracked_validation(figures: Mapping[str, Any], leader: int | None, classes: int) -> dict[str, float]:
+def tracked_validation(
+    figures: Mapping[str, Any], leader: int | None, declared: Sequence[Figure], classes: int
+) -> dict[str, float]:
     """An evaluation's figures by the names that trackers show.
 
     Args:
         figures: of a group on the validation split.
         leader: the student that the method singles out.
-        classes: of the data; with fewer than 10, top-5 is left out.
+        declared: the task's figures.
+        classes: of the data, 0 where there are none.
 
     Returns:
-        ``validation/top1`` and so on, the leader's or the mean student's; ``validation/deployed_top1``, ``validation/ensemble_top1``.
+        ``validation/top1`` and so on, the leader's or the mean student's; of the first figure also ``validation/deployed_top1`` and,
+        where there is an ensemble, ``validation/ensemble_top1``.
     """
     _, own = primary(figures, leader)
-    return {
-        **{f"validation/{key}": own[key] for key in shown_figures(own, classes)},
-        "validation/deployed_top1": figures["deployed"]["top1"],
-        "validation/ensemble_top1": figures["ensemble"]["method"]["top1"],
-    }
+    key = declared[0].key
+    tracked = {f"validation/{figure.key}": own[figure.key] for figure in shown_figures(declared, own.keys(), classes)}
+    tracked[f"validation/deployed_{key}"] = figures["deployed"][key]
+    if ensemble := figures.get("ensemble", {}).get("method"):
+        tracked[f"validation/ensemble_{key}"] = ensemble[key]
+    return tracked
