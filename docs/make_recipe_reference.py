@@ -11,8 +11,8 @@ from pydantic.fields import FieldInfo
 from coterie.cli.listings import type_name, value_of
 from coterie.methods import METHODS
 from coterie.methods.options import option_fields
-from coterie.recipe import Recipe
-from coterie.recipe.recipe import section_of
+from coterie.recipe.recipe import BY_TASK, Recipe, recipe_of, section_of
+from coterie.tasks import known_tasks
 
 INTRODUCTION = """# Recipe reference
 
@@ -21,7 +21,12 @@ Written by `docs/make_recipe_reference.py` from the models in `coterie.recipe`.
 A recipe is a YAML file with the sections below; every setting can also be given on the command line as `section.key=value`. `data: digits`
 is short for `data: {name: digits}`, and so for `network` and `method`. Values are checked before anything is loaded; unknown keys are
 refused, and the nearest right spelling is named.
+
+`task` says what kind of problem the data are. Each task has its own `data`, `network` and `teacher`; the other sections are the same for all.
 """
+
+
+HEAD = "| key | value | default | meaning |\n|---|---|---|---|"
 
 
 def escaped(kind: str) -> str:
@@ -60,11 +65,15 @@ def methods() -> list[str]:
 def reference() -> str:
     parts = [INTRODUCTION]
     for name, field in Recipe.model_fields.items():
-        if section := section_of(field.annotation):
-            parts.append(
-                f"## {name}\n\n{inspect.cleandoc(section.__doc__ or '')}".rstrip()
-                + "\n\n| key | value | default | meaning |\n|---|---|---|---|"
-            )
+        if name in BY_TASK:
+            for task in known_tasks():
+                own = section_of(recipe_of(task).model_fields[name].annotation)
+                assert own is not None
+                parts += [f"## {name}, task={task}", "", inspect.cleandoc(own.__doc__ or ""), "", HEAD]
+                parts += [row(f"{name}.{key}", inner) for key, inner in own.model_fields.items()]
+                parts.append("")
+        elif section := section_of(field.annotation):
+            parts.append(f"## {name}\n\n{inspect.cleandoc(section.__doc__ or '')}".rstrip() + f"\n\n{HEAD}")
             parts += [row(f"{name}.{key}", inner) for key, inner in section.model_fields.items()]
             parts.append("")
             if name == "method":
@@ -73,8 +82,7 @@ def reference() -> str:
             parts += [
                 f"## {name}",
                 "",
-                "| key | value | default | meaning |",
-                "|---|---|---|---|",
+                HEAD,
                 row(name, field),
                 "",
             ]

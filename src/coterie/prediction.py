@@ -290,8 +290,9 @@ def _predict_texts(
 def text_columns(folder: RunFolder) -> int:
     """Whether a run of texts was trained on texts (1) or pairs (2)."""
     from coterie.recipe import load_recipe
+    from coterie.tasks.texts.settings import data_of
 
-    return len(load_recipe(folder.recipe, trust_code=True).text.columns)  # no method is imported for this
+    return len(data_of(load_recipe(folder.recipe, trust_code=True)).columns)  # no method is imported for this
 
 
 def _texts(sample: Any, number: int, columns: int) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
 from coterie.recipe.errors import ABBREVIATIONS
 from coterie.recipe.recipe import known_keys
+from coterie.tasks import known_tasks
 
 FORBIDDEN = "torch", "timm", "numpy", "sklearn", "matplotlib"
 
@@ -201,14 +202,20 @@ def test_networks_are_filtered_by_a_part_or_a_pattern(run):
 
 def test_every_setting_is_listed_with_its_default(run):
     output = run("list", "settings")
-    settings = dict(
-        line.strip().partition("=")[::2] for line in output.splitlines() if line.startswith("  ") and line[2] != " "
-    )
+    settings = {}
+    for line in output.splitlines():
+        key, _, value = line.strip().partition("=")
+        if line.startswith("  ") and line[2] != " ":
+            settings.setdefault(key, value)  # the first task's come first
     inner = [key for key in known_keys() if "." in key]
     assert set(inner) <= settings.keys()
     assert settings["optimizer.learning_rate"] == "auto"
     # What is listed can be typed as it stands.
     load_recipe(None, [f"{key}={settings[key]}" for key in inner if not key.startswith("teacher.")])
+    for task in known_tasks():
+        for section in ("data", "network", "teacher"):
+            mine = run("list", "settings", section).partition(f"[task={task}]")[2].partition("[task=")[0]
+            assert all(f"  {key}=" in mine for key in known_keys(task) if key.startswith(f"{section}."))
     schedule = run("list", "settings", "schedule")
     assert all(line.startswith("  schedule.") for line in schedule.splitlines()[::2])
     assert "> 0, ≤ 1" in schedule.partition("schedule.decay_rate")[2].splitlines()[1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import re
 
 import pytest
@@ -55,10 +56,50 @@ def test_every_setting_is_described():
     schema = Recipe.model_json_schema()
     assert "training.epochs" in known_keys()
     assert set(schema["properties"]) == {
-        *("task", "data", "text", "network", "method", "optimizer", "schedule", "training"),
+        *("task", "data", "network", "method", "optimizer", "schedule", "training"),
         *("teacher", "teachers", "teaching", "seed"),
     }
-    assert {"teacher.run", "teaching.weight", "text.columns"} <= set(known_keys())
+    assert {"teacher.run", "teaching.weight", "data.flip"} <= set(known_keys())
+    assert {"teacher.run", "data.columns"} <= set(known_keys("text_classification"))
+    assert not {"data.flip", "network.at", "teacher.mean"} & set(known_keys("text_classification"))
+
+
+@pytest.mark.parametrize(
+    ("task", "setting", "message"),
+    [
+        ("text_classification", "data.flip=true", "data.flip is a setting of task=image_classification, not of"),
+        ("text_classification", "network.weights=a.pt", "network.weights is a setting of task=image_classification"),
+        ("text_classification", "teacher.mean=[1.0]", "teacher.mean is a setting of task=image_classification"),
+        ("image_classification", "data.columns=[a]", "data.columns is a setting of task=text_classification"),
+        ("image_classification", "data.max_lenth=3", "did you mean"),
+        ("image_clasification", "seed=1", "did you mean 'image_classification'"),
+        ("[1]", "seed=1", "expected one of image_classification"),
+    ],
+)
+def test_settings_go_by_task(task, setting, message):
+    with pytest.raises(CoterieError, match=re.escape(message)):
+        load_recipe(None, [f"task={task}", setting])
+
+
+def test_recipes_of_a_task_are_pickled_and_copied():
+    recipe = load_recipe(None, ["task=text_classification", "data.columns=[a,b]", "seed=3"])
+    again = pickle.loads(pickle.dumps(recipe))
+    assert again == recipe
+    assert type(again) is type(recipe) is type(load_recipe(recipe))
+
+
+def test_a_recipe_from_before_tasks_had_settings_of_their_own_is_read():
+    everything = load_recipe().model_dump()
+    older = {"columns": ["text"], "label": "label", "max_length": 128}
+    assert load_recipe({**everything, "text": older}) == load_recipe()
+    texts = load_recipe({**everything, "task": "text_classification", "text": {**older, "max_length": 64}})
+    assert texts.data.max_length == 64
+    with pytest.raises(CoterieError, match=r"data\.max_length is a setting of task=text_classification"):
+        load_recipe({**everything, "text": {**older, "max_length": 64}})
+    with pytest.raises(CoterieError, match=r"data\.flip is a setting of task=image_classification"):
+        load_recipe(
+            {**load_recipe(None, ["data.flip=true"]).model_dump(), "task": "text_classification", "text": older}
+        )
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from coterie.errors import CoterieError
-from coterie.recipe.sections import DataRecipe
 from coterie.running.arguments import sort_arguments
 from coterie.tasks.images.data.objects import from_objects
+from coterie.tasks.images.settings import ImageData
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), dtype=np.uint8)
 LABELS = np.arange(40) % 4
@@ -45,7 +45,7 @@ class Stream(IterableDataset):
 def test_what_has_one_meaning_is_taken(data, sizes):
     found = sort_arguments(data)
     assert found.sections == {}
-    raw = from_objects(found.datasets, DataRecipe())
+    raw = from_objects(found.datasets, ImageData())
     assert raw.name == "own data"
     assert tuple(None if each is None else len(each) for each in (raw.train, raw.validation, raw.test)) == sizes
 
@@ -114,7 +114,7 @@ def test_anything_is_taken_or_refused_in_a_line(data):
     try:
         found = sort_arguments(data)
         if found.datasets is not None:
-            from_objects(found.datasets, DataRecipe())
+            from_objects(found.datasets, ImageData())
         else:
             assert data is None or isinstance(data, dict)
     except CoterieError as error:

@@ -12,9 +12,9 @@ import time
 import torch
 from safetensors.torch import load_file
 
-from coterie.recipe.sections import DataRecipe
 from coterie.student import load_student
 from coterie.tasks.images.data.bundle import load_data
+from coterie.tasks.images.settings import ImageData
 
 # Without BatchNorm, so that the mean gradient over processes is the gradient of the whole batch.
 SCRIPT = """
@@ -107,7 +107,7 @@ def test_what_is_measured_is_what_is_saved_and_a_policy_is_one(tmp_path):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     logits = load_file(tmp_path / "run" / "predictions.safetensors")
     network = load_student(tmp_path / "run")
-    data = load_data(DataRecipe(name="digits", train_limit=200), batch_size=40, seed=0, device=torch.device("cpu"))
+    data = load_data(ImageData(name="digits", train_limit=200), batch_size=40, seed=0, device=torch.device("cpu"))
     with torch.no_grad():
         again = torch.cat([network(batch.inputs) for batch in data.test])
     torch.testing.assert_close(again, logits["logits"][0].float(), atol=2e-2, rtol=1e-2)

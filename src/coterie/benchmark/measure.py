@@ -163,7 +163,7 @@ def plain_recipe(recipe: Recipe) -> Recipe:
     tree = recipe.model_dump()
     tree["method"] = {"name": "baseline"}
     name = recipe.network.name
-    tree["network"] |= {"branches": None, "at": None, "name": name[0] if isinstance(name, list) else name}
+    tree["network"] = {**recipe.network.of_one().model_dump(), "name": name[0] if isinstance(name, list) else name}
     tree["teaching"] = {}
     tree["teacher"], tree["teachers"] = None, []
     return load_recipe(tree)

@@ -276,7 +276,7 @@ def report(
 
 @app.command("list")
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="methods|networks|data|recipes|settings", show_default=False)],
+    what: Annotated[str, typer.Argument(metavar="methods|networks|data|recipes|tasks|settings", show_default=False)],
     pattern: Annotated[
         str | None,
         typer.Argument(
@@ -284,7 +284,7 @@ def list_names(
         ),
     ] = None,
 ) -> None:
-    """List methods, networks (with a FILTER timm's too), data sets, recipes or settings with their defaults and bounds."""
+    """List methods, networks (with a FILTER timm's too), data sets, recipes, tasks or settings with their defaults and bounds."""
     if what not in LISTINGS:
         raise CoterieError(f"cannot list {what!r}{did_you_mean(what, LISTINGS)}; expected one of {', '.join(LISTINGS)}")
     LISTINGS[what](pattern)

@@ -83,24 +83,37 @@ def list_recipes(pattern: str | None) -> None:
 
 
 def list_settings(section: str | None) -> None:
-    from coterie.recipe import Recipe
-    from coterie.recipe.recipe import section_of
+    """Every section's; of those that a task has of its own, each task's one after the other."""
+    from coterie.recipe.recipe import BY_TASK, recipe_of, section_of
+    from coterie.tasks import known_tasks
 
-    sections = {name: section_of(field.annotation) for name, field in Recipe.model_fields.items()}
-    if section is not None and section.rstrip(".") not in sections:
-        raise CoterieError(
-            f"no section {section!r}{did_you_mean(section, sections)}; expected one of {', '.join(sections)}"
-        )
-    for name, model in sections.items():
-        if section is not None and name != section.rstrip("."):
-            continue
-        fields = {name: Recipe.model_fields[name]}
-        if model is not None:
-            fields = {f"{name}.{key}": field for key, field in model.model_fields.items()}
-        for key, field in fields.items():
-            default = field.get_default(call_default_factory=True)
-            shown = default if isinstance(default, str) else json.dumps(default, default=str)
-            say(f"  {key}={shown}\n      {value_of(field)}{'. ' + field.description if field.description else ''}")
+    fields = {task: recipe_of(task).model_fields for task in known_tasks()}
+    names = list(next(iter(fields.values())))
+    if section is not None and section.rstrip(".") not in names:
+        raise CoterieError(f"no section {section!r}{did_you_mean(section, names)}; expected one of {', '.join(names)}")
+    for name in names if section is None else [section.rstrip(".")]:
+        for task, own in fields.items():
+            if name in BY_TASK:
+                say(f"[task={task}]")
+            model = section_of(own[name].annotation)
+            inner = (
+                {name: own[name]}
+                if model is None
+                else {f"{name}.{key}": each for key, each in model.model_fields.items()}
+            )
+            for key, field in inner.items():
+                default = field.get_default(call_default_factory=True)
+                shown = default if isinstance(default, str) else json.dumps(default, default=str)
+                say(f"  {key}={shown}\n      {value_of(field)}{'. ' + field.description if field.description else ''}")
+            if name not in BY_TASK:
+                break
+
+
+def list_tasks(pattern: str | None) -> None:
+    from coterie.tasks import find_row, known_tasks
+
+    for name in _matching(known_tasks(), pattern, "task"):
+        say(f"  {name:<22} {find_row(name).line}")
 
 
 def value_of(field: FieldInfo) -> str:
@@ -151,5 +164,6 @@ LISTINGS: dict[str, Callable[[str | None], None]] = {
     "networks": list_networks,
     "data": list_data,
     "recipes": list_recipes,
+    "tasks": list_tasks,
     "settings": list_settings,
 }

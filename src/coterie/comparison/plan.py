@@ -177,7 +177,7 @@ def _with_method(recipe: Recipe, method: str) -> dict[str, Any]:
         tree["method"] = {"name": method}
         kind = find_method(method)
         if _too_many(kind, recipe.network.branches):
-            tree["network"] |= {"branches": None, "at": None}
+            tree["network"] = recipe.network.of_one().model_dump()
         if not issubclass(kind, TaughtMethod):
             del tree["teacher"], tree["teachers"], tree["teaching"]
     return tree
@@ -305,13 +305,10 @@ def _require_free(folder: ComparisonFolder) -> None:
 
 
 def _extended(folder: ComparisonFolder, stored: Plan, plan: Plan) -> Plan:
-
-    from coterie.running.continuation import (
-        WITHOUT_EFFECT,
-    )  # imports torch, which a check of the arguments does without
-
     for label in stored.arms.keys() & plan.arms.keys():
-        different = set(differing_keys(stored.arms[label], plan.arms[label])) - WITHOUT_EFFECT - {"seed"}
+        different = (
+            set(differing_keys(stored.arms[label], plan.arms[label])) - plan.arms[label].without_effect - {"seed"}
+        )
         if different and folder.has_begun(label):
             raise CoterieError(
                 f"{str(folder.path)!r} holds a comparison in which {label!r} has other settings "

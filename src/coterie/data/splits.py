@@ -10,7 +10,7 @@ import numpy as np
 from coterie.data.arrays import Labels
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
-from coterie.recipe.sections import DataRecipe
+from coterie.recipe.sections import ClassDataRecipe
 
 TEST_SHARE = 0.2  # of each class, where the data bring neither a validation nor a test split
 
@@ -77,7 +77,7 @@ def assign_held_out(
     train: AnySamples,
     validation: AnySamples | None,
     test: AnySamples | None,
-    recipe: DataRecipe,
+    recipe: ClassDataRecipe,
     class_names: Sequence[str],
 ) -> tuple[AnySamples, AnySamples | None, AnySamples | None]:
     """Make sure of a test split on which nothing is chosen, unless the recipe says which share of each class it is to be.
@@ -106,7 +106,7 @@ def carve_test(
     train: AnySamples,
     validation: AnySamples | None,
     test: AnySamples | None,
-    recipe: DataRecipe,
+    recipe: ClassDataRecipe,
     class_names: Sequence[str],
 ) -> tuple[AnySamples, AnySamples | None, AnySamples | None]:
     """Hold out the share ``data.test``, if it is a number, of each class; the data's validation split stays what it is.
@@ -131,7 +131,7 @@ def carve_test(
     return train, validation, test
 
 
-def refuse_second_test(test: Splittable | None, recipe: DataRecipe) -> None:
+def refuse_second_test(test: Splittable | None, recipe: ClassDataRecipe) -> None:
     """Of data that bring a test split, no other one is held out.
 
     Raises:

@@ -20,6 +20,7 @@ from coterie.export.quantization import in_a_line
 from coterie.methods import TABLE
 from coterie.metrics.primary import shown_figures
 from coterie.recipe import Recipe
+from coterie.recipe.sections import Located
 from coterie.terminal import one_line
 from coterie.version import __version__
 
@@ -30,21 +31,20 @@ SHOWN_CLASSES = 50
 
 def shareable_recipe(recipe: Recipe) -> str:
     """The recipe as YAML without the places on one machine where data and networks lay: a folder's name stays, its path goes."""
-    tree = recipe.model_dump(mode="json")
-    tree["data"]["name"] = _without_place(tree["data"]["name"])
-    names = tree["network"]["name"]
-    tree["network"]["name"] = (
-        [_without_place(each) for each in names] if isinstance(names, list) else _without_place(names)
-    )
-    for teacher in [tree["teacher"], *tree["teachers"]]:
-        if teacher is not None:
-            teacher |= {key: _without_place(teacher[key]) for key in ("run", "network", "weights")}
-    tree["data"]["root"] = None
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    changed: dict[str, Any] = {name: getattr(recipe, name) for name in ("data", "network", "teacher")}
+    changed = {name: section and _without_places(section) for name, section in changed.items()}
+    changed["teachers"] = [_without_places(each) for each in recipe.teachers]
+    return recipe.model_copy(update=changed).to_yaml()
 
 
-def _without_place(name: str | None) -> str | None:
-    return Path(name).name if name and (Path(name).is_absolute() or name.startswith((".", "~"))) else name
+def _without_places(section: Located) -> Located:
+    def name(place: Any) -> Any:
+        if isinstance(place, list):
+            return [name(each) for each in place]
+        is_path = place and (Path(place).is_absolute() or place.startswith((".", "~")))
+        return Path(place).name if is_path else place
+
+    return section.model_copy(update={key: name(place) for key, place in section.located().items()})
 
 
 def model_card(

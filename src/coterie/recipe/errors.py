@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from pydantic import ValidationError
 
@@ -26,12 +27,15 @@ ABBREVIATIONS = {
 }
 
 
-def explain(error: ValidationError, known: Sequence[str]) -> str:
+def explain(
+    error: ValidationError, known: Sequence[str], others: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> str:
     """The first problem in one line, in the user's words.
 
     Args:
         error: what pydantic found.
-        known: the full names of all settings.
+        known: the full names of all settings of the recipe's task.
+        others: those of every task, by its name.
     """
     errors = error.errors()
     first = max(
@@ -45,6 +49,8 @@ def explain(error: ValidationError, known: Sequence[str]) -> str:
         meant = ABBREVIATIONS.get(key.rpartition(".")[2]) if key.count(".") < 2 else None
         meant = meant or next((name for name in known if "." not in key and name.endswith(f".{key}")), None)
         near = f" (did you mean {meant!r}?)" if meant else did_you_mean(key, inside)
+        if owners := [task for task, keys in others.items() if key in keys]:
+            return f"{key} is a setting of task={' and '.join(owners)}, not of this recipe's"
         near = near or did_you_mean(key, known) or _same_last_word(key, known)
         listing = "" if near else f"; expected one of {', '.join(k.rpartition('.')[2] for k in inside)}"
         return f"unknown setting {key!r}{near}{listing}"

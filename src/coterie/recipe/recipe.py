@@ -7,11 +7,12 @@ is checked where that network or method is built.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from coterie.documents import LARGEST_YAML, TooMuch, parse_yaml, read_text
 from coterie.errors import CoterieError
@@ -24,44 +25,26 @@ from coterie.recipe.sections import (
     OptimizerRecipe,
     ScheduleRecipe,
     Section,
+    TaskSettings,
     TeacherRecipe,
     TeachingRecipe,
-    TextRecipe,
     TrainingRecipe,
 )
+from coterie.tasks import UNNAMED, find_part, known_tasks
 
 SECTIONS = ("data", "network", "method")
-IMAGE_SETTINGS = {
-    "root",
-    "image_size",
-    "normalize",
-    "crop_padding",
-    "flip",
-    "cutout",
-    "auto_augment",
-    "crop_scale",
-    "mixup",
-    "cutmix",
-}
-IMAGE_SETTINGS |= {
-    "in_memory",
-    "workers",
-    "skip_bad_images",
-    "weights",
-    "options",
-    "mean",
-    "std",
-}  # of data and teachers
+OLDER_TEXTS = {"columns": ["text"], "label": "label", "max_length": 128}  # defaults of a section that there was
+BY_TASK = tuple(TaskSettings._fields)  # sections that a task has of its own
 
 
 class Recipe(Section):
-    """Everything that determines a run. ``data: digits`` is short for ``data: {name: digits}``."""
+    """Everything that determines a run. ``data: digits`` is short for ``data: {name: digits}``.
 
-    task: Literal["image_classification", "text_classification"] = Field(
-        "image_classification", description="What kind of problem the data are."
-    )
+    A recipe that is read is of :func:`recipe_of` its task, whose ``data``, ``network`` and ``teacher`` are the task's own.
+    """
+
+    task: str = Field(UNNAMED, description="What kind of problem the data are: see `coterie list tasks`.")
     data: DataRecipe = Field(default_factory=lambda: DataRecipe())
-    text: TextRecipe = Field(default_factory=lambda: TextRecipe())
     network: NetworkRecipe = Field(default_factory=lambda: NetworkRecipe())
     method: MethodRecipe = Field(default_factory=lambda: MethodRecipe())
     optimizer: OptimizerRecipe = Field(default_factory=lambda: OptimizerRecipe())
@@ -104,31 +87,48 @@ class Recipe(Section):
             raise ValueError("training.label_smoothing applies to training.label_loss=cross_entropy only")
         if self.teacher is not None and self.teachers:
             raise ValueError("set teacher (one) or teachers (a list), not both")
-        self._check_task()
         return self
-
-    def _check_task(self) -> None:
-        """Settings of another task have no say, and are refused rather than ignored."""
-        if self.task == "image_classification":
-            if self.text != TextRecipe():
-                raise ValueError("text.* applies to task=text_classification")
-            return
-        for name, section in (("data", self.data), *(("teacher", each) for each in self.all_teachers())):
-            default = type(section)()
-            for key in IMAGE_SETTINGS & type(section).model_fields.keys():
-                if getattr(section, key) != getattr(default, key):
-                    raise ValueError(f"{name}.{key} is for images, and task={self.task}")
-        if self.network.options:
-            raise ValueError(f"network.options go to timm, and task={self.task}; edit the network's config.json")
-        if self.network.at not in {None, "peers"}:
-            raise ValueError(f"network.at={self.network.at!r}: text networks share no trunk; use network.at=peers")
 
     def all_teachers(self) -> list[TeacherRecipe]:
         """The recipe's teachers, one, several or none."""
         return [self.teacher] if self.teacher is not None else list(self.teachers)
 
+    @property
+    def without_effect(self) -> set[str]:
+        """Settings that change how fast a run goes, not what comes out."""
+        return {"training.trackers", *(f"data.{key}" for key in self.data.without_effect)}
+
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Classes that are made for a task are pickled by what they hold."""
+        return load_recipe, (self.model_dump(),)
+
+
+def recipe_of(task: str) -> type[Recipe]:
+    """The class of a task's recipes.
+
+    Raises:
+        CoterieError: an unknown task.
+    """
+    return _with_settings(find_part(task, "settings"))
+
+
+@lru_cache
+def _with_settings(settings: TaskSettings) -> type[Recipe]:
+    """A subclass of :class:`Recipe` with a task's sections."""
+    teacher: Any = settings.teacher
+    fields: dict[str, Any] = {
+        "data": (settings.data, Field(default_factory=settings.data)),
+        "network": (settings.network, Field(default_factory=settings.network)),
+        "teacher": (teacher | None, None),
+        "teachers": (
+            list[teacher],
+            Field(default_factory=list, description=Recipe.model_fields["teachers"].description),
+        ),
+    }
+    return create_model("Recipe", __base__=Recipe, __module__=__name__, **fields)
 
 
 def load_recipe(
@@ -155,14 +155,54 @@ def load_recipe(
     for name, value in _settings(overrides, sections):
         _merge(tree, name, value)
         _merge(typed, name, value)
+    task = tree.get("task", UNNAMED)
+    if not isinstance(task, str):
+        raise CoterieError(f"task={task!r}: expected one of {', '.join(known_tasks())}")
     try:
-        recipe = Recipe.model_validate(tree)
+        recipe = recipe_of(task).model_validate(_of_today(tree, task))
     except ValidationError as error:
-        raise CoterieError(explain(error, known_keys())) from None
+        raise CoterieError(
+            explain(error, known_keys(task), {each: known_keys(each) for each in known_tasks()})
+        ) from None
     is_own_word = isinstance(typed.get("method"), Mapping) and "name" in typed["method"]
     if isinstance(source, (str, Path)) and not trust_code and not is_own_word:
         require_no_code(recipe, str(source))
     return recipe
+
+
+def _of_today(tree: dict[str, Any], task: str) -> dict[str, Any]:
+    """The tree of a recipe from before each task had settings of its own, when all sections were in all recipes.
+
+    What it says of its own task is kept, and what it says by default of another one is left out; anything else is refused as it stands.
+    """
+    texts = tree.get("text")
+    if not isinstance(texts, Mapping):
+        return tree
+    tree = {key: value for key, value in tree.items() if key != "text"}
+    settings, general = find_part(task, "settings"), find_part(UNNAMED, "settings")
+
+    def own(section: object, part: str) -> object:
+        if not isinstance(section, Mapping):
+            return section
+        others = {
+            key: field
+            for key, field in getattr(general, part).model_fields.items()
+            if key not in getattr(settings, part).model_fields
+        }
+        return {
+            key: value
+            for key, value in section.items()
+            if key not in others or value != others[key].get_default(call_default_factory=True)
+        }
+
+    tree |= {part: own(tree[part], part) for part in BY_TASK if part in tree}
+    if isinstance(tree.get("teachers"), list):
+        tree["teachers"] = [own(each, "teacher") for each in tree["teachers"]]
+    known = settings.data.model_fields
+    changed = {key: value for key, value in texts.items() if key in known or value != OLDER_TEXTS.get(key)}
+    if changed:
+        _merge(tree, "data", changed)
+    return tree
 
 
 def require_no_code(recipe: Recipe, source: str) -> None:
@@ -274,10 +314,10 @@ def section_of(annotation: object) -> type[BaseModel] | None:
     return None
 
 
-def known_keys() -> list[str]:
+def known_keys(task: str = UNNAMED) -> list[str]:
     """Every setting's full name, such as ``training.epochs``; a method's own settings come with the method."""
     keys = []
-    for name, field in Recipe.model_fields.items():
+    for name, field in recipe_of(task).model_fields.items():
         keys.append(name)
         if section := section_of(field.annotation):
             keys += [f"{name}.{inner}" for inner in section.model_fields]

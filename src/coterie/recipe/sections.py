@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -43,94 +44,81 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DataRecipe(Section):
-    name: Text = Field(
-        "digits",
-        description="digits, cifar10, cifar100, cinic10, fashion_mnist, a folder of images, or hf://user/dataset.",
+class Located(Section):
+    """A section some of whose settings are paths, or names of what is no path."""
+
+    places: ClassVar[tuple[str, ...]] = ()  # these settings
+    names: ClassVar[Collection[str]] = ()  # that are no paths, whatever lies in the working directory
+
+    def located(self) -> dict[str, Any]:
+        """Its places, as they stand."""
+        return {key: getattr(self, key) for key in self.places}
+
+    def absolute(self) -> Self:
+        """The same with the paths as they are from any working directory."""
+
+        def path(value: Any) -> Any:
+            if isinstance(value, list):
+                return [path(each) for each in value]
+            if not value or value in self.names or "://" in value:
+                return value
+            found = Path(value).expanduser()
+            return str(found.absolute()) if found.exists() else value
+
+        return self.model_copy(update={key: path(value) for key, value in self.located().items()})
+
+
+class DataRecipe(Located):
+    """What the data of every task have. A task's own settings stand with it, see :class:`TaskSettings`."""
+
+    places: ClassVar[tuple[str, ...]] = ("name",)
+    without_effect: ClassVar[tuple[str, ...]] = ()  # settings that change how fast a run goes, not what comes out
+
+    name: Text = Field("", description="Which data.")
+    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="Share of the training samples held out, where the data bring no validation split; 0: none."
     )
-    root: Text | None = Field(
-        None,
-        description="Where the named data set lies or is downloaded to: torchvision's files, a folder tree or .npz.",
+    test: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Share held out as the test split, before validation, where the data bring none; their validation split then stays validation. 0: none. auto: a fifth where they bring neither, and a lone validation split is the test split.",
     )
+    validation_seed: int = Field(
+        0, description="Seed of both splits; apart from `seed`, so that all seeds share one split."
+    )
+    train_limit: Positive | None = Field(None, description="Keep this many training samples.")
+    views: Literal["auto", "shared", "per_student"] = Field(
+        "auto", description="One augmented view for all students, or one for each; auto: what the method asks for."
+    )
+
+
+class ClassDataRecipe(DataRecipe):
+    """What data of classes have besides: every class is held out in the same share."""
+
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1,
-        description="Share of the training images held out, stratified and seeded, where the data bring no validation split; 0: none.",
+        description="Share of the training samples held out, stratified and seeded, where the data bring no validation split; 0: none.",
     )
     test: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
         "auto",
         description="Share of each class held out as the test split, before validation, where the data bring none; their validation split then stays validation. 0: none. auto: a fifth where they bring neither, and a lone validation split is the test split.",
     )
-    validation_seed: int = Field(
-        0, description="Seed of both splits; apart from `seed`, so that all seeds share one split."
-    )
     train_limit: Positive | None = Field(
-        None, description="Keep this many training images, the same number of each class."
-    )
-    image_size: Positive | Auto | None = Field(
-        AUTO,
-        description="Side in pixels to which images are brought; null: the data's or the network's; auto: what suits the network and the images.",
-    )
-    normalize: Literal["auto", "data", "network", "none"] = Field(
-        "auto",
-        description="Mean and standard deviation: the network's where it is pretrained, else the data set's (auto).",
-    )
-    crop_padding: Annotated[int, Field(ge=0, le=64)] | None = Field(
-        None,
-        description="Zero padding before the random crop of small images; null: an eighth of the side (4 at 32 pixels).",
-    )
-    crop_scale: Annotated[float, Field(gt=0, le=1)] | Auto | None = Field(
-        AUTO,
-        description="Smallest share of the area of a streamed image that a random crop shows; null: timm's 0.08, for large data sets. auto: by the number of images.",
-    )
-    flip: bool | None = Field(None, description="Random horizontal flip; null: yes, except for digits.")
-    cutout: Annotated[int, Field(ge=0)] = Field(0, description="Side in pixels of a square that is blanked; 0: none.")
-    auto_augment: str | None = Field(None, description="timm's policy for folders of images, such as rand-m9-mstd0.5.")
-    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="Alpha of mixup's Beta distribution; 0: none.")
-    cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="Alpha of cutmix's Beta distribution; 0: none.")
-    views: Literal["auto", "shared", "per_student"] = Field(
-        "auto", description="One augmented view for all students, or one for each; auto: what the method asks for."
-    )
-    in_memory: bool | None = Field(
-        None,
-        description="Keep the pixels in memory and augment in batches on the device; null: yes up to 64 pixels a side.",
-    )
-    workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
-        None, description="Processes that decode images; null: one for each core."
-    )
-    skip_bad_images: bool = Field(
-        False, description="Leave out images that cannot be decoded, and count them, instead of stopping."
+        None, description="Keep this many training samples, the same number of each class."
     )
     incomplete_classes: Literal["refuse", "accept"] = Field(
         "refuse",
-        description="A class without training images, with one image only where a split is to be carved, or missing from validation or test: stop, or go on without.",
+        description="A class without training samples, with one sample only where a split is to be carved, or missing from validation or test: stop, or go on without.",
     )
 
 
-class TextRecipe(Section):
-    """What `task=text_classification` reads besides `data.name`, which is then a CSV or JSON file, a folder with train, validation and test files, or hf-text://user/dataset."""
+class NetworkRecipe(Located):
+    """What the networks of every task have."""
 
-    columns: list[str] = Field(
-        default_factory=lambda: ["text"],
-        min_length=1,
-        max_length=2,
-        description="Column of the text; two for pairs of texts, such as a question and a sentence.",
-    )
-    label: str = Field("label", description="Column of the class: a name or a number.")
-    max_length: Positive = Field(128, description="Tokens after which a text, or a pair, is cut off.")
+    places: ClassVar[tuple[str, ...]] = ("name",)
 
-
-class NetworkRecipe(Section):
-    name: Text | list[str] | None = Field(
-        AUTO,
-        description="A timm name, or a list of names for students of different architectures; auto: what suits the images' size; null: tiny_cifar. For text: a folder with config.json and tokenizer, or a name of the Hugging Face Hub.",
-    )
+    name: Text | list[str] | None = Field(AUTO, description="The network, or a list of them for different students.")
     pretrained: bool | Auto = Field(
-        AUTO,
-        description="Start from timm's pretrained weights; for text, from the folder's or the Hub's. auto: for images of one's own, where there are weights and they are to be had within seconds.",
-    )
-    weights: Text | None = Field(
-        None,
-        description="File of weights to start from: .safetensors, .pth or .pt, also a checkpoint of another program. A classifier of another number of classes starts anew.",
+        AUTO, description="Start from weights that are there; auto: where they are to be had."
     )
     freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
         0,
@@ -143,12 +131,15 @@ class NetworkRecipe(Section):
     branches: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None, description="Number of students; null: the method's default."
     )
-    at: str | None = Field(
-        None,
-        description="Module before which the network is split, `auto`, or `peers` (nothing shared); null: the method's default.",
-    )
-    trunk_gradient: Literal["sum", "mean"] = Field("sum", description="How the branches' gradients meet at the split.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")
+
+    def of_one(self) -> Self:
+        """The same without what says how many students there are and what they share."""
+        return self.model_copy(update={"branches": None})
+
+    @property
+    def weights_of(self) -> str | None:
+        """Where the weights come from that training starts with, in words; None: from nothing."""
+        return "pretrained" if self.pretrained is True else None
 
 
 # Arguments of a method's constructor that other sections of a recipe make.
@@ -212,8 +203,8 @@ class ScheduleRecipe(Section):
 
 
 class TrainingRecipe(Section):
-    epochs: Positive | Auto = Field(AUTO, description="Passes over the training images.")
-    batch_size: Positive | Auto = Field(AUTO, description="Images a step over all processes.")
+    epochs: Positive | Auto = Field(AUTO, description="Passes over the training samples.")
+    batch_size: Positive | Auto = Field(AUTO, description="Samples a step over all processes.")
     accumulate: Positive = Field(1, description="Batches whose gradients are added up before the optimizer steps.")
     clip_gradient: Annotated[float, Field(gt=0)] | None = Field(None, description="Largest norm of the gradient.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16: mixed precision.")
@@ -267,25 +258,21 @@ class TrainingRecipe(Section):
     )
 
 
-class TeacherRecipe(Section):
-    """A frozen network that teaches: a finished run, or a network with its weights."""
+class TeacherRecipe(Located):
+    """A frozen network that teaches: a finished run's student, or a network with its weights."""
+
+    places: ClassVar[tuple[str, ...]] = ("run", "network")
 
     run: Text | None = Field(None, description="Folder of a finished coterie run, whose student teaches.")
-    network: Text | None = Field(
-        None,
-        description="A timm name, with `weights` or `pretrained`; for text a folder with its weights, or a Hub name.",
-    )
-    weights: Text | None = Field(None, description="File of the network's weights: .safetensors, .pth or .pt.")
-    pretrained: bool = Field(False, description="timm's pretrained weights; their classes must be the data's.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")
-    mean: list[float] | None = Field(
-        None,
-        description="Mean of its inputs, of pixels in 0..1; null: the run's or the pretrained network's, else the student's.",
-    )
-    std: list[float] | None = Field(None, description="Standard deviation of its inputs; null: as `mean`.")
-    image_size: Positive | None = Field(
-        None, description="Side in pixels of its inputs, resized on the device; null: as `mean`."
-    )
+    network: Text | None = Field(None, description="A network with its weights.")
+
+
+class TaskSettings(NamedTuple):
+    """The sections of a recipe that a task has of its own."""
+
+    data: type[DataRecipe]
+    network: type[NetworkRecipe] = NetworkRecipe
+    teacher: type[TeacherRecipe] = TeacherRecipe
 
 
 class TeachingRecipe(Section):

@@ -57,9 +57,7 @@ def data_lines(task: Task) -> list[Line]:
 
 def network_line(recipe: Recipe, task: Task, method: Method) -> Line:
     """What learns: architecture, where its weights come from, parameters."""
-    start = "pretrained" if recipe.network.pretrained else "not pretrained"
-    if recipe.network.weights:
-        start = f"weights of {recipe.network.weights}"
+    start = recipe.network.weights_of or "not pretrained"
     if (freeze := recipe.network.freeze) != 0:
         start += ", frozen but for the classifiers" + (
             "" if freeze == "backbone" else f" for {plural(freeze, 'epoch')}"

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from coterie.data.fingerprint import differences
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
 from coterie.recipe.recipe import differing_keys
-from coterie.recipe.sections import TeacherRecipe, settled
+from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
-from coterie.tasks.images.data.catalogue import DATA
 from coterie.training.checkpoint import load_checkpoint
 
-WITHOUT_EFFECT = {"data.workers", "training.trackers"}  # settings that change how fast a run goes, not what comes out
-# Data of another name or place are compared by their fingerprint.
-FREE_ON_RESUME = {"data.name", "data.root", "training.device", *WITHOUT_EFFECT}
 OWN_NETWORK = "own network"  # in place of its name
 SHOWN = 8  # settings that a message names
+
+
+def free_on_resume(recipe: Recipe) -> set[str]:
+    """Settings that may change when a run goes on; data of another name or place are compared by their fingerprint."""
+    return {"training.device", *recipe.without_effect, *(f"data.{key}" for key in recipe.data.places)}
 
 
 def continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
@@ -30,7 +30,7 @@ def continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
     settings = load_recipe(settings, _resolved(settings, stored))
     if not settings.schedule.restarts:
         settings = _with_restarts(settings, stored.schedule.restarts)
-    different = [key for key in differing_keys(settings, stored) if key not in FREE_ON_RESUME]
+    different = [key for key in differing_keys(settings, stored) if key not in free_on_resume(stored)]
     if different == ["training.epochs"]:
         return _lengthened(settings, stored, folder)
     if different:
@@ -63,7 +63,7 @@ def _lengthened(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
 
 def elsewhere(stored: Recipe, given: Recipe) -> Recipe:
     """The stored recipe with the place of the data, the device and the method of another: no file's method is imported."""
-    data = {"name": given.data.name, "root": given.data.root, "workers": given.data.workers}
+    data = given.data.located() | {key: getattr(given.data, key) for key in given.data.without_effect}
     training = {"device": given.training.device, "trackers": given.training.trackers}
     return stored.model_copy(
         update={
@@ -133,30 +133,7 @@ def require_same_data(folder: RunFolder, found: dict[str, Any]) -> str | None:
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with the paths of data, networks and teachers' runs as they are from any working directory."""
-    data = recipe.data.model_copy(
-        update={"name": _data_path(recipe.data.name), "root": recipe.data.root and _path(recipe.data.root)}
-    )
-    changed: dict[str, Any] = {"data": data}
-    name = recipe.network.name
-    if recipe.task == "text_classification" and name is not None:
-        names = [_path(each) for each in ([name] if isinstance(name, str) else name)]
-        changed["network"] = recipe.network.model_copy(update={"name": names[0] if isinstance(name, str) else names})
-    if recipe.teacher is not None:
-        changed["teacher"] = _found(recipe.teacher)
-    changed["teachers"] = [_found(each) for each in recipe.teachers]
+    changed: dict[str, Any] = {"data": recipe.data.absolute(), "network": recipe.network.absolute()}
+    changed["teacher"] = recipe.teacher and recipe.teacher.absolute()
+    changed["teachers"] = [each.absolute() for each in recipe.teachers]
     return recipe.model_copy(update=changed)
-
-
-def _found(teacher: TeacherRecipe) -> TeacherRecipe:
-    paths = {key: getattr(teacher, key) for key in ("run", "weights")}
-    return teacher.model_copy(update={key: text and _path(text) for key, text in paths.items()})
-
-
-def _data_path(name: str) -> str:
-    return name if name in DATA or "://" in name else _path(name)
-
-
-def _path(text: str) -> str:
-    """The absolute path of what is there; a name, or what is not there, as it is."""
-    path = Path(text).expanduser()
-    return str(path.absolute()) if path.exists() else text

@@ -147,8 +147,7 @@ def _task(
         CoterieError: data that were not named are not what they were: they may be split otherwise now, training samples among the test's.
     """
     kind = find_task(recipe)
-    place = {"name": recipe.data.name, "root": recipe.data.root}
-    as_trained = recipe.model_copy(update={"data": stored.data.model_copy(update=place)})
+    as_trained = recipe.model_copy(update={"data": stored.data.model_copy(update=recipe.data.located())})
     try:
         if not folder.data.is_file():  # of an older version
             changed = ["unknown"] if datasets is not None or _differs(recipe, stored) else []
@@ -173,7 +172,7 @@ def _task(
 
 
 def _differs(recipe: Recipe, stored: Recipe) -> bool:
-    return (recipe.data.name, recipe.data.root) != (stored.data.name, stored.data.root)
+    return recipe.data.located() != stored.data.located()
 
 
 def _listing(names: Any) -> str:

@@ -1,14 +1,17 @@
 """The kinds of problem that coterie knows, one row each: names only, so that importing this imports none of them.
 
-A kind of one's own is named ``task=package.module:Class`` and brings as attributes of its class what a row names here.
+A package of one's own adds a task as an entry point of the group ``coterie.tasks``, whose object is a :class:`Row`; so does ``coterie.tasks.TASKS["name"] = Row(...)``
+for one process. A recipe names a task that is there: no file brings code with it.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Mapping
+from collections.abc import MutableMapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, NamedTuple
+
+from coterie.errors import CoterieError, did_you_mean
 
 
 class Row(NamedTuple):
@@ -16,51 +19,82 @@ class Row(NamedTuple):
 
     Attributes:
         line: what the task is, in a line.
-        kind: the :class:`coterie.tasks.task.TaskKind`.
+        settings: its sections of a recipe, a :class:`coterie.recipe.sections.TaskSettings`; imports nothing heavy.
         figures: its figures, a tuple of :class:`coterie.tasks.figures.Figure`, the first of which is the primary one.
+        kind: the :class:`coterie.tasks.task.TaskKind`.
         sample: what one sample is called; not a place.
     """
 
     line: str
-    kind: str
+    settings: str
     figures: str
-    sample: str
+    kind: str
+    sample: str = "sample"
 
 
-UNNAMED = "image_classification"  # of a run that does not say: it was written when there was no other
+UNNAMED = "image_classification"  # of a recipe that names none, and of a run that was written when there was no other
 
-TASKS: Mapping[str, Row] = {
+TASKS: MutableMapping[str, Row] = {
     "image_classification": Row(
         "Images to classes.",
-        "coterie.tasks.images.task:ImageClassification",
+        "coterie.tasks.images.settings:SETTINGS",
         "coterie.tasks.figures:CLASSIFICATION",
+        "coterie.tasks.images.task:ImageClassification",
         "image",
     ),
     "text_classification": Row(
         "Texts, or pairs of texts, to classes.",
-        "coterie.tasks.texts.task:TextClassification",
+        "coterie.tasks.texts.settings:SETTINGS",
         "coterie.tasks.figures:CLASSIFICATION",
+        "coterie.tasks.texts.task:TextClassification",
         "text",
     ),
 }
 
 
-def find_part(task: str, part: Literal["kind", "figures"]) -> Any:
+def known_tasks() -> list[str]:
+    """Names of all tasks, those of other packages among them."""
+    return [*TASKS, *(name for name in _entry_points() if name not in TASKS)]
+
+
+def find_row(task: str) -> Row:
+    """A task's row.
+
+    Raises:
+        CoterieError: an unknown task, with the nearest right spelling; or an entry point that cannot be loaded.
+    """
+    if task in TASKS:
+        return TASKS[task]
+    if task in (others := _entry_points()):
+        try:
+            TASKS[task] = others[task].load()
+        except (ImportError, AttributeError) as error:
+            raise CoterieError(
+                f"task={task} comes from {others[task].value}, which cannot be imported: {error}"
+            ) from None
+        return TASKS[task]
+    known = known_tasks()
+    raise CoterieError(f"unknown task {task!r}{did_you_mean(task, known)}; expected one of {', '.join(known)}")
+
+
+def find_part(task: str, part: Literal["settings", "figures", "kind"]) -> Any:
     """A part of a task, imported when it is asked for.
 
     Args:
-        task: a key of :data:`TASKS`, or ``package.module:Class``.
+        task: its name.
         part: which.
+
+    Raises:
+        CoterieError: see :func:`find_row`.
     """
-    row = TASKS.get(task)
-    module, _, name = (task if row is None else getattr(row, part)).partition(":")
-    found = getattr(importlib.import_module(module), name)
-    return found if row is not None or part == "kind" else getattr(found, part)
+    module, _, name = getattr(find_row(task), part).partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {each.name: each for each in entry_points(group="coterie.tasks")}
 
 
 def sample_of(task: str) -> str:
-    """What one sample of a run's task is called. A kind of one's own says so once it is imported, which is not done for this."""
-    if task in TASKS:
-        return TASKS[task].sample
-    module, _, name = task.partition(":")
-    return str(getattr(getattr(sys.modules.get(module), name, None), "sample", "sample"))
+    """What one sample of a task is called."""
+    return find_row(task).sample

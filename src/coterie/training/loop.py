@@ -145,7 +145,7 @@ class Trainer:
         started = time.perf_counter()
         network = self.recipe.network
         if self.task.network_names:  # what weights a network of one's own has is not known
-            for note in self.freezing.doubts(bool(network.pretrained or network.weights)):
+            for note in self.freezing.doubts(network.weights_of is not None):
                 self.display.note(note)
         ask_teachers_once(self.recipe.training, self.task, self.method, self.display)
         self.seconds += time.perf_counter() - started

@@ -10,8 +10,8 @@ import torch
 
 from coterie.data.nested import tensors_of
 from coterie.errors import CoterieError
-from coterie.recipe.sections import DataRecipe, TextRecipe
 from coterie.tasks.texts.reading import RawTexts, read_texts
+from coterie.tasks.texts.settings import TextData
 from coterie.tasks.texts.tokens import load_tokens
 
 ROWS = [(f'film number {number}, it\'s "fine"\nand long', "good" if number % 2 else "bad") for number in range(20)]
@@ -24,8 +24,7 @@ def write_csv(path, rows, columns=("text", "label"), delimiter=","):
 
 
 def read(name, validation=0.0, columns=("text",), label="label", **data) -> RawTexts:
-    recipe = DataRecipe(name=str(name), validation=validation, **data)
-    return read_texts(recipe, TextRecipe(columns=list(columns), label=label))
+    return read_texts(TextData(name=str(name), validation=validation, columns=list(columns), label=label, **data))
 
 
 def pairs(raw: RawTexts, split: str):
@@ -95,8 +94,8 @@ def test_pairs_of_texts_and_other_column_names(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("txt,label\na,1\n", r"row 1: there is no column 'text'.*text\.columns names one of txt, label"),
-        ("text,lable\na,1\n", r"no column 'label' \(did you mean 'lable'\?\).*text\.label"),
+        ("txt,label\na,1\n", r"row 1: there is no column 'text'.*data\.columns names one of txt, label"),
+        ("text,lable\na,1\n", r"no column 'label' \(did you mean 'lable'\?\).*data\.label"),
         ("text,label\na,1\nb,\n", "row 2: label is '', expected the name"),
         ("text,label\na,1\nb\n", "row 2: label is None"),
         ("text,label\n", "holds no rows"),

@@ -106,7 +106,7 @@ def test_a_group_gives_plain_students_that_share_nothing_with_it():
 
 def test_networks_that_do_not_fit_are_named():
     with pytest.raises(
-        CoterieError, match=r"BertForSequenceClassification does not take 600 tokens: .*lower text\.max_length"
+        CoterieError, match=r"BertForSequenceClassification does not take 600 tokens: .*lower data\.max_length"
     ):
         SequenceClassifier(build_classifier(config_of("bert")), example_inputs(1, 600))
     with pytest.raises(CoterieError, match="the configuration gives no sequence classifier"):

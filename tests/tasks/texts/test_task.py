@@ -250,15 +250,14 @@ def test_unfit_teachers_are_refused_in_one_line(place, tmp_path, save_network, s
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": {"mixup": 0.2}}, "data.mixup is for images, and task=text_classification"),
-        ({"network": {"at": "auto"}}, "text networks share no trunk; use network.at=peers"),
-        ({"network": {"options": {"a": 1}}}, "network.options go to timm"),
+        ({"data": {"mixup": 0.2}}, "data.mixup is a setting of task=image_classification"),
+        ({"network": {"at": "auto"}}, "network.at is a setting of task=image_classification"),
+        ({"network": {"options": {"a": 1}}}, "network.options is a setting of task=image_classification"),
         ({"network": {"name": None}}, "needs network.name: a folder with config.json"),
         ({"network": {"name": "./nowhere"}}, r"there is no folder '\./nowhere'"),
         ({"method": "byot"}, "method=byot reads the stages of image networks"),
         ({"method": "stkd", "teacher": "TEACHER"}, "method=stkd mixes images"),
         ({"method": "amd", "teacher": "TEACHER"}, "amd prunes image networks"),
-        ({"task": "image_classification", "text": {"max_length": 3}}, "text.* applies to task=text_classification"),
         ({"method": "bert"}, "unknown method 'bert'"),
     ],
 )
@@ -273,9 +272,9 @@ def test_settings_that_do_not_go_together(place, tmp_path, changes, message):
 def test_texts_longer_than_the_network_takes_are_refused(place, tmp_path):
     path = tmp_path / "long.csv"
     path.write_text("text,label\n" + "".join(f"{'film ' * 30},{number % 2}\n" for number in range(20)))
-    with pytest.raises(coterie.CoterieError, match=r"does not take 32 tokens: .*lower text\.max_length"):
+    with pytest.raises(coterie.CoterieError, match=r"does not take 32 tokens: .*lower data\.max_length"):
         task_of(place, data={"name": str(path)}).build_method()
-    assert task_of(place, data={"name": str(path)}, text={"max_length": 16}).build_method() is not None
+    assert task_of(place, data={"name": str(path), "max_length": 16}).build_method() is not None
 
 
 def test_a_tokenizer_of_more_tokens_than_the_embedding_has_rows_is_refused(place, tmp_path, save_network):
@@ -353,7 +352,7 @@ def test_the_onnx_cards_snippet_tells_texts_without_torch(run, tmp_path):
     assert said.returncode == 0, said.stderr
     *lines, probabilities, about = said.stdout.splitlines()
     assert json.loads(about)["class_names"] == ["bad", "good"]
-    assert json.loads(about)["max_length"] == load_recipe(RunFolder(run).recipe).text.max_length
+    assert json.loads(about)["max_length"] == load_recipe(RunFolder(run).recipe).data.max_length
     assert json.loads(about)["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
     predictions = coterie.predict(run, texts, top=2)
     for row, line, prediction in zip(json.loads(probabilities), lines, predictions, strict=True):

@@ -25,6 +25,7 @@ from coterie.recipe.sections import AUTO
 from coterie.student import create_network
 from coterie.tasks.construction import method_of
 from coterie.tasks.images.pretrained import require_at_hand
+from coterie.tasks.images.settings import network_of
 
 ImageSize = tuple[int, int, int]  # channels, height, width
 DEFAULT_NETWORK = "tiny_cifar"
@@ -43,13 +44,13 @@ def network_options(recipe: Recipe, name: str, input_size: ImageSize) -> dict[st
     import timm
 
     register()
-    require_harmless_options(recipe.network.options, "network.options")
+    require_harmless_options(network_of(recipe).options, "network.options")
     channels, height, width = input_size
     options: dict[str, Any] = {"in_chans": channels} if channels != 3 else {}
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (height, width):
         options["img_size"] = [height, width]
-    return options | recipe.network.options
+    return options | network_of(recipe).options
 
 
 def pretrained_config(recipe: Recipe) -> dict[str, Any] | None:
@@ -94,7 +95,7 @@ def _build_group(
     input_size: ImageSize,
     network: NetworkSource | None,
 ) -> StudentGroup:
-    settings = recipe.network
+    settings = network_of(recipe)
     names = network_names(recipe) if network is None else []
     if settings.weights is not None and (settings.pretrained is True or len(names) > 1 or network is not None):
         raise CoterieError(

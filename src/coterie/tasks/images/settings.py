@@ -1,113 +1,140 @@
-"""What ``auto`` comes to for images: which network, with or without pretrained weights, at which size; the rest is ``coterie.recipe.fitting``."""
+"""The sections ``data``, ``network`` and ``teacher`` of ``task=image_classification``. Nothing heavy is imported."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
-from torch import nn
+from pydantic import Field
 
-from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe
-from coterie.recipe.fitting import Facts, fit, with_settings
-from coterie.recipe.sections import AUTO
-from coterie.student import create_network
-from coterie.tasks.images.data.bundle import is_kept_in_memory
+from coterie.recipe.sections import (
+    AUTO,
+    Auto,
+    ClassDataRecipe,
+    NetworkRecipe,
+    Positive,
+    TaskSettings,
+    TeacherRecipe,
+    Text,
+)
 from coterie.tasks.images.data.catalogue import DATA
-from coterie.tasks.images.data.raw import RawData
-from coterie.tasks.images.data.reading import typical_side
-from coterie.tasks.images.family import family_of
-from coterie.tasks.images.networks import network_names, network_options
-from coterie.tasks.images.pretrained import why_not_at_hand
-
-SMALL_SIDE = 48  # pixels a side up to which images are as small as CIFAR's
-CIFAR_SIDE = 32
-# A network for each size of images, where the recipe names none. Digits and CIFAR are for trying things out, in seconds.
-FOR_TRYING, FOR_SMALL, FOR_OTHERS = "tiny_cifar", "resnet20_cifar", "mobilenetv4_conv_small"
-LEAST_SIDE, FINE_TUNED_SIDE, MOST_SIDE = 64, 128, 224  # of timm's networks, whose feature maps are a 32nd of the image
-STEP = 32  # sizes are multiples of it
-# Of fewer images, random crops show at least this share: timm's 0.08 is ImageNet's, where epochs are many. Ours.
-MANY_IMAGES, FEW_CROP_SCALE = 20_000, 0.35
 
 
-def fit_images(
-    recipe: Recipe, raw: RawData, accelerator: Accelerator, network: NetworkSource | None
-) -> tuple[Recipe, dict[str, str]]:
-    """The recipe without an ``auto`` whose value depends on images or networks, and what was chosen, with its reason.
+class ImageData(ClassDataRecipe):
+    """Which images, and how they are prepared and augmented."""
 
-    Args:
-        recipe: what it sets stays.
-        raw: its data, as they are read and split.
-        accelerator: several processes choose alike, whatever each of them can reach.
-        network: of the user's own, in place of the recipe's.
+    places: ClassVar[tuple[str, ...]] = ("name", "root")
+    names: ClassVar = DATA
+    without_effect: ClassVar[tuple[str, ...]] = ("workers",)
 
-    Raises:
-        CoterieError: an unknown network, an optimizer for which no rate is known.
-    """
-    chosen: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
-    side = typical_side(raw)
-    own = recipe.data.name not in DATA
-    if network is None and recipe.network.name == AUTO:
-        name = (FOR_SMALL if side <= SMALL_SIDE else FOR_OTHERS) if own else FOR_TRYING
-        chosen["network.name"], reasons["network.name"] = name, f"images of {side} pixels"
-        recipe = with_settings(recipe, {"network.name": name})
-    if recipe.network.pretrained == AUTO:
-        missing = _missing(recipe, own and network is None, accelerator)
-        chosen["network.pretrained"], reasons["network.pretrained"] = missing is None, missing or "timm has the weights"
-        recipe = with_settings(recipe, {"network.pretrained": missing is None})
-    start = bool(recipe.network.pretrained) or recipe.network.weights is not None
-    example = _example(recipe, network, (raw.train.channels, MOST_SIDE, MOST_SIDE))
-    family = family_of(example)
-    if recipe.data.image_size == AUTO:
-        size, reason = _size(example, family == "CIFAR network", bool(recipe.network.pretrained), side)
-        if network is not None:
-            size, reason = None, "a network of your own takes the images as they are"
-        chosen["data.image_size"], reasons["data.image_size"] = size, reason
-    if recipe.data.crop_scale == AUTO:
-        streamed = not is_kept_in_memory(raw, with_settings(recipe, chosen).data)
-        few = streamed and len(raw.train) < MANY_IMAGES
-        chosen["data.crop_scale"] = FEW_CROP_SCALE if few else None
-        reasons["data.crop_scale"] = f"{len(raw.train):,} images" if streamed else "images in memory"
-    fitted, others = fit(with_settings(recipe, chosen), Facts(family, start, len(raw.train)))
-    return fitted, reasons | others
-
-
-def _missing(recipe: Recipe, own_images: bool, accelerator: Accelerator) -> str | None:
-    """Why training starts from nothing; None where there are pretrained weights. One process finds out, and tells the others."""
-    if recipe.network.weights is not None:
-        return "network.weights are given"
-    if not own_images:
-        return "a known data set, or a network of your own"
-    found: list[str | None] = [None]
-    if accelerator.is_main_process:
-        found = [next((each for each in map(why_not_at_hand, network_names(recipe)) if each), None)]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    return found[0]
+    name: Text = Field(
+        "digits",
+        description="digits, cifar10, cifar100, cinic10, fashion_mnist, a folder of images, or hf://user/dataset.",
+    )
+    root: Text | None = Field(
+        None,
+        description="Where the named data set lies or is downloaded to: torchvision's files, a folder tree or .npz.",
+    )
+    image_size: Positive | Auto | None = Field(
+        AUTO,
+        description="Side in pixels to which images are brought; null: the data's or the network's; auto: what suits the network and the images.",
+    )
+    normalize: Literal["auto", "data", "network", "none"] = Field(
+        "auto",
+        description="Mean and standard deviation: the network's where it is pretrained, else the data set's (auto).",
+    )
+    crop_padding: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        None,
+        description="Zero padding before the random crop of small images; null: an eighth of the side (4 at 32 pixels).",
+    )
+    crop_scale: Annotated[float, Field(gt=0, le=1)] | Auto | None = Field(
+        AUTO,
+        description="Smallest share of the area of a streamed image that a random crop shows; null: timm's 0.08, for large data sets. auto: by the number of images.",
+    )
+    flip: bool | None = Field(None, description="Random horizontal flip; null: yes, except for digits.")
+    cutout: Annotated[int, Field(ge=0)] = Field(0, description="Side in pixels of a square that is blanked; 0: none.")
+    auto_augment: str | None = Field(None, description="timm's policy for folders of images, such as rand-m9-mstd0.5.")
+    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="Alpha of mixup's Beta distribution; 0: none.")
+    cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="Alpha of cutmix's Beta distribution; 0: none.")
+    in_memory: bool | None = Field(
+        None,
+        description="Keep the pixels in memory and augment in batches on the device; null: yes up to 64 pixels a side.",
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
+        None, description="Processes that decode images; null: one for each core."
+    )
+    skip_bad_images: bool = Field(
+        False, description="Leave out images that cannot be decoded, and count them, instead of stopping."
+    )
 
 
-def _example(recipe: Recipe, network: NetworkSource | None, size: tuple[int, int, int]) -> nn.Module:
-    """The first student's network, without values where coterie builds it."""
-    if isinstance(network, nn.Module):
-        return network
-    if network is not None:
-        return network()
-    name = network_names(recipe)[0]
-    with torch.device("meta"):
-        return create_network(name, pretrained=False, **network_options(recipe, name, size))
+class ImageNetwork(NetworkRecipe):
+    """Networks of timm, or one's own."""
+
+    places: ClassVar[tuple[str, ...]] = ("weights",)
+
+    name: Text | list[str] | None = Field(
+        AUTO,
+        description="A timm name, or a list of names for students of different architectures; auto: what suits the images' size; null: tiny_cifar.",
+    )
+    pretrained: bool | Auto = Field(
+        AUTO,
+        description="Start from timm's pretrained weights. auto: for images of one's own, where there are weights and they are to be had within seconds.",
+    )
+    weights: Text | None = Field(
+        None,
+        description="File of weights to start from: .safetensors, .pth or .pt, also a checkpoint of another program. A classifier of another number of classes starts anew.",
+    )
+    at: str | None = Field(
+        None,
+        description="Module before which the network is split, `auto`, or `peers` (nothing shared); null: the method's default.",
+    )
+    trunk_gradient: Literal["sum", "mean"] = Field("sum", description="How the branches' gradients meet at the split.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")
+
+    def of_one(self) -> Self:
+        return super().of_one().model_copy(update={"at": None})
+
+    @property
+    def weights_of(self) -> str | None:
+        return f"weights of {self.weights}" if self.weights else super().weights_of
 
 
-def _size(network: nn.Module, small: bool, pretrained: bool, side: int) -> tuple[int | None, str]:
-    """Side in pixels to which images are brought, None: they stay as they are; and why."""
-    if small:
-        return (None, "the images' own") if side <= SMALL_SIDE else (CIFAR_SIDE, "a network for small images")
-    config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
-    if config.get("fixed_input_size") and pretrained:
-        return None, "the pretrained network's"
-    usual = config.get("input_size", (3, MOST_SIDE, MOST_SIDE))[1]
-    least = FINE_TUNED_SIDE if pretrained else LEAST_SIDE
-    size = min(max(side // STEP * STEP, least), max(usual if pretrained else MOST_SIDE, least))
-    return (None, "the images' own") if size == side <= LEAST_SIDE else (size, f"images of {side} pixels")
+class ImageTeacher(TeacherRecipe):
+    """A frozen network that teaches: a finished run, or a network of timm with its weights."""
+
+    places: ClassVar[tuple[str, ...]] = ("run", "weights")
+
+    network: Text | None = Field(
+        None,
+        description="A timm name, with `weights` or `pretrained`.",
+    )
+    weights: Text | None = Field(None, description="File of the network's weights: .safetensors, .pth or .pt.")
+    pretrained: bool = Field(False, description="timm's pretrained weights; their classes must be the data's.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")
+    mean: list[float] | None = Field(
+        None,
+        description="Mean of its inputs, of pixels in 0..1; null: the run's or the pretrained network's, else the student's.",
+    )
+    std: list[float] | None = Field(None, description="Standard deviation of its inputs; null: as `mean`.")
+    image_size: Positive | None = Field(
+        None, description="Side in pixels of its inputs, resized on the device; null: as `mean`."
+    )
+
+
+SETTINGS = TaskSettings(ImageData, ImageNetwork, ImageTeacher)
+
+
+def data_of(recipe: Recipe) -> ImageData:
+    """The recipe's ``data``, known to be of images."""
+    return cast(ImageData, recipe.data)
+
+
+def network_of(recipe: Recipe) -> ImageNetwork:
+    """The recipe's ``network``, known to be of images."""
+    return cast(ImageNetwork, recipe.network)
+
+
+def teachers_of(recipe: Recipe) -> list[ImageTeacher]:
+    """The recipe's teachers, known to be of images."""
+    return cast(list[ImageTeacher], recipe.all_teachers())

@@ -25,8 +25,9 @@ from coterie.student import save_student
 from coterie.tasks.classification import Classification
 from coterie.tasks.images.data.bundle import DataBundle, prepare_data
 from coterie.tasks.images.data.reading import read_data
+from coterie.tasks.images.fitting import fit_images
 from coterie.tasks.images.networks import build_method, network_names, network_options, pretrained_config
-from coterie.tasks.images.settings import fit_images
+from coterie.tasks.images.settings import data_of, network_of
 from coterie.tasks.images.teachers import Expectation, build_teachers, own_teachers, untrained_teachers
 
 
@@ -58,18 +59,19 @@ class ImageClassification(Classification):
         self.accelerator = accelerator
         self.network = network
         find_method(recipe.method.name)  # a misspelt name should not wait for the data
-        weights = Path(recipe.network.weights).expanduser() if recipe.network.weights is not None else None
+        asked = network_of(recipe).weights
+        weights = Path(asked).expanduser() if asked is not None else None
         if weights is not None and not weights.is_file():  # before the data are read
-            raise CoterieError(f"network.weights={recipe.network.weights!r} is not a file")
+            raise CoterieError(f"network.weights={asked!r} is not a file")
         self.initial_weights = None if weights is None else {"file": str(weights), "sha256": digest(weights)}
-        raw = read_data(recipe.data, datasets, measured)
+        raw = read_data(data_of(recipe), datasets, measured)
         if input_config is None:  # an evaluation's recipe is a finished run's
             recipe, self.chosen = fit_images(recipe, raw, accelerator, network)
         self.recipe = recipe
         self.network_names = [] if network is not None else network_names(recipe)
         self.data: DataBundle = prepare_data(
             raw,
-            recipe.data,
+            data_of(recipe),
             batch_size=settled(recipe.training.batch_size),
             seed=recipe.seed,
             device=accelerator.device,
@@ -106,7 +108,7 @@ class ImageClassification(Classification):
         """See :class:`coterie.tasks.task.TaskKind`."""
         classes, size = description["num_classes"], tuple(description["input_size"])
         teachers = untrained_teachers(description.get("teachers", []), Expectation(classes, size))
-        if recipe.network.weights is not None:  # a checkpoint follows; the file may be gone
+        if network_of(recipe).weights is not None:  # a checkpoint follows; the file may be gone
             recipe = load_recipe(recipe, ["network.weights=null"])
         return build_method(recipe, classes, size, network, teachers=teachers)
 

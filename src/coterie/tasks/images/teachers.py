@@ -18,12 +18,12 @@ from coterie.networks.papers.registration import register
 from coterie.networks.teacher import Statistics, Teacher, Teachers
 from coterie.networks.weights import load_weights
 from coterie.recipe import Recipe, load_recipe
-from coterie.recipe.sections import TeacherRecipe
 from coterie.run_folder import RunFolder
 from coterie.student import create_network, load_student
 from coterie.tasks.construction import class_order
 from coterie.tasks.images.networks import network_names, network_options
 from coterie.tasks.images.pretrained import require_at_hand
+from coterie.tasks.images.settings import ImageTeacher, teachers_of
 
 
 class Expectation:
@@ -57,7 +57,7 @@ def build_teachers(recipe: Recipe, expected: Expectation) -> tuple[Teachers | No
     """
     built: list[Teacher] = []
     notes: list[dict[str, Any]] = []
-    for settings in recipe.all_teachers():
+    for settings in teachers_of(recipe):
         teacher, note = _build(settings, expected)
         built.append(teacher)
         notes.append(note)
@@ -76,7 +76,7 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     check_options(method, recipe.method.options)  # a mistake is not found after hours
     if recipe.task != "image_classification":
         raise CoterieError(f"{recipe.method.name} prunes image networks, and task={recipe.task}")
-    teachers = recipe.all_teachers()
+    teachers = teachers_of(recipe)
     if len(teachers) != 1:
         raise CoterieError(f"{recipe.method.name} starts from one teacher, got {len(teachers)}; set teacher.run=FOLDER")
     (teacher,) = teachers
@@ -130,7 +130,7 @@ def own_teachers(networks: list[nn.Module], expected: Expectation) -> tuple[Teac
     return Teachers(built), notes
 
 
-def _build(settings: TeacherRecipe, expected: Expectation) -> tuple[Teacher, dict[str, Any]]:
+def _build(settings: ImageTeacher, expected: Expectation) -> tuple[Teacher, dict[str, Any]]:
     chosen = [key for key in ("run", "weights", "pretrained") if getattr(settings, key)]
     if len(chosen) != 1 or (settings.run is None) != (settings.network is not None):
         raise CoterieError(
@@ -178,7 +178,7 @@ def _require_images(run: str, description: dict[str, Any]) -> None:
         raise CoterieError(f"the teacher {run!r} was trained on texts, the data are images")
 
 
-def _from_name(settings: TeacherRecipe, expected: Expectation) -> Loaded:
+def _from_name(settings: ImageTeacher, expected: Expectation) -> Loaded:
     name, classes = str(settings.network), expected.num_classes
     options = dict(settings.options)
     require_harmless_options(options, "teacher.options")

@@ -45,10 +45,6 @@ def student_names(recipe: Recipe) -> list[str]:
         CoterieError: the recipe names none.
     """
     name = recipe.network.name
-    if recipe.network.weights is not None:
-        raise CoterieError(
-            "network.weights is for image networks; of a text network, name a folder with its weights and set network.pretrained=true"
-        )
     if not name or name == AUTO:
         raise CoterieError(
             "task=text_classification needs network.name: a folder with config.json and a tokenizer, or a name of the Hub"

@@ -15,7 +15,7 @@ from coterie.data.records import SUFFIXES, load_hub, read_records, value_of
 from coterie.data.split_names import SPLITS, split_of
 from coterie.data.splits import assign_held_out, carve, limit
 from coterie.errors import CoterieError
-from coterie.recipe.sections import DataRecipe, TextRecipe
+from coterie.tasks.texts.settings import TextData
 
 HUB = "hf-text://"
 EXPECTED = f"a file ({', '.join(SUFFIXES)}), a folder with train, validation and test files, or {HUB}user/dataset"
@@ -53,18 +53,17 @@ class RawTexts:
         return {name: texts for name, texts in found.items() if texts is not None}
 
 
-def read_texts(recipe: DataRecipe, settings: TextRecipe, measured: Sequence[str] | None = None) -> RawTexts:
+def read_texts(recipe: TextData, measured: Sequence[str] | None = None) -> RawTexts:
     """The data set that a recipe names, split as images are: see :func:`coterie.data.splits.assign_held_out`.
 
     Args:
-        recipe: its name.
-        settings: its columns.
+        recipe: its name, columns and splits.
         measured: measure it by networks of these classes and train on nothing: all of what has no splits is the test split.
 
     Raises:
         CoterieError: a missing or malformed file, a missing column, an empty label, classes that only a held-out split has.
     """
-    name, names, rows = _source(recipe.name, settings)
+    name, names, rows = _source(recipe.name, recipe)
     if measured is not None and rows:
         held_out = next(rows[split] for split in ("test", "validation", "train") if split in rows)
         found = _class_names(label for _, label in held_out)
@@ -92,7 +91,7 @@ def read_texts(recipe: DataRecipe, settings: TextRecipe, measured: Sequence[str]
 Source = tuple[str, tuple[str, ...], dict[str, list[Row]]]
 
 
-def _source(name: str, settings: TextRecipe) -> Source:
+def _source(name: str, settings: TextData) -> Source:
     """The set's name, its classes where the source orders them, and the rows of every split that has labels."""
     if name.startswith(HUB):
         return _hub(name, settings)
@@ -117,7 +116,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read(path: Path, settings: TextRecipe) -> list[Row]:
+def _read(path: Path, settings: TextData) -> list[Row]:
     """The rows of one file.
 
     Raises:
@@ -128,12 +127,12 @@ def _read(path: Path, settings: TextRecipe) -> list[Row]:
     return [_row(record, settings, f"{str(path)!r}, row {number}") for number, record in read_records(path)]
 
 
-def _row(record: Mapping[str, Any], settings: TextRecipe, where: str) -> Row:
-    texts = tuple(value_of(record, column, "text.columns", where) for column in settings.columns)
+def _row(record: Mapping[str, Any], settings: TextData, where: str) -> Row:
+    texts = tuple(value_of(record, column, "data.columns", where) for column in settings.columns)
     for column, text in zip(settings.columns, texts, strict=True):
         if not isinstance(text, str):
             raise CoterieError(f"{where}: {column} is {text!r}, expected a text")
-    label = value_of(record, settings.label, "text.label", where)
+    label = value_of(record, settings.label, "data.label", where)
     if not isinstance(label, str | int) or not str(label).strip():
         raise CoterieError(f"{where}: {settings.label} is {label!r}, expected the name or number of a class")
     return texts, str(label).strip()
@@ -156,7 +155,7 @@ def _numbered(rows: Sequence[Row], names: tuple[str, ...], where: str) -> Texts:
     return Texts(tuple(texts for texts, _ in rows), np.array([numbers[label] for _, label in rows], dtype=np.int64))
 
 
-def _hub(name: str, settings: TextRecipe) -> Source:
+def _hub(name: str, settings: TextData) -> Source:
     """``hf-text://user/dataset``, or ``hf-text://user/dataset:configuration``; a split whose labels are hidden (all -1) is left out.
 
     Raises:

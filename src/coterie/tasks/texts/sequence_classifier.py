@@ -165,7 +165,7 @@ class SequenceClassifier(nn.Module):
                 expected = self._run(example).logits
             except (IndexError, RuntimeError, ValueError) as error:
                 raise CoterieError(
-                    f"{type(network).__name__} does not take {length} tokens: {short_reason(error)}; lower text.max_length"
+                    f"{type(network).__name__} does not take {length} tokens: {short_reason(error)}; lower data.max_length"
                 ) from None
         self.classifier = network.get_submodule(self.classifier_name)
         network.set_submodule(self.classifier_name, nn.Identity())

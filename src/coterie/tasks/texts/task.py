@@ -34,6 +34,7 @@ from coterie.tasks.texts.networks import (
 )
 from coterie.tasks.texts.reading import read_texts
 from coterie.tasks.texts.sequence_classifier import example_inputs, read_tokenizer
+from coterie.tasks.texts.settings import data_of
 from coterie.tasks.texts.tokens import TokenBundle, load_tokens
 
 
@@ -74,7 +75,7 @@ class TextClassification(Classification):
         find_method(recipe.method.name)  # a misspelt name should not wait for the data
         self.network_names = [shown(name) for name in student_names(recipe)]
         self.tokenizer = students_tokenizer(recipe) if tokenizer is None else tokenizer
-        self.raw = read_texts(recipe.data, recipe.text, measured)
+        self.raw = read_texts(data_of(recipe), measured)
         if tokenizer is None:  # an evaluation's recipe is a finished run's
             recipe, self.chosen = fit_texts(recipe, len(self.raw.train))
         self.recipe = recipe
@@ -84,7 +85,7 @@ class TextClassification(Classification):
         self.data: TokenBundle = load_tokens(
             self.raw,
             tokenizers,
-            max_length=recipe.text.max_length,
+            max_length=data_of(recipe).max_length,
             batch_size=settled(recipe.training.batch_size),
             seed=recipe.seed,
             device=accelerator.device,
@@ -131,7 +132,7 @@ class TextClassification(Classification):
             "num_classes": len(info.class_names),
             "class_names": list(info.class_names),
             "length": info.length,
-            "max_length": self.recipe.text.max_length,
+            "max_length": data_of(self.recipe).max_length,
             "method": self.recipe.method.name,
             "data": info.name,
             "student": number,

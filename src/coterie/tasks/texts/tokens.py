@@ -29,7 +29,7 @@ Encoded = list[tuple[list[int], list[int]]]  # each text's token and segment num
 
 @dataclass(frozen=True)
 class TextInfo(SetInfo):
-    """Of texts; ``length``: L, the longest one's tokens, at most ``text.max_length``."""
+    """Of texts; ``length``: L, the longest one's tokens, at most ``data.max_length``."""
 
     length: int
 

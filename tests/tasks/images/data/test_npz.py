@@ -11,17 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coterie.errors import CoterieError
-from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.npz import read_npz
 from coterie.tasks.images.data.raw import require_consistent
 from coterie.tasks.images.data.sources import read_source
+from coterie.tasks.images.settings import ImageData
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 3), dtype=np.uint8)
 LABELS = np.arange(20) % 2
 
 
 def read(folder, whole=False):
-    raw = read_source(DataRecipe(name=str(folder)), whole)
+    raw = read_source(ImageData(name=str(folder)), whole)
     require_consistent(raw, whole)
     return raw
 
@@ -108,7 +108,7 @@ def test_damaged_archives_raise_nothing_else(tmp_path, data):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "train.npz").write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
     try:
-        raw = read_npz(tmp_path, "own", DataRecipe(), whole=False)
+        raw = read_npz(tmp_path, "own", ImageData(), whole=False)
         require_consistent(raw)
     except CoterieError:
         return

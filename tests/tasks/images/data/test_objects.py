@@ -10,9 +10,9 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from coterie.errors import CoterieError, RunError
-from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.objects import from_objects, hub
 from coterie.tasks.images.data.raw import Arrays, Objects
+from coterie.tasks.images.settings import ImageData
 
 
 class Pictures(Dataset):
@@ -182,7 +182,7 @@ def test_a_hub_data_set_without_test_gets_one(load, fake_hub):
 
 
 def test_hub_errors(fake_hub, monkeypatch):
-    recipe = DataRecipe(name="hf://someone/pictures")
+    recipe = ImageData(name="hf://someone/pictures")
     train = fake_hub.found.pop("train")
     with pytest.raises(CoterieError, match="no train split, only test"):
         hub(recipe.name, recipe)

@@ -16,7 +16,7 @@ from coterie.data.batch import Batch, EvaluationLoader, TrainLoader
 from coterie.data.fingerprint import fingerprint
 from coterie.data.order import Order
 from coterie.errors import CoterieError
-from coterie.recipe.sections import AUTO, DataRecipe
+from coterie.recipe.sections import AUTO
 from coterie.tasks.images.data.augmentation import Augmentation, Mixing
 from coterie.tasks.images.data.batch import DataBundle, DataInfo
 from coterie.tasks.images.data.fingerprint import sample_digests
@@ -34,6 +34,7 @@ from coterie.tasks.images.data.raw import (
 from coterie.tasks.images.data.reading import LOOKED_AT, read_data, size_of
 from coterie.tasks.images.data.statistics import measure, measure_streamed
 from coterie.tasks.images.data.streaming import StreamingEvaluationLoader, StreamingSettings, StreamingTrainLoader
+from coterie.tasks.images.settings import ImageData
 
 __all__ = [
     "Batch",
@@ -61,7 +62,7 @@ class _Target:
 
 def prepare_data(
     raw: RawData,
-    recipe: DataRecipe,
+    recipe: ImageData,
     *,
     batch_size: int,
     seed: int,
@@ -106,17 +107,17 @@ def prepare_data(
 
 
 def load_data(
-    recipe: DataRecipe, *, datasets: Any = None, measured: Sequence[str] | None = None, **preparation: Any
+    recipe: ImageData, *, datasets: Any = None, measured: Sequence[str] | None = None, **preparation: Any
 ) -> DataBundle:
     """Read, split and prepare the data of a run, see :func:`read_data` and :func:`prepare_data`."""
     return prepare_data(read_data(recipe, datasets, measured), recipe, **preparation)
 
 
-def _asked_size(recipe: DataRecipe) -> int | None:
+def _asked_size(recipe: ImageData) -> int | None:
     return recipe.image_size if isinstance(recipe.image_size, int) else None
 
 
-def is_kept_in_memory(raw: RawData, recipe: DataRecipe) -> bool:
+def is_kept_in_memory(raw: RawData, recipe: ImageData) -> bool:
     """Whether the pixels stay in memory, see ``data.in_memory``."""
     return not reads_differently(raw) and _keep_in_memory(raw.train, recipe)
 
@@ -142,7 +143,7 @@ def _found(raw: RawData) -> dict[str, Any]:
     }
 
 
-def _keep_in_memory(train: Samples, recipe: DataRecipe) -> bool:
+def _keep_in_memory(train: Samples, recipe: ImageData) -> bool:
     if recipe.in_memory is not None:
         return recipe.in_memory
     asked = _asked_size(recipe)
@@ -157,7 +158,7 @@ def _keep_in_memory(train: Samples, recipe: DataRecipe) -> bool:
 
 def _in_memory(
     raw: RawData,
-    recipe: DataRecipe,
+    recipe: ImageData,
     order: Order,
     size: int | None,
     network_config: Mapping[str, Any] | None,
@@ -235,7 +236,7 @@ def _as_arrays(samples: Samples, size: int | None) -> Arrays:
     return Arrays(four_axes(np.stack([np.asarray(image) for image in images])), samples.labels)
 
 
-def _statistics(raw: RawData, recipe: DataRecipe, network_config: Mapping[str, Any] | None) -> Statistics | None:
+def _statistics(raw: RawData, recipe: ImageData, network_config: Mapping[str, Any] | None) -> Statistics | None:
     """What pixels are normalised with, see ``data.normalize``; None: the training images are to be measured."""
     channels = raw.train.channels
     if recipe.normalize == "none":
@@ -249,7 +250,7 @@ def _statistics(raw: RawData, recipe: DataRecipe, network_config: Mapping[str, A
     return raw.statistics
 
 
-def _require_smaller_cutout(recipe: DataRecipe, info: DataInfo) -> None:
+def _require_smaller_cutout(recipe: ImageData, info: DataInfo) -> None:
     side = min(info.input_size[1:])
     if recipe.cutout >= side:
         raise CoterieError(f"data.cutout={recipe.cutout} must be below the images' side, {side}")
@@ -257,7 +258,7 @@ def _require_smaller_cutout(recipe: DataRecipe, info: DataInfo) -> None:
 
 def _streaming(
     raw: RawData,
-    recipe: DataRecipe,
+    recipe: ImageData,
     order: Order,
     size: int,
     network_config: Mapping[str, Any] | None,

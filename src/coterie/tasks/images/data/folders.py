@@ -10,13 +10,13 @@ import numpy as np
 
 from coterie.data.splits import assign_held_out
 from coterie.errors import CoterieError
-from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.layout import Found, Walk, counted, find_splits, loose_images, sub_folders
 from coterie.tasks.images.data.raw import Files, RawData
 from coterie.tasks.images.data.scan import check_images
+from coterie.tasks.images.settings import ImageData
 
 
-def read_folder(root: Path, recipe: DataRecipe, whole: bool = False) -> RawData:
+def read_folder(root: Path, recipe: ImageData, whole: bool = False) -> RawData:
     """Class folders under ``train/`` and, where they exist, ``val/`` and ``test/``; or class folders alone.
 
     What becomes of missing splits is said in :func:`coterie.data.splits.assign_held_out`. What is passed over (hidden files apart) is
@@ -82,7 +82,7 @@ def _class_names(folder: Path) -> list[str]:
 
 
 def _read_parts(
-    root: Path, folders: dict[str, Path], classes: list[str], recipe: DataRecipe
+    root: Path, folders: dict[str, Path], classes: list[str], recipe: ImageData
 ) -> tuple[dict[str, Files], int, list[str]]:
     """Each split's files, how many were passed over, and of which kinds."""
     parts: dict[str, Files] = {}

@@ -10,10 +10,10 @@ import numpy as np
 
 from coterie.data.splits import assign_held_out
 from coterie.errors import CoterieError
-from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.decoding import memory_size
 from coterie.tasks.images.data.objects import to_arrays
 from coterie.tasks.images.data.raw import Arrays, RawData, numbered
+from coterie.tasks.images.settings import ImageData
 
 
 def holds_npz(folder: Path, whole: bool = False) -> bool:
@@ -21,7 +21,7 @@ def holds_npz(folder: Path, whole: bool = False) -> bool:
     return any((folder / f"{split}.npz").is_file() for split in (("train", "val", "test") if whole else ("train",)))
 
 
-def read_npz(root: Path, name: str, recipe: DataRecipe, whole: bool) -> RawData:
+def read_npz(root: Path, name: str, recipe: ImageData, whole: bool) -> RawData:
     """Images uint8 [N, H, W, C] or [N, H, W], labels [N] and, if one likes, classes: their names.
 
     Args:

@@ -10,9 +10,9 @@ import numpy as np
 from coterie.data.arrays import Labels
 from coterie.data.splits import assign_held_out, carve_test
 from coterie.errors import CoterieError
-from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.catalogue import OWN_DATA
 from coterie.tasks.images.data.raw import Arrays, Objects, RawData, Samples, four_axes, numbered, to_pixels
+from coterie.tasks.images.settings import ImageData
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -115,7 +115,7 @@ def _article(kind: str) -> str:
     return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
 
 
-def from_objects(datasets: Any, recipe: DataRecipe | None = None) -> RawData:
+def from_objects(datasets: Any, recipe: ImageData | None = None) -> RawData:
     """(train, validation, test), None where there is none: pairs of arrays, or data sets of (image, label).
 
     Several are taken as they are: no test split is carved where there is none, unless ``data.test`` says so. One alone is split as a folder without splits is.
@@ -250,7 +250,7 @@ class _Rows:
         return row[self.image], row[self.label]
 
 
-def hub(name: str, recipe: DataRecipe) -> RawData:
+def hub(name: str, recipe: ImageData) -> RawData:
     """``hf://user/dataset``: the columns image and label of its splits; images are decoded when they are needed.
 
     Raises:

@@ -8,17 +8,17 @@ from statistics import median
 from typing import Any
 
 from coterie.data.splits import carve, lacking_notes, limit
-from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.decoding import image_size
 from coterie.tasks.images.data.duplicates import find_duplicates
 from coterie.tasks.images.data.objects import from_objects
 from coterie.tasks.images.data.raw import Arrays, Files, Objects, RawData, require_consistent, with_classes
 from coterie.tasks.images.data.sources import read_source
+from coterie.tasks.images.settings import ImageData
 
 LOOKED_AT = 100  # images whose sizes stand for all
 
 
-def read_data(recipe: DataRecipe, datasets: Any = None, measured: Sequence[str] | None = None) -> RawData:
+def read_data(recipe: ImageData, datasets: Any = None, measured: Sequence[str] | None = None) -> RawData:
     """Read and split the data of a run.
 
     Args:
@@ -42,7 +42,7 @@ def read_data(recipe: DataRecipe, datasets: Any = None, measured: Sequence[str] 
     return raw
 
 
-def _split(raw: RawData, recipe: DataRecipe) -> RawData:
+def _split(raw: RawData, recipe: ImageData) -> RawData:
     """Carve the validation split where there is none, then limit what is left to train on; note what stands in two splits."""
     train, validation = raw.train, raw.validation
     if validation is None and recipe.validation > 0:

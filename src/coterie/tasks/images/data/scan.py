@@ -16,7 +16,6 @@ from PIL import Image
 
 from coterie.data.cache import fingerprint, remembered
 from coterie.errors import CoterieError
-from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.decoding import (
     COMMON,
     deep_peak,
@@ -28,6 +27,7 @@ from coterie.tasks.images.data.decoding import (
     upright,
 )
 from coterie.tasks.images.data.raw import Files
+from coterie.tasks.images.settings import ImageData
 
 DECODE_AT_MOST = 20_000  # files; beyond that only headers are read
 TWELVE_BITS = 4_095
@@ -43,7 +43,7 @@ class Look(NamedTuple):
     several: bool = False
 
 
-def check_images(parts: dict[str, Files], recipe: DataRecipe) -> tuple[dict[str, Files], int, list[str]]:
+def check_images(parts: dict[str, Files], recipe: ImageData) -> tuple[dict[str, Files], int, list[str]]:
     """Look at the files of all splits.
 
     Returns:

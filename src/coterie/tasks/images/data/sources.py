@@ -12,7 +12,6 @@ from coterie.data.cache import cache_folder
 from coterie.data.split_names import split_of
 from coterie.data.splits import TEST_SHARE, carve, refuse_second_test
 from coterie.errors import CoterieError
-from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.catalogue import OWN_DATA, require_folder
 from coterie.tasks.images.data.folders import read_folder
 from coterie.tasks.images.data.layout import sub_folders
@@ -20,11 +19,12 @@ from coterie.tasks.images.data.npz import holds_npz, read_npz
 from coterie.tasks.images.data.objects import hub
 from coterie.tasks.images.data.raw import Arrays, RawData, four_axes
 from coterie.tasks.images.data.statistics import KNOWN
+from coterie.tasks.images.settings import ImageData
 
 DIGITS = tuple("0123456789")
 
 
-def read_source(recipe: DataRecipe, whole: bool = False) -> RawData:
+def read_source(recipe: ImageData, whole: bool = False) -> RawData:
     """The data set that a recipe names.
 
     Args:
@@ -65,7 +65,7 @@ def digits() -> RawData:
     return RawData("digits", DIGITS, train, None, test, flip=False)
 
 
-def _named(name: str, root: Path | None, recipe: DataRecipe, whole: bool) -> RawData:
+def _named(name: str, root: Path | None, recipe: ImageData, whole: bool) -> RawData:
     """A known data set from a folder tree, .npz files or torchvision's own files, which are downloaded where missing."""
     if root is None:
         if name == "cinic10":
@@ -87,7 +87,7 @@ def _named(name: str, root: Path | None, recipe: DataRecipe, whole: bool) -> Raw
     return replace(raw, name=name, statistics=statistics)
 
 
-def _from_torchvision(name: str, root: Path, recipe: DataRecipe) -> RawData:
+def _from_torchvision(name: str, root: Path, recipe: ImageData) -> RawData:
     """Read torchvision's files, checked by their digests, and download those that are missing."""
     import torchvision.datasets
     from filelock import FileLock

@@ -9,8 +9,8 @@ from PIL import Image
 import coterie
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
-from coterie.tasks.images import settings as image_settings
-from coterie.tasks.images.settings import fit_images
+from coterie.tasks.images import fitting as image_fitting
+from coterie.tasks.images.fitting import fit_images
 
 
 class OneProcess:
@@ -38,7 +38,7 @@ def weights(monkeypatch):
     """Decides whether timm's weights are to be had; without this fixture the Hub is switched off."""
 
     def say(reason):
-        monkeypatch.setattr(image_settings, "why_not_at_hand", lambda name: reason)
+        monkeypatch.setattr(image_fitting, "why_not_at_hand", lambda name: reason)
 
     return say
 

@@ -1,0 +1,62 @@
+"""The sections ``data``, ``network`` and ``teacher`` of ``task=text_classification``. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from pydantic import Field
+
+from coterie.recipe import Recipe
+from coterie.recipe.sections import (
+    AUTO,
+    Auto,
+    ClassDataRecipe,
+    NetworkRecipe,
+    Positive,
+    TaskSettings,
+    TeacherRecipe,
+    Text,
+)
+
+
+class TextData(ClassDataRecipe):
+    """Which texts, in which columns."""
+
+    name: Text = Field(
+        "",
+        description="A CSV, TSV, JSON or JSON-lines file, a folder with train, validation and test files, or hf-text://user/dataset.",
+    )
+    columns: list[str] = Field(
+        default_factory=lambda: ["text"],
+        min_length=1,
+        max_length=2,
+        description="Column of the text; two for pairs of texts, such as a question and a sentence.",
+    )
+    label: str = Field("label", description="Column of the class: a name or a number.")
+    max_length: Positive = Field(128, description="Tokens after which a text, or a pair, is cut off.")
+
+
+class TextNetwork(NetworkRecipe):
+    """Sequence classifiers of transformers; students share no trunk."""
+
+    name: Text | list[str] | None = Field(
+        AUTO,
+        description="A folder with config.json and tokenizer, a name of the Hugging Face Hub, or a list of these for students of different architectures.",
+    )
+    pretrained: bool | Auto = Field(
+        AUTO, description="Start from the folder's or the Hub's weights; auto: where there are some."
+    )
+
+
+class TextTeacher(TeacherRecipe):
+    """A frozen classifier that teaches: a finished run, or a folder or Hub name with its weights."""
+
+    network: Text | None = Field(None, description="A folder with its weights, or a name of the Hugging Face Hub.")
+
+
+SETTINGS = TaskSettings(TextData, TextNetwork, TextTeacher)
+
+
+def data_of(recipe: Recipe) -> TextData:
+    """The recipe's ``data``, known to be of texts."""
+    return cast(TextData, recipe.data)
