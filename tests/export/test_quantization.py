@@ -18,10 +18,10 @@ from PIL import Image
 import coterie
 from coterie.errors import CoterieError, RunError
 from coterie.export import export_run, quantization
-from coterie.recipe.sections import DataRecipe
 from coterie.run_folder import RunFolder
 from coterie.running.reload import load_run_data
 from coterie.tasks.images.data.bundle import load_data
+from coterie.tasks.images.settings import ImageData
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_chosen_images_are_those_of_the_batches(tmp_path, in_memory):
         for number in range(6):
             pixels = np.random.default_rng(number).integers(0, 255, (40, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pictures" / label / f"{number}.png")
-    recipe = DataRecipe(name=str(tmp_path / "pictures"), in_memory=in_memory == "true", image_size=48, workers=0)
+    recipe = ImageData(name=str(tmp_path / "pictures"), in_memory=in_memory == "true", image_size=48, workers=0)
     loader = load_data(recipe, batch_size=2, seed=0, device=torch.device("cpu")).train_evaluation
     everything = torch.cat([batch.inputs for batch in loader])
     assert torch.equal(loader.prepared([3, 0]), everything[[3, 0]])

@@ -20,7 +20,7 @@ from coterie.export.quantization import in_a_line
 from coterie.methods import TABLE
 from coterie.metrics.primary import shown_figures
 from coterie.recipe import Recipe
-from coterie.recipe.sections import Located
+from coterie.recipe.sections import DataRecipe, Located
 from coterie.terminal import one_line
 from coterie.version import __version__
 
@@ -44,7 +44,10 @@ def _without_places(section: Located) -> Located:
         is_path = place and (Path(place).is_absolute() or place.startswith((".", "~")))
         return Path(place).name if is_path else place
 
-    return section.model_copy(update={key: name(place) for key, place in section.located().items()})
+    shared = {key: name(place) for key, place in section.located().items()}
+    if isinstance(section, DataRecipe):  # known by their name alone
+        shared |= dict.fromkeys(shared.keys() - {"name"})
+    return section.model_copy(update=shared)
 
 
 def model_card(

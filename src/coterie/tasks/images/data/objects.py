@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from coterie.data.arrays import Labels
+from coterie.data.arrays import Labels, as_array
 from coterie.data.splits import assign_held_out, carve_test
 from coterie.errors import CoterieError
 from coterie.tasks.images.data.catalogue import OWN_DATA
@@ -181,7 +181,7 @@ def to_arrays(images: Any, labels: Any, what: str) -> Arrays:
     """
     is_tensor = hasattr(images, "detach")
     images, labels = (each.detach().cpu().numpy() if hasattr(each, "detach") else each for each in (images, labels))
-    images = np.asarray(images)
+    images = as_array(images)
     if images.ndim not in {3, 4}:
         raise CoterieError(
             f"{what}: images are {images.dtype} {list(images.shape)}, expected [N, H, W, C], [N, C, H, W] or [N, H, W]"
@@ -228,7 +228,7 @@ def _channels_first(shape: tuple[int, ...], is_tensor: bool, what: str) -> bool:
 
 
 def _checked_labels(labels: Any, count: int, what: str) -> Labels:
-    found = np.asarray(labels)
+    found = as_array(labels)
     if found.shape != (count,) or (count and (found.dtype.kind not in "iu" or found.min() < 0)):
         raise CoterieError(f"{what}: labels are {found.dtype} {list(found.shape)}, expected class numbers [{count}]")
     if count and found.max() > np.iinfo(np.int64).max:

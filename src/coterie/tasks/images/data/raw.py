@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from coterie.data.arrays import Labels, Pixels
+from coterie.data.arrays import Labels, Pixels, as_array
 from coterie.errors import CoterieError, RunError
 from coterie.randomness import drawing_from
 from coterie.tasks.images.data.decoding import DEEP, UnreadableImage, read_image, reason_of, upright
@@ -153,7 +153,7 @@ def to_pixels(image: Any) -> Pixels:
             raise CoterieError("a tensor image must be [C, H, W], bytes or floats in 0..1 that are not normalised")
         image = (image * 255).round().byte() if image.is_floating_point() else image
         image = image.permute(1, 2, 0).numpy()
-    pixels: Pixels = np.asarray(image)
+    pixels: Pixels = as_array(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3}:
         raise CoterieError(f"expected an image, got {type(image).__name__} {pixels.dtype} {list(pixels.shape)}")
     return four_axes(pixels[None])[0]
