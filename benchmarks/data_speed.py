@@ -47,8 +47,8 @@ class Images(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def main() -> None:
-    from coterie.recipe.sections import DataRecipe
     from coterie.tasks.images.data.bundle import load_data
+    from coterie.tasks.images.settings import ImageData
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
@@ -57,7 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = synthetic(Path(folder), 20_000)
-        recipe = DataRecipe(name="cifar100", root=str(root), validation=0)
+        recipe = ImageData(name="cifar100", root=str(root), validation=0)
         ours = load_data(recipe, batch_size=128, seed=0, device=torch.device("cpu"), channels_last=True).train
         images = Images(root)
         theirs = torch.utils.data.DataLoader(

@@ -69,10 +69,10 @@ def step_child(case: dict[str, Any], device: str, root: Path) -> dict[str, float
 
 def folder_child(root: Path, device: str) -> dict[str, float]:
     """Seconds until the folder is read and until the first batch, images a second after it, peak memory of this process."""
-    from coterie.recipe.sections import DataRecipe
     from coterie.tasks.images.data.bundle import load_data
+    from coterie.tasks.images.settings import ImageData
 
-    recipe = DataRecipe(name=str(root), image_size=SIDE, crop_scale=None, in_memory=False)
+    recipe = ImageData(name=str(root), image_size=SIDE, crop_scale=None, in_memory=False)
     started = time.perf_counter()
     loader = load_data(recipe, batch_size=BATCH, seed=0, device=torch.device(device)).train
     read = time.perf_counter() - started

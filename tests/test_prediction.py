@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 import coterie
 from coterie.errors import CoterieError
 from coterie.prediction import load_images, predict_images
-from coterie.recipe.sections import DataRecipe
 from coterie.student import load_student
 from coterie.tasks.images.data.batch import DataInfo
 from coterie.tasks.images.data.bundle import DataBundle, load_data
 from coterie.tasks.images.data.catalogue import OWN_DATA
 from coterie.tasks.images.data.streaming import evaluation_transform
+from coterie.tasks.images.settings import ImageData
 
 
 def description_of(info: DataInfo) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def pictures(tmp_path_factory):
 
 
 def evaluated_inputs(settings: dict[str, Any]) -> tuple[torch.Tensor, DataBundle]:
-    bundle = load_data(DataRecipe(**settings), batch_size=4, seed=0, device=torch.device("cpu"), channels_last=True)
+    bundle = load_data(ImageData(**settings), batch_size=4, seed=0, device=torch.device("cpu"), channels_last=True)
     assert bundle.test is not None
     return torch.cat([batch.inputs for batch in bundle.test]), bundle
 
@@ -205,7 +205,7 @@ def test_images_in_memory_are_prepared_as_predict_prepares_files(tmp_path, heigh
     )
     images = np.repeat(images[..., None], channels, -1)
     labels = np.arange(16) % 2
-    recipe = DataRecipe(name=OWN_DATA, image_size=size, normalize="none")
+    recipe = ImageData(name=OWN_DATA, image_size=size, normalize="none")
     own = ((images, labels), None, (images, labels))
     data = load_data(recipe, batch_size=4, seed=0, device=torch.device("cpu"), datasets=own)
     evaluated = data.test.prepared(range(16))

@@ -10,8 +10,9 @@ from torch import nn
 
 import coterie
 from coterie.errors import CoterieError
+from coterie.networks.creation import create_network
 from coterie.prediction import predict_images
-from coterie.student import create_network, load_student
+from coterie.student import load_student
 
 
 def test_loads_the_deployed_student_bit_for_bit(small_run):

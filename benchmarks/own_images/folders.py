@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.raw import Arrays
 from coterie.tasks.images.data.sources import digits, read_source
+from coterie.tasks.images.settings import ImageData
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def write_setting(name: str, root: Path | None, output: Path) -> Path:
     raw = (
         digits()
         if setting.source == "digits"
-        else read_source(DataRecipe(name=setting.source, root=str(root), validation=0))
+        else read_source(ImageData(name=setting.source, root=str(root), validation=0))
     )
     train, test = raw.train, raw.test
     assert isinstance(train, Arrays)

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from coterie.methods.method import Method, Predictions
     from coterie.methods.progress import Progress
     from coterie.networks.branching import branch
+    from coterie.networks.creation import create_network
     from coterie.networks.group import GroupOutput, StudentGroup
     from coterie.prediction import Prediction, load_transform, predict
     from coterie.recipe import Recipe, load_recipe
     from coterie.report import write_report
     from coterie.running.reload import evaluate_run
     from coterie.running.train import TrainResult, train
-    from coterie.student import create_network, load_student
-
+    from coterie.student import load_student
 from coterie.version import __version__ as __version__
 
 _LOCATIONS = {
@@ -55,7 +55,7 @@ _LOCATIONS = {
     "branch": "coterie.networks.branching",
     "compare": "coterie.comparison.run",
     "create_method": "coterie.methods",
-    "create_network": "coterie.student",
+    "create_network": "coterie.networks.creation",
     "evaluate_run": "coterie.running.reload",
     "export_run": "coterie.export",
     "load_recipe": "coterie.recipe",

@@ -5,8 +5,8 @@ import pytest
 
 from coterie.data.splits import assign_held_out, carve, limit
 from coterie.errors import CoterieError
-from coterie.recipe.sections import DataRecipe
 from coterie.tasks.images.data.raw import Arrays
+from coterie.tasks.images.settings import ImageData
 
 NAMES = ("cat", "dog", "owl")
 
@@ -81,7 +81,7 @@ def test_impossible_limits(count, message):
 
 
 def recipe(**settings):
-    return DataRecipe(name="digits", **settings)
+    return ImageData(name="digits", **settings)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5])

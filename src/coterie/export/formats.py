@@ -21,7 +21,7 @@ from coterie.export.onnx import write_onnx
 from coterie.export.subject import Subject
 from coterie.files import write_json
 from coterie.networks.papers.registration import register
-from coterie.student import prepared_for
+from coterie.tasks.images.student import prepared_for
 
 
 def _write_timm(subject: Subject, folder: Path, gallery: Path) -> str:

@@ -79,7 +79,7 @@ class Task(Protocol):
         """Which samples are worth a look, int64 [m]: their numbers in the split."""
         ...
 
-    def save_student(self, folder: RunFolder, student: nn.Module, method: Method, figures: dict[str, Any]) -> None:
+    def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
         """Write the deployed student and all that it needs to be loaded again."""
         ...
 
@@ -109,6 +109,19 @@ class TaskKind(Protocol):
         """For an evaluation of a finished run, whose samples are prepared as that run prepared them.
 
         With ``whole``, data that have no splits are measured in whole: they are not the run's own.
+        """
+        ...
+
+    def load_student(self, folder: RunFolder, description: dict[str, Any], network: nn.Module | None) -> nn.Module:
+        """A finished run's deployed student with its weights.
+
+        Args:
+            folder: the run's.
+            description: contents of its ``student.json``.
+            network: the untrained network, where the run was trained on one's own.
+
+        Raises:
+            CoterieError: damaged weights, or a network that they do not fit.
         """
         ...
 

@@ -121,7 +121,7 @@ def test_a_run_is_evaluated_again_and_on_other_texts(run, place, tmp_path):
             "text,label\nthe film the film the film is good,good\nthe book is bad,bad\n"
         )
     _, other = evaluate_run(run, [f"data={longer}", "data.validation=0"])
-    assert other.logits.shape == (1, 2, 2)
+    assert (other.figures["num_samples"], len(other.figures["students"])) == (2, 1)
     (longer / "train.csv").write_text("text,label\na,1\nb,2\n")
     (longer / "test.csv").write_text("text,label\na,1\n")
     with pytest.raises(coterie.CoterieError, match="has the classes 1, the run was trained on bad, good"):

@@ -10,10 +10,10 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from coterie.networks.branching import NetworkSource
+from coterie.networks.creation import create_network
 from coterie.recipe import Recipe
 from coterie.recipe.fitting import Facts, fit, with_settings
 from coterie.recipe.sections import AUTO
-from coterie.student import create_network
 from coterie.tasks.images.data.bundle import is_kept_in_memory
 from coterie.tasks.images.data.catalogue import DATA
 from coterie.tasks.images.data.raw import RawData

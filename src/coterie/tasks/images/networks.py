@@ -12,6 +12,7 @@ from coterie.errors import CoterieError
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource, branch
+from coterie.networks.creation import create_network
 from coterie.networks.group import StudentGroup
 from coterie.networks.initialization import restart_classifier
 from coterie.networks.options import require_harmless_options
@@ -22,7 +23,6 @@ from coterie.networks.weights import load_weights
 from coterie.randomness import derive_seed, seeded
 from coterie.recipe import Recipe
 from coterie.recipe.sections import AUTO
-from coterie.student import create_network
 from coterie.tasks.construction import method_of
 from coterie.tasks.images.pretrained import require_at_hand
 from coterie.tasks.images.settings import network_of

@@ -23,6 +23,7 @@ from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.classification import Classification
+from coterie.tasks.images import student
 from coterie.tasks.images.data.bundle import DataBundle, prepare_data
 from coterie.tasks.images.data.reading import read_data
 from coterie.tasks.images.fitting import fit_images
@@ -112,6 +113,11 @@ class ImageClassification(Classification):
             recipe = load_recipe(recipe, ["network.weights=null"])
         return build_method(recipe, classes, size, network, teachers=teachers)
 
+    @staticmethod
+    def load_student(folder: RunFolder, description: dict[str, Any], network: nn.Module | None) -> nn.Module:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        return student.load(folder, description, network)
+
     def build_method(self) -> Method:
         """Students, label loss and method for these data, see :func:`coterie.tasks.images.networks.build_method`."""
         info = self.data.info
@@ -151,9 +157,9 @@ class ImageClassification(Classification):
             "figures": {key: value for key, value in figures["deployed"].items() if key != "student"},
         }
 
-    def save_student(self, folder: RunFolder, student: nn.Module, method: Method, figures: dict[str, Any]) -> None:
+    def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
         """Weights and description of the deployed student."""
-        save_student(folder, student, self.describe_student(method, figures))
+        save_student(folder, network, self.describe_student(method, figures))
 
     def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
         """Images of a split as ``gallery/<index>.png``."""

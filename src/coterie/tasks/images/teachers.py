@@ -13,13 +13,14 @@ from coterie.errors import CoterieError
 from coterie.files import digest
 from coterie.methods import find_method
 from coterie.methods.options import check_options
+from coterie.networks.creation import create_network
 from coterie.networks.options import require_harmless_options
 from coterie.networks.papers.registration import register
 from coterie.networks.teacher import Statistics, Teacher, Teachers
 from coterie.networks.weights import load_weights
 from coterie.recipe import Recipe, load_recipe
 from coterie.run_folder import RunFolder
-from coterie.student import create_network, load_student
+from coterie.student import load_student
 from coterie.tasks.construction import class_order
 from coterie.tasks.images.networks import network_names, network_options
 from coterie.tasks.images.pretrained import require_at_hand

@@ -17,7 +17,7 @@ from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
-from coterie.student import save_student
+from coterie.student import load_weights, save_student
 from coterie.tasks.classification import Classification
 from coterie.tasks.texts.networks import (
     build_method,
@@ -33,7 +33,7 @@ from coterie.tasks.texts.networks import (
     with_slots,
 )
 from coterie.tasks.texts.reading import read_texts
-from coterie.tasks.texts.sequence_classifier import example_inputs, read_tokenizer
+from coterie.tasks.texts.sequence_classifier import build_classifier, example_inputs, read_tokenizer
 from coterie.tasks.texts.settings import data_of
 from coterie.tasks.texts.tokens import TokenBundle, load_tokens
 
@@ -110,6 +110,13 @@ class TextClassification(Classification):
         teachers, example = untrained_teachers(description["teachers"], description["length"])
         return build_method(recipe, description["configs"], example, load=False, teachers=teachers)
 
+    @staticmethod
+    def load_student(folder: RunFolder, description: dict[str, Any], network: nn.Module | None) -> nn.Module:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        network = network or build_classifier(description["config"])
+        load_weights(network, folder)
+        return network
+
     def build_method(self) -> Method:
         """Students, label loss and method for these data, see :func:`coterie.tasks.texts.networks.build_method`."""
         self.configs = student_configs(self.recipe, self.data.info.class_names, self.tokenizer)
@@ -140,7 +147,7 @@ class TextClassification(Classification):
             "figures": {key: value for key, value in figures["deployed"].items() if key != "student"},
         }
 
-    def save_student(self, folder: RunFolder, student: nn.Module, method: Method, figures: dict[str, Any]) -> None:
+    def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
         """Weights and description of the deployed student, and its tokenizer."""
         temporary = folder.path / ".tokenizer.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -150,7 +157,7 @@ class TextClassification(Classification):
             path.chmod(mode)
         shutil.rmtree(folder.tokenizer, ignore_errors=True)
         temporary.rename(folder.tokenizer)
-        save_student(folder, student, self.describe_student(method, figures))
+        save_student(folder, network, self.describe_student(method, figures))
 
     def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
         """Texts of a split as ``gallery/texts.json``."""
