@@ -27,8 +27,8 @@ FLOORS = [
     ["losses"],
     ["metrics"],
     ["catalogue", "documents", "files", "terminal", "version"],
-    ["tasks.figures"],  # what each task declares is read on every floor
-    ["errors", "randomness", "tasks.__init__"],  # a table of names
+    ["tasks.__init__", "tasks.figures"],  # a table of names, and what each task declares: read on every floor
+    ["errors", "randomness"],
 ]
 
 
@@ -56,8 +56,6 @@ def imports() -> dict[str, set[str]]:
 
 
 def floor(module: str) -> int:
-    if module == "coterie.tasks":  # a table of names: recipes read it
-        return len(FLOORS) - 2
     top = module.split(".")[1] if "." in module else "coterie"
     exact = "tasks.__init__" if module == "coterie.tasks" else module.removeprefix("coterie.")
     rooms = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -17,12 +17,14 @@ from coterie.run_schema import (
     DataRecord,
     Environment,
     ImageStudent,
+    Student,
     Summary,
     TextStudent,
     TrainRow,
     ValidationRow,
     checked,
 )
+from coterie.tasks import UNNAMED
 
 LARGEST_JSON = 2**28  # bytes
 
@@ -111,7 +113,11 @@ class RunFolder:
             CoterieError: it is missing, or damaged.
         """
         found = read_json(self.student_description)
-        checked(TextStudent if "task" in found else ImageStudent, found, self.student_description)
+        # Each kind's own is told by what only it has; of others, what every task has is looked at.
+        kind = (
+            TextStudent if found.get("task") == "text_classification" else Student if "task" in found else ImageStudent
+        )
+        checked(kind, found, self.student_description)
         return found
 
     def read_data(self) -> dict[str, Any]:
@@ -160,10 +166,15 @@ def read_checked(model: type[Content], path: Path) -> dict[str, Any]:
 
 
 class MetricsLog:
-    """``metrics.jsonl``: one row a line, flushed as it is written."""
+    """``metrics.jsonl``: one row a line, flushed as it is written.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the file.
+        task: whose figures the evaluations hold.
+    """
+
+    def __init__(self, path: Path, task: str = UNNAMED) -> None:
+        self.path, self.task = path, task
 
     def append(self, row: Mapping[str, Any]) -> None:
         try:
@@ -189,7 +200,7 @@ class MetricsLog:
                     break
                 raise CoterieError(f"{str(self.path)!r} is damaged: line {number + 1} is no row of figures") from None
             is_evaluation = isinstance(row, dict) and row.get("split") == "validation"
-            checked(ValidationRow if is_evaluation else TrainRow, row, self.path)
+            checked(ValidationRow if is_evaluation else TrainRow, row, self.path, self.task)
             rows.append(row)
         return rows
 

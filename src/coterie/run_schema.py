@@ -5,25 +5,34 @@ Keys beyond these are kept; a file is never made to fit.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from coterie.errors import CoterieError
+from coterie.tasks import UNNAMED
+from coterie.tasks.figures import Figure, figures_of
 
 LARGEST_SIDE = 2**14  # pixels
 LARGEST_LENGTH = 2**20  # tokens
 SHOWN = 200  # characters of a message
 
 
-def _require_all(figures: dict[str, float]) -> dict[str, float]:
-    if missing := [key for key in ("top1", "top5", "nll", "brier", "ece") if key not in figures]:
+def _declared(info: ValidationInfo) -> tuple[Figure, ...]:
+    figures: tuple[Figure, ...] = (info.context or {}).get("figures", ())
+    return figures
+
+
+def _require_all(figures: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+    """Whatever the run's task declares and does not call optional."""
+    if missing := [each.key for each in _declared(info) if not each.optional and each.key not in figures]:
         raise ValueError(f"the figure {missing[0]} is missing")
     return figures
 
 
-Figures = dict[str, float]  # name of a figure -> value, such as {"top1": 0.71}
+Figures = dict[str, float]  # key of a figure -> value
 Measured = Annotated[Figures, AfterValidator(_require_all)]  # of one classifier
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
@@ -35,17 +44,35 @@ class Content(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
+def _require_numbers(values: dict[str, Any], keys: list[str]) -> None:
+    for key in keys:
+        value = values.get(key, 0.0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"{key} is no number")
+
+
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
-def checked(model: type[AnyModel], value: object, path: Path) -> AnyModel:
+def checked(model: type[AnyModel], value: object, path: Path, task: str | None = None) -> AnyModel:
     """The value as a record.
 
+    Args:
+        model: what it must hold.
+        value: as it was read.
+        path: the file that it comes from.
+        task: whose figures are looked for; None: the value's own ``task``.
+
     Raises:
-        CoterieError: the file that it comes from is damaged, where, and what was expected there.
+        CoterieError: the file is damaged, where, and what was expected there; or it is of a task that is not known.
     """
+    own = value.get("task", UNNAMED) if task is None and isinstance(value, dict) else task
     try:
-        return model.model_validate(value)
+        figures = figures_of(own if isinstance(own, str) else UNNAMED)
+    except CoterieError as error:
+        raise CoterieError(f"{str(path)!r} cannot be read: {error}") from None
+    try:
+        return model.model_validate(value, context={"figures": figures})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -72,21 +99,24 @@ class Student(Content):
     """What ``student.json`` says of any task."""
 
     network: str | None
-    num_classes: Annotated[int, Field(ge=1)]
-    class_names: list[str]
     method: str
     data: str
     student: Count
     figures: Measured
 
+
+class ClassStudent(Student):
+    num_classes: Annotated[int, Field(ge=1)]
+    class_names: list[str]
+
     @model_validator(mode="after")
-    def _check_classes(self) -> Student:
+    def _check_classes(self) -> ClassStudent:
         if len(self.class_names) != self.num_classes:
             raise ValueError(f"{len(self.class_names)} class_names for {self.num_classes} classes")
         return self
 
 
-class ImageStudent(Student):
+class ImageStudent(ClassStudent):
     options: dict[str, Any]
     input_size: Annotated[list[Side], Field(min_length=3, max_length=3)]
     mean: list[float]
@@ -102,7 +132,7 @@ class ImageStudent(Student):
         return self
 
 
-class TextStudent(Student):
+class TextStudent(ClassStudent):
     task: Literal["text_classification"]
     config: dict[str, Any]
     configs: list[dict[str, Any]] = Field(min_length=1)
@@ -111,30 +141,31 @@ class TextStudent(Student):
 
 
 class Deployed(Content):
+    """Its number and its figures."""
+
     student: Count
-    top1: float
-    top5: float
-    nll: float
-    brier: float
-    ece: float
     balanced_accuracy: float = 0.0
+
+    @model_validator(mode="after")
+    def _check_figures(self, info: ValidationInfo) -> Deployed:
+        _require_all(self.model_extra or {}, info)
+        _require_numbers(self.model_extra or {}, [each.key for each in _declared(info)])
+        return self
 
 
 class Evaluated(Content):
-    """One evaluation, as far as a reader can rely on it whatever its origin."""
+    """One evaluation, as far as a reader can rely on it whatever its origin. Not every task has ensembles and diversity."""
 
     students: list[Measured] = Field(min_length=1)
     deployed: Deployed
     mean_student: Measured
-    ensemble: dict[str, Measured]
-    diversity: Figures
+    ensemble: dict[str, Measured] = {}
+    diversity: Figures = {}
 
     @model_validator(mode="after")
     def _check_together(self) -> Evaluated:
         if self.deployed.student >= len(self.students):
             raise ValueError("deployed.student is none of the students")
-        if missing := {"mean_probability", "mean_logit", "method"} - self.ensemble.keys():
-            raise ValueError(f"ensemble lacks {sorted(missing)[0]}")
         return self
 
 
@@ -179,6 +210,7 @@ class Summary(Content):
 
     status: str = "running"
     error: str | None = None
+    task: str = UNNAMED  # not in older runs
     method: str = ""
     data: str = ""
     network: str = ""
@@ -207,6 +239,7 @@ class FinishedSummary(Evaluated):
     """``summary.json`` of a finished run."""
 
     status: Literal["finished"]
+    task: str = UNNAMED  # not in older runs
     method: str
     data: str
     network: str
@@ -219,14 +252,17 @@ class FinishedSummary(Evaluated):
     num_test: Count
     deployed_reason: str = ""  # not in older runs
     leader: Count | None
-    statistics: dict[str, float | list[float]]
+    statistics: dict[str, float | list[float]] = {}
     validation: Evaluated | None
-    train_top1: float
     parameters: dict[str, int]
     seconds: Seconds
 
     @model_validator(mode="after")
-    def _check_leader(self) -> FinishedSummary:
+    def _check_leader(self, info: ValidationInfo) -> FinishedSummary:
+        for key in [f"train_{each.key}" for each in _declared(info)[:1]]:
+            if key not in (self.model_extra or {}):
+                raise ValueError(f"the figure {key} is missing")
+            _require_numbers(self.model_extra or {}, [key])
         if self.leader is not None and self.leader >= len(self.students):
             raise ValueError("leader is none of the students")
         entropy = self.statistics.get("attention_entropy", 0.0)

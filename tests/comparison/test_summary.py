@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 
 from coterie.comparison.summary import summarise
+from coterie.tasks.figures import CLASSIFICATION
 
 LEVELS = {"baseline": 0.20, "better": 0.24, "level": 0.20}
 
 
 def test_statistics_and_paired_differences(make_runs):
     runs = make_runs(LEVELS, 5)
-    found = summarise(runs, "baseline")
+    found = summarise(runs, "baseline", CLASSIFICATION)
     values = {label: [run["figures"]["primary.top1"] for run in runs if run["label"] == label] for label in LEVELS}
     assert found["methods"]["better"]["figures"]["primary.top1"]["values"] == values["better"]
     difference = found["differences"]["primary.top1"]["better"]
@@ -20,15 +21,15 @@ def test_statistics_and_paired_differences(make_runs):
 
 
 def test_the_reading_says_what_is_distinguishable_and_what_is_not(make_runs):
-    reading = " ".join(summarise(make_runs(LEVELS, 5), "baseline")["reading"])
-    assert "better is more accurate than baseline" in reading
+    reading = " ".join(summarise(make_runs(LEVELS, 5), "baseline", CLASSIFICATION)["reading"])
+    assert "better is better than baseline" in reading
     assert "level is not distinguishable from baseline at 5 seeds" in reading
     assert "would mostly go unseen" in reading
     assert "The highest mean is better's" in reading
     assert "baseline over-fits: 70.0 %" in reading
     assert "An epoch of training takes" in reading
-    worse = " ".join(summarise(make_runs({"baseline": 0.3, "worse": 0.2}, 5), "baseline")["reading"])
-    assert "worse is less accurate than baseline" in worse
+    worse = " ".join(summarise(make_runs({"baseline": 0.3, "worse": 0.2}, 5), "baseline", CLASSIFICATION)["reading"])
+    assert "worse is worse than baseline" in worse
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,9 @@ def test_a_reference_near_chance_is_under_trained(make_runs, classes, train, lev
     for run in runs:
         run["about"] = {"num_classes": classes}
         run["figures"] |= {"train_top1": train, "primary.top1": level}
-    (said,) = [each for each in summarise(runs, "baseline")["reading"] if "on the training samples" in each]
+    (said,) = [
+        each for each in summarise(runs, "baseline", CLASSIFICATION)["reading"] if "on the training samples" in each
+    ]
     assert said.startswith(f"baseline {expected}")
     assert ("little to add" in said) == ("does not over-fit" in expected)
 
@@ -62,9 +65,9 @@ def test_what_would_count_alone_but_not_among_many_arms_is_said_so(make_runs):
             if run["label"] == "a":  # p = 0.01
                 gain = (0.004, 0.006, 0.005, 0.009, 0.002)[run["seed"]]
                 run["figures"]["primary.top1"] = base[run["seed"]] + gain
-        return summarise(runs, "baseline")["reading"]
+        return summarise(runs, "baseline", CLASSIFICATION)["reading"]
 
-    assert any(sentence.startswith("a is more accurate than baseline") for sentence in reading(0))
+    assert any(sentence.startswith("a is better than baseline") for sentence in reading(0))
     assert any(
         sentence.startswith("a is above baseline") and "would count alone" in sentence for sentence in reading(14)
     )
@@ -72,9 +75,9 @@ def test_what_would_count_alone_but_not_among_many_arms_is_said_so(make_runs):
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_no_claim_below_three_seeds(make_runs, seeds):
-    reading = summarise(make_runs(LEVELS, seeds), "baseline")["reading"]
+    reading = summarise(make_runs(LEVELS, seeds), "baseline", CLASSIFICATION)["reading"]
     assert any("no claim can be made" in sentence for sentence in reading)
-    assert not any("accurate than" in sentence or "distinguishable" in sentence for sentence in reading)
+    assert not any("is better than" in sentence or "distinguishable" in sentence for sentence in reading)
 
 
 def test_only_seeds_that_both_have_are_paired(make_runs):
@@ -84,7 +87,7 @@ def test_only_seeds_that_both_have_are_paired(make_runs):
             run.update(status="failed", error="diverged", figures={}, curves={})
         if run["label"] == "level" and run["seed"] == 4:
             run.update(status="running", figures={}, curves={})
-    found = summarise(runs, "baseline")
+    found = summarise(runs, "baseline", CLASSIFICATION)
     assert found["differences"]["primary.top1"]["better"]["pairs"] == 3
     reading = " ".join(found["reading"])
     assert "better seed 0 (diverged)" in reading
@@ -94,7 +97,7 @@ def test_only_seeds_that_both_have_are_paired(make_runs):
 def test_without_the_reference_nothing_is_compared(make_runs):
     runs = [run for run in make_runs(LEVELS, 3) if run["label"] != "baseline"]
     runs.append({"label": "baseline", "seed": 0, "status": "missing", "figures": {}, "curves": {}})
-    reading = summarise(runs, "baseline")["reading"]
+    reading = summarise(runs, "baseline", CLASSIFICATION)["reading"]
     assert any("no finished run" in sentence for sentence in reading)
 
 
@@ -103,5 +106,5 @@ def test_an_own_ensemble_that_is_worse_is_said_to_be(make_runs):
     for run in runs:
         if run["label"] == "better":
             run["figures"]["ensemble_method.top1"] -= 0.02 + 0.0001 * run["seed"]
-    reading = " ".join(summarise(runs, "baseline")["reading"])
+    reading = " ".join(summarise(runs, "baseline", CLASSIFICATION)["reading"])
     assert "better's own ensemble is worse than the mean probability of the same students by 2.0" in reading

@@ -14,6 +14,7 @@ from coterie.comparison.summary import summarise
 from coterie.errors import CoterieError
 from coterie.report.comparison import write_comparison_report
 from coterie.report.comparison_figures import Point, axis_limits
+from coterie.tasks.figures import CLASSIFICATION
 
 spec = importlib.util.spec_from_file_location(
     "comparison_conftest", Path(__file__).parents[1] / "comparison" / "conftest.py"
@@ -33,7 +34,7 @@ def write(folder: Path, runs: list[dict], reference: str = "baseline") -> Path:
         "shared_settings": {"training.epochs": 3},
         "arm_settings": {label: {"method.name": label} for label in labels},
         "runs": runs,
-        **summarise(runs, reference),
+        **summarise(runs, reference, CLASSIFICATION),
     }
     folder.mkdir(exist_ok=True)
     (folder / "comparison.json").write_text(json.dumps(comparison))

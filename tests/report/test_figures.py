@@ -66,5 +66,5 @@ def test_the_interval_of_three_right_answers_is_wide() -> None:
 def test_dollar_signs_in_a_label_are_no_formula():
     from coterie.report.comparison_figures import forest
 
-    chart = forest([(r"a$\frac{b$", 0.01, (0.0, 0.02))], "differences")
+    chart = forest([(r"a$\frac{b$", 0.01, (0.0, 0.02))], "differences", "top-1")
     assert r"a$\frac{b$" in chart

@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load_file
 
 from coterie.errors import CoterieError
+from coterie.metrics import classification_figures
 from coterie.metrics.notable import most_disputed
 from coterie.report import write_report
 
@@ -94,8 +95,10 @@ def test_a_group_has_every_section_and_its_figures(make_run: MakeRun) -> None:
     )
     for term in ["label", "ensemble_label", "distillation", "diversity", "learning rate"]:
         assert term in page.text
-    for classifier in [deployed, summary["ensemble"]["method"]]:
-        assert f"accuracy {100 * classifier['top1']:.2f} %, ECE {100 * classifier['ece']:.2f} %" in page.text
+    saved = load_file(run / "predictions.safetensors")
+    for logits in [saved["logits"][deployed["student"]], saved["ensemble"]]:
+        drawn = classification_figures(torch.as_tensor(logits).float(), torch.as_tensor(saved["labels"]))
+        assert f"accuracy {100 * drawn['top1']:.2f} %, ECE {100 * drawn['ece']:.2f} %" in page.text
     assert "coterie train data=digits method=okdmde 'network.at=layer 3'" in page.text
     assert "temperature: 3.0" in page.text
     assert "0123456789abcdef" in page.text

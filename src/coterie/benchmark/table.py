@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from coterie.tasks import sample_of
+
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The figures of :func:`coterie.benchmark.measure.measure` for people."""
     group, plain, machine = found["group"], found["plain"], found["machine"]
     recipe = found["recipe"]
     title = f"{recipe['method']['name']}, {recipe['network']['name'] or 'tiny_cifar'}, {group['students']} student(s), batch {group['images']}"
-    noun = "texts" if recipe["task"] == "text_classification" else "images"
+    noun = f"{sample_of(recipe['task'])}s"
     rows = [
         (f"{noun} a second, step only", f"{group['images_per_second']:,.0f}", f"{plain['images_per_second']:,.0f}"),
         (f"{noun} a second, with data", f"{group['images_per_second_with_data']:,.0f}", ""),

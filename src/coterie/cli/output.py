@@ -10,8 +10,6 @@ import typer
 
 from coterie.terminal import one_line, printable
 
-FIGURES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
-
 
 def say(text: str) -> None:
     typer.echo(printable(text))
@@ -23,18 +21,20 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
     from rich.table import Table
 
     from coterie.metrics import primary
-    from coterie.metrics.primary import shown_figures
+    from coterie.tasks.figures import figures_of_run, shown_figures
 
     count = f", {figures['num_samples']:,} samples of {figures['data']}" if "num_samples" in figures else ""
     table = Table(title=f"{split} split{count}", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
-    keys = shown_figures(FIGURES, len(figures.get("per_class") or figures.get("class_names", [])))
-    for key in keys:
-        table.add_column(FIGURES[key], justify="right")
+    classes = len(figures.get("per_class") or figures.get("class_names", []))
+    declared = figures_of_run(figures)
+    shown = shown_figures(declared, figures["students"][0].keys(), classes)
+    for each in shown:
+        table.add_column(each.label, justify="right")
 
     def row(name: str, values: dict[str, float], style: str = "") -> None:
-        shown = [f"{values[key]:.2%}" if key.startswith("top") else f"{values[key]:.4f}" for key in keys]
-        table.add_row(name, *shown, style=style)
+        cells = [each.show(values[each.key]) if each.key in values else "–" for each in shown]
+        table.add_row(name, *cells, style=style)
 
     students = figures["students"]
     deployed, leader = figures["deployed"]["student"], figures.get("leader")
@@ -49,18 +49,22 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
             ("mean_logit", "mean logit"),
             ("method", "the method's"),
         ):
-            row(f"ensemble, {name}", figures["ensemble"][key])
+            if key in figures.get("ensemble", {}):
+                row(f"ensemble, {name}", figures["ensemble"][key])
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(table)
     soft = not sys.stdout.isatty()  # a terminal breaks lines between words, a file not at all
     if reason := figures.get("deployed_reason"):
         console.print(f"student {deployed} is deployed: {reason}", soft_wrap=soft)
-    if figures["diversity"]:
+    if figures.get("diversity"):
         values = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures["diversity"].items())
         console.print(f"diversity: {values}", soft_wrap=soft)
     if len(students) > 1:
         name, own = primary(figures, leader)
-        console.print(f"to compare with other methods: {name}, {own['top1']:.2%} top-1", soft_wrap=soft)
+        first = declared[0]
+        console.print(
+            f"to compare with other methods: {name}, {first.show(own[first.key])} {first.label}", soft_wrap=soft
+        )
     if "balanced_accuracy" in figures["deployed"]:
         console.print(f"balanced accuracy of the deployed student: {figures['deployed']['balanced_accuracy']:.2%}")
 
@@ -97,20 +101,27 @@ def print_comparison(folder: Path) -> None:
     table = Table(title=one_line(comparison["title"]), title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     reference = comparison["reference"]
-    for name in ("n", "top-1 %", "ensemble %", f"- {one_line(reference)}", "95 % interval", "p (Holm)"):
+    figure, main = tables.figure_of(comparison), tables.main_column(comparison)
+    ensemble = tables.ensemble_column(comparison)
+    for name in (
+        "n",
+        main.heading,
+        *([ensemble.heading] if ensemble else []),
+        f"- {one_line(reference)}",
+        "95 % interval",
+        "p (Holm)",
+    ):
         table.add_column(name, justify="right")
     for label, entry in comparison["methods"].items():
-        row = comparison["differences"].get(tables.MAIN, {}).get(label)
+        row = comparison["differences"].get(main.key, {}).get(label)
         low_high = (
-            ""
-            if row is None or row["interval"] is None
-            else "{:+.2f} to {:+.2f}".format(*(100 * x for x in row["interval"]))
+            "" if row is None or row["interval"] is None else " to ".join(map(figure.difference, row["interval"]))
         )
         table.add_row(
             one_line(label),
             str(entry["runs"]),
-            tables.cell(entry, tables.COLUMNS[0]),
-            tables.cell(entry, tables.COLUMNS[2]),
+            tables.cell(entry, main),
+            *([tables.cell(entry, ensemble)] if ensemble else []),
             tables.difference(comparison, label),
             low_high,
             "" if label == reference else tables.p_value(comparison, label, "p_holm"),

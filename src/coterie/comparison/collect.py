@@ -13,8 +13,7 @@ from coterie.metrics import primary
 from coterie.recipe import Recipe
 from coterie.run_folder import MetricsLog, RunFolder
 from coterie.run_schema import FinishedSummary, checked
-
-SINGLE = ("top1", "top5", "nll", "brier", "ece")
+from coterie.tasks.figures import figures_of
 
 
 def collect(folder: ComparisonFolder) -> dict[str, Any]:
@@ -28,14 +27,16 @@ def collect(folder: ComparisonFolder) -> dict[str, Any]:
     plan = read_plan(folder)
     runs = [_read(folder, job) for job in plan.jobs()]
     shared, own = _split_settings(plan.arms)
+    task = next(iter(plan.arms.values())).task
     comparison = {
+        "task": task,
         "title": _title(runs, folder.path),
         "reference": plan.reference,
         "seeds": list(plan.seeds),
         "shared_settings": shared,
         "arm_settings": own,
         "runs": runs,
-        **summarise(runs, plan.reference),
+        **summarise(runs, plan.reference, figures_of(task)),
     }
     write_json(folder.comparison, comparison)
     return comparison
@@ -61,7 +62,7 @@ def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
         "curves": {},
     }
     if found["status"] == "finished":
-        checked(FinishedSummary, summary, run.summary)
+        checked(FinishedSummary, summary, run.summary, job.recipe.task)
         keys = (
             "method",
             "data",
@@ -75,7 +76,7 @@ def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
         )
         found["about"] = {key: summary[key] for key in keys} | {"num_classes": len(summary.get("class_names", ()))}
         found["figures"] = flat_figures(summary, job.recipe)
-        found["curves"] = _curves(MetricsLog(run.metrics).rows())
+        found["curves"] = _curves(MetricsLog(run.metrics, job.recipe.task).rows(), figures_of(job.recipe.task)[0].key)
     elif folder.failure(job).is_file():
         found["status"] = "failed"
         found["error"] = folder.failure(job).read_text(encoding="utf-8").strip()
@@ -91,41 +92,44 @@ def flat_figures(summary: Mapping[str, Any], recipe: Recipe) -> dict[str, float]
     chosen on validation among the students, a choice that a lone network does not have.
     """
     figures: dict[str, float] = {}
+    declared = figures_of(recipe.task)
 
     def add(prefix: str, values: Mapping[str, Any]) -> None:
-        figures.update({f"{prefix}.{key}": float(values[key]) for key in SINGLE})
+        figures.update({f"{prefix}.{each.key}": float(values[each.key]) for each in declared if each.key in values})
 
     leader = summary.get("leader")
     add("primary", primary(summary, leader).figures)
     for name in ("deployed", "mean_student"):
         add(name, summary[name])
-    for name, values in summary["ensemble"].items():
+    for name, values in summary.get("ensemble", {}).items():
         add(f"ensemble_{name}", values)
-    figures |= {f"diversity.{name}": float(value) for name, value in summary["diversity"].items()}
+    figures |= {f"diversity.{name}": float(value) for name, value in summary.get("diversity", {}).items()}
     if summary["validation"] is not None:
         add("validation.primary", primary(summary["validation"], leader).figures)
-        for name, values in summary["validation"]["ensemble"].items():
+        for name, values in summary["validation"].get("ensemble", {}).items():
             add(f"validation.ensemble_{name}", values)
-    figures["train_top1"] = float(summary["train_top1"])
+    fitted = f"train_{declared[0].key}"
+    figures[fitted] = float(summary[fitted])
     figures["seconds_per_epoch"] = float(summary["seconds"]["per_epoch"])
     figures |= {f"parameters.{name}": float(value) for name, value in summary["parameters"].items()}
-    entropy = summary["statistics"].get("attention_entropy")
+    entropy = summary.get("statistics", {}).get("attention_entropy")
     if entropy is not None:
         figures["attention_entropy"] = float(entropy)
     return figures
 
 
-def _curves(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Validation top-1 over epochs, and the training loss at the end of each of them."""
+def _curves(rows: list[dict[str, Any]], key: str) -> dict[str, list[float]]:
+    """A figure on validation over epochs, and the training loss at the end of each of them."""
     evaluated = [row for row in rows if row["split"] == "validation"]
+    ensembles = [each for row in evaluated if (each := row.get("ensemble", {}).get("mean_probability"))]
     last_of: dict[int, float] = {}
     for row in rows:
         if row["split"] == "train":
             last_of[row["epoch"]] = sum(row["losses"].values())
     return {
         "epoch": [row["epoch"] + 1 for row in evaluated],
-        "mean_student_top1": [row["mean_student"]["top1"] for row in evaluated],
-        "ensemble_top1": [row["ensemble"]["mean_probability"]["top1"] for row in evaluated],
+        f"mean_student_{key}": [row["mean_student"][key] for row in evaluated],
+        **({f"ensemble_{key}": [each[key] for each in ensembles]} if len(ensembles) == len(evaluated) else {}),
         "train_epoch": [epoch + 1 for epoch in last_of],
         "train_loss": list(last_of.values()),
     }

@@ -235,8 +235,20 @@ def make_plan(arms: dict[str, Recipe], seeds: int | Sequence[int]) -> Plan:
         raise CoterieError(f"seeds={seeds}: expected a number of seeds, or different seeds such as 3,5,7")
     if not arms:
         raise CoterieError("nothing to compare: expected at least one recipe")
+    _require_one_task(arms)
     baselines = [label for label, recipe in arms.items() if recipe.method.name == "baseline"]
     return Plan(arms, chosen, (baselines or list(arms))[0])
+
+
+def _require_one_task(arms: Mapping[str, Recipe]) -> None:
+    """Figures of one task mean nothing beside those of another.
+
+    Raises:
+        CoterieError: the arms are of several.
+    """
+    tasks = sorted({recipe.task for recipe in arms.values()})
+    if len(tasks) > 1:
+        raise CoterieError(f"the arms are of several tasks, {', '.join(tasks)}: compare those of one")
 
 
 def with_reference(plan: Plan, reference: str) -> Plan:
@@ -315,6 +327,7 @@ def _extended(folder: ComparisonFolder, stored: Plan, plan: Plan) -> Plan:
                 f"({', '.join(sorted(different)[:5])}); choose another --output"
             )
     arms = {**stored.arms, **plan.arms}
+    _require_one_task(arms)
     _require_folders_apart(arms)
     seeds = (*stored.seeds, *(seed for seed in plan.seeds if seed not in stored.seeds))
     return Plan(arms, seeds, stored.reference)

@@ -24,6 +24,7 @@ from coterie.errors import CoterieError
 from coterie.metrics import primary
 from coterie.run_folder import RunFolder
 from coterie.run_schema import FinishedSummary, ValidationRow, checked
+from coterie.tasks.figures import figures_of
 from coterie.terminal import one_line
 from coterie.training.display import can_move, duration, stderr_console
 
@@ -51,17 +52,21 @@ class State:
 
 def state_of(folder: ComparisonFolder, job: Job) -> State:
     """Of one run, from its folder; what is damaged counts as not there: whoever needs it will say so."""
-    run = RunFolder(folder.run(job))
+    run, figure = RunFolder(folder.run(job)), figures_of(job.recipe.task)[0]
     if folder.failure(job).is_file():
         return State("failed", said=folder.failure(job).read_text(encoding="utf-8").strip())
     try:
         summary = run.read_summary()
         if summary.get("status") == "finished":
-            took = checked(FinishedSummary, summary, run.summary).seconds
+            took = checked(FinishedSummary, summary, run.summary, job.recipe.task).seconds
             seconds = max(took.total, took.training)  # the first one counts from where the run was gone on with
             name, own = primary(summary, summary["leader"])
-            return State("finished", seconds=seconds, said=f"{summary['split']} top-1 of {name} {own['top1']:.2%}")
-        row = _last_evaluation(run.metrics)
+            return State(
+                "finished",
+                seconds=seconds,
+                said=f"{summary['split']} {figure.label} of {name} {figure.show(own[figure.key])}",
+            )
+        row = _last_evaluation(run.metrics, job.recipe.task)
     except CoterieError:
         summary, row = {}, None
     if not folder.claim(job).exists():
@@ -70,10 +75,12 @@ def state_of(folder: ComparisonFolder, job: Job) -> State:
     if row is None:
         return State("running", (0, epochs))
     name, own = primary(row, summary.get("leader"))
-    return State("running", (min(epochs, row["epoch"] + 1), epochs), said=f"validation {own['top1']:.2%} ({name})")
+    return State(
+        "running", (min(epochs, row["epoch"] + 1), epochs), said=f"validation {figure.show(own[figure.key])} ({name})"
+    )
 
 
-def _last_evaluation(path: Path) -> dict[str, Any] | None:
+def _last_evaluation(path: Path, task: str) -> dict[str, Any] | None:
     """The last one that stands in ``metrics.jsonl``.
 
     Raises:
@@ -91,7 +98,7 @@ def _last_evaluation(path: Path) -> dict[str, Any] | None:
         except ValueError:  # cut at the front, or being written
             continue
         if isinstance(row, dict) and row.get("split") == "validation":
-            checked(ValidationRow, row, path)
+            checked(ValidationRow, row, path, task)
             return row
     return None
 

@@ -6,23 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from coterie.metrics.statistics import ENOUGH_SEEDS, detectable, holm, paired_difference, spread
+from coterie.tasks.figures import Figure
 
-COMPARED = (
-    "primary.top1",
-    "primary.nll",
-    "primary.ece",
-    "deployed.top1",
-    "ensemble_mean_probability.top1",
-    "ensemble_mean_probability.nll",
-    "ensemble_method.top1",
-    "validation.primary.top1",
-    "validation.primary.nll",
-    "validation.ensemble_mean_probability.top1",
-    "validation.ensemble_mean_probability.nll",
-    "validation.ensemble_method.top1",
-    "validation.ensemble_method.nll",
+GROUPS = (  # of figures that are compared
+    "primary",
+    "deployed",
+    "ensemble_mean_probability",
+    "ensemble_method",
+    "validation.primary",
+    "validation.ensemble_mean_probability",
+    "validation.ensemble_method",
 )
-MAIN = "primary.top1"
 SIGNIFICANT = 0.05
 OVER_FIT = 0.05  # accuracy on training samples above that on others
 LEARNED = (
@@ -30,12 +24,13 @@ LEARNED = (
 )
 
 
-def summarise(runs: Sequence[dict[str, Any]], reference: str) -> dict[str, Any]:
+def summarise(runs: Sequence[dict[str, Any]], reference: str, declared: Sequence[Figure]) -> dict[str, Any]:
     """Statistics over seeds of finished runs.
 
     Args:
         runs: each with ``label``, ``seed``, ``status`` and, where it is finished, flat ``figures``.
         reference: label of the arm that the others are compared with.
+        declared: the task's figures; of the first one sentences are made.
 
     Returns:
         ``methods`` (label -> number of runs and each figure's mean, standard deviation, interval, values), ``differences``
@@ -46,12 +41,13 @@ def summarise(runs: Sequence[dict[str, Any]], reference: str) -> dict[str, Any]:
         if run["status"] == "finished":
             finished[run["label"]][run["seed"]] = run["figures"]
     methods = {label: _statistics(by_seed) for label, by_seed in finished.items()}
-    differences = {figure: _differences(figure, finished, reference) for figure in COMPARED}
-    differences = {figure: rows for figure, rows in differences.items() if rows}
+    compared = [f"{group}.{figure.key}" for group in GROUPS for figure in declared]
+    differences = {name: _differences(name, finished, reference) for name in compared}
+    differences = {name: rows for name, rows in differences.items() if rows}
     return {
         "methods": methods,
         "differences": differences,
-        "reading": _reading(runs, finished, methods, differences.get(MAIN, {}), reference),
+        "reading": _reading(runs, finished, methods, differences, reference, declared[0]),
     }
 
 
@@ -85,18 +81,15 @@ def paired(
     return ([ours[seed][figure] for seed in seeds], [theirs[seed][figure] for seed in seeds]) if seeds else None
 
 
-def points(value: float, signed: bool = True) -> str:
-    """A share as percentage points, two decimals."""
-    return f"{100 * value:+.2f}" if signed else f"{100 * value:.2f}"
-
-
 def _reading(
     runs: Sequence[dict[str, Any]],
     finished: dict[str, dict[int, dict[str, float]]],
     methods: dict[str, Any],
-    differences: dict[str, dict[str, Any]],
+    compared: dict[str, dict[str, Any]],
     reference: str,
+    figure: Figure,
 ) -> list[str]:
+    differences = compared.get(f"primary.{figure.key}", {})
     said = _about_missing(runs)
     if not methods.get(reference, {}).get("runs"):
         return [*said, f"The reference {reference} has no finished run, so nothing can be compared yet."]
@@ -105,11 +98,14 @@ def _reading(
         said.append(
             f"Some arms have {fewest} seed(s) together with the reference: no claim can be made of those; {ENOUGH_SEEDS} are the least, 5 are better."
         )
-    said += [_verdict(label, row, reference) for label, row in differences.items() if row["pairs"] >= ENOUGH_SEEDS]
-    said += _about_best(finished, methods)
-    said += _about_ensembles(finished)
-    classes = max(run.get("about", {}).get("num_classes", 0) for run in runs)
-    said += _about_fit(methods, reference, 1 / classes if classes else 0.0)
+    said += [
+        _verdict(label, row, reference, figure) for label, row in differences.items() if row["pairs"] >= ENOUGH_SEEDS
+    ]
+    said += _about_best(finished, methods, figure)
+    said += _about_ensembles(finished, figure)
+    if figure.proportion:
+        classes = max(run.get("about", {}).get("num_classes", 0) for run in runs)
+        said += _about_fit(methods, reference, figure, 1 / classes if classes else 0.0)
     return said + _about_cost(methods, reference)
 
 
@@ -128,68 +124,81 @@ def _p(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def _verdict(label: str, row: dict[str, Any], reference: str) -> str:
-    low, high = row["interval"]
+def _by(figure: Figure, value: float) -> str:
+    """``1.23 points of top-1``, ``0.0123 NLL``."""
+    size = f"{figure.difference(value, signed=False)} {figure.step}"
+    return f"{size} of {figure.label}" if figure.is_share else size
+
+
+def _interval(figure: Figure, interval: tuple[float, float]) -> str:
+    return f"95 % interval {figure.difference(interval[0])} to {figure.difference(interval[1])}"
+
+
+def _verdict(label: str, row: dict[str, Any], reference: str, figure: Figure) -> str:
+    interval = _interval(figure, row["interval"])
     if row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT:
-        word = "more" if row["mean"] > 0 else "less"
+        word = "better" if figure.is_better(row["mean"], 0.0) else "worse"
         return (
-            f"{label} is {word} accurate than {reference} by {points(abs(row['mean']), False)} points "
-            f"(95 % interval {points(low)} to {points(high)}, {_p(row['p_holm'])} after Holm's correction, {row['pairs']} seeds)."
+            f"{label} is {word} than {reference} by {_by(figure, row['mean'])} "
+            f"({interval}, {_p(row['p_holm'])} after Holm's correction, {row['pairs']} seeds)."
         )
     if row["p_t"] is not None and row["p_t"] < SIGNIFICANT:
         word = "above" if row["mean"] > 0 else "below"
         return (
-            f"{label} is {word} {reference} by {points(abs(row['mean']), False)} points (95 % interval {points(low)} to {points(high)}), which would count alone "
+            f"{label} is {word} {reference} by {_by(figure, row['mean'])} ({interval}), which would count alone "
             f"({_p(row['p_t'])}), but not among so many arms ({_p(row['p_holm'])} after Holm's correction, {row['pairs']} seeds)."
         )
     visible = detectable(row["standard_error"], row["pairs"])
     return (
-        f"{label} is not distinguishable from {reference} at {row['pairs']} seeds ({points(row['mean'])} points, 95 % interval "
-        f"{points(low)} to {points(high)}); an effect below about {points(visible, False)} points would mostly go unseen."
+        f"{label} is not distinguishable from {reference} at {row['pairs']} seeds ({figure.difference(row['mean'])} {figure.step}, {interval}); "
+        f"an effect below about {figure.difference(visible, signed=False)} {figure.step} would mostly go unseen."
     )
 
 
-def _about_best(finished: dict[str, dict[int, dict[str, float]]], methods: dict[str, Any]) -> list[str]:
+def _about_best(finished: dict[str, dict[int, dict[str, float]]], methods: dict[str, Any], figure: Figure) -> list[str]:
+    main = f"primary.{figure.key}"
     enough = {
-        label: entry["figures"][MAIN]["mean"] for label, entry in methods.items() if entry["runs"] >= ENOUGH_SEEDS
+        label: entry["figures"][main]["mean"] for label, entry in methods.items() if entry["runs"] >= ENOUGH_SEEDS
     }
-    if len(enough) < 3:
+    if len(enough) < 3 or figure.better is None:
         return []
-    best = max(enough, key=lambda label: enough[label])
-    rows = {label: pair for label in enough if label != best and (pair := paired(finished, MAIN, label, best))}
+    word, choose = ("highest", max) if figure.better == "higher" else ("lowest", min)
+    best = choose(enough, key=lambda label: enough[label])
+    rows = {label: pair for label in enough if label != best and (pair := paired(finished, main, label, best))}
     corrected = holm({label: paired_difference(*pair).p_t for label, pair in rows.items()})
     level = [label for label, p in corrected.items() if p is None or p >= SIGNIFICANT]
     named = (
         f"Not distinguishable from it: {', '.join(level)}." if level else "Every other arm is distinguishable from it."
     )
     return [
-        f"The highest mean is {best}'s; the best of {len(enough)} arms is a selection and looks better than it is. {named}"
+        f"The {word} mean is {best}'s; the best of {len(enough)} arms is a selection and looks better than it is. {named}"
     ]
 
 
-def _about_ensembles(finished: dict[str, dict[int, dict[str, float]]]) -> list[str]:
+def _about_ensembles(finished: dict[str, dict[int, dict[str, float]]], figure: Figure) -> list[str]:
     said = []
+    own, mean = f"ensemble_method.{figure.key}", f"ensemble_mean_probability.{figure.key}"
     for label, by_seed in finished.items():
         pairs = [
-            (each["ensemble_method.top1"], each["ensemble_mean_probability.top1"])
+            (each[own], each[mean])
             for each in by_seed.values()
-            if each.get("diversity.disagreement") is not None
+            if each.get("diversity.disagreement") is not None and own in each and mean in each
         ]
         if len(pairs) < ENOUGH_SEEDS:
             continue
-        row = paired_difference([own for own, _ in pairs], [mean for _, mean in pairs])
+        row = paired_difference([first for first, _ in pairs], [second for _, second in pairs])
         if row.interval is not None and (row.interval[0] > 0 or row.interval[1] < 0):
-            word = "better" if row.mean > 0 else "worse"
+            word = "better" if figure.is_better(row.mean, 0.0) else "worse"
             said.append(
-                f"{label}'s own ensemble is {word} than the mean probability of the same students by {points(abs(row.mean), False)} points "
-                f"(95 % interval {points(row.interval[0])} to {points(row.interval[1])}, not corrected)."
+                f"{label}'s own ensemble is {word} than the mean probability of the same students by {_by(figure, row.mean)} "
+                f"({_interval(figure, row.interval)}, not corrected)."
             )
     return said
 
 
-def _about_fit(methods: dict[str, Any], reference: str, chance: float) -> list[str]:
+def _about_fit(methods: dict[str, Any], reference: str, figure: Figure, chance: float) -> list[str]:
     figures = methods[reference]["figures"]
-    train, primary = figures["train_top1"]["mean"], figures[MAIN]["mean"]
+    train, primary = figures[f"train_{figure.key}"]["mean"], figures[f"primary.{figure.key}"]["mean"]
     fitted = f"{100 * train:.1f} % on the training samples, {100 * primary:.1f} % on the others"
     if train - primary > OVER_FIT:
         return [f"{reference} over-fits: {fitted}."]

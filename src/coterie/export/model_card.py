@@ -18,14 +18,14 @@ from coterie.export.folder import MARK
 from coterie.export.preprocessing import resized
 from coterie.export.quantization import in_a_line
 from coterie.methods import TABLE
-from coterie.metrics.primary import shown_figures
 from coterie.recipe import Recipe
 from coterie.recipe.sections import DataRecipe, Located
+from coterie.tasks import sample_of
+from coterie.tasks.figures import Figure, figures_of, shown_figures
 from coterie.terminal import one_line
 from coterie.version import __version__
 
 LIBRARIES = {"timm": "timm", "onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch", "transformers": "transformers"}
-FIGURES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 SHOWN_CLASSES = 50
 
 
@@ -86,7 +86,8 @@ def model_card(
     method = description["method"]
     entry = TABLE.get(method)
     # Longer than any run of backticks in a name, so that no name closes the block that shows it.
-    runs = re.findall("`+", shareable_recipe(recipe) + "".join(map(str, description["class_names"])))
+    class_names = description.get("class_names", [])
+    runs = re.findall("`+", shareable_recipe(recipe) + "".join(map(str, class_names)))
     blocks = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -106,15 +107,22 @@ def model_card(
         paper=entry.paper if entry is not None else "",
         students=len(summary.get("students", [])),
         parameters=parameters,
-        rows=_rows(which, description, summary, "**this export**" if int8 is None else "before quantisation"),
-        columns=[FIGURES[key] for key in _shown(description)],
+        rows=_rows(
+            which,
+            _shown(recipe.task, description),
+            description,
+            summary,
+            "**this export**" if int8 is None else "before quantisation",
+        ),
+        columns=[figure.label for figure in _shown(recipe.task, description)],
         split=summary.get("split", "test"),
-        shown_classes=description["class_names"][:SHOWN_CLASSES],
+        class_names=class_names,
+        shown_classes=class_names[:SHOWN_CLASSES],
         summary=summary,
         environment=environment,
         recipe=recipe,
         recipe_text=shareable_recipe(recipe),
-        samples="texts" if recipe.task == "text_classification" else "images",
+        samples=f"{sample_of(recipe.task)}s",
         resized=resized(description) if "crop" in description else None,
         check=check,
         int8=in_a_line(int8) if int8 is not None else None,
@@ -136,28 +144,32 @@ def _front_matter(
     """Hugging Face's metadata, without the licence, which the template adds with a comment."""
     task = recipe.task.replace("_", "-")
     tags = [task, "knowledge-distillation", "coterie", description["method"]]
+    first = figures_of(recipe.task)[0]
+    metric = first.metric or first.key
     matter: dict[str, Any] = {
         "library_name": LIBRARIES[format],
         "pipeline_tag": task,
         "tags": tags + (["timm"] if format == "timm" else []),
-        "metrics": ["accuracy"],
+        "metrics": [metric],
     }
     scheme = next((each for each in ("hf://", "hf-text://") if recipe.data.name.startswith(each)), None)
     dataset = recipe.data.name.removeprefix(scheme) if scheme else data
     if dataset != data:
         matter["datasets"] = [dataset]
     if description["figures"]:
-        top1 = description["figures"]["top1"] if int8 is None else int8["int8_top1"]
+        value = description["figures"][first.key] if int8 is None else int8[f"int8_{first.key}"]
         result = {
             "task": {"type": task},
             "dataset": {"name": data, "type": dataset, "split": summary.get("split", "test")},
-            "metrics": [{"type": "accuracy", "name": "top-1", "value": round(top1, 6)}],
+            "metrics": [{"type": metric, "name": first.label, "value": round(value, 6)}],
         }
         matter["model-index"] = [{"name": f"{'-'.join(names)}-{description['method']}-{data}", "results": [result]}]
     return yaml.safe_dump(matter, sort_keys=False, allow_unicode=True).strip()
 
 
-def _rows(which: str, description: dict[str, Any], summary: dict[str, Any], this: str) -> list[tuple[str, list[str]]]:
+def _rows(
+    which: str, shown: list[Figure], description: dict[str, Any], summary: dict[str, Any], this: str
+) -> list[tuple[str, list[str]]]:
     """Lines of the table of figures: the export first, then what it is to be compared with."""
     ensembles = summary.get("ensemble", {})
     candidates = {
@@ -169,15 +181,11 @@ def _rows(which: str, description: dict[str, Any], summary: dict[str, Any], this
     if len(summary.get("students", [])) < 2:
         candidates = {this: description["figures"]}
     return [
-        (name, [_figure(key, values[key]) for key in _shown(description)])
+        (name, [each.show(values[each.key]) if each.key in values else "–" for each in shown])
         for name, values in candidates.items()
         if values
     ]
 
 
-def _shown(description: dict[str, Any]) -> list[str]:
-    return shown_figures(FIGURES, description["num_classes"])
-
-
-def _figure(key: str, value: float) -> str:
-    return f"{value:.2%}" if key.startswith("top") else f"{value:.4f}"
+def _shown(task: str, description: dict[str, Any]) -> list[Figure]:
+    return shown_figures(figures_of(task), description["figures"].keys(), description.get("num_classes", 0))

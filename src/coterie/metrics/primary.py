@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -11,7 +11,7 @@ class Primary(NamedTuple):
 
     Attributes:
         name: ``the mean student``, ``the leader, student 2``, or ``the network`` where there is only one.
-        figures: by name, such as {"top1": 0.71}.
+        figures: by key.
     """
 
     name: str
@@ -36,8 +36,3 @@ def own_ensemble(figures: Mapping[str, Any]) -> Mapping[str, float] | None:
     """Figures of the method's own ensemble; None of a lone network, and where there is none."""
     found: Mapping[str, float] | None = figures.get("ensemble", {}).get("method")
     return found if len(figures["students"]) > 1 else None
-
-
-def shown_figures(names: Iterable[str], classes: int) -> list[str]:
-    """Which figures are worth a reader's time: top-5 is left out where there are fewer than 10 classes."""
-    return [name for name in names if not (name == "top5" and 0 < classes < 10)]

@@ -16,9 +16,9 @@ from coterie.report import comparison_tables as tables
 from coterie.report.comparison_figures import Band, Point, forest, learning_curve, scatter, standalone
 from coterie.report.page import templates
 from coterie.run_folder import read_json
+from coterie.tasks.figures import Figure, capitalised
 
 Comparison = Mapping[str, Any]
-PRIMARY, ENSEMBLE = "primary.top1", "ensemble_mean_probability.top1"
 
 
 def write_comparison_report(folder: Path | str) -> Path:
@@ -53,30 +53,38 @@ def write_comparison_report(folder: Path | str) -> Path:
 
 def draw(comparison: Comparison) -> dict[str, Markup]:
     """The charts by name; those for which there are figures."""
-    reference = comparison["reference"]
+    reference, figure = comparison["reference"], tables.figure_of(comparison)
+    main, ensemble, label_of = f"primary.{figure.key}", _ensemble(figure), figure.label
     charts: dict[str, Markup] = {}
-    rows = [(label, row["mean"], row["interval"]) for label, row in comparison["differences"].get(PRIMARY, {}).items()]
+    rows = [(label, row["mean"], row["interval"]) for label, row in comparison["differences"].get(main, {}).items()]
     if rows:
-        rows.sort(key=lambda row: -row[1])
-        charts["differences"] = forest(rows, f"Difference of top-1 from {reference} by arm, with 95 % intervals")
-    grouped = [label for label, entry in comparison["methods"].items() if "diversity.disagreement" in entry["figures"]]
+        rows.sort(key=lambda row: row[1], reverse=figure.better == "higher")  # the best first
+        charts["differences"] = forest(rows, f"Difference of {label_of} from {reference} by arm, with 95 % intervals", label_of, figure.is_share)  # fmt: skip
     finished = [label for label, entry in comparison["methods"].items() if entry["runs"]]
+    grouped = [label for label in finished if {"diversity.disagreement", ensemble} <= comparison["methods"][label]["figures"].keys()]  # fmt: skip
     if grouped:
-        points = [_point(comparison, label, PRIMARY, ENSEMBLE) for label in grouped]
+        points = [_point(comparison, label, main, ensemble) for label in grouped]
         charts["ensemble"] = scatter(
-            points, "Accuracy of the deployed network against the ensemble's, by arm", "top-1", "ensemble, mean probability", diagonal=True
+            points, f"{capitalised(label_of)} of the deployed network against the ensemble's, by arm", label_of, "ensemble, mean probability",
+            diagonal=True, x_share=figure.is_share, y_share=figure.is_share,
         )  # fmt: skip
-        gains = [_gain(comparison, label) for label in grouped]
+        gains = [_gain(comparison, label, figure) for label in grouped]
         charts["diversity"] = scatter(
-            gains, "Gain of the ensemble over the mean student against the students' disagreement, by arm", "disagreement", "ensemble gain"
+            gains, "Gain of the ensemble over the mean student against the students' disagreement, by arm", "disagreement", f"ensemble gain, {label_of}",
+            y_share=figure.is_share,
         )  # fmt: skip
     base = comparison["methods"].get(reference, {}).get("figures", {}).get("seconds_per_epoch")
     if base and base["mean"] > 0 and len(finished) > 1:
-        costs = [_cost(comparison, label, base["mean"]) for label in finished]
+        costs = [_cost(comparison, label, base["mean"], main) for label in finished]
         charts["cost"] = scatter(
-            costs, "Accuracy against the time of an epoch relative to the reference, by arm", f"time of an epoch, {reference} = 1", "top-1", x_share=False
+            costs, f"{capitalised(label_of)} against the time of an epoch relative to the reference, by arm", f"time of an epoch, {reference} = 1", label_of,
+            x_share=False, y_share=figure.is_share,
         )  # fmt: skip
     return charts
+
+
+def _ensemble(figure: Figure) -> str:
+    return f"ensemble_mean_probability.{figure.key}"
 
 
 def _number(comparison: Comparison, label: str) -> int:
@@ -102,19 +110,21 @@ def _point(comparison: Comparison, label: str, x: str, y: str) -> Point:
     )
 
 
-def _gain(comparison: Comparison, label: str) -> Point:
+def _gain(comparison: Comparison, label: str, figure: Figure) -> Point:
+    """How much better the ensemble is, whichever direction that is."""
     figures = comparison["methods"][label]["figures"]
-    gain = figures[ENSEMBLE]["mean"] - figures["mean_student.top1"]["mean"]
+    gain = figures[_ensemble(figure)]["mean"] - figures[f"mean_student.{figure.key}"]["mean"]
     across = figures["diversity.disagreement"]
+    up = -gain if figure.better == "lower" else gain
     return Point(
-        _number(comparison, label), label, across["mean"], gain, _error(across), 0.0, label == comparison["reference"]
+        _number(comparison, label), label, across["mean"], up, _error(across), 0.0, label == comparison["reference"]
     )
 
 
-def _cost(comparison: Comparison, label: str, base: float) -> Point:
+def _cost(comparison: Comparison, label: str, base: float, main: str) -> Point:
     figures = comparison["methods"][label]["figures"]
     ratio = figures["seconds_per_epoch"]["mean"] / base
-    up = figures[PRIMARY]
+    up = figures[main]
     return Point(
         _number(comparison, label), label, ratio, up["mean"], 0.0, _error(up), label == comparison["reference"]
     )
@@ -133,15 +143,16 @@ def curves(comparison: Comparison) -> list[tuple[str, Markup]]:
     ]
     margin = 0.05 * (max(highs) - min(lows)) or 0.01
     limits = (max(0.0, min(lows) - margin), max(highs) + margin)
-    reference = bands.get(comparison["reference"])
+    reference, figure = bands.get(comparison["reference"]), tables.figure_of(comparison)
     return [
         (
             label,
             learning_curve(
                 band,
                 None if label == comparison["reference"] else reference,
-                f"Validation top-1 of {label} over epochs",
+                f"Validation {figure.label} of {label} over epochs",
                 limits,
+                figure.is_share,
             ),
         )
         for label, band in bands.items()
@@ -156,16 +167,15 @@ def _band(comparison: Comparison, label: str) -> Band | None:
     epochs = sorted(set.intersection(*(set(curve["epoch"]) for curve in found)))
     if not epochs:
         return None
-    values = np.array(
-        [[curve["mean_student_top1"][curve["epoch"].index(epoch)] for epoch in epochs] for curve in found]
-    )
+    key = f"mean_student_{tables.figure_of(comparison).key}"
+    values = np.array([[curve[key][curve["epoch"].index(epoch)] for epoch in epochs] for curve in found])
     deviation = values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(epochs))
     return Band(epochs, values.mean(0).tolist(), deviation.tolist())
 
 
 def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
     """The whole page."""
-    arms = comparison["methods"]
+    arms, main, figure = comparison["methods"], tables.main_column(comparison), tables.figure_of(comparison)
     rows = [
         {
             "number": _number(comparison, label),
@@ -173,8 +183,8 @@ def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
             "reference": label == comparison["reference"],
             "main": [
                 str(entry["runs"]),
-                tables.cell(entry, tables.COLUMNS[0]),
-                tables.interval(entry),
+                tables.cell(entry, main),
+                tables.interval(comparison, label),
                 tables.difference(comparison, label),
                 tables.p_value(comparison, label, "p_holm"),
                 tables.p_value(comparison, label, "p_permutation"),
@@ -192,6 +202,9 @@ def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
         .get_template("comparison.html.jinja")
         .render(
             title=comparison["title"],
+            label=figure.label,
+            heading=capitalised(figure.label),
+            unit="in points" if figure.is_share else f"in {figure.unit}" if figure.unit else "",
             reference=comparison["reference"],
             reading=comparison["reading"],
             seeds=comparison["seeds"],
@@ -199,7 +212,7 @@ def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
             planned=len(comparison["runs"]),
             main_columns=[
                 "n",
-                "top-1 %",
+                main.heading,
                 "95 % interval",
                 f"−\u00a0{comparison['reference']}",
                 "p, Holm",

@@ -61,12 +61,16 @@ def _points(value: float, _: object) -> str:
     return f"{100 * value:+.1f}" if value else "0"
 
 
-def forest(rows: Sequence[tuple[str, float, tuple[float, float] | None]], description: str) -> Markup:
+def forest(
+    rows: Sequence[tuple[str, float, tuple[float, float] | None]], description: str, label: str, is_share: bool = True
+) -> Markup:
     """Differences from the reference, one row an arm, with their 95 % intervals.
 
     Args:
-        rows: (label, mean difference, interval), as shares, from top to bottom.
+        rows: (label, mean difference, interval), from top to bottom.
         description: what a reader who does not see the chart is told.
+        label: of the figure.
+        is_share: whether it is one, shown in points of per cent.
     """
     labels = [_wrapped(label) for label, _, _ in rows]
     lines = max(label.count("\n") + 1 for label in labels)
@@ -82,8 +86,10 @@ def forest(rows: Sequence[tuple[str, float, tuple[float, float] | None]], descri
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(FuncFormatter(_points))
-        axes.set_xlabel("points of top-1, 95 % interval over seeds", loc="right", fontsize=11)
+        if is_share:
+            axes.xaxis.set_major_formatter(FuncFormatter(_points))
+        what = f"points of {label}" if is_share else label
+        axes.set_xlabel(f"{what}, 95 % interval over seeds", loc="right", fontsize=11)
         return as_svg(figure, description)
 
 
@@ -96,7 +102,14 @@ def _wrapped(label: str, width: int = 24) -> str:
 
 
 def scatter(
-    points: Sequence[Point], description: str, x: str, y: str, *, diagonal: bool = False, x_share: bool = True
+    points: Sequence[Point],
+    description: str,
+    x: str,
+    y: str,
+    *,
+    diagonal: bool = False,
+    x_share: bool = True,
+    y_share: bool = True,
 ) -> Markup:
     """Arms in a plane by their names or, where these would run into one another, by numbers with a key below.
 
@@ -105,16 +118,17 @@ def scatter(
         description: what a reader who does not see the chart is told.
         x, y: what the axes show.
         diagonal: draw where both are equal.
-        x_share: the horizontal figure is a share, shown in percent.
+        x_share, y_share: the figure on that axis is a share, shown in percent.
     """
     with matplotlib.rc_context(STYLE):
-        named, free = _scatter(points, x, y, diagonal, x_share, key=False)
-        figure = named if free else _scatter(points, x, y, diagonal, x_share, key=True)[0]
+        shares = (x_share, y_share)
+        named, free = _scatter(points, x, y, diagonal, shares, key=False)
+        figure = named if free else _scatter(points, x, y, diagonal, shares, key=True)[0]
         return as_svg(figure, description)
 
 
 def _scatter(
-    points: Sequence[Point], x: str, y: str, diagonal: bool, x_share: bool, *, key: bool
+    points: Sequence[Point], x: str, y: str, diagonal: bool, shares: tuple[bool, bool], *, key: bool
 ) -> tuple[Figure, bool]:
     """The figure, and whether every label found a free place."""
     rows = -(-len(points) // 2) if key else 0
@@ -136,9 +150,9 @@ def _scatter(
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    if x_share:
-        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
-    axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    for axis, is_share in zip((axes.xaxis, axes.yaxis), shares, strict=True):
+        if is_share:
+            axis.set_major_formatter(FuncFormatter(_percent))
     axes.set_xlabel(x, loc="right", fontsize=11)
     axes.set_ylabel(y, loc="top", fontsize=11)
     if key:
@@ -197,13 +211,16 @@ def _label(figure: Figure, axes: Any, points: Sequence[Point], *, numbers: bool)
     return all_free
 
 
-def learning_curve(band: Band, reference: Band | None, description: str, limits: tuple[float, float]) -> Markup:
-    """An arm's accuracy over epochs with a band of one standard deviation; the reference dashed behind it.
+def learning_curve(
+    band: Band, reference: Band | None, description: str, limits: tuple[float, float], is_share: bool = True
+) -> Markup:
+    """An arm's figure over epochs with a band of one standard deviation; the reference dashed behind it.
 
     Args:
         band, reference: curves.
         description: what a reader who does not see the chart is told.
         limits: of the vertical axis, the same for all arms.
+        is_share: whether the figure is one, shown in percent.
     """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(250, 170)
@@ -218,7 +235,8 @@ def learning_curve(band: Band, reference: Band | None, description: str, limits:
         axes.grid(axis="x", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        if is_share:
+            axes.yaxis.set_major_formatter(FuncFormatter(_percent))
         return as_svg(figure, description)
 
 

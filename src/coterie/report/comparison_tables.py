@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from coterie.metrics.statistics import ENOUGH_SEEDS
+from coterie.tasks.figures import Figure, capitalised, figures_of_run, shown_figures
 
 Comparison = Mapping[str, Any]
 
@@ -26,24 +27,68 @@ class Column(NamedTuple):
     group: str = ""
 
 
-ACCURACY, REST = "Other accuracies", "Likelihood, calibration, diversity and cost"
-COLUMNS = (
-    Column("primary.top1", "top-1 %", 100, 2, True),
-    Column("deployed.top1", "deployed %", 100, 2, group=ACCURACY),
-    Column("ensemble_mean_probability.top1", "ensemble, mean probability %", 100, 2, group=ACCURACY),
-    Column("ensemble_mean_logit.top1", "ensemble, mean logit %", 100, 2, group=ACCURACY),
-    Column("ensemble_method.top1", "ensemble, own %", 100, 2, group=ACCURACY),
-    Column("train_top1", "train top-1 %", 100, 1, group=ACCURACY),
-    Column("validation.primary.top1", "validation top-1 %", 100, 2, group=ACCURACY),
-    Column("primary.nll", "NLL", 1, 3, group=REST),
-    Column("primary.ece", "ECE", 1, 3, group=REST),
-    Column("diversity.disagreement", "disagreement %", 100, 1, group=REST),
-    Column("diversity.distance", "distance", 1, 3, group=REST),
-    Column("seconds_per_epoch", "s / epoch", 1, 2, group=REST),
-    Column("parameters.trained", "parameters trained", 1, 0, group=REST),
-    Column("parameters.deployed", "deployed", 1, 0, group=REST),
+WIDTH = 7  # columns that a table of the page has room for, beside the arm's
+NAMED = {  # whose figure it is
+    "deployed": "deployed",
+    "ensemble_mean_probability": "ensemble, mean probability",
+    "ensemble_mean_logit": "ensemble, mean logit",
+    "ensemble_method": "ensemble, own",
+}
+COST = (
+    Column("diversity.disagreement", "disagreement %", 100, 1),
+    Column("diversity.distance", "distance", 1, 3),
+    Column("seconds_per_epoch", "s / epoch", 1, 2),
+    Column("parameters.trained", "parameters trained", 1, 0),
+    Column("parameters.deployed", "deployed", 1, 0),
 )
-MAIN = "primary.top1"
+
+
+def figure_of(comparison: Comparison) -> Figure:
+    """The figure that arms are compared by."""
+    return figures_of_run(comparison)[0]
+
+
+def main_column(comparison: Comparison) -> Column:
+    """The figure that arms are compared by."""
+    figure = figure_of(comparison)
+    return _column(f"primary.{figure.key}", "", figure, spread=True)
+
+
+def ensemble_column(comparison: Comparison) -> Column | None:
+    """The same of the mean probability's ensemble; None where no arm has one."""
+    figure = figure_of(comparison)
+    column = _column(f"ensemble_mean_probability.{figure.key}", "ensemble", figure)
+    return column if _has(comparison, column) else None
+
+
+def _column(key: str, whose: str, figure: Figure, group: str = "", spread: bool = False) -> Column:
+    """Of a figure. A share is headed by its sign, another one by its name; the main figure by both."""
+    decimals = int("".join(filter(str.isdecimal, figure.format)) or 0)
+    name = f"{figure.label} %" if figure.is_share else figure.label
+    heading = (
+        f"{whose} {name}".strip()
+        if whose in {"", "train", "validation"}
+        else f"{whose} {'%' if figure.is_share else name}"
+    )
+    return Column(key, heading, 100 if figure.is_share else 1, decimals, spread, group)
+
+
+def all_columns(comparison: Comparison) -> list[Column]:
+    """The main figure, the same of others than the student to compare by, its other figures, diversity and cost."""
+    first, *others = figures_of_run(comparison)
+    same = f"More of {first.label}"
+    columns = [main_column(comparison)]
+    columns += [_column(f"{key}.{first.key}", whose, first, same) for key, whose in NAMED.items()]
+    columns += [_column(f"train_{first.key}", "train", first, same)]
+    columns += [_column(f"validation.primary.{first.key}", "validation", first, same)]
+    classes = max((run.get("about", {}).get("num_classes", 0) for run in comparison["runs"]), default=0)
+    shown = shown_figures(others, {figure.key for figure in others}, classes)
+    columns += [_column(f"primary.{figure.key}", "", figure, "Other figures") for figure in shown]
+    return columns + [column._replace(group="Diversity and cost") for column in COST]
+
+
+def _has(comparison: Comparison, column: Column) -> bool:
+    return any(column.key in entry["figures"] for entry in comparison["methods"].values())
 
 
 def cell(entry: Mapping[str, Any], column: Column) -> str:
@@ -57,36 +102,36 @@ def cell(entry: Mapping[str, Any], column: Column) -> str:
     return text
 
 
-def interval(entry: Mapping[str, Any]) -> str:
-    """95 % interval of the mean of the main figure, in percent."""
-    found = entry["figures"].get(MAIN)
+def interval(comparison: Comparison, label: str) -> str:
+    """95 % interval of the mean of an arm's main figure."""
+    column = main_column(comparison)
+    found = comparison["methods"][label]["figures"].get(column.key)
     if found is None or found["interval"] is None:
         return "–"
-    low, high = found["interval"]
-    return f"{100 * low:.2f} to {100 * high:.2f}"
+    low, high = (f"{column.factor * bound:.{column.decimals}f}" for bound in found["interval"])
+    return f"{low} to {high}"
 
 
-def difference(comparison: Comparison, label: str, figure: str = MAIN) -> str:
-    """Paired difference from the reference, with its standard error, in points."""
-    row = comparison["differences"].get(figure, {}).get(label)
+def difference(comparison: Comparison, label: str) -> str:
+    """Paired difference of the main figure from the reference's, with its standard error; of shares in points."""
+    figure = figure_of(comparison)
+    row = comparison["differences"].get(main_column(comparison).key, {}).get(label)
     if row is None:
         return ""
-    error = "" if row["standard_error"] is None else f" ± {100 * row['standard_error']:.2f}"
-    return f"{100 * row['mean']:+.2f}{error}"
+    error = "" if row["standard_error"] is None else f" ± {figure.difference(row['standard_error'], signed=False)}"
+    return f"{figure.difference(row['mean'])}{error}"
 
 
 def p_value(comparison: Comparison, label: str, kind: str) -> str:
     """A p-value of the main difference, ``p_holm``, ``p_permutation`` or ``p_t``; none of fewer than three seeds."""
-    row = comparison["differences"].get(MAIN, {}).get(label)
+    row = comparison["differences"].get(main_column(comparison).key, {}).get(label)
     value = None if row is None or row["pairs"] < ENOUGH_SEEDS else row[kind]
     return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def shown_columns(comparison: Comparison) -> list[Column]:
     """Columns for which at least one arm has a figure."""
-    return [
-        column for column in COLUMNS if any(column.key in entry["figures"] for entry in comparison["methods"].values())
-    ]
+    return [column for column in all_columns(comparison) if _has(comparison, column)]
 
 
 def column_groups(comparison: Comparison) -> list[tuple[str, list[Column]]]:
@@ -95,7 +140,11 @@ def column_groups(comparison: Comparison) -> list[tuple[str, list[Column]]]:
     for column in shown_columns(comparison):
         if column.group:
             groups.setdefault(column.group, []).append(column)
-    return list(groups.items())
+    return [
+        (title if not start else f"{title}, continued", columns[start : start + WIDTH])
+        for title, columns in groups.items()
+        for start in range(0, len(columns), WIDTH)
+    ]
 
 
 def markdown(comparison: Comparison) -> str:
@@ -119,7 +168,12 @@ def markdown(comparison: Comparison) -> str:
             if label == reference
             else [p_value(comparison, label, kind) for kind in ("p_holm", "p_permutation")]
         )
-        first = [label, str(entry["runs"]), *(cell(entry, column) for column in columns[:1]), interval(entry)]
+        first = [
+            label,
+            str(entry["runs"]),
+            *(cell(entry, column) for column in columns[:1]),
+            interval(comparison, label),
+        ]
         lines.append(
             _row([*first, difference(comparison, label), *tested, *(cell(entry, each) for each in columns[1:])])
         )
@@ -130,7 +184,7 @@ def markdown(comparison: Comparison) -> str:
 def _notes(comparison: Comparison) -> list[str]:
     seeds = ", ".join(map(str, comparison["seeds"]))
     return [
-        f"Seeds {seeds}. Top-1 is the leader's where a method has one, else the mean student's; mean ± standard deviation over seeds. "
+        f"Seeds {seeds}. {capitalised(figure_of(comparison).label)} is the leader's where a method has one, else the mean student's; mean ± standard deviation over seeds. "
         f"Differences from {comparison['reference']} are paired by seed, mean ± standard error; p-values of paired t tests with Holm's correction over the arms."
     ]
 

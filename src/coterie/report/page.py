@@ -13,7 +13,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from coterie.files import write_text
-from coterie.metrics.primary import shown_figures
 from coterie.report import wording
 from coterie.report.cards import disputed_cards, error_cards
 from coterie.report.classes import SORTS, class_table, confusion_section
@@ -27,6 +26,7 @@ from coterie.report.panels import (
 )
 from coterie.report.predictions import pairwise_disagreement
 from coterie.report.run import GroupFigures, RunData, read_run
+from coterie.tasks.figures import shown_figures
 
 
 def write_report(run: Path | str, output: Path | None = None, summary: dict[str, Any] | None = None) -> Path:
@@ -73,7 +73,8 @@ def render(run: RunData) -> str:
     environment = templates()
     environment.filters["breakable"] = breakable
     environment.globals.update(
-        measure=partial(wording.measure, sample=run.sample),
+        heading=partial(wording.heading, sample=run.sample),
+        cell=wording.cell,
         percent=wording.percent,
         plural=wording.plural,
         student_colours=8,
@@ -92,7 +93,7 @@ def render(run: RunData) -> str:
         figures=figures,
         several=several,
         split=split,
-        columns=shown_figures(figures.mean_student, len(run.class_names)) if figures else [],
+        columns=shown_figures(run.declared, figures.mean_student.keys(), len(run.class_names)) if figures else [],
         ensembles=wording.ENSEMBLES,
         validation=run.summary.validation if split == "test" else None,
         validation_panels=validation_panels(run),

@@ -67,13 +67,13 @@ def loss_panels(run: RunData) -> list[Panel]:
 
 
 def validation_panels(run: RunData) -> list[Panel]:
-    """The first figure of the validation split (accuracy, for classes) and the students' disagreement over training."""
+    """The primary figure of the validation split and, where it is measured, the students' disagreement over training."""
     rows = run.validation_rows
     if not rows:
         return []
-    key = next(iter(rows[0].mean_student))
+    first = run.declared[0]
+    key = first.key
     epochs = [row.epoch + 1 for row in rows]
-    known = wording.measure(key)
     lines, legend = [], []
     if len(rows[0].students) > 1:
         lines.append(Line(epochs, [row.mean_student[key] for row in rows], MUTED, dashed=True))
@@ -84,11 +84,12 @@ def validation_panels(run: RunData) -> list[Panel]:
         legend.insert(0, LegendEntry("deployed student", "--accent"))
     deployed = [row.deployed[key] for row in rows]
     lines.append(Line(epochs, deployed, ACCENT, width=2.2))
-    last = wording.value_of(key, deployed[-1])
-    description = f"Validation {wording.name_of(key)} over training; {last} at the end{' for the deployed student' if legend else ''}."
-    percent = known.form is wording.bare_percent
-    chart = line_chart(lines, description, width=440, height=270, percent=percent)
-    panels = [Panel(f"Validation {wording.name_of(key)}", "", chart, legend)]
+    last = wording.value_of(first, deployed[-1])
+    description = (
+        f"Validation {first.label} over training; {last} at the end{' for the deployed student' if legend else ''}."
+    )
+    chart = line_chart(lines, description, width=440, height=270, percent=first.is_share)
+    panels = [Panel(f"Validation {first.label}", "", chart, legend)]
     disagreement = [row.diversity["disagreement"] for row in rows if "disagreement" in row.diversity]
     if len(disagreement) == len(rows):
         description = f"Share of validation {run.sample}s on which two students disagree, over training; {disagreement[-1]:.2%} at the end."
@@ -156,15 +157,17 @@ def reliability_panels(run: RunData, several: bool) -> list[Panel]:
     assert run.figures is not None
     student = run.figures.deployed_student
     name = f"Student {student}, deployed" if several else "The network"
-    classifiers = [(name, run.predictions.logits[student], run.figures.deployed)]
+    classifiers = [(name, run.predictions.logits[student])]
     if several and "method" in run.figures.ensemble:
-        classifiers.append((wording.ENSEMBLES["method"], run.predictions.ensemble, run.figures.ensemble["method"]))
+        classifiers.append((wording.ENSEMBLES["method"], run.predictions.ensemble))
     panels = []
-    for title, logits, figures in classifiers:
+    for title, logits in classifiers:
         bins = reliability(logits, run.predictions.labels)
-        # Accuracy and ECE as in the table: those of the saved, rounded logits may differ in the last digits.
-        values = [("mean confidence", float(np.nansum(bins.share * bins.confidence)))]
-        values += [(term, figures[key]) for term, key in (("accuracy", "top1"), ("ECE", "ece")) if key in figures]
-        note = ", ".join(f"{term} {wording.percent(value)}" for term, value in values)
+        values = {
+            "mean confidence": np.nansum(bins.share * bins.confidence),
+            "accuracy": np.nansum(bins.share * bins.accuracy),
+            "ECE": np.nansum(bins.share * np.abs(bins.accuracy - bins.confidence)),
+        }
+        note = ", ".join(f"{term} {wording.percent(float(value))}" for term, value in values.items())
         panels.append(Panel(title, note, reliability_chart(bins, f"Reliability diagram. {title}: {note}.")))
     return panels

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
 from coterie.run_folder import MetricsLog, RunFolder, read_json
-from coterie.run_schema import ClassFigures, Environment, TrainRow, checked
-
-Figures = dict[str, float]  # name of a figure -> value, such as {"top1": 0.71}
+from coterie.run_schema import ClassFigures, Environment, Figures, Measured, TrainRow, checked
+from coterie.tasks import UNNAMED, sample_of
+from coterie.tasks.figures import Figure, figures_of
 
 
 class Record(BaseModel):
@@ -33,10 +33,10 @@ class GroupFigures(Record):
     ``per_class`` stands in the final evaluation, and is empty elsewhere and in older runs.
     """
 
-    deployed: Figures
-    students: list[Figures] = Field(min_length=1)
-    mean_student: Figures
-    ensemble: dict[str, Figures] = {}
+    deployed: Measured
+    students: list[Measured] = Field(min_length=1)
+    mean_student: Measured
+    ensemble: dict[str, Measured] = {}
     diversity: Figures = {}
     statistics: dict[str, float | list[float]] = {}
     per_class: list[ClassFigures] = []
@@ -47,15 +47,8 @@ class GroupFigures(Record):
 
     @model_validator(mode="after")
     def _check_together(self) -> GroupFigures:
-        if not self.mean_student:
-            raise ValueError("no figures")
         if not 0 <= self.deployed.get("student", -1) < len(self.students):
             raise ValueError("deployed.student is none of the students")
-        if any(
-            not self.mean_student.keys() <= each.keys()
-            for each in [self.deployed, *self.students, *self.ensemble.values()]
-        ):
-            raise ValueError("not every classifier has every figure")
         return self
 
 
@@ -81,7 +74,10 @@ class Seconds(Record):
 class Summary(Record):
     """``summary.json``; of a run that did not finish only the first lines are there."""
 
+    model_config = ConfigDict(frozen=True, extra="allow")
+
     status: str = "running"
+    task: str = UNNAMED  # not in older runs
     method: str
     data: str
     network: str
@@ -95,7 +91,6 @@ class Summary(Record):
     num_test: int
     error: str | None = None
     split: str = "test"
-    train_top1: float | None = None
     deployed_reason: str = ""  # not in older runs
     validation: GroupFigures | None = None
     selected_epoch: int | None = None
@@ -151,7 +146,18 @@ class RunData:
     @property
     def sample(self) -> str:
         """What one sample is called."""
-        return {"image_classification": "image", "text_classification": "text"}[self.recipe.task]
+        return sample_of(self.recipe.task)
+
+    @property
+    def declared(self) -> tuple[Figure, ...]:
+        """The task's figures, the primary one first."""
+        return figures_of(self.recipe.task)
+
+    @property
+    def on_train(self) -> float | None:
+        """The primary figure of the deployed student on its own training samples; None where the run did not come so far."""
+        value = (self.summary.model_extra or {}).get(f"train_{self.declared[0].key}")
+        return value if isinstance(value, (int, float)) else None
 
 
 class Example(Record):
@@ -175,9 +181,12 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
     """
     folder = RunFolder(path).require()
     summary = (folder.read_summary() or read_json(folder.summary)) if summary is None else summary
-    rows = MetricsLog(folder.metrics).rows()
-    figures = checked(GroupFigures, summary, folder.summary) if "students" in summary else None
-    validation_rows = [checked(ValidationRow, row, folder.metrics) for row in rows if row.get("split") == "validation"]
+    recipe = load_recipe(folder.recipe, trust_code=True)  # a report imports no method
+    rows = MetricsLog(folder.metrics, recipe.task).rows()
+    figures = checked(GroupFigures, summary, folder.summary, recipe.task) if "students" in summary else None
+    validation_rows = [
+        checked(ValidationRow, row, folder.metrics, recipe.task) for row in rows if row.get("split") == "validation"
+    ]
     # Predictions are written before the figures; without these they are what a kill left.
     predictions = None
     if figures is not None and folder.predictions.is_file():
@@ -185,9 +194,9 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
     _require_alike(validation_rows, figures, folder.metrics)
     return RunData(
         folder=folder,
-        recipe=load_recipe(folder.recipe, trust_code=True),  # a report imports no method
+        recipe=recipe,
         environment=checked(Environment, folder.read_environment(), folder.environment),
-        summary=checked(Summary, summary, folder.summary),
+        summary=checked(Summary, summary, folder.summary, recipe.task),
         figures=figures,
         train_rows=[checked(TrainRow, row, folder.metrics) for row in rows if row.get("split") == "train"],
         validation_rows=validation_rows,
@@ -220,9 +229,12 @@ def _read_texts(path: Path) -> dict[int, str]:
     return {each.index: " / ".join(each.texts) for each in checked(Examples, read_json(path), path).examples}
 
 
-def _read_predictions(path: Path, students: int) -> Predictions:
+def _read_predictions(path: Path, students: int) -> Predictions | None:
+    """None where the task keeps no logits of classes."""
     try:
         tensors = load_file(path)
+        if "labels" not in tensors:
+            return None
         predictions = Predictions(
             logits=tensors["logits"].astype(np.float32),
             ensemble=tensors["ensemble"].astype(np.float32),

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from coterie.report.run import GroupFigures, RunData
 from coterie.run_lock import holder
+from coterie.tasks.figures import Figure, capitalised
 
 
 def percent(value: float) -> str:
     """0.7123 to ``71.23 %``, with a narrow space that does not break."""
     return f"{100 * value:.2f}\u202f%"
-
-
-def bare_percent(value: float) -> str:
-    """For a column whose heading says that it is percent."""
-    return f"{100 * value:.2f}"
 
 
 def decimals(value: float) -> str:
@@ -50,27 +46,19 @@ def plural(number: int, word: str) -> str:
 
 
 class Measure(NamedTuple):
-    """One figure: heading, unit for the heading, formatter, and what it means in one line."""
+    """A diagnostic's name, formatter, and what it means in one line."""
 
     name: str
-    unit: str
     form: Callable[[float], str]
     meaning: str
 
 
-MEASURES = {
-    "top1": Measure("Top-1", "% ↑", bare_percent, "{sample}s whose most probable class is the right one"),
-    "top5": Measure("Top-5", "% ↑", bare_percent, "{sample}s whose class is among the five most probable"),
-    "nll": Measure("NLL", "nats ↓", decimals, "negative log-likelihood of the right class"),
-    "brier": Measure("Brier", "0–2 ↓", decimals, "squared distance of the probabilities from the truth"),
-    "ece": Measure("ECE", "% ↓", bare_percent, "gap between confidence and accuracy, over 15 bins of confidence"),
-}
 DIVERSITY = {
-    "distance": Measure("Distance", "", decimals, "Euclidean distance of two students’ probabilities (0 to 1.41)"),
-    "disagreement": Measure("Disagreement", "", percent, "{sample}s for which two students predict different classes"),
-    "kl": Measure("KL divergence", "", decimals, "of two students’ probabilities, mean of both directions, in nats"),
+    "distance": Measure("Distance", decimals, "Euclidean distance of two students’ probabilities (0 to 1.41)"),
+    "disagreement": Measure("Disagreement", percent, "{sample}s for which two students predict different classes"),
+    "kl": Measure("KL divergence", decimals, "of two students’ probabilities, mean of both directions, in nats"),
     "double_fault": Measure(
-        "Double fault", "", percent, "{sample}s that two students both get wrong; less is more diverse"
+        "Double fault", percent, "{sample}s that two students both get wrong; less is more diverse"
     ),
 }
 LOSSES = {
@@ -89,35 +77,43 @@ COLLAPSED = 0.9  # the share of the attention from which on one branch stands fo
 SPLITS = {"test": "test", "validation": "validation", "train": "un-augmented training"}
 
 
-def measure(key: str, sample: str = "sample") -> Measure:
-    """How the figure ``key`` is shown; a figure that another task brings is shown under its own name.
+class Heading(NamedTuple):
+    """A figure in the head of a table: its name, unit and better direction, and what it means."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+def heading(figure: Figure, sample: str) -> Heading:
+    """Of a figure.
 
     Args:
-        key: of the figures.
+        figure: as its task declares it.
         sample: what one sample is called.
     """
-    return _about(MEASURES.get(key) or Measure(key, "", decimals, ""), sample)
+    arrow = {"higher": "↑", "lower": "↓", None: ""}[figure.better]
+    unit = "%" if figure.is_share else figure.unit
+    return Heading(capitalised(figure.label), f"{unit} {arrow}".strip(), figure.meaning.format(sample=sample))
+
+
+def cell(figure: Figure, figures: Mapping[str, float]) -> str:
+    """A figure below such a heading."""
+    if figure.key not in figures:
+        return "–"
+    value = figures[figure.key]
+    return figure.show(value).rstrip("%") if figure.is_share else figure.show(value)
+
+
+def value_of(figure: Figure, value: float) -> str:
+    """A figure within a sentence; a share as :func:`percent` writes it."""
+    return figure.show(value).replace("%", "\u202f%")
 
 
 def diversity(key: str, sample: str) -> Measure:
     """How a measure of diversity is shown."""
-    return _about(DIVERSITY[key], sample)
-
-
-def _about(known: Measure, sample: str) -> Measure:
+    known = DIVERSITY[key]
     return known._replace(meaning=known.meaning.format(sample=sample))
-
-
-def name_of(key: str) -> str:
-    """A figure's name within a sentence: ``top-1``, ``NLL``."""
-    name = measure(key).name
-    return name if name.isupper() else name.lower()
-
-
-def value_of(key: str, value: float) -> str:
-    """A figure within a sentence."""
-    known = measure(key)
-    return percent(value) if known.form is bare_percent else known.form(value)
 
 
 def epochs_done(run: RunData) -> int:
@@ -149,25 +145,27 @@ def headline(run: RunData, figures: GroupFigures, split: str, samples: int) -> l
         split: on which data, in words.
         samples: how many of them.
     """
-    key = next(iter(figures.mean_student))
-    name = name_of(key)
+    first = run.declared[0]
+    key, name = first.key, first.label
     deployed = figures.deployed[key]
     counted = plural(samples, f"{split} {run.sample}")
     if len(figures.students) == 1:
-        sentence = f"The network reaches {value_of(key, deployed)} {name} on {counted}"
+        sentence = f"The network reaches {value_of(first, deployed)} {name} on {counted}"
     else:
         own = figures.ensemble.get("method")
         sentence = (
-            f"The deployed student reaches {value_of(key, deployed)} {name} on {counted}, the mean student "
-            f"{value_of(key, figures.mean_student[key])}" + (f", the ensemble {value_of(key, own[key])}" if own else "")
+            f"The deployed student reaches {value_of(first, deployed)} {name} on {counted}, the mean student "
+            f"{value_of(first, figures.mean_student[key])}"
+            + (f", the ensemble {value_of(first, own[key])}" if own else "")
         )
     sentences = [sentence + "."]
-    if measure(key).form is bare_percent and samples:
+    if first.proportion and samples:
         error = math.sqrt(deployed * (1 - deployed) / samples)
         sentences.append(f"The standard error from the number of {run.sample}s is {100 * error:.2f} points.")
-    trained = run.summary.train_top1
-    if trained is not None and key == "top1":
-        sentences.append(f"On its own training {run.sample}s, un-augmented, it reaches {percent(trained)}.")
+    if run.on_train is not None:
+        sentences.append(
+            f"On its own training {run.sample}s, un-augmented, it reaches {value_of(first, run.on_train)}."
+        )
     return sentences
 
 

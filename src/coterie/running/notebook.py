@@ -9,38 +9,40 @@ from typing import Any
 from urllib.parse import quote
 
 from coterie.errors import CoterieError
-from coterie.metrics import primary
-from coterie.metrics.primary import shown_figures
+from coterie.metrics import own_ensemble, primary
 from coterie.run_folder import MetricsLog, RunFolder
+from coterie.tasks import UNNAMED
+from coterie.tasks.figures import Figure, figures_of_run, shown_figures
 from coterie.terminal import one_line
 
-NAMES = {"top1": "top-1", "top5": "top-5", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 WIDTH, HEIGHT, MARGIN = 320, 120, 36  # of the curve, in pixels; the margin holds the axes' ends
 
 
 def as_text(path: Path, summary: Mapping[str, Any]) -> str:
     """What was trained, its figure, and where it is: three lines."""
     name, own = primary(summary, summary["leader"])
-    deployed = summary["deployed"]
-    figure = f"{summary['split']} top-1 of {name} {own['top1']:.2%}"
+    deployed, first = summary["deployed"], figures_of_run(summary)[0]
+    said = f"{summary['split']} {first.label} of {name} {first.show(own[first.key])}"
     if len(summary["students"]) > 1:
-        figure += f", of the deployed student {deployed['student']} {deployed['top1']:.2%}"
-    return "\n".join([_heading(summary), figure, one_line(f"run in {path}, report in {path / 'report.html'}")])
+        said += f", of the deployed student {deployed['student']} {first.show(deployed[first.key])}"
+    return "\n".join([_heading(summary), said, one_line(f"run in {path}, report in {path / 'report.html'}")])
 
 
 def as_html(path: Path, summary: Mapping[str, Any]) -> str:
     """The same with a table of figures, the learning curve, and a link to the report."""
-    keys = shown_figures(NAMES, len(summary["class_names"]))
+    shown = shown_figures(figures_of_run(summary), summary["mean_student"].keys(), len(summary["class_names"]))
     rows = {"deployed student": summary["deployed"]}
     if len(summary["students"]) > 1:
         rows[f"deployed student ({summary['deployed']['student']})"] = rows.pop("deployed student")
         name, own = primary(summary, summary["leader"])
-        rows |= {f"{name}, to compare by": own, "ensemble, the method's": summary["ensemble"]["method"]}
+        rows[f"{name}, to compare by"] = own
+        if ensemble := own_ensemble(summary):
+            rows["ensemble, the method's"] = ensemble
     cells = "".join(
-        f"<tr><th style='text-align: left'>{escape(name)}</th>{''.join(f'<td>{_value(key, values[key])}</td>' for key in keys)}</tr>"
+        f"<tr><th style='text-align: left'>{escape(name)}</th>{''.join(f'<td>{_value(each, values)}</td>' for each in shown)}</tr>"
         for name, values in rows.items()
     )
-    heads = "".join(f"<th>{NAMES[key]}</th>" for key in keys)
+    heads = "".join(f"<th>{escape(each.label)}</th>" for each in shown)
     return (
         f"<div><p><b>{escape(_heading(summary))}</b></p>"
         f"<table><thead><tr><th>{escape(summary['split'])} split</th>{heads}</tr></thead><tbody>{cells}</tbody></table>"
@@ -53,8 +55,8 @@ def _heading(summary: Mapping[str, Any]) -> str:
     return one_line(f"{summary['method']} on {summary['data']}: {summary['network']}, {summary['epochs']} epochs")
 
 
-def _value(key: str, value: float) -> str:
-    return f"{value:.2%}" if key.startswith("top") else f"{value:.4f}"
+def _value(figure: Figure, values: Mapping[str, float]) -> str:
+    return figure.show(values[figure.key]) if figure.key in values else "–"
 
 
 def _address(path: Path) -> str:
@@ -63,20 +65,22 @@ def _address(path: Path) -> str:
 
 
 def _curve(path: Path, summary: Mapping[str, Any]) -> str:
-    """Validation top-1 over epochs as an SVG element; empty where there are fewer than two evaluations, or no file that holds them."""
+    """The first figure on validation over epochs as an SVG element; empty where there are fewer than two evaluations, or no file that holds them."""
     try:
-        rows = MetricsLog(RunFolder(path).metrics).rows()
+        rows = MetricsLog(RunFolder(path).metrics, summary.get("task", UNNAMED)).rows()
     except CoterieError:  # the figures above do not depend on it
         return ""
     evaluated = [row for row in rows if row["split"] == "validation"]
     if len(evaluated) < 2:
         return ""
-    values = [primary(row, summary["leader"]).figures["top1"] for row in evaluated]
+    first = figures_of_run(summary)[0]
+    values = [primary(row, summary["leader"]).figures[first.key] for row in evaluated]
     name = primary(evaluated[-1], summary["leader"]).name
-    return _line([row["epoch"] + 1 for row in evaluated], values, f"validation top-1 of {name} over epochs")
+    description = f"validation {first.label} of {name} over epochs"
+    return _line([row["epoch"] + 1 for row in evaluated], values, description, ".0%" if first.is_share else ".3g")
 
 
-def _line(epochs: Sequence[int], values: Sequence[float], description: str) -> str:
+def _line(epochs: Sequence[int], values: Sequence[float], description: str, form: str) -> str:
     low, high = min(values), max(values)
     span, length = (high - low) or 1.0, (epochs[-1] - epochs[0]) or 1
     right, bottom = WIDTH - 8, HEIGHT - 20
@@ -89,7 +93,7 @@ def _line(epochs: Sequence[int], values: Sequence[float], description: str) -> s
         f'<svg role="img" aria-label="{escape(description)}" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">'
         f"<title>{escape(description)}</title>"
         f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
-        f'<text x="0" y="14" {label}>{high:.0%}</text><text x="0" y="{bottom}" {label}>{low:.0%}</text>'
+        f'<text x="0" y="14" {label}>{high:{form}}</text><text x="0" y="{bottom}" {label}>{low:{form}}</text>'
         f'<text x="{MARGIN}" y="{HEIGHT - 4}" {label}>{epochs[0]}</text>'
         f'<text x="{right}" y="{HEIGHT - 4}" text-anchor="end" {label}>epoch {epochs[-1]}</text></svg>'
         f"<p>{escape(description)}</p>"

@@ -110,6 +110,7 @@ def evaluate_run(
     evaluation = task.evaluate(placed, loader)
     figures = task.final_figures(evaluation)
     figures |= {
+        "task": stored.task,
         "data": task.data.info.name,
         "num_samples": loader.num_samples,
         "leader": method.group.leader,

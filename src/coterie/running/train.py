@@ -331,6 +331,7 @@ def _write_status(folder: RunFolder, summary: dict[str, Any]) -> None:
 def _header(recipe: Recipe, task: Task, method: Method) -> dict[str, Any]:
     data = task.data
     return {
+        "task": recipe.task,
         "method": recipe.method.name,
         "data": data.info.name,
         "network": "+".join(task.network_names) or OWN_NETWORK,

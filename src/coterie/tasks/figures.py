@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from coterie.errors import CoterieError
-from coterie.tasks import TASKS, find_part
+from coterie.tasks import UNNAMED, find_part
 
 
 @dataclass(frozen=True)
@@ -69,17 +67,21 @@ class Figure:
 
 
 def figures_of(task: str) -> tuple[Figure, ...]:
-    """What a run's task declares, the primary figure first. The run may be somebody else's: what it names is not imported for this.
-
-    Args:
-        task: a key of :data:`coterie.tasks.TASKS`, or ``package.module:Class`` of a module that is imported already.
+    """What a task declares, the primary figure first.
 
     Raises:
         CoterieError: no such task.
     """
-    if task not in TASKS and task.partition(":")[0] not in sys.modules:
-        raise CoterieError(f"task={task[:80]!r} is none of {', '.join(TASKS)}, nor of a module that is imported")
     return tuple(find_part(task, "figures"))
+
+
+def figures_of_run(summary: Mapping[str, Any]) -> tuple[Figure, ...]:
+    """What the task of a run declares, see :func:`figures_of`.
+
+    Args:
+        summary: contents of its summary.json.
+    """
+    return figures_of(summary.get("task", UNNAMED))
 
 
 def shown_figures(figures: Sequence[Figure], found: Collection[str], classes: int) -> list[Figure]:
@@ -94,6 +96,15 @@ def shown_figures(figures: Sequence[Figure], found: Collection[str], classes: in
     ['top1', 'nll']
     """
     return [figure for figure in figures if figure.key in found and not 0 < classes < figure.min_classes]
+
+
+def capitalised(label: str) -> str:
+    """A label as it begins a heading.
+
+    >>> capitalised("top-1"), capitalised("mAP")
+    ('Top-1', 'MAP')
+    """
+    return label[:1].upper() + label[1:]
 
 
 CLASSIFICATION = (

@@ -23,8 +23,7 @@ from coterie.randomness import derive_seed
 from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
 from coterie.run_folder import MetricsLog, RunFolder
-from coterie.tasks import find_part
-from coterie.tasks.figures import Figure
+from coterie.tasks.figures import figures_of
 from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep
 from coterie.training.checkpoint import save_checkpoint
@@ -63,7 +62,7 @@ class Trainer:
         display: Display,
     ) -> None:
         self.recipe, self.task, self.accelerator, self.folder, self.display = recipe, task, accelerator, folder, display
-        self.figures: tuple[Figure, ...] = find_part(recipe.task, "figures")
+        self.figures = figures_of(recipe.task)
         settings = recipe.training
         self.method = place(method, accelerator.device, settings.channels_last is True)
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
@@ -83,7 +82,7 @@ class Trainer:
         self.compiled = (
             torch.compile(self.module, options=compiler_options(self.method)) if settings.compile else self.module
         )
-        self.log = MetricsLog(folder.metrics)
+        self.log = MetricsLog(folder.metrics, recipe.task)
         self.epoch = 0  # epochs that are done
         self.batch = 0  # batches of the present epoch that are done
         self.step = 0  # optimizer steps that are done
