@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import coterie
+import coterie.prediction
 from coterie.errors import CoterieError, RunError
-from coterie.prediction import predict_images
 from coterie.running.reload import evaluate_run
 
 SETTINGS = {
@@ -39,7 +39,7 @@ def load(path: Path) -> None:
 
 
 def predict(path: Path) -> None:
-    for prediction in predict_images(path, sorted((path / "gallery").glob("*.png"))[:2]):
+    for prediction in coterie.prediction.predict(path, sorted((path / "gallery").glob("*.png"))[:2]):
         assert all(isinstance(name, str) and 0 <= value <= 1 for name, value in prediction.classes)
 
 

@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 
 import coterie
 from coterie.errors import CoterieError
-from coterie.prediction import load_images, predict_images
+from coterie.prediction import predict
 from coterie.student import load_student
 from coterie.tasks.images.data.batch import DataInfo
 from coterie.tasks.images.data.bundle import DataBundle, load_data
 from coterie.tasks.images.data.catalogue import OWN_DATA
 from coterie.tasks.images.data.streaming import evaluation_transform
+from coterie.tasks.images.predict import load_images
 from coterie.tasks.images.settings import ImageData
 
 
@@ -88,7 +89,7 @@ def test_predictions_on_the_gallery_are_those_of_the_evaluation(tmp_path):
     expected = saved["logits"][result.summary["deployed"]["student"]].float().softmax(-1)
     paths = sorted((tmp_path / "run" / "gallery").glob("*.png"))
     assert paths
-    for prediction in predict_images(tmp_path / "run", paths, top=10):
+    for prediction in predict(tmp_path / "run", paths, top=10):
         row = expected[saved["indices"].tolist().index(int(prediction.path.stem))]
         actual = dict(prediction.classes)
         for name, probability in zip(result.summary["class_names"], row.tolist(), strict=True):
@@ -98,7 +99,7 @@ def test_predictions_on_the_gallery_are_those_of_the_evaluation(tmp_path):
 def test_names_and_probabilities(small_run):
     path, _ = small_run
     images = sorted((path / "gallery").glob("*.png"))
-    predictions = predict_images(path, images, top=5)
+    predictions = predict(path, images, top=5)
     assert [prediction.path for prediction in predictions] == images
     pixels = np.stack([np.array(Image.open(image)) for image in images])
     inputs = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / (
@@ -111,15 +112,15 @@ def test_names_and_probabilities(small_run):
         assert prediction.classes[0][0] == f"class {int(probabilities.argmax())}"
         for name, value in prediction.classes:
             assert value == pytest.approx(float(probabilities[int(name.split()[1])]), abs=1e-5)
-    assert len(predict_images(path, images[:1], top=2)[0].classes) == 2
-    assert len(predict_images(path, images[:1], top=99)[0].classes) == 5
-    assert predict_images(path, []) == []
+    assert len(predict(path, images[:1], top=2)[0].classes) == 2
+    assert len(predict(path, images[:1], top=99)[0].classes) == 5
+    assert predict(path, []) == []
 
 
 def test_many_images_are_predicted_in_batches_and_in_order(small_run):
     path, _ = small_run
     images = sorted((path / "gallery").glob("*.png"))
-    many = predict_images(path, images * 20)
+    many = predict(path, images * 20)
     assert [each.path for each in many] == images * 20
     assert many[64].classes[0][0] == many[0].classes[0][0]
 
@@ -130,7 +131,7 @@ def test_any_size_and_mode_becomes_the_networks_input(small_run, tmp_path, mode,
     Image.new("RGB", size, (200, 30, 60)).convert(mode).save(tmp_path / "x.png")
     description = json.loads((path / "student.json").read_text())
     assert load_images([tmp_path / "x.png"], description).shape == (1, 3, 32, 32)
-    assert len(predict_images(path, [tmp_path / "x.png"])) == 1
+    assert len(predict(path, [tmp_path / "x.png"])) == 1
 
 
 def test_one_channel_networks_see_grey(tmp_path):
@@ -145,16 +146,16 @@ def test_missing_and_undecodable_images_are_named(small_run, tmp_path):
     for name, content in {"text.png": b"hello", "empty.jpg": b"", "cut.png": good.read_bytes()[:300]}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CoterieError, match=f"{name}' is not an image that can be decoded") as error:
-            predict_images(path, [good, tmp_path / name])
+            predict(path, [good, tmp_path / name])
         assert "\n" not in str(error.value)
     with pytest.raises(CoterieError, match=r"no image '.*nowhere\.png'"):
-        predict_images(path, [tmp_path / "nowhere.png"])
+        predict(path, [tmp_path / "nowhere.png"])
     with pytest.raises(CoterieError, match="not an image"):
-        predict_images(path, [tmp_path])
+        predict(path, [tmp_path])
     with pytest.raises(CoterieError, match="top=0"):
-        predict_images(path, [good], top=0)
+        predict(path, [good], top=0)
     with pytest.raises(CoterieError, match="is not a run"):
-        predict_images(tmp_path, [good])
+        predict(tmp_path, [good])
 
 
 def test_paths_pictures_and_arrays_are_the_same_to_predict(small_run):

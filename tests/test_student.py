@@ -11,7 +11,7 @@ from torch import nn
 import coterie
 from coterie.errors import CoterieError
 from coterie.networks.creation import create_network
-from coterie.prediction import predict_images
+from coterie.prediction import predict
 from coterie.student import load_student
 
 
@@ -109,7 +109,7 @@ def test_timm_prepares_images_as_the_run_did(run_maker, tmp_path):
     images = torch.stack([transform(Image.open(picture)) for picture in pictures])
     with torch.inference_mode():
         expected = student(images).softmax(-1)
-    for probabilities, found in zip(expected, predict_images(path, pictures), strict=True):
+    for probabilities, found in zip(expected, predict(path, pictures), strict=True):
         names = student.pretrained_cfg["label_names"]
         assert {name: pytest.approx(value, abs=1e-5) for name, value in found.classes} == dict(
             zip(names, probabilities.tolist(), strict=True)

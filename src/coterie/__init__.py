@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from coterie.networks.branching import branch
     from coterie.networks.creation import create_network
     from coterie.networks.group import GroupOutput, StudentGroup
-    from coterie.prediction import Prediction, load_transform, predict
+    from coterie.prediction import predict
     from coterie.recipe import Recipe, load_recipe
     from coterie.report import write_report
     from coterie.running.reload import evaluate_run
     from coterie.running.train import TrainResult, train
     from coterie.student import load_student
+    from coterie.tasks.images.predict import load_transform
+    from coterie.tasks.prediction import Prediction
 from coterie.version import __version__ as __version__
 
 _LOCATIONS = {
@@ -45,7 +47,7 @@ _LOCATIONS = {
     "GroupOutput": "coterie.networks.group",
     "METHODS": "coterie.methods",
     "Method": "coterie.methods.method",
-    "Prediction": "coterie.prediction",
+    "Prediction": "coterie.tasks.prediction",
     "Predictions": "coterie.methods.method",
     "Progress": "coterie.methods.progress",
     "Recipe": "coterie.recipe",
@@ -60,7 +62,7 @@ _LOCATIONS = {
     "export_run": "coterie.export",
     "load_recipe": "coterie.recipe",
     "load_student": "coterie.student",
-    "load_transform": "coterie.prediction",
+    "load_transform": "coterie.tasks.images.predict",
     "predict": "coterie.prediction",
     "train": "coterie.running.train",
     "write_report": "coterie.report",

@@ -12,9 +12,10 @@ from PIL import Image
 
 import coterie
 from coterie import cli
-from coterie.cli.predictions import find_pictures
+from coterie.cli import predictions
 from coterie.errors import CoterieError
-from coterie.prediction import BATCH_SIZE
+from coterie.tasks.images.inputs import find_samples
+from coterie.tasks.images.predict import BATCH_SIZE
 
 
 @pytest.fixture
@@ -46,6 +47,10 @@ def pictures(tmp_path):
     (root / "notes.txt").write_text("none")
     (root / ".hidden.png").write_bytes((root / "1.png").read_bytes())
     return root, [root / name for name in names]
+
+
+def find_pictures(inputs):
+    return find_samples(inputs, None, predictions._lines)
 
 
 def test_files_folders_patterns_and_lists_find_the_same_pictures(pictures, monkeypatch):
@@ -135,3 +140,19 @@ def test_a_thousand_files_with_broken_ones_keep_their_order(small_run, pictures,
         else:
             assert each.classes[0][0] == expected[place].classes[0][0]
             assert each.classes[0][1] == pytest.approx(expected[place].classes[0][1], abs=1e-5)
+
+
+def test_options_are_the_tasks_own(predict, small_run, pictures):
+    picture = pictures[1][0]
+    code, output, _ = predict(small_run[0], picture, "--set", "top=2", "--format", "json")
+    assert code == 0
+    assert len(json.loads(output)["classes"]) == 2
+    for option, message in (
+        ("tokens=3", "expected top"),
+        ("tpo=3", "did you mean 'top'"),
+        ("top", "KEY=VALUE"),
+        ("top=x", "at least 1"),
+    ):
+        code, _, errors = predict(small_run[0], picture, "--set", option)
+        assert code == 2
+        assert message in errors

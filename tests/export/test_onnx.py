@@ -16,8 +16,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from coterie.export import export_run
-from coterie.prediction import data_info, load_images
 from coterie.run_folder import RunFolder
+from coterie.tasks.images.predict import data_info, load_images
 
 BLOCKED = ("torch", "torchvision", "timm", "transformers", "coterie")
 SIZES = ((640, 427), (427, 640), (301, 300), (96, 97), (33, 500), (20, 9), (32, 32))  # width, height

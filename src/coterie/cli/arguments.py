@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from coterie.documents import TooMuch, parse_yaml
 from coterie.errors import CoterieError
 from coterie.recipe.published import find_recipe
 
@@ -30,20 +33,35 @@ def recipes_and_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
             continue
         path = Path(each).expanduser()
         if path.is_dir():
-            from coterie.tasks.images.data.catalogue import DATA
-
-            folders.append(f"data={dumps(f'./{path}' if each in DATA else each)}")
+            # A name of a data set, which a folder may bear too, is no path.
+            folders.append(f"data={dumps(str(path) if path.is_absolute() else f'./{path}')}")
         else:
             recipes.append(each if path.is_file() else str(find_recipe(each)))
     return recipes, [*folders, *(each for each in arguments if "=" in each)]
 
 
 def require_data(recipe: Recipe, resume: bool = False) -> None:
-    """Name a folder of images that is not there before torch is imported; what is resumed has its own settings."""
-    if recipe.task == "image_classification" and not resume:
-        from coterie.tasks.images.data.catalogue import require_place
+    """Name a folder of data that is not there before torch is imported; what is resumed has its own settings."""
+    if not resume:
+        recipe.data.require_place()
 
-        require_place(recipe.data.name)
+
+def read_options(texts: list[str]) -> dict[str, Any]:
+    """Options as ``KEY=VALUE``, whose values are read as YAML.
+
+    Raises:
+        CoterieError: one without an equals sign.
+    """
+    found = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise CoterieError(f"--set {text!r}: expected KEY=VALUE")
+        try:
+            found[key] = parse_yaml(value)
+        except (TooMuch, yaml.YAMLError, ValueError):
+            found[key] = value
+    return found
 
 
 def read_seeds(text: str) -> int | list[int]:

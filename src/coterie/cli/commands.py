@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coterie.cli.arguments import read_seeds, recipe_and_overrides, recipes_and_overrides, require_data
+from coterie.cli.arguments import read_options, read_seeds, recipe_and_overrides, recipes_and_overrides, require_data
 from coterie.cli.listings import LISTINGS
 from coterie.cli.output import print_classes, print_comparison, print_figures, say
 from coterie.errors import CoterieError, RunError, did_you_mean
@@ -111,17 +111,29 @@ def predict(
         typer.Argument(
             metavar="PATHS...",
             help="Image files, folders, patterns such as 'shots/*.jpg', or - for a list on standard input, one a line. "
-            "Of a run of texts: texts (pairs: a tab between), or -.",
+            "Of a run of texts or of a language model: texts (pairs: a tab between), or -.",
             show_default=False,
         ),
     ],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to print for each sample.")] = 5,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="How many classes to print for each sample (5).", show_default=False),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="KEY=VALUE, an option of the run's task, such as tokens=100; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     format: Annotated[str, typer.Option("--format", "-f", help="table, json (one object a line) or csv.")] = "table",
 ) -> None:
-    """Classify images, or texts, with a run's deployed student. What cannot be read is reported, and the others go on."""
+    """Ask a run's deployed student: classes of images or texts, the continuation of a prompt. What cannot be read is reported, and the others go on."""
     from coterie.cli.predictions import print_predictions
 
-    if failed := print_predictions(run, inputs, top, format):
+    given = read_options(options or []) | ({} if top is None else {"top": top})
+    if failed := print_predictions(run, inputs, given, format):
         raise RunError(failed)
 
 

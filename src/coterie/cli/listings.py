@@ -65,10 +65,15 @@ def list_networks(pattern: str | None) -> None:
 
 
 def list_data(pattern: str | None) -> None:
-    from coterie.tasks.images.data.catalogue import DATA
+    from coterie.tasks import find_part, known_tasks
 
-    for name in _matching(DATA, pattern, "data set"):
-        say(f"  {name:<16} {DATA[name]}")
+    sets = {task: find_part(task, "settings").data.names for task in known_tasks()}
+    wanted = set(_matching([name for names in sets.values() for name in names], pattern, "data set"))
+    for task, names in sets.items():
+        if shown := [name for name in names if name in wanted]:
+            say(f"[task={task}]")
+        for name in shown:
+            say(f"  {name:<16} {names[name]}")
 
 
 def list_recipes(pattern: str | None) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from coterie.errors import RunError
 from coterie.export.subject import Subject
-from coterie.prediction import load_images
+from coterie.tasks.images.predict import load_images
 
 TOLERANCE = 1e-4  # of the logits, or of the largest of them where that is above 1
 CHECKED_BATCH_SIZES = (1, 3)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -48,7 +49,9 @@ class Located(Section):
     """A section some of whose settings are paths, or names of what is no path."""
 
     places: ClassVar[tuple[str, ...]] = ()  # these settings
-    names: ClassVar[Collection[str]] = ()  # that are no paths, whatever lies in the working directory
+    names: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {}
+    )  # that are no paths, whatever lies in the working directory, and what they mean
 
     def located(self) -> dict[str, Any]:
         """Its places, as they stand."""
@@ -89,6 +92,13 @@ class DataRecipe(Located):
     views: Literal["auto", "shared", "per_student"] = Field(
         "auto", description="One augmented view for all students, or one for each; auto: what the method asks for."
     )
+
+    def require_place(self) -> None:
+        """Refuse a name that stands for nothing, as far as can be seen before anything heavy is imported.
+
+        Raises:
+            CoterieError: there is no such data set, file or folder.
+        """
 
 
 class ClassDataRecipe(DataRecipe):

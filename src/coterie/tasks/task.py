@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from accelerate import Accelerator
@@ -16,6 +16,7 @@ from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
 from coterie.tasks import find_part
 from coterie.tasks.evaluation import Deployment, Evaluation, Guess
+from coterie.tasks.prediction import Answer
 
 
 class Task(Protocol):
@@ -109,6 +110,23 @@ class TaskKind(Protocol):
         """For an evaluation of a finished run, whose samples are prepared as that run prepared them.
 
         With ``whole``, data that have no splits are measured in whole: they are not the run's own.
+        """
+        ...
+
+    def is_one(self, samples: Any) -> bool:
+        """Whether what is passed to be predicted is one sample, and not several."""
+        ...
+
+    def predict(
+        self, folder: RunFolder, network: nn.Module, description: dict[str, Any], samples: Sequence[Any]
+    ) -> Iterator[Answer]:
+        """An answer for each sample, in their order. A task's own options are further arguments, by keyword only.
+
+        Args:
+            folder: of a finished run.
+            network: its deployed student, on the CPU.
+            description: contents of its ``student.json``.
+            samples: as the task's ``inputs`` finds them, or as they are passed to :func:`coterie.predict`.
         """
         ...
 

@@ -22,7 +22,6 @@ from coterie.benchmark.measure import measure
 from coterie.benchmark.table import markdown
 from coterie.methods import TABLE, find_method
 from coterie.methods.teacher.taught import TaughtMethod
-from coterie.prediction import predict_images
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
 from coterie.running.reload import evaluate_run, load_method
@@ -332,9 +331,9 @@ def test_texts_are_predicted_as_the_exported_network_tells_them(run, tmp_path, m
     assert lines[1]["classes"][0]["class"] == found[0].classes[0][0]
 
 
-def test_a_run_of_texts_has_no_images_to_predict_and_no_timm_format(run, tmp_path):
-    with pytest.raises(coterie.CoterieError, match="was trained on texts"):
-        predict_images(run, ["a.jpg"])
+def test_a_run_of_texts_has_no_transform_of_images_and_no_timm_format(run, tmp_path):
+    with pytest.raises(coterie.CoterieError, match="was trained on task=text_classification"):
+        coterie.load_transform(run)
     for format, which in (("timm", "student"), ("onnx", "ensemble"), ("transformers", "ensemble")):
         with pytest.raises(coterie.CoterieError, match=r"transformers or onnx|holds one plain network"):
             coterie.export_run(run, format, tmp_path / "export", which=which)

@@ -17,7 +17,7 @@ from coterie.recipe.sections import (
     TeacherRecipe,
     Text,
 )
-from coterie.tasks.images.data.catalogue import DATA
+from coterie.tasks.images.data.catalogue import DATA, require_place
 
 
 class ImageData(ClassDataRecipe):
@@ -66,6 +66,9 @@ class ImageData(ClassDataRecipe):
     skip_bad_images: bool = Field(
         False, description="Leave out images that cannot be decoded, and count them, instead of stopping."
     )
+
+    def require_place(self) -> None:
+        require_place(self.name)
 
 
 class ImageNetwork(NetworkRecipe):

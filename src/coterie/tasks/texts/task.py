@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -19,6 +19,7 @@ from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
 from coterie.student import load_weights, save_student
 from coterie.tasks.classification import Classification
+from coterie.tasks.prediction import Answer, require_top
 from coterie.tasks.texts.networks import (
     build_method,
     build_teachers,
@@ -32,6 +33,7 @@ from coterie.tasks.texts.networks import (
     untrained_teachers,
     with_slots,
 )
+from coterie.tasks.texts.predict import predict_texts
 from coterie.tasks.texts.reading import read_texts
 from coterie.tasks.texts.sequence_classifier import build_classifier, example_inputs, read_tokenizer
 from coterie.tasks.texts.settings import data_of
@@ -116,6 +118,18 @@ class TextClassification(Classification):
         network = network or build_classifier(description["config"])
         load_weights(network, folder)
         return network
+
+    @staticmethod
+    def is_one(samples: Any) -> bool:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        return isinstance(samples, str)
+
+    @staticmethod
+    def predict(
+        folder: RunFolder, network: nn.Module, description: dict[str, Any], samples: Sequence[Any], *, top: int = 5
+    ) -> Iterator[Answer]:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        return predict_texts(folder, network, description, samples, require_top(top))
 
     def build_method(self) -> Method:
         """Students, label loss and method for these data, see :func:`coterie.tasks.texts.networks.build_method`."""

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from coterie.errors import CoterieError
-from coterie.prediction import load_images
 from coterie.tasks.images.data import decoding
 from coterie.tasks.images.data.decoding import UnreadableImage, read_image, readable_extensions, upright
 from coterie.tasks.images.data.raw import Files, to_pixels
+from coterie.tasks.images.predict import load_images
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (12, 9, 3), dtype=np.uint8)

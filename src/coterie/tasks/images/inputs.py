@@ -1,0 +1,47 @@
+"""Pictures that are named on a command line. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from coterie.errors import CoterieError, did_you_mean
+from coterie.run_folder import RunFolder
+from coterie.tasks.images.data.layout import Walk
+
+
+def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[Path]:
+    """Image files of paths, folders (all that lies below, in order of their names), patterns, and ``-``: a list on standard input.
+
+    What stands in the list need not exist: each is reported when its turn comes.
+
+    Raises:
+        CoterieError: what was typed is not there, or holds no images.
+    """
+    found: list[Path] = []
+    for each in inputs:
+        path = Path(each).expanduser()
+        if each == "-":
+            found += [Path(line) for line in lines()]
+        elif path.is_dir():
+            below = _pictures_below(path)
+            if not below:
+                raise CoterieError(f"the folder {each!r} holds no images")
+            found += below
+        elif path.exists():
+            found.append(path)
+        elif glob.has_magic(each):
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+            files = [file for match in matches for file in (_pictures_below(match) if match.is_dir() else [match])]
+            if not files:
+                raise CoterieError(f"no image matches {each!r}")
+            found += files
+        else:
+            near = did_you_mean(path.name, [other.name for other in path.parent.glob("*")])
+            raise CoterieError(f"no image {each!r}{near}")
+    return found
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    return list(Walk(folder, []).images(folder).paths)

@@ -1,0 +1,85 @@
+"""What a task says of samples that are not of its data: an answer for each, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from coterie.errors import CoterieError
+
+
+class Answer(Protocol):
+    """What the deployed student says of one sample."""
+
+    @property
+    def error(self) -> str | None:
+        """Why the sample could not be read, in one line."""
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """For JSON, by name."""
+        ...
+
+    def row(self) -> dict[str, str]:
+        """For a table's row, cells by the heads of their columns."""
+        ...
+
+    def lines(self) -> list[str]:
+        """For a terminal, below the sample."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the student says of one sample.
+
+    Attributes:
+        path: the image file; None for a picture in memory and for a text.
+        classes: the most probable classes and their probabilities, best first; empty where there is an ``error``.
+        error: why the sample could not be read, in one line.
+        text: the text, or the pair, of a run of texts.
+    """
+
+    path: Path | None
+    classes: tuple[tuple[str, float], ...]
+    error: str | None = None
+    text: str | tuple[str, ...] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """See :class:`Answer`."""
+        return {"classes": [{"class": name, "probability": value} for name, value in self.classes]}
+
+    def row(self) -> dict[str, str]:
+        """See :class:`Answer`."""
+        cells: dict[str, str] = {}
+        for rank, (name, value) in enumerate(self.classes, 1):
+            cells |= {f"class_{rank}": name, f"probability_{rank}": f"{value:.6g}"}
+        return cells
+
+    def lines(self) -> list[str]:
+        """See :class:`Answer`."""
+        return [f"{value:7.2%}  {name}" for name, value in self.classes]
+
+
+def best_classes(logits: Tensor, names: Sequence[str], top: int) -> list[tuple[tuple[str, float], ...]]:
+    """Names and probabilities of the most probable classes for logits [B, K]."""
+    best, positions = logits.float().softmax(-1).topk(min(top, len(names)))
+    return [
+        tuple((names[index], value) for index, value in zip(indices, values, strict=True))
+        for values, indices in zip(best.tolist(), positions.tolist(), strict=True)
+    ]
+
+
+def require_top(top: int) -> int:
+    """How many classes are asked for.
+
+    Raises:
+        CoterieError: below 1, or no number.
+    """
+    if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+        raise CoterieError(f"top={top!r}: expected a number of at least 1")
+    return top
