@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from coterie.cli.listings import type_name, value_of
 from coterie.methods import METHODS
 from coterie.methods.options import option_fields
-from coterie.recipe.recipe import BY_TASK, Recipe, recipe_of, section_of
+from coterie.recipe.recipe import BY_TASK, Recipe, recipe_of, section_of, settings_in
 from coterie.tasks import known_tasks
 
 INTRODUCTION = """# Recipe reference
@@ -22,7 +22,7 @@ A recipe is a YAML file with the sections below; every setting can also be given
 is short for `data: {name: digits}`, and so for `network` and `method`. Values are checked before anything is loaded; unknown keys are
 refused, and the nearest right spelling is named.
 
-`task` says what kind of problem the data are. Each task has its own `data`, `network` and `teacher`; the other sections are the same for all.
+`task` says what kind of problem the data are. Each task has its own `data`, `network`, `method` (another default) and `teacher`; the other sections are the same for all.
 """
 
 
@@ -67,17 +67,18 @@ def reference() -> str:
     for name, field in Recipe.model_fields.items():
         if name in BY_TASK:
             for task in known_tasks():
-                own = section_of(recipe_of(task).model_fields[name].annotation)
+                inside = recipe_of(task).model_fields[name]
+                own = section_of(inside.annotation)
                 assert own is not None
                 parts += [f"## {name}, task={task}", "", inspect.cleandoc(own.__doc__ or ""), "", HEAD]
-                parts += [row(f"{name}.{key}", inner) for key, inner in own.model_fields.items()]
+                parts += [row(key, inner) for key, inner in settings_in(name, inside).items()]
                 parts.append("")
-        elif section := section_of(field.annotation):
-            parts.append(f"## {name}\n\n{inspect.cleandoc(section.__doc__ or '')}".rstrip() + f"\n\n{HEAD}")
-            parts += [row(f"{name}.{key}", inner) for key, inner in section.model_fields.items()]
-            parts.append("")
             if name == "method":
                 parts += methods()
+        elif section := section_of(field.annotation):
+            parts.append(f"## {name}\n\n{inspect.cleandoc(section.__doc__ or '')}".rstrip() + f"\n\n{HEAD}")
+            parts += [row(key, inner) for key, inner in settings_in(name, field).items()]
+            parts.append("")
         else:
             parts += [
                 f"## {name}",

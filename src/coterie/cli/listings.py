@@ -89,7 +89,7 @@ def list_recipes(pattern: str | None) -> None:
 
 def list_settings(section: str | None) -> None:
     """Every section's; of those that a task has of its own, each task's one after the other."""
-    from coterie.recipe.recipe import BY_TASK, recipe_of, section_of
+    from coterie.recipe.recipe import BY_TASK, recipe_of, settings_in
     from coterie.tasks import known_tasks
 
     fields = {task: recipe_of(task).model_fields for task in known_tasks()}
@@ -100,13 +100,7 @@ def list_settings(section: str | None) -> None:
         for task, own in fields.items():
             if name in BY_TASK:
                 say(f"[task={task}]")
-            model = section_of(own[name].annotation)
-            inner = (
-                {name: own[name]}
-                if model is None
-                else {f"{name}.{key}": each for key, each in model.model_fields.items()}
-            )
-            for key, field in inner.items():
+            for key, field in settings_in(name, own[name]).items():
                 default = field.get_default(call_default_factory=True)
                 shown = default if isinstance(default, str) else json.dumps(default, default=str)
                 say(f"  {key}={shown}\n      {value_of(field)}{'. ' + field.description if field.description else ''}")

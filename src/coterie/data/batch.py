@@ -63,10 +63,16 @@ class TrainLoader(Protocol):
     @property
     def steps_per_epoch(self) -> int: ...
 
-    @property
-    def class_counts(self) -> Tensor: ...
-
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]: ...
+
+
+class ClassTrainLoader(TrainLoader, Protocol):
+    """Of samples that have a class each."""
+
+    @property
+    def class_counts(self) -> Tensor:
+        """Training samples of every class, int64 [K]."""
+        ...
 
 
 class EvaluationLoader(Protocol):

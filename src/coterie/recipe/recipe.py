@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
 
 from coterie.documents import LARGEST_YAML, TooMuch, parse_yaml, read_text
 from coterie.errors import CoterieError
@@ -40,7 +41,7 @@ BY_TASK = tuple(TaskSettings._fields)  # sections that a task has of its own
 class Recipe(Section):
     """Everything that determines a run. ``data: digits`` is short for ``data: {name: digits}``.
 
-    A recipe that is read is of :func:`recipe_of` its task, whose ``data``, ``network`` and ``teacher`` are the task's own.
+    A recipe that is read is of :func:`recipe_of` its task, whose ``data``, ``network``, ``method`` and ``teacher`` are the task's own.
     """
 
     task: str = Field(UNNAMED, description="What kind of problem the data are: see `coterie list tasks`.")
@@ -122,6 +123,7 @@ def _with_settings(settings: TaskSettings) -> type[Recipe]:
     fields: dict[str, Any] = {
         "data": (settings.data, Field(default_factory=settings.data)),
         "network": (settings.network, Field(default_factory=settings.network)),
+        "method": (settings.method, Field(default_factory=settings.method)),
         "teacher": (teacher | None, None),
         "teachers": (
             list[teacher],
@@ -314,14 +316,22 @@ def section_of(annotation: object) -> type[BaseModel] | None:
     return None
 
 
+def settings_in(name: str, field: FieldInfo) -> dict[str, FieldInfo]:
+    """The settings of a section by their full names, those of sections within it too; of a plain value, itself."""
+    section = section_of(field.annotation)
+    if section is None:
+        return {name: field}
+    return {
+        key: each
+        for inner, inside in section.model_fields.items()
+        for key, each in settings_in(f"{name}.{inner}", inside).items()
+    }
+
+
 def known_keys(task: str = UNNAMED) -> list[str]:
     """Every setting's full name, such as ``training.epochs``; a method's own settings come with the method."""
-    keys = []
-    for name, field in recipe_of(task).model_fields.items():
-        keys.append(name)
-        if section := section_of(field.annotation):
-            keys += [f"{name}.{inner}" for inner in section.model_fields]
-    return keys
+    fields = recipe_of(task).model_fields
+    return [key for name, field in fields.items() for key in dict.fromkeys([name, *settings_in(name, field)])]
 
 
 def differing_keys(first: Recipe, second: Recipe) -> list[str]:

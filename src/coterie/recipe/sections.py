@@ -283,6 +283,7 @@ class TaskSettings(NamedTuple):
     data: type[DataRecipe]
     network: type[NetworkRecipe] = NetworkRecipe
     teacher: type[TeacherRecipe] = TeacherRecipe
+    method: type[MethodRecipe] = MethodRecipe
 
 
 class TeachingRecipe(Section):

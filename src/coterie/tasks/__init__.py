@@ -54,6 +54,13 @@ TASKS: MutableMapping[str, Row] = {
         "coterie.tasks.texts.task:TextClassification",
         "text",
     ),
+    "language_modeling": Row(
+        "Texts, prompts or chats that a causal language model learns to go on with.",
+        "coterie.tasks.language.settings:SETTINGS",
+        "coterie.tasks.language.declared:FIGURES",
+        "coterie.tasks.language.task:LanguageModeling",
+        "row",
+    ),
 }
 
 

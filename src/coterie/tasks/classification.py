@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from coterie.data.batch import EvaluationLoader, Loaders
+from coterie.data.batch import ClassTrainLoader, EvaluationLoader, Loaders
 from coterie.data.nested import batch_size, split
 from coterie.errors import CoterieError, RunError
 from coterie.losses import LabelLoss, balanced_class_weights, mean_probability
@@ -87,7 +87,7 @@ class Classification:
         training = self.recipe.training
         weights = None
         if training.class_weights == "balanced":
-            weights = balanced_class_weights(self.data.train.class_counts)
+            weights = balanced_class_weights(cast(ClassTrainLoader, self.data.train).class_counts)
         elif training.class_weights != "none":
             if len(training.class_weights) != len(self.data.info.class_names):
                 raise CoterieError(

@@ -49,7 +49,7 @@ def load_causal_lm(
         return _load_gguf(path, pretrained, dtype)
     if path.suffix == ".json":
         _require_no_weights_wanted(pretrained, name)
-        return build_causal_lm(config_of(_read_values(path)), seed=seed, dtype=dtype)
+        return build_causal_lm(config_of(read_values(path)), seed=seed, dtype=dtype)
     config = read_config(name)
     loads = has_safetensors(name) if pretrained == "auto" else pretrained
     if not loads:
@@ -125,7 +125,12 @@ def read_tokenizer(source: str | Path) -> Any:
             raise CoterieError(f"{str(path)!r} has no tokenizer that can be read: {short_reason(error)}") from None
 
 
-def _read_values(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> dict[str, Any]:
+    """A configuration's values in a JSON file.
+
+    Raises:
+        CoterieError: it cannot be read, or is none.
+    """
     try:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -1,16 +1,31 @@
-"""The sections of a recipe that ``task=language_modeling`` has of its own: ``data``, ``network`` and ``teacher``."""
+"""The sections of a recipe that ``task=language_modeling`` has of its own: ``data``, ``network``, ``method`` and ``teacher``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field
 
-from coterie.recipe.sections import NetworkRecipe, Positive, Section, TeacherRecipe, Text
+from coterie.recipe import Recipe
+from coterie.recipe.sections import (
+    AUTO,
+    Auto,
+    DataRecipe,
+    MethodRecipe,
+    NetworkRecipe,
+    Positive,
+    Section,
+    TaskSettings,
+    TeacherRecipe,
+    Text,
+)
 
 
-class LanguageData(Section):
+class LanguageData(DataRecipe):
     """Which documents a language model is trained on, and how rows of tokens are made of them."""
+
+    names: ClassVar[Collection[str]] = ("stdlib",)
 
     name: Text = Field(
         "stdlib",
@@ -43,9 +58,6 @@ class LanguageData(Section):
         "auto",
         description="Share of the documents held out as the test split, before validation, where the data bring none; their validation split then stays validation. 0: none. auto: a fifth where they bring neither, and a lone validation split is the test split.",
     )
-    validation_seed: int = Field(
-        0, description="Seed of both splits; apart from `seed`, so that all seeds share one split."
-    )
     train_limit: Positive | None = Field(None, description="Keep this many training documents.")
     stream: Positive | None = Field(
         None,
@@ -68,6 +80,13 @@ class LoraSettings(Section):
 class LanguageNetwork(NetworkRecipe):
     """Which causal language models learn: a folder, a name of the Hub, a .gguf file, or a .json file of a configuration's values."""
 
+    name: Text | list[str] | None = Field(
+        AUTO,
+        description="A folder as save_pretrained writes it, a name of the Hugging Face Hub, a .gguf file, a .json file of a configuration's values, or a list of these for different students; auto: a small Llama of the task's own.",
+    )
+    pretrained: bool | Auto = Field(
+        AUTO, description="Start from the folder's, the Hub's or the file's weights; auto: where there are some."
+    )
     lora: LoraSettings = Field(default_factory=lambda: LoraSettings())
     layers: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, description="Numbers of the layers of the weights that are kept, from 0; null: all."
@@ -82,6 +101,31 @@ class LanguageNetwork(NetworkRecipe):
 class LanguageTeacher(TeacherRecipe):
     """A causal language model that teaches, with the students' tokenizer: a finished run, a folder, a name of the Hub or a .gguf file."""
 
+    network: Text | None = Field(
+        None, description="A folder with its weights, a name of the Hugging Face Hub, or a .gguf file."
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of its weights; bfloat16 takes half the memory."
     )
+
+
+class LanguageMethod(MethodRecipe):
+    """The method's name; every other key is an argument of its constructor and is checked there."""
+
+    name: str = Field(
+        "dml",
+        description="Two students that teach one another; with a teacher, name one that it serves: rlkd, kd. See `coterie list methods`.",
+    )
+
+
+SETTINGS = TaskSettings(LanguageData, LanguageNetwork, LanguageTeacher, LanguageMethod)
+
+
+def data_of(recipe: Recipe) -> LanguageData:
+    """The recipe's ``data``, known to be of language models."""
+    return cast(LanguageData, recipe.data)
+
+
+def network_of(recipe: Recipe) -> LanguageNetwork:
+    """The recipe's ``network``, known to be of language models."""
+    return cast(LanguageNetwork, recipe.network)

@@ -1,0 +1,79 @@
+"""How students and teachers go on with rows of a split, beside how these go on themselves: to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from coterie.methods.method import Method
+from coterie.tasks.language.causal_lm import CausalLM
+from coterie.tasks.language.generation import continue_prompts
+from coterie.tasks.language.rows import IGNORED, Rows
+
+BEGINNING, CONTINUATION = 24, 40  # tokens
+
+
+def continue_rows(
+    method: Method, teachers: Sequence[str], rows: Rows, indices: Tensor, tokenizer: Any
+) -> list[dict[str, Any]]:
+    """The deployed student's and each teacher's likeliest tokens after the beginnings of rows.
+
+    Args:
+        method: that was trained.
+        teachers: names of its teachers.
+        rows: of a split.
+        indices: of the rows, int64 [m].
+        tokenizer: of the data.
+
+    Returns:
+        For each row ``prompt``, ``text`` (how it goes on) and ``texts``, by ``student`` and teachers' names.
+    """
+    networks = {"student": _network(method.students.branches[method.deployed_student])}
+    held = [teacher for group in method.held_teachers()[:1] for teacher in group.each()]
+    networks |= {name: _network(teacher.body) for name, teacher in zip(teachers, held, strict=True)}
+    prompts, texts = beginnings(rows, indices, tokenizer)
+    length = _room(rows)
+    written = {
+        name: continue_prompts(network, tokenizer, prompts, max_new_tokens=length) for name, network in networks.items()
+    }
+    return [
+        {"prompt": prompt, "text": text, "texts": {name: each[place] for name, each in written.items()}}
+        for place, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
+    ]
+
+
+def _network(parts: nn.Module) -> nn.Module:
+    assert isinstance(parts, CausalLM)
+    return parts.network
+
+
+def _room(rows: Rows) -> int:
+    """Tokens that a row is gone on with."""
+    return min(CONTINUATION, max(1, rows.block_length // 2))
+
+
+def beginnings(rows: Rows, indices: Tensor, tokenizer: Any) -> tuple[list[str], list[str]]:
+    """Beginnings of rows, to be gone on with, and how the rows go on.
+
+    Of texts the first tokens; of prompts and chats what comes before the first token that is learnt.
+
+    Args:
+        rows: of a split.
+        indices: of the rows, int64 [m].
+        tokenizer: of the data.
+    """
+    prompts, texts = [], []
+    length = _room(rows)
+    for index in indices.tolist():
+        tokens, labels = (table[0] for table in rows.read(np.array([index])))
+        size = int(rows.lengths[index])
+        learnt = np.flatnonzero(labels != IGNORED)
+        first = int(learnt[0]) if learnt[0] > 0 else min(BEGINNING, max(1, size // 2))
+        prompts.append(
+            tokenizer.decode(tokens[max(0, first + length - rows.block_length) : first], skip_special_tokens=True)
+        )
+        texts.append(tokenizer.decode(tokens[first : min(size, first + length)], skip_special_tokens=True))
+    return prompts, texts

@@ -1,0 +1,109 @@
+"""Measuring language models over a split: batch by batch, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from coterie.data.batch import EvaluationLoader
+from coterie.errors import RunError
+from coterie.methods.method import Method
+from coterie.methods.teacher.guide import combined_logits
+from coterie.metrics import mean_figures
+from coterie.networks.teacher import Teachers
+from coterie.tasks.evaluation import Evaluation
+from coterie.tasks.language.figures import LanguageFigures, top_tokens
+
+Curves = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class LanguageEvaluation(Evaluation):
+    """Of language models.
+
+    Attributes:
+        curves: of each student, see :meth:`coterie.tasks.language.figures.LanguageFigures.curves`.
+        teachers: each teacher's figures and curves, where they were asked.
+    """
+
+    curves: Sequence[Curves] = ()
+    teachers: Sequence[tuple[dict[str, float], Curves]] = ()
+
+
+@torch.inference_mode()
+def measure(
+    method: Method, teachers: Teachers | None, loader: EvaluationLoader, accelerator: Accelerator, length: int
+) -> LanguageEvaluation:
+    """Every student, the method's ensemble where there are several, and teachers, over a whole split, in eval mode.
+
+    Args:
+        method: is set to eval mode.
+        teachers: with whom students are compared: with their mean probability where they are several. None: with nobody.
+        loader: of the split.
+        accelerator: its processes' shares are added up.
+        length: of a row at most.
+
+    Raises:
+        RunError: predictions that are not finite.
+    """
+    method.eval()
+    students = method.group.num_students
+    count = students + (students > 1) + (len(teachers) if teachers is not None else 0)
+    sums: list[LanguageFigures] = []
+    statistics: dict[str, Tensor] = {}
+    positions = torch.zeros((), dtype=torch.int64, device=accelerator.device)
+    for batch in loader:
+        with accelerator.autocast():
+            predictions = method.predict(batch.inputs)
+            taught = [output.logits for output in teachers(batch.inputs)] if teachers is not None else []
+        vocabulary = predictions.logits.shape[-1]
+        if not sums:
+            sums = [LanguageFigures(vocabulary, length, device=accelerator.device) for _ in range(count)]
+        top = top_tokens(_combined(taught)) if taught else None
+        own = [*predictions.logits, *([predictions.ensemble] if students > 1 else [])]
+        columns = batch.inputs["positions"] % batch.inputs["input_ids"].shape[1]
+        for number, logits in enumerate([*own, *taught]):
+            sums[number].update(logits, batch.targets, columns, top if number < len(own) else None)
+        positions += len(batch.targets)
+        for name, values in predictions.statistics.items():
+            statistics[name] = statistics.get(name, 0) + values.float().sum(0)
+    for each in sums:
+        each.load(accelerator.reduce(each.state(), "sum"))
+    found = [each.compute() for each in sums]
+    _require_finite(found[:students])
+    total = accelerator.reduce(positions, "sum")
+    means = {name: (accelerator.reduce(value, "sum") / total).tolist() for name, value in statistics.items()}
+    deployed = method.deployed_student
+    figures: dict[str, Any] = {
+        "deployed": {"student": deployed, **found[deployed]},
+        "students": found[:students],
+        "mean_student": mean_figures(found[:students]),
+        "statistics": means,
+    }
+    if students > 1:
+        figures["ensemble"] = {"method": found[students]}
+    first = students + (students > 1)
+    return LanguageEvaluation(
+        figures,
+        curves=[each.curves() for each in sums[:students]],
+        teachers=[(found[number], sums[number].curves()) for number in range(first, count)],
+    )
+
+
+def _combined(logits: Sequence[Tensor]) -> Tensor:
+    """One prediction of all teachers, [P, V]."""
+    return logits[0] if len(logits) == 1 else combined_logits(torch.stack(tuple(logits)), "mean_probability")
+
+
+def _require_finite(students: Iterable[dict[str, float]]) -> None:
+    for number, figures in enumerate(students):
+        if not figures["nll"] < float("inf"):
+            raise RunError(
+                f"the predictions of student {number} are not finite: training has diverged. "
+                "Try a lower optimizer.learning_rate, training.clip_gradient, or a longer schedule.warmup_epochs."
+            )

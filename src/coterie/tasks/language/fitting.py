@@ -1,0 +1,45 @@
+"""Settings of a language model that fit its data and networks."""
+
+from __future__ import annotations
+
+from coterie.recipe import Recipe
+from coterie.recipe.fitting import Facts, Family, fit, with_settings
+from coterie.recipe.sections import AUTO
+from coterie.tasks.language.settings import data_of, network_of
+from coterie.tasks.language.sources import has_own_weights, student_names
+
+LOGITS = (
+    2**28
+)  # of a step's batch at most, where its size is automatic: 1 GiB in float32, and a loss keeps several such tensors
+ROWS = 32  # of a step's batch
+
+
+def fit_language(recipe: Recipe, samples: int, vocabulary: int) -> tuple[Recipe, dict[str, str]]:
+    """The recipe without an ``auto`` whose value depends on texts or networks, and what was chosen, with its reason.
+
+    Args:
+        recipe: what it sets stays.
+        samples: rows that are trained on.
+        vocabulary: tokens.
+    """
+    settings: dict[str, object] = {}
+    reasons: dict[str, str] = {}
+    names = student_names(recipe)
+    pretrained = recipe.network.pretrained
+    if pretrained == AUTO:
+        bare = next((name for name in names if not has_own_weights(name)), None)
+        pretrained = settings["network.pretrained"] = bool(names) and bare is None
+        found = (
+            "the weights are there" if pretrained else f"no weights in {bare}" if bare else "a small network, untrained"
+        )
+        reasons["network.pretrained"] = found
+    length = data_of(recipe).block_length
+    if recipe.training.batch_size == AUTO:
+        rows = max(1, min(ROWS, LOGITS // (length * vocabulary), samples))
+        settings["training.batch_size"] = rows
+        reasons["training.batch_size"] = f"rows of {length:,} tokens, logits of {vocabulary:,}"
+    family: Family = "language model"
+    if pretrained and network_of(recipe).lora.rank is not None:
+        family = "language model with LoRA"
+    fitted, others = fit(with_settings(recipe, settings), Facts(family, bool(pretrained), samples))
+    return fitted, reasons | others

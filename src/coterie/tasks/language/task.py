@@ -1,0 +1,312 @@
+"""Language modeling: its data, its networks, its figures, what is saved of a student and to look at."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from coterie.data.batch import EvaluationLoader, Loaders
+from coterie.errors import CoterieError
+from coterie.files import usual_mode
+from coterie.losses import LabelLoss
+from coterie.methods import find_method
+from coterie.methods.method import Method
+from coterie.networks.branching import NetworkSource
+from coterie.networks.hugging_face import config_of
+from coterie.networks.teacher import Teachers
+from coterie.recipe import Recipe
+from coterie.recipe.sections import settled
+from coterie.run_folder import RunFolder
+from coterie.student import load_weights, save_student
+from coterie.tasks.evaluation import Deployment, Evaluation, Guess
+from coterie.tasks.language import panels
+from coterie.tasks.language.bundle import make_loaders
+from coterie.tasks.language.continuations import continue_rows
+from coterie.tasks.language.corpus import open_corpus
+from coterie.tasks.language.evaluation import LanguageEvaluation, measure
+from coterie.tasks.language.fitting import fit_language
+from coterie.tasks.language.networks import build_causal_lm, shared_vocabulary
+from coterie.tasks.language.sets import LanguageSets, load_sets
+from coterie.tasks.language.settings import data_of
+from coterie.tasks.language.sources import find_tokenizer, read_teachers, shown_names
+from coterie.tasks.language.students import (
+    all_networks,
+    describe_networks,
+    load_students,
+    make_group,
+    make_method,
+    make_teachers,
+    rebuild_students,
+    rebuild_teachers,
+    require_positions,
+)
+from coterie.tasks.language.tokenizer import load_tokenizer, num_tokens
+
+LOGITS = (
+    2**28
+)  # of a step's batch at most, where its size is automatic: 1 GiB in float32, and a loss keeps several such tensors
+ROWS = 32  # of a step's batch
+EXAMPLES = 6  # rows that are gone on with
+
+
+class LanguageModeling:
+    """Builds data and method of a recipe, and measures.
+
+    Args:
+        recipe: the run's settings.
+        accelerator: gives the device and this process's place among the processes.
+        network, datasets, teachers: refused: texts come from files or the Hub, networks from folders or the Hub.
+        tokenizer: of a finished run, which is measured again; its recipe is as it was.
+        whole: data without splits are measured in whole.
+
+    Attributes:
+        sample: what one sample is called.
+        recipe, data, chosen: see :class:`coterie.tasks.task.Task`.
+    """
+
+    sample: ClassVar[str] = "row"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        network: NetworkSource | None = None,
+        datasets: Any = None,
+        *,
+        teachers: list[nn.Module] | None = None,
+        tokenizer: Any = None,
+        whole: bool = False,
+    ) -> None:
+        if network is not None or datasets is not None or teachers:
+            raise CoterieError(
+                f"task={recipe.task} takes names of files and folders: save your network by save_pretrained, and your texts as files"
+            )
+        _require_plain_labels(recipe)
+        find_method(recipe.method.name)  # a misspelt name should not wait for the data
+        self.accelerator = accelerator
+        self.network_names = shown_names(recipe)
+        self.chosen: Mapping[str, str] = MappingProxyType({})
+        self.teachers = read_teachers(recipe)
+        self.asks = tokenizer is None
+        notes: tuple[str, ...] = ()
+        if tokenizer is None:
+            tokenizer, note = find_tokenizer(recipe, self.teachers)
+            notes = (note,) if note else ()
+        self.tokenizer = tokenizer
+        self.sets = _load(recipe, tokenizer, whole)
+        self.length = data_of(recipe).block_length
+        if self.asks:  # an evaluation's recipe is a finished run's
+            recipe, self.chosen = fit_language(recipe, len(self.sets.rows["train"]), num_tokens(tokenizer))
+        self.recipe = recipe
+        self.data: Loaders = make_loaders(
+            self.sets,
+            vocabulary=num_tokens(tokenizer),
+            batch_size=settled(recipe.training.batch_size),
+            seed=recipe.seed,
+            device=accelerator.device,
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            accumulate=recipe.training.accumulate,
+            notes=notes,
+        )
+        self.vocabulary: int | None = None  # logits that are compared; None: all
+        self.configs: list[dict[str, Any]] = []
+        self._evaluations: dict[int, LanguageEvaluation] = {}  # the last one of each loader
+        self._evaluated: Method | None = None  # by the last one
+        self._final: LanguageEvaluation | None = None  # of which examples are shown
+
+    @classmethod
+    def again(
+        cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
+    ) -> LanguageModeling:
+        """See :class:`coterie.tasks.task.TaskKind`. Teachers are not asked again."""
+        alone = recipe.model_copy(update={"teacher": None, "teachers": []})
+        return cls(alone, accelerator, None, datasets, tokenizer=load_tokenizer(folder.tokenizer), whole=whole)
+
+    @staticmethod
+    def rebuild_method(recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        vocabulary = description["vocabulary"]
+        group = rebuild_students(recipe, description["configs"], vocabulary)
+        return make_method(recipe, group, rebuild_teachers(description["teachers"], vocabulary))
+
+    @staticmethod
+    def load_student(folder: RunFolder, description: dict[str, Any], network: nn.Module | None) -> nn.Module:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        network = network or build_causal_lm(config_of(description["config"]))
+        load_weights(network, folder)
+        return network
+
+    @property
+    def sample_size(self) -> str:
+        """See :class:`coterie.tasks.task.Task`. Logits are what decides the memory."""
+        tokens = num_tokens(self.tokenizer)
+        size = 4 * settled(self.recipe.training.batch_size) * self.length * tokens / 2**20
+        return f"up to {self.length:,} of {tokens:,} tokens; a model's logits of a batch take up to {size:,.0f} MiB"
+
+    def build_method(self) -> Method:
+        """Students, teachers, label loss and method for these data."""
+        students = load_students(self.recipe, self.tokenizer)
+        shared = shared_vocabulary(self.tokenizer, all_networks(students, self.teachers))
+        if shared.note:
+            info = replace(self.data.info, notes=(*self.data.info.notes, shared.note))
+            self.data = replace(self.data, info=info)
+        self.vocabulary = shared.size
+        require_positions([*students, *(each.network for each in self.teachers)], self.length)
+        self.configs = describe_networks(students)
+        teachers = make_teachers(
+            [each.network for each in self.teachers], [each.note["network"] for each in self.teachers], shared.size
+        )
+        training = self.recipe.training
+        label_loss = LabelLoss(training.label_loss, training.label_smoothing)
+        method = make_method(self.recipe, make_group(self.recipe, students, shared.size), teachers, label_loss)
+        for needed, what in ((training.patience is not None, "training.patience"), (method.needs_validation, "method")):
+            if needed and self.data.validation is None:
+                raise CoterieError(f"{what} needs a validation split, and there is none; set data.validation")
+        return method
+
+    def evaluate(self, method: Method, loader: EvaluationLoader) -> LanguageEvaluation:
+        """See :func:`coterie.tasks.language.evaluation.measure`. On training rows teachers are asked only where there are no others."""
+        held = method.held_teachers() if self.asks else []
+        if loader is self.data.train_evaluation and (self.data.test or self.data.validation):
+            held = []
+        found = measure(method, held[0] if held else None, loader, self.accelerator, self.length)
+        self._evaluations[id(loader)], self._evaluated = found, method
+        return found
+
+    def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
+        """What the run notes of each teacher, with its figures on a whole split; empty where there is none."""
+        if not self.teachers:
+            return []
+        found = self._evaluations.get(id(loader)) or self.evaluate(method, loader)
+        return [{**each.note, **figures} for each, (figures, _) in zip(self.teachers, found.teachers, strict=True)]
+
+    def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
+        """See :class:`coterie.tasks.task.Task`; loaders of rows never say that this serves."""
+        raise NotImplementedError("what teachers say of every position is not kept")
+
+    def learn_from(self, method: Method, validation: Evaluation) -> None:
+        """Methods that learn from predictions on a validation split are refused, see :func:`coterie.tasks.language.students.make_method`."""
+
+    def guess(self, evaluation: Evaluation) -> Guess:
+        """The NLL, of which a uniform guess among V tokens has ln V."""
+        return Guess("NLL", evaluation.figures["deployed"]["nll"], math.log(num_tokens(self.tokenizer)))
+
+    def learnt_nothing(self, on_train: Evaluation) -> str | None:
+        """A sentence where the deployed student's NLL on its own training rows is a uniform guess's."""
+        found = self.guess(on_train)
+        if found.value < found.guess:
+            return None
+        return (
+            f"the deployed student has learnt nothing yet: its NLL on its own training rows is {found.value:.2f}, a uniform guess has "
+            f"{found.guess:.2f}. Train for longer, or try another optimizer.learning_rate (a lower one, where the loss has not fallen)"
+        )
+
+    def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
+        """See :class:`coterie.tasks.task.Task`."""
+        return evaluation.figures
+
+    def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
+        """The leader, or the method's own choice; otherwise the student with the lowest validation NLL."""
+        if method.group.leader is not None:
+            return Deployment(method.group.leader, "it is the method's leader")
+        students = validation.figures["students"] if validation else []
+        own = method.choose([each["top1"] for each in students]) if students else None
+        if own is not None:
+            return Deployment(own, "it is the method's own choice")
+        if method.group.num_students == 1:
+            return Deployment(0, "")
+        if not students:
+            return Deployment(0, "there is no validation split to choose on")
+        losses = [each["nll"] for each in students]
+        best = losses.index(min(losses))
+        return Deployment(best, f"its validation NLL is the lowest, {losses[best]:.4f}")
+
+    def describe_student(self, method: Method, figures: dict[str, Any]) -> dict[str, Any]:
+        """The contents of ``student.json``."""
+        number = method.deployed_student
+        return {
+            "task": self.recipe.task,
+            "network": self.network_names[number if len(self.network_names) > 1 else 0],
+            "config": self.configs[number],
+            "configs": self.configs,
+            "class_names": [],
+            "vocabulary": self.vocabulary,
+            "length": self.length,
+            "method": self.recipe.method.name,
+            "data": self.data.info.name,
+            "student": number,
+            "teachers": [each.note for each in self.teachers],
+            "figures": {key: value for key, value in figures["deployed"].items() if key != "student"},
+        }
+
+    def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
+        """Weights and description of the deployed student, and its tokenizer."""
+        save_tokenizer(self.tokenizer, folder)
+        save_student(folder, network, self.describe_student(method, figures))
+
+    def examples(self, evaluation: Evaluation) -> Tensor:
+        """Rows at equal distances, whose beginnings are gone on with."""
+        assert isinstance(evaluation, LanguageEvaluation)
+        self._final = evaluation
+        loader = next(each for each in self._loaders() if self._evaluations.get(id(each)) is evaluation)
+        count = min(EXAMPLES, loader.num_samples)
+        return torch.arange(count) * loader.num_samples // count
+
+    def _loaders(self) -> list[EvaluationLoader]:
+        found = (self.data.test, self.data.validation, self.data.train_evaluation)
+        return [each for each in found if each is not None]
+
+    def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
+        """Curves of the final evaluation, and how students and teachers go on with texts, see :mod:`coterie.tasks.language.panels`."""
+        assert self._final is not None
+        assert self._evaluated is not None
+        names = [each.note["network"] for each in self.teachers]
+        continuations = continue_rows(self._evaluated, names, self.sets.rows[split], indices, self.tokenizer)
+        panels.save(folder, split, self.length, self._final, names, continuations)
+
+
+def _load(recipe: Recipe, tokenizer: Any, whole: bool) -> LanguageSets:
+    """The data as rows; with ``whole`` those without splits as a test split."""
+    settings = data_of(recipe)
+    if not whole or len(open_corpus(settings).sources) > 1:
+        return load_sets(settings, tokenizer)
+    sets = load_sets(settings.model_copy(update={"test": 0, "validation": 0}), tokenizer)
+    return replace(sets, rows={**sets.rows, "test": sets.rows["train"]})
+
+
+def _require_plain_labels(recipe: Recipe) -> None:
+    """Settings that mean nothing for tokens.
+
+    Raises:
+        CoterieError: one of them is set.
+    """
+    training, name = recipe.training, recipe.task
+    if recipe.data.views == "per_student":
+        raise CoterieError(
+            f"data.views=per_student: rows of task={name} are not augmented, all views of one are the same"
+        )
+    if training.class_weights != "none":
+        raise CoterieError(f"training.class_weights weighs classes, and task={name} predicts tokens")
+    if training.label_loss != "cross_entropy":
+        raise CoterieError(f"training.label_loss={training.label_loss} is for classes, and task={name} predicts tokens")
+
+
+def save_tokenizer(tokenizer: Any, folder: RunFolder) -> None:
+    """Write a run's tokenizer, in one move."""
+    temporary = folder.path / ".tokenizer.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    tokenizer.save_pretrained(temporary)
+    mode = usual_mode(folder.path)
+    for path in temporary.iterdir():
+        path.chmod(mode)
+    shutil.rmtree(folder.tokenizer, ignore_errors=True)
+    temporary.rename(folder.tokenizer)

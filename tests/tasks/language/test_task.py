@@ -1,0 +1,204 @@
+"""Runs of tiny language models on a corpus of a few sentences, in this process."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+import coterie
+from coterie.errors import CoterieError
+from coterie.recipe import load_recipe
+from coterie.run_folder import RunFolder
+from coterie.tasks.figures import figures_of
+from coterie.tasks.language.networks import load_causal_lm
+from coterie.tasks.language.panels import panels
+
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+QUICK = {"epochs": 6, "batch_size": 4, "device": "cpu", "log_every": 5}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, trained):
+    """A corpus, and two untrained networks in folders with their tokenizer: a student's and a teacher's."""
+    from tests.tasks.language.conftest import TEXTS
+
+    root = tmp_path_factory.mktemp("language")
+    (root / "texts").mkdir()
+    for number, text in enumerate(TEXTS):
+        (root / "texts" / f"{number:02}.txt").write_text(text)
+    for name, layers, rows in (("student", 1, 300), ("teacher", 3, 304)):
+        sizes = {**TINY, "num_hidden_layers": layers, "vocab_size": rows, "max_position_embeddings": 64}
+        network = load_causal_lm({"model_type": "llama", **sizes}, seed=layers)
+        network.save_pretrained(root / name)
+        trained.save_pretrained(root / name)
+    return root
+
+
+def settings(place, **sections):
+    base = {
+        "task": "language_modeling",
+        "data": {"name": str(place / "texts"), "block_length": 32},
+        "network": {"name": str(place / "student"), "pretrained": False},
+        "optimizer": {"learning_rate": 0.01},
+        "training": QUICK,
+    }
+    return {
+        key: {**base.get(key, {}), **value} if isinstance(value, dict) else value
+        for key, value in {**base, **sections}.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def taught(place):
+    recipe = settings(place, method={"name": "rlkd"}, teacher={"network": str(place / "teacher")})
+    return coterie.train(recipe, output=place / "taught", quiet=True)
+
+
+def test_a_taught_run_has_all_figures_and_files(taught, place):
+    summary = taught.summary
+    keys = [figure.key for figure in figures_of("language_modeling")]
+    assert set(summary["deployed"]) == {"student", *keys}
+    assert summary["deployed"]["perplexity"] == pytest.approx(math.exp(summary["deployed"]["nll"]))
+    (teacher,) = summary["teachers"]
+    assert {"nll", "perplexity", "top1", "sha256", "network"} <= set(teacher)
+    assert "cr_1" not in teacher
+    assert any("cut to the tokenizer's 300 tokens" in note for note in summary["data_notes"])
+    folder = RunFolder(taught.path)
+    assert folder.tokenizer.is_dir()
+    assert folder.read_description()["vocabulary"] == 300
+
+
+def test_training_moves_the_student_to_its_teacher(place):
+    """The teacher's order of tokens, which the student had no part of before, is learnt."""
+    recipe = settings(
+        place,
+        method={"name": "rlkd"},
+        teacher={"network": str(place / "teacher")},
+        training={**QUICK, "epochs": 1},
+        optimizer={"learning_rate": 1e-9},
+    )
+    before = coterie.train(recipe, output=place / "untaught", quiet=True).summary
+    after = json.loads((place / "taught" / "summary.json").read_text())
+    assert after["deployed"]["mor_5"] > before["deployed"]["mor_5"] + 0.2
+
+
+def test_a_group_learns_far_below_a_uniform_guess(place):
+    result = coterie.train(
+        settings(place, method={"name": "dml"}, training={**QUICK, "epochs": 12}), output=place / "dml", quiet=True
+    )
+    summary = result.summary
+    assert len(summary["students"]) == 2
+    assert all(each["nll"] < 0.5 * math.log(300) for each in summary["students"])
+    assert summary["ensemble"]["method"]["nll"] < summary["mean_student"]["nll"] + 0.05
+    assert "cr_1" not in summary["deployed"]
+    assert summary["deployed_reason"].startswith("its validation NLL is the lowest")
+
+
+def test_an_interrupted_run_goes_on_bit_by_bit(place, taught, monkeypatch):
+    from coterie.training.loop import Trainer
+
+    class Killed(Exception):
+        pass
+
+    step = Trainer._optimizer_step
+
+    def dying(self):
+        if self.step == 9:
+            raise Killed
+        step(self)
+
+    recipe = settings(
+        place,
+        method={"name": "rlkd"},
+        teacher={"network": str(place / "teacher")},
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_optimizer_step", dying)
+        with pytest.raises(Killed):
+            coterie.train(recipe, output=place / "killed", quiet=True)
+    again = coterie.train(output=place / "killed", resume=True, quiet=True)
+    assert again.summary["students"] == taught.summary["students"]
+    first, second = (RunFolder(each.path).student.read_bytes() for each in (taught, again))
+    assert first == second
+
+
+def test_what_a_report_shows_is_kept(taught):
+    shown = {panel.title: panel for panel in panels(RunFolder(taught.path))}
+    assert set(shown) == {"Agreement with the teacher by rank", "Loss by position in the row", "Continuations"}
+    table = shown["Continuations"].table
+    assert table is not None
+    assert table.head == ("beginning", "document", "student", "teacher")
+    assert all(len(row) == 4 and all(row[:2]) for row in table.rows)
+    curves = shown["Loss by position in the row"].pictures[0].axes[0].lines
+    assert [line.get_label() for line in curves] == ["student", "teacher"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": {"name": "fitnet"}}, "reads the stages of image networks"),
+        ({"method": {"name": "stkd"}}, "mixes images"),
+        ({"method": {"name": "kdcl", "target": "general"}}, "too many"),
+        ({"data": {"block_length": 65}}, "data.block_length=65 is above the 64 positions"),
+        ({"training": {"class_weights": "balanced"}}, "weighs classes"),
+        ({"data": {"views": "per_student"}}, "not augmented"),
+        ({"network": {"lora": {"rank": 4}}}, "none are loaded"),
+        ({"network": {"layers": [0]}}, "none are loaded"),
+        ({"network": {"name": None, "pretrained": True}}, "needs network.name"),
+        ({"teacher": {"network": "nowhere/at/all"}}, "nowhere"),
+        ({"teacher": {}}, "a teacher is"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(place, tmp_path, changes, message):
+    with pytest.raises(CoterieError, match=message) as found:
+        coterie.train(settings(place, **changes), output=tmp_path / "run", quiet=True)
+    assert "\n" not in str(found.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_foreign_key_is_refused(place):
+    with pytest.raises(CoterieError, match="image_size"):
+        load_recipe(settings(place, data={"image_size": 32}))
+
+
+def test_students_of_one_set_of_weights_are_unlike_and_lora_ones_are_merged(place):
+    recipe = settings(
+        place,
+        method={"name": "dml"},
+        network={"name": str(place / "teacher"), "pretrained": True, "lora": {"rank": 2}, "every": 2},
+        training={**QUICK, "epochs": 1},
+    )
+    result = coterie.train(recipe, output=place / "lora", quiet=True)
+    first, second = result.summary["students"]
+    assert first["nll"] != second["nll"]
+    student = result.student()
+    assert student.config.num_hidden_layers == 2
+    assert not any("lora" in name for name in student.state_dict())
+    assert result.summary["parameters"]["trained"] < 0.2 * result.summary["parameters"]["deployed"]
+
+
+def test_another_tokenizer_is_refused(place, tmp_path, texts):
+    from coterie.tasks.language.tokenizer import train_tokenizer
+
+    load_causal_lm({"model_type": "llama", "vocab_size": 300, **TINY}).save_pretrained(tmp_path / "other")
+    train_tokenizer([text[::-1] for text in texts], 300).save_pretrained(tmp_path / "other")
+    recipe = settings(place, method={"name": "kd"}, teacher={"network": str(tmp_path / "other")})
+    with pytest.raises(CoterieError, match="different tokenizers"):
+        coterie.train(recipe, output=tmp_path / "run", quiet=True)
+
+
+def test_sizes_alone_take_the_teachers_tokenizer(place, tmp_path):
+    (tmp_path / "small.json").write_text(json.dumps({"model_type": "llama", **TINY}))
+    recipe = settings(
+        place,
+        network={"name": str(tmp_path / "small.json")},
+        method={"name": "kd", "divergence": "reverse_kl"},
+        teacher={"network": str(place / "teacher")},
+        training={**QUICK, "epochs": 1},
+    )
+    result = coterie.train(recipe, output=tmp_path / "run", quiet=True)
+    assert result.student().config.vocab_size == 300
+    assert torch.isfinite(torch.tensor(result.summary["deployed"]["nll"]))
