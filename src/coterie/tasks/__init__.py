@@ -58,6 +58,7 @@ TASKS: MutableMapping[str, Row] = {
         "Texts, prompts or chats that a causal language model learns to go on with.",
         "coterie.tasks.language.settings:SETTINGS",
         "coterie.tasks.language.declared:FIGURES",
+        "coterie.tasks.language.inputs:find_samples",
         "coterie.tasks.language.task:LanguageModeling",
         "row",
     ),

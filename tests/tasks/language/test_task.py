@@ -136,6 +136,17 @@ def test_what_a_report_shows_is_kept(taught):
     assert [line.get_label() for line in curves] == ["student", "teacher"]
 
 
+def test_prompts_are_gone_on_with(taught):
+    (one,) = coterie.predict(taught.path, "the cat", tokens=5)
+    assert one.prompt == "the cat"
+    many = coterie.predict(taught.path, ["the cat", "a dog"], tokens=5)
+    assert many[0] == one
+    drawn = coterie.predict(taught.path, "the cat", tokens=5, temperature=5.0, seed=1)
+    assert drawn[0].text != one.text
+    with pytest.raises(CoterieError, match="top=3 is no option of task=language_modeling"):
+        coterie.predict(taught.path, "the cat", top=3)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

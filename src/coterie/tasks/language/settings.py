@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field
@@ -25,7 +24,7 @@ from coterie.recipe.sections import (
 class LanguageData(DataRecipe):
     """Which documents a language model is trained on, and how rows of tokens are made of them."""
 
-    names: ClassVar[Collection[str]] = ("stdlib",)
+    names: ClassVar = {"stdlib": "docstrings of Python's standard library, as this Python has them"}
 
     name: Text = Field(
         "stdlib",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -34,6 +34,7 @@ from coterie.tasks.language.corpus import open_corpus
 from coterie.tasks.language.evaluation import LanguageEvaluation, measure
 from coterie.tasks.language.fitting import fit_language
 from coterie.tasks.language.networks import build_causal_lm, shared_vocabulary
+from coterie.tasks.language.predict import continuations
 from coterie.tasks.language.sets import LanguageSets, load_sets
 from coterie.tasks.language.settings import data_of
 from coterie.tasks.language.sources import find_tokenizer, read_teachers, shown_names
@@ -49,6 +50,7 @@ from coterie.tasks.language.students import (
     require_positions,
 )
 from coterie.tasks.language.tokenizer import load_tokenizer, num_tokens
+from coterie.tasks.prediction import Answer
 
 LOGITS = (
     2**28
@@ -144,6 +146,26 @@ class LanguageModeling:
         network = network or build_causal_lm(config_of(description["config"]))
         load_weights(network, folder)
         return network
+
+    @staticmethod
+    def is_one(samples: Any) -> bool:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        return isinstance(samples, str)
+
+    @staticmethod
+    def predict(
+        folder: RunFolder,
+        network: nn.Module,
+        description: dict[str, Any],
+        samples: Sequence[Any],
+        *,
+        tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[Answer]:
+        """Continuations of prompts, at most ``tokens`` long: the likeliest tokens, or drawn ones with a ``temperature``."""
+        return continuations(folder, network, samples, tokens, temperature, top_p, seed)
 
     @property
     def sample_size(self) -> str:

@@ -1,0 +1,72 @@
+"""Prompts that a run's deployed student goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from coterie.errors import CoterieError
+from coterie.run_folder import RunFolder
+from coterie.tasks.language.generation import continue_prompts
+from coterie.tasks.language.tokenizer import load_tokenizer
+
+TOGETHER = 8  # prompts
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """How the student goes on with one prompt.
+
+    Attributes:
+        prompt: as it was given.
+        text: what is added to it.
+        error: never; every text can be gone on with.
+    """
+
+    prompt: str
+    text: str
+    error: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """See :class:`coterie.tasks.prediction.Answer`."""
+        return {"continuation": self.text}
+
+    def row(self) -> dict[str, str]:
+        """See :class:`coterie.tasks.prediction.Answer`."""
+        return {"continuation": self.text}
+
+    def lines(self) -> list[str]:
+        """See :class:`coterie.tasks.prediction.Answer`."""
+        return self.text.splitlines()
+
+
+def continuations(
+    folder: RunFolder,
+    network: nn.Module,
+    prompts: Sequence[Any],
+    tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+) -> Iterator[Continuation]:
+    """Each prompt's continuation, see :func:`coterie.tasks.language.generation.continue_prompts`.
+
+    Raises:
+        CoterieError: a prompt that is no text, and what that function raises; before the first continuation.
+    """
+    for number, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise CoterieError(f"sample {number}: expected a text, got {type(prompt).__name__}")
+    tokenizer = load_tokenizer(folder.tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.to(device)
+    for start in range(0, len(prompts), TOGETHER):
+        batch = list(prompts[start : start + TOGETHER])
+        texts = continue_prompts(
+            network, tokenizer, batch, max_new_tokens=tokens, temperature=temperature, top_p=top_p, seed=seed + start
+        )
+        yield from (Continuation(prompt, text) for prompt, text in zip(batch, texts, strict=True))
