@@ -43,7 +43,7 @@ def data_lines(task: Task) -> list[Line]:
     data, info = task.data, task.data.info
     names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in info.class_names]
     shown = ", ".join(names[:SHOWN_CLASSES]) + (", ..." if len(names) > SHOWN_CLASSES else "")
-    classes = f"{len(names):,} class{'es' if len(names) > 1 else ''} ({shown})"
+    classes = [f"{len(names):,} class{'es' if len(names) > 1 else ''} ({shown})"] if names else []
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     counts = [f"{loader.num_samples:,} {split}" if loader else f"no {split}" for split, loader in splits.items()]
     found = {
@@ -52,7 +52,7 @@ def data_lines(task: Task) -> list[Line]:
         **{f"of {split} also in training": count for split, count in info.duplicates.items()},
     }
     parts = [f"{', '.join(counts)} {task.sample}s", *(f"{count:,} {what}" for what, count in found.items() if count)]
-    return [("data", f"{info.name}: {classes}, {task.sample_size}"), ("", ", ".join(parts))]
+    return [("data", f"{info.name}: {', '.join([*classes, task.sample_size])}"), ("", ", ".join(parts))]
 
 
 def network_line(recipe: Recipe, task: Task, method: Method) -> Line:

@@ -12,6 +12,7 @@ import coterie
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
+from coterie.running.reload import evaluate_run
 from coterie.tasks.figures import figures_of
 from coterie.tasks.language.networks import load_causal_lm
 from coterie.tasks.language.panels import panels
@@ -134,6 +135,17 @@ def test_what_a_report_shows_is_kept(taught):
     assert all(len(row) == 4 and all(row[:2]) for row in table.rows)
     curves = shown["Loss by position in the row"].pictures[0].axes[0].lines
     assert [line.get_label() for line in curves] == ["student", "teacher"]
+
+
+def test_a_run_is_evaluated_again_on_its_own_and_on_other_texts(taught, place, tmp_path):
+    split, own = evaluate_run(taught.path)
+    assert split == "test"
+    assert own.figures["deployed"].items() <= taught.summary["deployed"].items()
+    assert "cr_1" not in own.figures["deployed"]
+    (tmp_path / "other.txt").write_text("the cat sat in the park, number 3.\n" * 9)
+    split, other = evaluate_run(taught.path, data=str(tmp_path / "other.txt"))
+    assert (split, other.figures["num_samples"]) == ("test", 4)
+    assert other.figures["deployed"]["nll"] != own.figures["deployed"]["nll"]
 
 
 def test_prompts_are_gone_on_with(taught):

@@ -46,12 +46,13 @@ class LanguageSets:
     fingerprint: Mapping[str, Any]
 
 
-def load_sets(settings: LanguageData, tokenizer: Any) -> LanguageSets:
+def load_sets(settings: LanguageData, tokenizer: Any, whole: bool = False) -> LanguageSets:
     """Find, tokenise and split the documents that a recipe names, and cut them into rows.
 
     Args:
         settings: the recipe's section ``data``.
         tokenizer: of the students, see :func:`coterie.tasks.language.tokenizer.load_tokenizer`.
+        whole: documents without splits are the test split as a whole: nothing is trained on them.
 
     Raises:
         CoterieError: what reading, encoding and splitting raise; ``loss_on=completion`` of texts; a split without a row.
@@ -69,7 +70,8 @@ def load_sets(settings: LanguageData, tokenizer: Any) -> LanguageSets:
     if packing == "auto":
         packing = "packed" if corpus.kind == "text" else "documents"
     stores = {split: tokenise(source, corpus.kind, tokenizer) for split, source in corpus.sources.items()}
-    splits = split_documents(stores, settings)
+    whole = whole and len(stores) == 1
+    splits = split_documents(stores, settings.model_copy(update={"test": 0, "validation": 0}) if whole else settings)
     completions = loss_on == "completion"
     rows = {split: Rows(each, settings.block_length, packing, completions) for split, each in splits.items()}
     for split, each in rows.items():
@@ -78,6 +80,8 @@ def load_sets(settings: LanguageData, tokenizer: Any) -> LanguageSets:
                 f"data={settings.name}: no row of the {split} split has a token to learn within data.block_length={settings.block_length}; raise it, or set data.loss_on=all"
             )
     duplicates, notes = find_duplicates(splits)
+    if whole:
+        rows["test"] = rows["train"]
     tallies = [store.tally for store in stores.values()]
     return LanguageSets(
         name=corpus.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from coterie.data.batch import EvaluationLoader, Loaders
 from coterie.errors import CoterieError
-from coterie.files import usual_mode
 from coterie.losses import LabelLoss
 from coterie.methods import find_method
 from coterie.methods.method import Method
@@ -30,12 +28,11 @@ from coterie.tasks.evaluation import Deployment, Evaluation, Guess
 from coterie.tasks.language import panels
 from coterie.tasks.language.bundle import make_loaders
 from coterie.tasks.language.continuations import continue_rows
-from coterie.tasks.language.corpus import open_corpus
 from coterie.tasks.language.evaluation import LanguageEvaluation, measure
 from coterie.tasks.language.fitting import fit_language
 from coterie.tasks.language.networks import build_causal_lm, shared_vocabulary
 from coterie.tasks.language.predict import continuations
-from coterie.tasks.language.sets import LanguageSets, load_sets
+from coterie.tasks.language.sets import load_sets
 from coterie.tasks.language.settings import data_of
 from coterie.tasks.language.sources import find_tokenizer, read_teachers, shown_names
 from coterie.tasks.language.students import (
@@ -49,7 +46,7 @@ from coterie.tasks.language.students import (
     rebuild_teachers,
     require_positions,
 )
-from coterie.tasks.language.tokenizer import load_tokenizer, num_tokens
+from coterie.tasks.language.tokenizer import load_tokenizer, num_tokens, save_tokenizer
 from coterie.tasks.prediction import Answer
 
 LOGITS = (
@@ -103,7 +100,7 @@ class LanguageModeling:
             tokenizer, note = find_tokenizer(recipe, self.teachers)
             notes = (note,) if note else ()
         self.tokenizer = tokenizer
-        self.sets = _load(recipe, tokenizer, whole)
+        self.sets = load_sets(data_of(recipe), tokenizer, whole)
         self.length = data_of(recipe).block_length
         if self.asks:  # an evaluation's recipe is a finished run's
             recipe, self.chosen = fit_language(recipe, len(self.sets.rows["train"]), num_tokens(tokenizer))
@@ -148,6 +145,12 @@ class LanguageModeling:
         return network
 
     @staticmethod
+    def describe_network(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        names = shown_names(recipe)
+        return {"network": names[number if len(names) > 1 else 0], "config": description["configs"][number]}
+
+    @staticmethod
     def is_one(samples: Any) -> bool:
         """See :class:`coterie.tasks.task.TaskKind`."""
         return isinstance(samples, str)
@@ -172,7 +175,7 @@ class LanguageModeling:
         """See :class:`coterie.tasks.task.Task`. Logits are what decides the memory."""
         tokens = num_tokens(self.tokenizer)
         size = 4 * settled(self.recipe.training.batch_size) * self.length * tokens / 2**20
-        return f"up to {self.length:,} of {tokens:,} tokens; a model's logits of a batch take up to {size:,.0f} MiB"
+        return f"up to {self.length:,} of {tokens:,} tokens; a model's logits of a batch take {size:,.1f} MiB"
 
     def build_method(self) -> Method:
         """Students, teachers, label loss and method for these data."""
@@ -272,7 +275,7 @@ class LanguageModeling:
 
     def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
         """Weights and description of the deployed student, and its tokenizer."""
-        save_tokenizer(self.tokenizer, folder)
+        save_tokenizer(self.tokenizer, folder.tokenizer)
         save_student(folder, network, self.describe_student(method, figures))
 
     def examples(self, evaluation: Evaluation) -> Tensor:
@@ -296,15 +299,6 @@ class LanguageModeling:
         panels.save(folder, split, self.length, self._final, names, continuations)
 
 
-def _load(recipe: Recipe, tokenizer: Any, whole: bool) -> LanguageSets:
-    """The data as rows; with ``whole`` those without splits as a test split."""
-    settings = data_of(recipe)
-    if not whole or len(open_corpus(settings).sources) > 1:
-        return load_sets(settings, tokenizer)
-    sets = load_sets(settings.model_copy(update={"test": 0, "validation": 0}), tokenizer)
-    return replace(sets, rows={**sets.rows, "test": sets.rows["train"]})
-
-
 def _require_plain_labels(recipe: Recipe) -> None:
     """Settings that mean nothing for tokens.
 
@@ -320,15 +314,3 @@ def _require_plain_labels(recipe: Recipe) -> None:
         raise CoterieError(f"training.class_weights weighs classes, and task={name} predicts tokens")
     if training.label_loss != "cross_entropy":
         raise CoterieError(f"training.label_loss={training.label_loss} is for classes, and task={name} predicts tokens")
-
-
-def save_tokenizer(tokenizer: Any, folder: RunFolder) -> None:
-    """Write a run's tokenizer, in one move."""
-    temporary = folder.path / ".tokenizer.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    tokenizer.save_pretrained(temporary)
-    mode = usual_mode(folder.path)
-    for path in temporary.iterdir():
-        path.chmod(mode)
-    shutil.rmtree(folder.tokenizer, ignore_errors=True)
-    temporary.rename(folder.tokenizer)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from coterie.errors import CoterieError
+from coterie.files import usual_mode
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST = 257  # every byte, and the end of a text
@@ -96,6 +98,18 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Any:
         pad_token=END_OF_TEXT,
         clean_up_tokenization_spaces=False,
     )
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer's files in one move, in place of what is there."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    tokenizer.save_pretrained(temporary)
+    mode = usual_mode(folder.parent)
+    for path in temporary.iterdir():
+        path.chmod(mode)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
 
 
 def num_tokens(tokenizer: Any) -> int:
