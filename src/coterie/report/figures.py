@@ -14,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +30,8 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", ACCENT: "--accent"
 STYLE: Any = {  # matplotlib's own type for this lists every setting
     "svg.fonttype": "none",  # text stays text: it can be searched, read aloud, and takes the page's font
     "font.size": 12,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "axes.edgecolor": GRID,
     "axes.grid": True,
     "axes.spines.top": False,
@@ -163,9 +166,8 @@ def as_svg(figure: Figure, description: str) -> Markup:
     buffer = io.StringIO()
     # The salt makes names of clip paths and markers differ between charts, and equal between two reports of one run.
     with matplotlib.rc_context({"svg.hashsalt": description}):
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"])
-        )
+        # `savefig` would draw twice, the first time for the layout only, which a drawing finds by itself.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
     text = buffer.getvalue()
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
     body = text[text.index(">", text.index("<svg")) + 1 :]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ def write_report(run: Path | str, output: Path | None = None, summary: dict[str,
     return path
 
 
+@cache
 def templates() -> Environment:
-    """Jinja with everything escaped, where a misspelt name is an error."""
+    """Jinja with everything escaped, where a misspelt name is an error; one, so that a comparison compiles its pages once."""
     return Environment(
         loader=PackageLoader("coterie.report"),
         autoescape=select_autoescape(["html.jinja"]),
