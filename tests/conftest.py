@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import coterie
 from coterie.files import write_json, write_text
 from coterie.methods.method import Method
 from coterie.recipe import load_recipe
@@ -181,3 +183,18 @@ def merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def small():
     """Settings of a small run; ``small(training={"epochs": 3})`` changes some."""
     return lambda **changes: merged(SMALL, changes)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """``finished(training={"epochs": 3})`` is the finished run of these settings of :func:`small`, trained once: read it, do not write into it."""
+    runs: dict[str, Any] = {}
+
+    def run(**changes: Any) -> Any:
+        key = json.dumps(changes, sort_keys=True)
+        if key not in runs:
+            path = tmp_path_factory.mktemp("finished") / "run"
+            runs[key] = coterie.train(merged(SMALL, changes), output=path, quiet=True)
+        return runs[key]
+
+    return run

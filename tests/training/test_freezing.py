@@ -77,9 +77,8 @@ def test_linear_probing_holds_it_to_the_end(small, tmp_path, states, optimizer):
 
 
 @pytest.mark.parametrize("stop_at", [7, 10])
-def test_resume_across_the_switch_is_bit_equal(small, tmp_path, monkeypatch, stop_at):
-    settings = small(network={"freeze": 1})
-    whole = coterie.train(settings, output=tmp_path / "whole", quiet=True)
+def test_resume_across_the_switch_is_bit_equal(small, finished, tmp_path, monkeypatch, stop_at):
+    settings, whole = small(network={"freeze": 1}), finished(network={"freeze": 1})
     original, steps = Trainer.train_batch, []
 
     def interrupting(self, *arguments):
@@ -170,10 +169,13 @@ def test_what_cannot_be_frozen_is_refused(small, tmp_path):
 
 @pytest.mark.parametrize(
     ("network", "said"),
-    [("tiny_cifar", "statistics of nothing yet; see network.pretrained"), ("vit_tiny_patch16_224", "nothing: the students have no layer")],
-)  # fmt: skip
+    [
+        ({"name": "tiny_cifar"}, "statistics of nothing yet; see network.pretrained"),
+        ({"name": "vit_tiny_patch16_224", "options": {"depth": 1}}, "nothing: the students have no layer"),
+    ],
+)
 def test_statistics_that_are_not_there_are_not_held_in_silence(small, tmp_path, capsys, network, said):
-    settings = small(network={"name": network, "branches": 1, "hold_statistics": True}, training={"epochs": 1})
+    settings = small(network={**network, "branches": 1, "hold_statistics": True}, training={"epochs": 1})
     settings |= {"method": "baseline", "data": {"name": "digits", "train_limit": 40, "image_size": 16}}
     coterie.train(settings, output=tmp_path / "run")
     assert f"network.hold_statistics=true holds {said}" in capsys.readouterr().err

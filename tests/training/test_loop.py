@@ -30,7 +30,7 @@ def assert_equal_weights(first, second):
         assert torch.equal(first[name], second[name]), name
 
 
-def test_a_run_learns_and_writes_its_folder(small, tmp_path):
+def test_a_run_learns_and_writes_its_folder(small, tmp_path, real_report):
     result = coterie.train(small(training={"epochs": 12}), output=tmp_path / "run", quiet=True)
     summary = json.loads((result.path / "summary.json").read_text())
     assert summary == result.summary
@@ -51,25 +51,23 @@ def test_a_run_learns_and_writes_its_folder(small, tmp_path):
     assert result.student().training is False
 
 
-def test_two_runs_are_bit_equal_and_another_seed_is_not(small, tmp_path):
-    runs = [coterie.train(small(seed=seed), output=tmp_path / str(i), quiet=True) for i, seed in enumerate([3, 3, 4])]
+def test_two_runs_are_bit_equal_and_another_seed_is_not(small, finished, tmp_path):
+    runs = [coterie.train(small(seed=seed), output=tmp_path / str(seed), quiet=True) for seed in (0, 1)]
+    runs.insert(0, finished())
     assert_equal_weights(weights(runs[0].path), weights(runs[1].path))
     assert rows(runs[0].path, "train") == rows(runs[1].path, "train")
     first, other = weights(runs[0].path), weights(runs[2].path)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_the_global_generator_does_not_matter_and_is_left_alone(small, tmp_path):
+def test_the_global_generator_does_not_matter_and_is_left_alone(small, finished, tmp_path):
+    first = finished(training={"epochs": 1})
     torch.manual_seed(1)
     expected = torch.rand(1)
-    results = []
-    for number in range(2):
-        torch.manual_seed(1)
-        torch.rand(number)
-        results.append(coterie.train(small(training={"epochs": 1}), output=tmp_path / str(number), quiet=True))
-        if number == 0:
-            assert torch.rand(1) == expected
-    assert_equal_weights(weights(results[0].path), weights(results[1].path))
+    torch.manual_seed(1)
+    second = coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True)
+    assert torch.rand(1) == expected
+    assert_equal_weights(weights(first.path), weights(second.path))
 
 
 def test_student_0_of_every_method_starts_from_the_baselines_weights(small, tmp_path):
@@ -132,8 +130,9 @@ def test_the_step_reads_nothing_back_between_two_rows(small, tmp_path, monkeypat
 
 @pytest.mark.parametrize("bad_step", [1, 5])
 def test_a_loss_that_is_not_finite_stops_the_run_by_name_and_keeps_the_checkpoint(
-    small, tmp_path, monkeypatch, bad_step
+    small, finished, tmp_path, monkeypatch, bad_step
 ):
+    whole = finished()
     original = OKDMDE.forward
     calls = []
 
@@ -152,15 +151,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name_and_keeps_the_checkpoin
     assert "distillation" in summary["error"]
     monkeypatch.undo()
     resumed = coterie.train(output=tmp_path / "run", resume=True, quiet=True)
-    whole = coterie.train(small(), output=tmp_path / "whole", quiet=True)
     assert_equal_weights(weights(resumed.path), weights(whole.path))
 
 
-@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "accumulate": 2, "clip_gradient": 1.0}, {"select": "best"}])
-@pytest.mark.parametrize("stop_at", [2, 6, 9])
-def test_resume_after_a_signal_is_bit_equal(small, tmp_path, monkeypatch, stop_at, options):
-    settings = small(training={"epochs": 2, **options})
-    whole = coterie.train(settings, output=tmp_path / "whole", quiet=True)
+OPTIONS = {"plain": {}, "all": {"ema": 0.9, "accumulate": 2, "clip_gradient": 1.0}, "best": {"select": "best"}}
+# Every option and every place once: in the first epoch of six steps, at its end, in the second.
+QUICK = {("all", 2), ("plain", 6), ("all", 9), ("best", 9)}
+
+
+@pytest.mark.parametrize(
+    ("options", "stop_at"),
+    [
+        pytest.param(name, step, marks=[] if (name, step) in QUICK else pytest.mark.slow)
+        for name in OPTIONS
+        for step in (2, 6, 9)
+    ],
+)
+def test_resume_after_a_signal_is_bit_equal(small, finished, tmp_path, monkeypatch, stop_at, options):
+    changes = {"epochs": 2, **OPTIONS[options]}
+    settings, whole = small(training=changes), finished(training=changes)
     original = Trainer.train_batch
     calls = []
 
@@ -187,11 +196,11 @@ def test_resume_after_a_signal_is_bit_equal(small, tmp_path, monkeypatch, stop_a
     assert timeless[0] == timeless[1]
 
 
-def test_resume_refuses_another_recipe_and_names_the_difference(small, tmp_path):
-    coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True)
+def test_resume_refuses_another_recipe_and_names_the_difference(small, finished):
+    path = finished(training={"epochs": 1}).path
     other = small(training={"epochs": 1}, optimizer={"momentum": 0.5})
     with pytest.raises(coterie.CoterieError, match=r"another recipe: optimizer\.momentum differs"):
-        coterie.train(other, output=tmp_path / "run", resume=True, quiet=True)
+        coterie.train(other, output=path, resume=True, quiet=True)
 
 
 def test_the_moving_average_is_what_is_deployed(small, tmp_path):
@@ -226,17 +235,17 @@ def test_the_leader_is_deployed(small, tmp_path):
     assert result.summary["deployed_reason"] == "it is the method's leader"
 
 
-def test_a_choice_that_validation_does_not_support_is_not_made(small, tmp_path):
-    summary = coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True).summary
+def test_a_choice_that_validation_does_not_support_is_not_made(finished):
+    summary = finished(training={"epochs": 1}).summary
     assert summary["deployed"]["student"] == 0
     expected = rf"no other student is better by more than chance on {summary['num_validation']} validation images \(standard error \d\.\d points\)"
     assert re.fullmatch(expected, summary["deployed_reason"])
 
 
-def test_evaluation_again_gives_the_summarys_figures(small, tmp_path):
+def test_evaluation_again_gives_the_summarys_figures(finished):
     from coterie.running.reload import evaluate_run
 
-    result = coterie.train(small(), output=tmp_path / "run", quiet=True)
+    result = finished()
     split, evaluation = evaluate_run(result.path)
     assert split == "test"
     for key in ("deployed", "students", "ensemble", "diversity", "statistics"):
@@ -244,19 +253,18 @@ def test_evaluation_again_gives_the_summarys_figures(small, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": False}, {"label_smoothing": 0.1}, {"class_weights": [1, 2, 3, 1, 1, 1, 1, 1, 1, 1]}, {"label_loss": "binary_cross_entropy"}])  # fmt: skip
-def test_options_of_the_loop(small, tmp_path, options):
+def test_options_of_the_loop(small, finished, tmp_path, options):
     result = coterie.train(small(training={"epochs": 1, **options}), output=tmp_path / "run", quiet=True)
     assert result.summary["status"] == "finished"
-    plain = coterie.train(small(training={"epochs": 1}), output=tmp_path / "plain", quiet=True)
+    plain = finished(training={"epochs": 1})
     if "channels_last" not in options:
         assert rows(result.path, "train")[0]["losses"] != rows(plain.path, "train")[0]["losses"]
 
 
-def test_a_compiled_step_gives_the_same_losses(small, tmp_path, monkeypatch):
-    original = torch.compile
+def test_a_compiled_step_gives_the_same_losses(small, finished, tmp_path, monkeypatch):
+    plain, original = finished(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **_: original(module, backend="eager", fullgraph=True))
     compiled = coterie.train(small(training={"epochs": 2, "compile": True}), output=tmp_path / "compiled", quiet=True)
-    plain = coterie.train(small(training={"epochs": 2}), output=tmp_path / "plain", quiet=True)
     for first, second in zip(rows(compiled.path, "train"), rows(plain.path, "train"), strict=True):
         assert first["losses"] == pytest.approx(second["losses"], rel=1e-4)
 
@@ -275,10 +283,10 @@ def test_trackers_receive_the_figures(small, tmp_path):
     )
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(small, tmp_path):
-    coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True)
+def test_a_folder_that_holds_a_run_is_not_overwritten(small, finished):
+    path = finished(training={"epochs": 1}).path
     with pytest.raises(coterie.CoterieError, match="holds another run"):
-        coterie.train(small(training={"epochs": 1}), output=tmp_path / "run", quiet=True)
+        coterie.train(small(training={"epochs": 1}), output=path, quiet=True)
 
 
 def test_a_network_whose_predictions_are_not_finite_fails_the_run_in_words(small, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from coterie.training.loop import Trainer
 from coterie.training.stopping import BestEpoch
 
 IMPATIENT = {
-    "training": {"epochs": 30, "patience": 1},
+    "training": {"epochs": 12, "patience": 1},
     "optimizer": {"learning_rate": 0.1},
     "schedule": {"name": "constant"},
 }
@@ -65,29 +65,28 @@ def test_the_end_is_explained_by_the_figures_own_words():
     assert best.explain(2, 9).startswith("validation NLL has not been better than epoch 1's 0.5000 for 1 evaluations")
 
 
-def test_a_run_ends_where_validation_has_stopped_rising_and_deploys_its_best(small, tmp_path, capsys):
+def test_a_run_ends_where_validation_has_stopped_rising_and_deploys_its_best(small, tmp_path, capsys, real_report):
     result = coterie.train(small(**IMPATIENT), output=tmp_path / "run")
     scores = validations(result.path)
     best = scores.index(max(scores))
-    assert len(scores) == best + 1 + 1 < 30
+    assert len(scores) == best + 1 + 1 < 12
     summary = result.summary
-    assert (summary["epochs"], summary["epochs_trained"], summary["selected_epoch"]) == (30, len(scores), best)
+    assert (summary["epochs"], summary["epochs_trained"], summary["selected_epoch"]) == (12, len(scores), best)
     assert coterie.load_recipe(result.path / "recipe.yaml").training.select == "best"
     said = capsys.readouterr().err
-    assert f"training ends after epoch {len(scores)} of 30 (training.patience)" in said
+    assert f"training ends after epoch {len(scores)} of 12 (training.patience)" in said
     report = (result.path / "report.html").read_text()
     assert f"epoch {best + 1} of {len(scores)}, the best on validation" in report
-    assert f"{len(scores)} epochs of 30 planned" in report
+    assert f"{len(scores)} epochs of 12 planned" in report
     # what was trained is what the whole training begins with: schedule and ramp-ups are planned for all epochs
-    whole = coterie.train(small(**{**IMPATIENT, "training": {"epochs": 30}}), output=tmp_path / "whole", quiet=True)
+    whole = coterie.train(small(**{**IMPATIENT, "training": {"epochs": 12}}), output=tmp_path / "whole", quiet=True)
     assert validations(whole.path)[: len(scores)] == scores
     assert coterie.load_recipe(whole.path / "recipe.yaml").training.select == "last"
 
 
 @pytest.mark.parametrize("stop_at", [3, 14, "evaluation"])
-def test_a_resumed_run_ends_at_the_same_epoch_with_the_same_weights(small, tmp_path, monkeypatch, stop_at):
-    settings = small(**IMPATIENT)
-    whole = coterie.train(settings, output=tmp_path / "whole", quiet=True)
+def test_a_resumed_run_ends_at_the_same_epoch_with_the_same_weights(small, finished, tmp_path, monkeypatch, stop_at):
+    settings, whole = small(**IMPATIENT), finished(**IMPATIENT)
     steps = []
 
     def interrupting(self, *arguments):
