@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 
-from coterie.tasks.classification import ClassEvaluation, Classification, group_figures, learnt_nothing
+from coterie.data.batch import Batch
+from coterie.errors import RunError
+from coterie.methods.method import Method, Predictions
+from coterie.tasks.classification import ClassEvaluation, Classification, learnt_nothing
+from coterie.tasks.group_figures import group_figures
 
 
 @pytest.fixture
@@ -69,3 +78,70 @@ def test_what_leaves_no_choice(evaluated):
 def test_the_most_frequent_class_is_the_measure(counts, top1, nothing):
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     assert (learnt_nothing(top1, labels) is not None) == nothing
+
+
+class Asked(Method):
+    """Predicts what its inputs are, and notes what it is given of a validation split."""
+
+    needs_validation = True
+
+    def __init__(self):
+        torch.nn.Module.__init__(self)
+        self.group = SimpleNamespace(num_students=2)
+        self.deployed_student, self.given = 0, []
+
+    def predict(self, inputs):
+        return Predictions(torch.stack([inputs, -inputs]), inputs, inputs, {"first": inputs[:, 0]})
+
+    def after_validation(self, logits, targets):
+        self.given.append((logits, targets))
+
+
+class Unasked(Asked):
+    needs_validation = False
+
+
+class Choosing(Asked):
+    after_validation = Method.after_validation
+
+
+class Loader(list):
+    num_samples = 30
+
+
+@pytest.mark.parametrize("kind", [Asked, Unasked, Choosing])
+def test_logits_are_kept_for_methods_that_read_them_and_of_the_validation_split_alone(kind):
+    inputs, labels = torch.randn(30, 3), torch.randint(3, (30,))
+    order = torch.cat([torch.randperm(30), torch.tensor([-1, -1])])
+    batches = [Batch(inputs[part.clamp(min=0)], labels[part.clamp(min=0)], part) for part in order.split(8)]
+    task, method = Classification(), kind()
+    task.accelerator = Accelerator(cpu=True)
+    task.data = SimpleNamespace(validation=Loader(batches))
+    validation = task.evaluate(method, task.data.validation)
+    task.learn_from(method, validation)
+    assert len(method.given) == (kind is Asked)
+    for logits, targets in method.given:
+        assert torch.equal(logits, torch.stack([inputs, -inputs]))
+        assert torch.equal(targets, labels)
+    assert task.evaluate(method, Loader(batches)).logits is None
+    right = torch.stack([inputs.argmax(1) == labels, inputs.argmin(1) == labels])
+    assert torch.equal(validation.predicted == validation.labels, right)
+    assert [each["top1"] for each in validation.figures["students"]] == pytest.approx(right.double().mean(1).tolist())
+    assert validation.figures["statistics"]["first"] == pytest.approx(float(inputs[:, 0].mean()))
+
+
+def test_predictions_that_are_no_numbers_end_the_run():
+    inputs = torch.randn(30, 3)
+    inputs[17, 1] = torch.nan
+    task = Classification()
+    task.accelerator, task.data = Accelerator(cpu=True), SimpleNamespace(validation=None)
+    with pytest.raises(RunError, match="the predictions of student 0 are not finite"):
+        task.evaluate(Unasked(), Loader([Batch(inputs, torch.zeros(30, dtype=torch.long), torch.arange(30))]))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_samples_times_classes():
+    """20,000 samples of 4 students and 1,000 classes: their logits alone are 305 MiB, and were kept many times over."""
+    script = Path(__file__).parents[2] / "benchmarks" / "evaluation_memory.py"
+    done = subprocess.run([sys.executable, script, "--one", "20000"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["mib"] < 250

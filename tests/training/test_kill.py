@@ -52,8 +52,8 @@ POINTS = {
     "during a step of the second epoch": (("coterie.training.loop", "Trainer", "_optimizer_step"), 9),
     "while the first checkpoint is written": (("coterie.training.loop", "Trainer", "save"), 1),
     "while a later checkpoint is written": (("coterie.training.loop", "Trainer", "save"), 4),
-    "during an evaluation": (("coterie.tasks.classification", "", "group_figures"), 2),
-    "during the last evaluation, on test": (("coterie.tasks.classification", "", "group_figures"), 5),
+    "during an evaluation": (("coterie.tasks.group_figures", "GroupSums", "compute"), 2),
+    "during the last evaluation, on test": (("coterie.tasks.group_figures", "GroupSums", "compute"), 5),
 }
 
 

@@ -16,7 +16,7 @@ class Batch(NamedTuple):
     inputs: on the device, a nested structure of tensors with the samples as first axis (normalised images float32 [B, C, H, W], or
         mappings of token tables); or a list with one such view for each student.
     targets: class indices int64 [B], or distributions float32 [B, K].
-    indices: the samples' numbers in their split, int64 [B]; -1 for samples that only fill up a process's last batch.
+    indices: the samples' numbers in their split, from 0, int64 [B]; -1 for samples that only fill up a process's last batch.
     weight: by which the losses, means over the batch, count. Their mean over processes, and over batches that are added up, is thereby one over
         all that is counted, where batches hold unequally much of it.
     """

@@ -177,7 +177,9 @@ class Method(nn.Module):
         """Called after every optimizer step (moving averages and the like)."""
 
     def after_validation(self, logits: Tensor, targets: Tensor) -> None:
-        """Called after every evaluation on the validation split.
+        """Called after every evaluation on the validation split, where the method :attr:`needs_validation`.
+
+        The logits of the whole split are kept for methods that define this, and for no others.
 
         Args:
             logits: every student's, [n, N, K], on the CPU.

@@ -1,42 +1,95 @@
-"""Figures of one classifier on one data set: accuracy, likelihood, calibration."""
+"""Figures of classifiers on one data set, added up batch by batch: accuracy, likelihood, calibration."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+from coterie.metrics.sums import STEP, exact_sum, value_of
 
 CALIBRATION_BINS = 15
+
+
+class ClassificationSums:
+    """Several classifiers on the same samples, in memory that does not grow with them; no batch, order or process changes a figure.
+
+    Args:
+        classifiers: C.
+        device: of the logits.
+
+    Attributes:
+        state: the sums by name, int64; those of several shares of the samples add up.
+    """
+
+    def __init__(self, classifiers: int, device: torch.device | str = "cpu") -> None:
+        # A confidence of 1 has a bin of its own, as in torchmetrics.
+        shapes = {"samples": (1,), "top1": (), "top5": (), "nll": (3,), "brier": (3,)}
+        bins = dict.fromkeys(("bin_samples", "bin_right", "bin_confidence"), (CALIBRATION_BINS + 1,))
+        self.state = {
+            name: torch.zeros(classifiers, *shape, dtype=torch.int64, device=device)
+            for name, shape in {**shapes, **bins}.items()
+        }
+        self.edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, device=device)
+
+    def add(self, logits: Tensor, log_probabilities: Tensor, targets: Tensor, counted: Tensor) -> None:
+        """Add a batch. Nothing is read on the host.
+
+        Args:
+            logits: [C, B, K].
+            log_probabilities: their log-softmax, float64.
+            targets: class indices [B].
+            counted: bool [B], false for what only fills up.
+        """
+        classes, state = logits.shape[-1], self.state
+        probabilities = log_probabilities.exp()
+        own = targets.expand(logits.shape[:-1]).unsqueeze(-1)
+        best = logits.topk(min(5, classes), dim=-1).indices == own
+        right = (logits.argmax(-1) == targets) & counted
+        state["samples"] += counted.sum()
+        state["top1"] += right.sum(-1)
+        state["top5"] += (best.any(-1) & counted).sum(-1)
+        state["nll"] += exact_sum(torch.where(counted, -log_probabilities.gather(-1, own).squeeze(-1), 0.0))
+        truth = torch.zeros_like(probabilities).scatter_(-1, own, 1.0)
+        state["brier"] += exact_sum(torch.where(counted, (probabilities - truth).square().sum(-1), 0.0))
+        confidence = (
+            probabilities.amax(-1).float().nan_to_num(0.0)
+        )  # the NLL says of such a sample what there is to say
+        place = (torch.bucketize(confidence, self.edges, right=True) - 1).clamp(0, CALIBRATION_BINS)
+        steps = (confidence.double() / STEP).round().long()
+        for name, values in (("bin_samples", counted), ("bin_right", right), ("bin_confidence", steps * counted)):
+            state[name].scatter_add_(1, place, values.long().expand_as(place))
+
+    def compute(self) -> list[dict[str, float]]:
+        """Of each classifier, see :func:`classification_figures`."""
+        state = {name: value.cpu() for name, value in self.state.items()}
+        samples = state["samples"].double()[:, 0]
+        gaps = (state["bin_right"] - state["bin_confidence"].double() * STEP).abs().sum(-1)
+        means = {
+            "top1": state["top1"] / samples,
+            "top5": state["top5"] / samples,
+            "nll": value_of(state["nll"]) / samples,
+            "brier": value_of(state["brier"]) / samples,
+            "ece": gaps / samples,
+        }
+        columns = {name: values.tolist() for name, values in means.items()}
+        return [{name: round(column[number], 7) for name, column in columns.items()} for number in range(len(samples))]
 
 
 def classification_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
     """Top-1, top-5, NLL, Brier score and expected calibration error over a whole data set.
 
     Args:
-        logits: [N, K], float. All samples at once, so that no average of batch averages arises.
+        logits: [N, K], float.
         targets: class indices [N].
 
     Returns:
         ``top1``, ``top5`` (top-K where there are fewer than 5 classes) as shares; ``nll`` in nats; ``brier``, the squared
         distance of the probabilities from the truth, in [0, 2]; ``ece`` with 15 bins of equal width (Guo et al., 2017).
     """
-    classes = logits.shape[1]
-    log_probabilities = torch.log_softmax(logits.double(), dim=1)
-    probabilities = log_probabilities.exp()
-    truth = torch.nn.functional.one_hot(targets, classes)
-
-    def accuracy(top_k: int) -> float:
-        return float(multiclass_accuracy(probabilities, targets, classes, average="micro", top_k=top_k))
-
-    figures = {
-        "top1": accuracy(1),
-        "top5": accuracy(min(5, classes)),
-        "nll": float(torch.nn.functional.nll_loss(log_probabilities, targets)),
-        "brier": float((probabilities - truth).square().sum(1).mean()),
-        "ece": float(multiclass_calibration_error(probabilities, targets, classes, n_bins=CALIBRATION_BINS)),
-    }
-    # Sums over threads may differ in the last bit; a repeated evaluation should not.
-    return {name: round(value, 7) for name, value in figures.items()}
+    sums = ClassificationSums(1, logits.device)
+    counted = torch.ones_like(targets, dtype=torch.bool)
+    sums.add(logits[None], torch.log_softmax(logits[None].double(), dim=-1), targets, counted)
+    return sums.compute()[0]
 
 
 def mean_figures(figures: list[dict[str, float]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How much the students of a group differ, over all pairs of them."""
+"""How much the students of a group differ, over all pairs of them, added up batch by batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,58 @@ from itertools import combinations
 
 import torch
 from torch import Tensor
+
+from coterie.metrics.sums import exact_sum, value_of
+
+
+class DiversitySums:
+    """The diversity of a group, in memory that does not grow with the samples; no batch, order or process changes a figure.
+
+    Args:
+        students: n.
+        device: of the logits.
+
+    Attributes:
+        state: the sums by name, int64 [pairs, ...]; those of several shares of the samples add up.
+    """
+
+    def __init__(self, students: int, device: torch.device | str = "cpu") -> None:
+        self.pairs = list(combinations(range(students), 2))
+        shapes = {"samples": (), "distance": (3,), "disagreement": (), "kl": (3,), "double_fault": ()}
+        self.state = {
+            name: torch.zeros(len(self.pairs), *shape, dtype=torch.int64, device=device)
+            for name, shape in shapes.items()
+        }
+
+    def add(self, logits: Tensor, log_probabilities: Tensor, targets: Tensor, counted: Tensor) -> None:
+        """Add a batch. Nothing is read on the host.
+
+        Args:
+            logits: [n, B, K].
+            log_probabilities: their log-softmax, float64.
+            targets: class indices [B].
+            counted: bool [B], false for what only fills up.
+        """
+        predicted, state = logits.argmax(-1), self.state
+        wrong = (predicted != targets) & counted
+        state["samples"] += counted.sum()
+        probabilities = log_probabilities.exp() if self.pairs else log_probabilities
+        for number, (first, second) in enumerate(self.pairs):
+            difference = probabilities[first] - probabilities[second]
+            log_ratio = log_probabilities[first] - log_probabilities[second]
+            state["distance"][number] += exact_sum(torch.where(counted, difference.norm(dim=1), 0.0))
+            state["kl"][number] += exact_sum(torch.where(counted, (difference * log_ratio).sum(1) / 2, 0.0))
+            state["disagreement"][number] += ((predicted[first] != predicted[second]) & counted).sum()
+            state["double_fault"][number] += (wrong[first] & wrong[second]).sum()
+
+    def compute(self) -> dict[str, float]:
+        """See :func:`diversity_figures`."""
+        if not self.pairs:
+            return {}
+        state = {name: value.cpu() for name, value in self.state.items()}
+        samples = state.pop("samples").double()
+        sums = {name: value_of(value) if value.ndim > 1 else value.double() for name, value in state.items()}
+        return {name: round(float((value / samples).mean()), 7) for name, value in sums.items()}
 
 
 def diversity_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
@@ -21,17 +73,7 @@ def diversity_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
         ``kl``: mean of both directions' KL divergence in nats; ``double_fault``: share of samples that both get wrong
         (Giacinto and Roli, 2001; smaller is more diverse). Empty for one student.
     """
-    log_probabilities = torch.log_softmax(logits.double(), dim=-1)
-    probabilities = log_probabilities.exp()
-    predicted = logits.argmax(-1)
-    wrong = predicted != targets
-    totals = {"distance": 0.0, "disagreement": 0.0, "kl": 0.0, "double_fault": 0.0}
-    pairs = list(combinations(range(len(logits)), 2))
-    for first, second in pairs:
-        difference = probabilities[first] - probabilities[second]
-        log_ratio = log_probabilities[first] - log_probabilities[second]
-        totals["distance"] += float(difference.norm(dim=1).mean())
-        totals["disagreement"] += float((predicted[first] != predicted[second]).float().mean())
-        totals["kl"] += float((difference * log_ratio).sum(1).mean()) / 2
-        totals["double_fault"] += float((wrong[first] & wrong[second]).float().mean())
-    return {name: round(total / len(pairs), 7) for name, total in totals.items()} if pairs else {}
+    sums = DiversitySums(len(logits), logits.device)
+    counted = torch.ones_like(targets, dtype=torch.bool)
+    sums.add(logits, torch.log_softmax(logits.double(), dim=-1), targets, counted)
+    return sums.compute()

@@ -15,14 +15,12 @@ from torch import Tensor
 from coterie.data.batch import ClassTrainLoader, EvaluationLoader, Loaders
 from coterie.data.nested import batch_size, split
 from coterie.errors import CoterieError, RunError
-from coterie.losses import LabelLoss, balanced_class_weights, mean_probability
+from coterie.losses import LabelLoss, balanced_class_weights
 from coterie.methods.method import Method
 from coterie.metrics import (
     balanced_accuracy,
     choose_student,
     classification_figures,
-    diversity_figures,
-    mean_figures,
     per_class_figures,
 )
 from coterie.metrics.notable import gallery_samples
@@ -30,8 +28,8 @@ from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.tasks.batch_size import require_enough_samples
 from coterie.tasks.evaluation import Deployment, Evaluation, Guess
-
-SAVED_PREDICTIONS = 10_000  # samples
+from coterie.tasks.group_figures import GroupSums
+from coterie.tasks.kept import KeptPredictions
 
 
 @dataclass(frozen=True)
@@ -98,47 +96,40 @@ class Classification:
 
     @torch.inference_mode()
     def evaluate(self, method: Method, loader: EvaluationLoader) -> ClassEvaluation:
-        """Measure every student, the ensembles and their diversity over a whole split, in eval mode.
+        """Measure every student, the ensembles and their diversity over a whole split, in eval mode, batch by batch.
 
+        Memory grows with the samples by a few bytes each, and not with samples times classes; but of the validation split every student's logits are kept
+        for methods that read them there (``needs_validation`` and :meth:`Method.after_validation`).
         Of several processes all measure what the first one will save: BatchNorm's statistics are each process's own between two steps.
+
+        Raises:
+            RunError: a student predicts what is no number.
         """
         method.eval()
-        if self.accelerator.num_processes > 1:
+        several = self.accelerator.num_processes > 1
+        if several:
             for buffer in method.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        logits, ensembles, labels, indices = [], [], [], []
-        statistics: dict[str, list[Tensor]] = {}
+        whole = _reads_logits(method) and loader is self.data.validation
+        sums = GroupSums(method.group.num_students, self.accelerator.device)
+        kept = KeptPredictions(loader.num_samples, whole)
         for batch in loader:
             with self.accelerator.autocast():
                 predictions = method.predict(batch.inputs)
-            logits.append(predictions.logits.float().transpose(0, 1))
-            ensembles.append(predictions.ensemble.float())
-            labels.append(batch.targets)
-            indices.append(batch.indices)
-            for name, values in predictions.statistics.items():
-                statistics.setdefault(name, []).append(values.float())
-        gathered = self.accelerator.gather([torch.cat(each) for each in (logits, ensembles, labels, indices)])
-        all_statistics = self.accelerator.gather({name: torch.cat(values) for name, values in statistics.items()})
-        order = _order(gathered[3])
-        all_logits, ensemble, targets, positions = (each[order] for each in gathered)
-        all_logits = all_logits.transpose(0, 1)
-        finite = torch.isfinite(all_logits).flatten(1).all(1).tolist()
-        if not all(finite):
+            logits, ensemble = predictions.logits.float(), predictions.ensemble.float()
+            sums.add(logits, ensemble, predictions.statistics, batch.targets, batch.indices >= 0)
+            kept.add(logits, ensemble, batch.targets, batch.indices)
+        if several:
+            kept.drop_fillers()
+            sums.load(self.accelerator.reduce(sums.state(), "sum"))
+            kept.state = self.accelerator.reduce(kept.state, "sum")
+        if (student := sums.first_not_finite()) is not None:
             raise RunError(
-                f"the predictions of student {finite.index(False)} are not finite: training has diverged. "
+                f"the predictions of student {student} are not finite: training has diverged. "
                 "Try a lower optimizer.learning_rate, training.clip_gradient, or a longer schedule.warmup_epochs."
             )
-        figures = group_figures(all_logits, ensemble, targets, method.deployed_student)
-        figures["statistics"] = {name: values[order].mean(0).tolist() for name, values in all_statistics.items()}
-        kept = {"logits": _half(all_logits[:, :SAVED_PREDICTIONS]), "ensemble": _half(ensemble[:SAVED_PREDICTIONS])}
-        kept |= {"labels": targets[:SAVED_PREDICTIONS].cpu(), "indices": positions[:SAVED_PREDICTIONS].cpu()}
-        return ClassEvaluation(
-            figures,
-            all_logits.argmax(-1).cpu(),
-            targets.cpu(),
-            all_logits.cpu() if method.needs_validation else None,
-            predictions=kept,
-        )
+        figures = sums.compute(method.deployed_student)
+        return ClassEvaluation(figures, kept.predicted(), kept.labels(), kept.logits(), predictions=kept.predictions())
 
     @torch.no_grad()
     def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
@@ -226,30 +217,9 @@ def _order(indices: Tensor) -> Tensor:
     return order[indices[order] >= 0]
 
 
-def group_figures(logits: Tensor, ensemble: Tensor, targets: Tensor, deployed: int) -> dict[str, Any]:
-    """Figures of every student, their mean, three ensembles and their diversity.
-
-    Args:
-        logits: [n, N, K].
-        ensemble: logits of the method's own ensemble, [N, K].
-        targets: class indices [N].
-        deployed: which student is deployed.
-
-    Returns:
-        ``deployed``, ``students``, ``mean_student``, ``ensemble`` and ``diversity``, as in summary.json.
-    """
-    students = [classification_figures(student, targets) for student in logits]
-    return {
-        "deployed": {"student": deployed, **students[deployed]},
-        "students": students,
-        "mean_student": mean_figures(students),
-        "ensemble": {
-            "mean_probability": classification_figures(mean_probability(logits), targets),
-            "mean_logit": classification_figures(logits.mean(0), targets),
-            "method": classification_figures(ensemble, targets),
-        },
-        "diversity": diversity_figures(logits, targets),
-    }
+def _reads_logits(method: Method) -> bool:
+    """Whether the method learns from its students' logits on a validation split."""
+    return method.needs_validation and type(method).after_validation is not Method.after_validation
 
 
 def with_classes(evaluation: ClassEvaluation, class_names: Sequence[str]) -> dict[str, Any]:
@@ -277,9 +247,3 @@ def learnt_nothing(top1: float, labels: Tensor, sample: str = "sample") -> str |
         f"the deployed student has learnt nothing yet: it gets {top1:.2%} of its own training {sample}s right, and naming the most frequent "
         f"class gets {share:.2%}. Train for longer, or try another optimizer.learning_rate (a lower one, where the loss has not fallen)"
     )
-
-
-def _half(logits: Tensor) -> Tensor:
-    """float16 on the CPU; what is too large for it becomes its largest number."""
-    largest = torch.finfo(torch.float16).max
-    return logits.clamp(-largest, largest).half().cpu()

@@ -1,0 +1,95 @@
+"""What an evaluation takes in memory beside the network: 4 students of 1,000 classes that draw their logits.
+
+    python benchmarks/evaluation_memory.py [--samples 10000 25000 100000] [--output FILE]
+
+Each size runs in a process of its own on the CPU; its peak resident memory is read after it, less what was resident before the first batch.
+An older version is measured by putting its ``src`` first on PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+STUDENTS, CLASSES, BATCH = 4, 1000, 250
+
+
+class Drawn(nn.Module):
+    """A method without networks: logits that favour the right class a little."""
+
+    deployed_student, needs_validation = 0, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.group = SimpleNamespace(num_students=STUDENTS)
+
+    def predict(self, targets: Tensor) -> Any:
+        logits = torch.randn(STUDENTS, len(targets), CLASSES)
+        logits[:, torch.arange(len(targets)), targets] += 3
+        return SimpleNamespace(
+            logits=logits, ensemble=logits.mean(0), statistics={"drawn": torch.ones(len(targets), STUDENTS)}
+        )
+
+    def after_validation(self, logits: Tensor, targets: Tensor) -> None: ...
+
+
+class Numbers:
+    """Class numbers in place of inputs, in batches."""
+
+    def __init__(self, samples: int) -> None:
+        self.num_samples = samples
+
+    def __iter__(self) -> Iterator[Any]:
+        for indices in torch.arange(self.num_samples).split(BATCH):
+            yield SimpleNamespace(inputs=indices % CLASSES, targets=indices % CLASSES, indices=indices)
+
+
+def measure(samples: int) -> dict[str, float]:
+    """Peak memory beyond what was there, in MiB, and the share of right answers."""
+    from coterie.tasks.classification import Classification
+
+    task = Classification()
+    task.accelerator = Accelerator(cpu=True)
+    task.data = SimpleNamespace(validation=None)  # type: ignore[assignment]
+    method, loader = Drawn(), Numbers(samples)
+    task.evaluate(method, Numbers(BATCH))  # type: ignore[arg-type]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    evaluation = task.evaluate(method, loader)  # type: ignore[arg-type]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    top1 = evaluation.figures["deployed"]["top1"]
+    return {"samples": samples, "mib": (peak - before) / 1024, "top1": top1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, nargs="+", default=[10_000, 25_000, 100_000])
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one is not None:
+        torch.manual_seed(0)
+        print(json.dumps(measure(arguments.one)))
+        return
+    lines = ["| samples | MiB beside the network |", "|---:|---:|"]
+    for samples in arguments.samples:
+        command = [sys.executable, __file__, "--one", str(samples)]
+        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        lines.append(f"| {found['samples']:,} | {found['mib']:,.0f} |")
+        print(lines[-1], flush=True)
+    if arguments.output is not None:
+        arguments.output.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
