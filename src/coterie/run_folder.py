@@ -16,15 +16,12 @@ from coterie.run_schema import (
     Content,
     DataRecord,
     Environment,
-    ImageStudent,
-    Student,
     Summary,
-    TextStudent,
     TrainRow,
     ValidationRow,
     checked,
 )
-from coterie.tasks import UNNAMED
+from coterie.tasks import UNNAMED, find_part, known_tasks
 
 LARGEST_JSON = 2**28  # bytes
 
@@ -113,10 +110,12 @@ class RunFolder:
             CoterieError: it is missing, or damaged.
         """
         found = read_json(self.student_description)
-        # Each kind's own is told by what only it has; of others, what every task has is looked at.
-        kind = (
-            TextStudent if found.get("task") == "text_classification" else Student if "task" in found else ImageStudent
-        )
+        task = found.get("task", UNNAMED)
+        if task not in known_tasks():
+            raise CoterieError(
+                f"{str(self.student_description)!r} cannot be read: its task is {str(task)[:80]!r}, expected one of {', '.join(known_tasks())}"
+            )
+        kind = find_part(task, "description")
         checked(kind, found, self.student_description)
         return found
 

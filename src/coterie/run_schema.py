@@ -80,21 +80,6 @@ def checked(model: type[AnyModel], value: object, path: Path, task: str | None =
         raise CoterieError(f"{str(path)!r} is damaged: {where[:80]}{first['msg'][:SHOWN]}") from None
 
 
-class TeacherNote(Content):
-    """How a teacher of a finished run is built."""
-
-    network: str | None
-    options: dict[str, Any] = {}
-    image_size: Side | None = None
-
-
-class TextTeacherNote(Content):
-    network: str
-    config: dict[str, Any]
-    class_order: list[Count] | None = None
-    slot: Annotated[int, Field(ge=0, lt=64)]
-
-
 class Student(Content):
     """What ``student.json`` says of any task."""
 
@@ -114,30 +99,6 @@ class ClassStudent(Student):
         if len(self.class_names) != self.num_classes:
             raise ValueError(f"{len(self.class_names)} class_names for {self.num_classes} classes")
         return self
-
-
-class ImageStudent(ClassStudent):
-    options: dict[str, Any]
-    input_size: Annotated[list[Side], Field(min_length=3, max_length=3)]
-    mean: list[float]
-    std: list[Annotated[float, Field(gt=0)]]
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "random"]
-    crop: Annotated[float, Field(gt=0, le=10)]
-    teachers: list[TeacherNote] = []
-
-    @model_validator(mode="after")
-    def _check_channels(self) -> ImageStudent:
-        if not len(self.mean) == len(self.std) == self.input_size[0]:
-            raise ValueError(f"expected a mean and a std for each of {self.input_size[0]} channel(s)")
-        return self
-
-
-class TextStudent(ClassStudent):
-    task: Literal["text_classification"]
-    config: dict[str, Any]
-    configs: list[dict[str, Any]] = Field(min_length=1)
-    length: Annotated[int, Field(ge=1, le=LARGEST_LENGTH)]
-    teachers: list[TextTeacherNote] = []
 
 
 class Deployed(Content):

@@ -21,6 +21,7 @@ class Row(NamedTuple):
         line: what the task is, in a line.
         settings: its sections of a recipe, a :class:`coterie.recipe.sections.TaskSettings`; imports nothing heavy.
         figures: its figures, a tuple of :class:`coterie.tasks.figures.Figure`, the first of which is the primary one.
+        description: what ``student.json`` must hold, a :class:`coterie.run_schema.Student`; imports nothing heavy.
         inputs: what finds the samples that are named on a command line: a function of these words, the run's folder and one that reads the lines of
             standard input. Imports nothing heavy.
         kind: the :class:`coterie.tasks.task.TaskKind`.
@@ -30,6 +31,7 @@ class Row(NamedTuple):
     line: str
     settings: str
     figures: str
+    description: str
     inputs: str
     kind: str
     sample: str = "sample"
@@ -42,6 +44,7 @@ TASKS: MutableMapping[str, Row] = {
         "Images to classes.",
         "coterie.tasks.images.settings:SETTINGS",
         "coterie.tasks.figures:CLASSIFICATION",
+        "coterie.tasks.images.description:ImageStudent",
         "coterie.tasks.images.inputs:find_samples",
         "coterie.tasks.images.task:ImageClassification",
         "image",
@@ -50,6 +53,7 @@ TASKS: MutableMapping[str, Row] = {
         "Texts, or pairs of texts, to classes.",
         "coterie.tasks.texts.settings:SETTINGS",
         "coterie.tasks.figures:CLASSIFICATION",
+        "coterie.tasks.texts.description:TextStudent",
         "coterie.tasks.texts.inputs:find_samples",
         "coterie.tasks.texts.task:TextClassification",
         "text",
@@ -90,7 +94,7 @@ def find_row(task: str) -> Row:
     raise CoterieError(f"unknown task {task!r}{did_you_mean(task, known)}; expected one of {', '.join(known)}")
 
 
-def find_part(task: str, part: Literal["settings", "figures", "inputs", "kind"]) -> Any:
+def find_part(task: str, part: Literal["settings", "figures", "description", "inputs", "kind"]) -> Any:
     """A part of a task, imported when it is asked for.
 
     Args:
