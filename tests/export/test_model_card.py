@@ -5,6 +5,7 @@ import yaml
 
 from coterie.export.model_card import model_card, shareable_recipe
 from coterie.recipe import load_recipe
+from coterie.tasks.images.formats import FORMATS
 
 FIGURES = {"top1": 0.5, "top5": 0.9, "nll": 1.25, "brier": 0.6, "ece": 0.1}
 STUDENT = {
@@ -26,7 +27,7 @@ STUDENT = {
 
 def card(recipe=None, description=STUDENT, summary=None, format="timm", which="student"):
     return model_card(
-        format=format,
+        format=next(each for each in FORMATS if each.name == format),
         which=which,
         description=description,
         parameters=11_000_000,

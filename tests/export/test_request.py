@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from coterie.export.formats import WRITERS
-from coterie.export.request import FORMATS_OF
+from coterie.tasks import find_named, find_part, known_tasks
 
 REFUSED = """
 import sys
@@ -37,5 +36,10 @@ def test_a_refusal_waits_for_no_torch(small_run, options, reason):
     assert reason in done.stdout
 
 
-def test_every_format_has_a_writer():
-    assert {task: tuple(writers) for task, writers in WRITERS.items()} == FORMATS_OF
+def test_every_format_has_a_writer_and_every_task_a_plain_format_first():
+    for task in known_tasks():
+        formats = find_part(task, "formats")
+        assert not formats[0].ensembles
+        for each in formats:
+            assert callable(find_named(each.writer))
+            assert not each.quantizer or callable(find_named(each.quantizer))

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 import coterie
 from coterie.errors import CoterieError, RunError
-from coterie.export import agreement, export_run, formats
-from coterie.export import onnx as onnx_format
+from coterie.export import export_run
 from coterie.losses import mean_probability
 from coterie.recipe import load_recipe
+from coterie.tasks.images import export as image_export
 
 NETWORKS = {
     "resnet32_cifar": ((3, 32, 32), "layer3"),
@@ -330,7 +330,7 @@ def test_a_failure_leaves_what_was_there(small_run, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(formats, "save_file", full)
+    monkeypatch.setattr(image_export, "save_file", full)
     for folder in (target, tmp_path / "new"):
         with pytest.raises(RunError, match="the disk is full"):
             export_run(path, "safetensors", folder)
@@ -351,8 +351,7 @@ def test_an_export_that_computes_something_else_is_refused(small_run, tmp_path, 
     monkeypatch.setattr(timm, "create_model", spoilt)
     with pytest.raises(RunError, match="other logits"):
         export_run(path, "timm", tmp_path / "export")
-    for module in (formats, onnx_format):
-        monkeypatch.setattr(module, "difference_of", lambda *arguments: 2e-4)
+    monkeypatch.setattr(image_export, "difference_of", lambda *arguments: 2e-4)
     for format in ("onnx", "pt2"):
         with pytest.raises(RunError, match="other logits"):
             export_run(path, format, tmp_path / "export")
@@ -361,7 +360,7 @@ def test_an_export_that_computes_something_else_is_refused(small_run, tmp_path, 
 
 def test_differences_are_relative_to_large_logits_and_nan_is_no_agreement():
     images = torch.ones(3, 1)
-    difference = agreement.difference_of
+    difference = image_export.difference_of
     assert difference(lambda x: 1000 * x, lambda x: 1000 * x + 0.05, images) == pytest.approx(5e-5, rel=1e-3)
     assert difference(lambda x: 0.01 * x, lambda x: 0.01 * x + 0.05, images) == pytest.approx(0.05, rel=1e-3)
     assert difference(lambda x: x, lambda x: x * float("nan"), images) == float("inf")

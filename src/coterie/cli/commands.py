@@ -168,9 +168,10 @@ def export(
 
     folder = export_run(run, format, output, which=which, int8=int8, push=push, private=private, trust_code=trust_code)
     if int8:
-        from coterie.export.quantization import in_a_line, read_measures
+        from coterie.export.request import MEASURES
+        from coterie.run_folder import read_json
 
-        typer.echo(in_a_line(read_measures(folder)), err=True)  # the output is the folder alone
+        typer.echo(read_json(folder / MEASURES)["line"], err=True)  # the output is the folder alone
     say(str(folder))
 
 

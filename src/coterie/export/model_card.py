@@ -15,17 +15,15 @@ import yaml
 
 from coterie.catalogue import NETWORKS
 from coterie.export.folder import MARK
-from coterie.export.preprocessing import resized
-from coterie.export.quantization import in_a_line
 from coterie.methods import TABLE
 from coterie.recipe import Recipe
 from coterie.recipe.sections import DataRecipe, Located
-from coterie.tasks import sample_of
+from coterie.tasks import find_part, find_row, sample_of
 from coterie.tasks.figures import Figure, figures_of, shown_figures
+from coterie.tasks.formats import Format
 from coterie.terminal import one_line
 from coterie.version import __version__
 
-LIBRARIES = {"timm": "timm", "onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch", "transformers": "transformers"}
 SHOWN_CLASSES = 50
 
 
@@ -52,7 +50,7 @@ def _without_places(section: Located) -> Located:
 
 def model_card(
     *,
-    format: str,
+    format: Format,
     which: str,
     description: dict[str, Any],
     parameters: int,
@@ -67,7 +65,7 @@ def model_card(
     """Render the card.
 
     Args:
-        format: timm, onnx, pt2, safetensors or transformers.
+        format: one of the task's.
         which: student, a student's number, ensemble or method.
         description: what is exported, as in ``student.json``; ``networks`` instead of ``network`` for several students.
         parameters: number of parameters of what is exported.
@@ -79,7 +77,11 @@ def model_card(
         int8: contents of ``int8.json`` where the file is quantised.
         repository: ``user/name`` on the Hub, from which the snippets of timm and transformers load then.
     """
-    template = resources.files("coterie.export").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
+    package, _, name = find_row(recipe.task).card.partition(":")
+    base, card = (
+        resources.files(where).joinpath(file).read_text(encoding="utf-8")
+        for where, file in (("coterie.export", "model_card.md.jinja"), (package, name))
+    )
     networks = description.get("networks") or [{key: description.get(key) for key in ("network", "options")}]
     names = sorted({each["network"] or "a network of the user's own" for each in networks})
     data = Path(description["data"]).name or description["data"]
@@ -92,11 +94,14 @@ def model_card(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     blocks.filters["one_line"] = lambda name: one_line(str(name))
-    return blocks.from_string(template).render(
+    return blocks.from_string(card).render(
+        base=blocks.from_string(base),
         front_matter=_front_matter(format, names, data, recipe, description, summary, int8),
         fence="`" * max(3, 1 + max(map(len, runs), default=0)),
         mark=MARK,
-        format=format,
+        format=format.name,
+        described=format.described,
+        library=find_part(recipe.task, "formats")[0].library,
         which=which,
         networks=networks,
         network=" and ".join(names),
@@ -123,9 +128,8 @@ def model_card(
         recipe=recipe,
         recipe_text=shareable_recipe(recipe),
         samples=f"{sample_of(recipe.task)}s",
-        resized=resized(description) if "crop" in description else None,
         check=check,
-        int8=in_a_line(int8) if int8 is not None else None,
+        int8=int8,
         tokenizer_file=tokenizer_file,
         repository=repository,
         version=__version__,
@@ -133,7 +137,7 @@ def model_card(
 
 
 def _front_matter(
-    format: str,
+    format: Format,
     names: list[str],
     data: str,
     recipe: Recipe,
@@ -147,9 +151,9 @@ def _front_matter(
     first = figures_of(recipe.task)[0]
     metric = first.metric or first.key
     matter: dict[str, Any] = {
-        "library_name": LIBRARIES[format],
+        "library_name": format.library,
         "pipeline_tag": task,
-        "tags": tags + (["timm"] if format == "timm" else []),
+        "tags": tags + (["timm"] if format.library == "timm" else []),
         "metrics": [metric],
     }
     scheme = next((each for each in ("hf://", "hf-text://") if recipe.data.name.startswith(each)), None)

@@ -11,13 +11,10 @@ from coterie.export.folder import require_free
 from coterie.export.push import require_hub
 from coterie.recipe import Recipe, load_recipe
 from coterie.run_folder import RunFolder
+from coterie.tasks import find_part, known_tasks
+from coterie.tasks.formats import Format
 
-# Formats of each task's runs, the first one being the default; ``formats.WRITERS`` holds who writes them.
-FORMATS_OF = {
-    "image_classification": ("timm", "onnx", "pt2", "safetensors"),
-    "text_classification": ("transformers", "onnx"),
-}
-FORMATS = tuple(dict.fromkeys(format for formats in FORMATS_OF.values() for format in formats))
+MEASURES = "int8.json"  # what an int8 file costs, by the task's quantizer; ``line`` says it in words
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Request:
 
     folder: RunFolder
     recipe: Recipe
-    format: str
+    format: Format
     which: str
     target: Path
     int8: bool
@@ -65,30 +62,41 @@ def check_request(
     Raises:
         CoterieError: see there.
     """
-    if format is not None and format not in FORMATS:
+    formats: dict[str, tuple[Format, ...]] = {task: find_part(task, "formats") for task in known_tasks()}
+    names = list(dict.fromkeys(each.name for several in formats.values() for each in several))
+    if format is not None and format not in names:
         raise CoterieError(
-            f"unknown format {format!r}{did_you_mean(format, FORMATS)}; expected one of {', '.join(FORMATS)}"
+            f"unknown format {format!r}{did_you_mean(format, names)}; expected one of {', '.join(names)}"
         )
     if not (which in {"student", "ensemble", "method"} or which.isdecimal()):
         near = did_you_mean(which, ["student", "ensemble", "method"])
         raise CoterieError(f"cannot export {which!r}{near}; expected student, a student's number, ensemble or method")
     folder = RunFolder(run).require()
     recipe = load_recipe(folder.recipe, trust_code=trust_code or which == "student")  # which imports no method
-    fitting = FORMATS_OF[recipe.task]
-    format = format or fitting[0]
-    if format not in fitting:
+    fitting = {each.name: each for each in formats[recipe.task]}
+    if format is not None and format not in fitting:
         raise CoterieError(f"format {format!r} is not for task={recipe.task}; expected {' or '.join(fitting)}")
-    if int8 and (format != "onnx" or recipe.task != "image_classification"):
-        given = f"format {format!r}" if format != "onnx" else f"task={recipe.task}"
-        raise CoterieError(f"--int8 is for format 'onnx' of image_classification, not for {given}; leave it out")
-    if which in {"ensemble", "method"} and (format == fitting[0] or recipe.task == "text_classification"):
-        images = recipe.task == "image_classification"
-        others = f", or format {', '.join(fitting[1:-1])} or {fitting[-1]}" if images else " or a student's number"
-        raise CoterieError(f"format {format!r} holds one plain network, not {which!r}; use which=student{others}")
+    chosen = fitting[format or next(iter(fitting))]
+    if int8 and not chosen.quantizer:
+        able = [
+            f"format {each.name!r} of {task}" for task, several in formats.items() for each in several if each.quantizer
+        ]
+        given = f"format {chosen.name!r}" if any(each.quantizer for each in fitting.values()) else f"task={recipe.task}"
+        raise CoterieError(f"--int8 is for {' or '.join(able)}, not for {given}; leave it out")
+    if which in {"ensemble", "method"} and not chosen.ensembles:
+        able = [each.name for each in fitting.values() if each.ensembles]
+        others = (
+            f", or format {' or '.join([', '.join(able[:-1]), able[-1]])}"
+            if len(able) > 1
+            else f", or format {able[0]}"
+            if able
+            else " or a student's number"
+        )
+        raise CoterieError(f"format {chosen.name!r} holds one plain network, not {which!r}; use which=student{others}")
     suffix = ("" if which == "student" else f"-{which}") + ("-int8" if int8 else "")
-    target = Path(output) if output is not None else folder.path / "export" / f"{format}{suffix}"
+    target = Path(output) if output is not None else folder.path / "export" / f"{chosen.name}{suffix}"
     require_free(target)
     if private and push is None:
         raise CoterieError("--private is of a repository: name it, --push user/name")
     hub = require_hub(push) if push is not None else None
-    return Request(folder, recipe, format, which, target, int8, push, private, hub, trust_code)
+    return Request(folder, recipe, chosen, which, target, int8, push, private, hub, trust_code)

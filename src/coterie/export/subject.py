@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 from torch import Tensor, nn
 
 from coterie.errors import CoterieError
@@ -17,30 +13,8 @@ from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
 from coterie.running.reload import load_method
 from coterie.student import load_student
-from coterie.tasks.images.networks import network_names, network_options
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is exported.
-
-    Attributes:
-        network: images to logits, in eval mode, on the CPU; of a run of texts, a network of transformers.
-        tensors: the weights as ``model.safetensors`` holds them.
-        description: as in ``student.json``; for several students ``networks`` in place of ``network`` and ``options``.
-        which: student, a student's number, ensemble or method.
-        tokenizer: folder of a text network's tokenizer.
-    """
-
-    network: nn.Module
-    tensors: dict[str, Tensor]
-    description: dict[str, Any]
-    which: str
-    tokenizer: Path | None = None
-
-    @property
-    def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
+from coterie.tasks import find_part
+from coterie.tasks.exporting import Subject
 
 
 class MeanProbability(nn.Module):
@@ -77,6 +51,7 @@ def load_subject(
         module = network if network is None or isinstance(network, nn.Module) else network()
         student = load_student(folder.path, module)
         return Subject(student, student.state_dict(), folder.read_description(), which, folder.tokenizer)
+    kind = find_part(recipe.task, "kind")
     method = load_method(folder.path, network, trust_code=trust_code)
     description = folder.read_description()
     summary = folder.read_summary()
@@ -87,28 +62,19 @@ def load_subject(
             raise CoterieError(f"which={which}: the run has {students} student(s), numbered from 0 to {students - 1}")
         student = method.students.student(number).eval()
         figures = dict(enumerate(summary.get("students", []))).get(number, {})
-        described = {**description, **_built_by(recipe, description, number), "student": number, "figures": figures}
+        described = {
+            **description,
+            **kind.describe_network(recipe, description, number),
+            "student": number,
+            "figures": figures,
+        }
         return Subject(student, student.state_dict(), described, which, folder.tokenizer)
     rule = "mean_probability" if which == "ensemble" else "method"
     described = {key: value for key, value in description.items() if key not in {"network", "options", "student"}}
-    described["networks"] = [_built_by(recipe, description, number) for number in range(students)]
+    described["networks"] = [kind.describe_network(recipe, description, number) for number in range(students)]
     described["figures"] = summary.get("ensemble", {}).get(rule, {})
     if which == "ensemble":
         plain = nn.ModuleList(method.students.student(number) for number in range(students))
         return Subject(MeanProbability(method.students).eval(), plain.state_dict(), described, which)
     method.label_loss = nn.Identity()  # serves training only
     return Subject(MethodEnsemble(method).eval(), method.state_dict(), described, which)
-
-
-def _built_by(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
-    """How one of the students is built."""
-    if description["network"] is None:
-        return {"network": None, "options": {}}
-    if recipe.task == "text_classification":
-        from coterie.tasks.texts.networks import shown, student_names
-
-        known = student_names(recipe)
-        return {"network": shown(known[number if len(known) > 1 else 0]), "config": description["configs"][number]}
-    names = network_names(recipe)
-    name = names[number if len(names) > 1 else 0]
-    return {"network": name, "options": network_options(recipe, name, tuple(description["input_size"]))}

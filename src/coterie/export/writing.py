@@ -7,15 +7,20 @@ from pathlib import Path
 
 from torch import nn
 
+from coterie.data.batch import Loaders
+from coterie.errors import CoterieError
 from coterie.export.folder import fill
-from coterie.export.formats import WRITERS
 from coterie.export.model_card import model_card, shareable_recipe
 from coterie.export.push import push
-from coterie.export.quantization import data_to_quantize, quantize
-from coterie.export.request import Request
+from coterie.export.request import MEASURES, Request
 from coterie.export.subject import load_subject
 from coterie.files import write_json, write_text
 from coterie.networks.branching import NetworkSource
+from coterie.recipe import Recipe
+from coterie.run_folder import RunFolder
+from coterie.running.reload import load_run_data
+from coterie.tasks import find_named
+from coterie.tasks.exporting import require_onnx
 
 
 def write_export(request: Request, network: NetworkSource | None = None) -> Path:
@@ -30,7 +35,7 @@ def write_export(request: Request, network: NetworkSource | None = None) -> Path
         RunError: the network cannot be exported in this format, what was exported computes something else, or the Hub refuses it.
     """
     folder, recipe, format, which = request.folder, request.recipe, request.format, request.which
-    data = data_to_quantize(folder, recipe) if request.int8 else None
+    data = _data_to_quantize(folder, recipe) if request.int8 else None
     subject = load_subject(
         folder,
         recipe,
@@ -40,14 +45,15 @@ def write_export(request: Request, network: NetworkSource | None = None) -> Path
     )
 
     def write(staging: Path) -> None:
-        check = WRITERS[recipe.task][format](subject, staging, folder.gallery)
+        check = find_named(format.writer)(subject, staging, folder.gallery)
         measures = None
         if data is not None:
-            measures = quantize(staging, data)
+            measures = find_named(format.quantizer)(staging, data)
+            write_json(staging / MEASURES, measures)
             check = f"before it was quantised, {check}"
-        if format not in {"timm", "transformers"}:
+        if format.described:
             write_json(staging / "student.json", {"which": which, **subject.description})
-        if format == "safetensors" and which == "method":
+        if format.name == "safetensors" and which == "method":
             write_text(staging / "recipe.yaml", shareable_recipe(recipe))
         environment = folder.read_environment()
         card = model_card(
@@ -69,3 +75,16 @@ def write_export(request: Request, network: NetworkSource | None = None) -> Path
     if request.push is not None:
         push(request.hub, request.target, request.push, request.private)
     return request.target
+
+
+def _data_to_quantize(folder: RunFolder, recipe: Recipe) -> Loaders:
+    """The run's own data, prepared as in its evaluation, on the CPU.
+
+    Raises:
+        CoterieError: they are not to be had, or no longer what the run was trained on.
+    """
+    require_onnx()
+    try:
+        return load_run_data(folder, recipe)
+    except CoterieError as error:
+        raise CoterieError(f"--int8 needs the data of the run, to calibrate and to measure: {error}") from None

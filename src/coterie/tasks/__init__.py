@@ -22,6 +22,8 @@ class Row(NamedTuple):
         settings: its sections of a recipe, a :class:`coterie.recipe.sections.TaskSettings`; imports nothing heavy.
         figures: its figures, a tuple of :class:`coterie.tasks.figures.Figure`, the first of which is the primary one.
         description: what ``student.json`` must hold, a :class:`coterie.run_schema.Student`; imports nothing heavy.
+        formats: of its exports, a tuple of :class:`coterie.tasks.formats.Format`, the default first; imports nothing heavy.
+        card: the template of its exports' cards, ``package:file``, which fills the blocks ``use`` and ``input`` of ``base``.
         inputs: what finds the samples that are named on a command line: a function of these words, the run's folder and one that reads the lines of
             standard input. Imports nothing heavy.
         kind: the :class:`coterie.tasks.task.TaskKind`.
@@ -32,6 +34,8 @@ class Row(NamedTuple):
     settings: str
     figures: str
     description: str
+    formats: str
+    card: str
     inputs: str
     kind: str
     sample: str = "sample"
@@ -45,6 +49,8 @@ TASKS: MutableMapping[str, Row] = {
         "coterie.tasks.images.settings:SETTINGS",
         "coterie.tasks.figures:CLASSIFICATION",
         "coterie.tasks.images.description:ImageStudent",
+        "coterie.tasks.images.formats:FORMATS",
+        "coterie.tasks.images:card.md.jinja",
         "coterie.tasks.images.inputs:find_samples",
         "coterie.tasks.images.task:ImageClassification",
         "image",
@@ -54,6 +60,8 @@ TASKS: MutableMapping[str, Row] = {
         "coterie.tasks.texts.settings:SETTINGS",
         "coterie.tasks.figures:CLASSIFICATION",
         "coterie.tasks.texts.description:TextStudent",
+        "coterie.tasks.texts.formats:FORMATS",
+        "coterie.tasks.texts:card.md.jinja",
         "coterie.tasks.texts.inputs:find_samples",
         "coterie.tasks.texts.task:TextClassification",
         "text",
@@ -94,7 +102,7 @@ def find_row(task: str) -> Row:
     raise CoterieError(f"unknown task {task!r}{did_you_mean(task, known)}; expected one of {', '.join(known)}")
 
 
-def find_part(task: str, part: Literal["settings", "figures", "description", "inputs", "kind"]) -> Any:
+def find_part(task: str, part: Literal["settings", "figures", "description", "formats", "inputs", "kind"]) -> Any:
     """A part of a task, imported when it is asked for.
 
     Args:
@@ -104,7 +112,12 @@ def find_part(task: str, part: Literal["settings", "figures", "description", "in
     Raises:
         CoterieError: see :func:`find_row`.
     """
-    module, _, name = getattr(find_row(task), part).partition(":")
+    return find_named(getattr(find_row(task), part))
+
+
+def find_named(place: str) -> Any:
+    """What stands at ``module:name``, imported when it is asked for."""
+    module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
 
 

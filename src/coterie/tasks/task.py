@@ -113,6 +113,16 @@ class TaskKind(Protocol):
         """
         ...
 
+    def describe_network(self, recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
+        """How one of a finished run's students is built, in the words of ``student.json``.
+
+        Args:
+            recipe: the run's.
+            description: of its deployed student.
+            number: of the student.
+        """
+        ...
+
     def is_one(self, samples: Any) -> bool:
         """Whether what is passed to be predicted is one sample, and not several."""
         ...

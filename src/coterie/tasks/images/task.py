@@ -120,6 +120,15 @@ class ImageClassification(Classification):
         """See :class:`coterie.tasks.task.TaskKind`."""
         return student.load(folder, description, network)
 
+    @staticmethod
+    def describe_network(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        if description["network"] is None:
+            return {"network": None, "options": {}}
+        names = network_names(recipe)
+        name = names[number if len(names) > 1 else 0]
+        return {"network": name, "options": network_options(recipe, name, tuple(description["input_size"]))}
+
     is_one = staticmethod(is_one)
 
     @staticmethod

@@ -120,6 +120,12 @@ class TextClassification(Classification):
         return network
 
     @staticmethod
+    def describe_network(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        names = student_names(recipe)
+        return {"network": shown(names[number if len(names) > 1 else 0]), "config": description["configs"][number]}
+
+    @staticmethod
     def is_one(samples: Any) -> bool:
         """See :class:`coterie.tasks.task.TaskKind`."""
         return isinstance(samples, str)

@@ -1,4 +1,4 @@
-"""What the writers of formats share: a network's graph, and whether what was exported computes what PyTorch computes."""
+"""What the exports of all tasks share: what is exported, the formats there are, a network's graph, and whether what was exported computes what PyTorch computes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,42 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from coterie.errors import RunError
-from coterie.export.subject import Subject
-from coterie.tasks.images.predict import load_images
+from coterie.errors import CoterieError, RunError
 
 TOLERANCE = 1e-4  # of the logits, or of the largest of them where that is above 1
 CHECKED_BATCH_SIZES = (1, 3)
+# A protobuf file holds at most 2 GiB; weights that come near it are written beside the graph.
+LARGEST_ONNX_FILE = 2**31 - 2**24
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is exported.
+
+    Attributes:
+        network: in eval mode, on the CPU; a plain network of its field's library, or several of them as one module.
+        tensors: the weights as ``model.safetensors`` holds them.
+        description: as in ``student.json``; for several students ``networks`` in place of ``network`` and ``options``.
+        which: student, a student's number, ensemble or method.
+        tokenizer: folder of the network's tokenizer, where it has one.
+    """
+
+    network: nn.Module
+    tensors: dict[str, Tensor]
+    description: dict[str, Any]
+    which: str
+    tokenizer: Path | None = None
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
 
 
 def traced(
@@ -30,13 +54,6 @@ def traced(
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)  # names the files of this installation
     return program
-
-
-def traced_images(subject: Subject) -> torch.export.ExportedProgram:
-    """The graph for batches of images of any size, with nothing of the data in it."""
-    # Zeros, because the program keeps its example; two of them, because a batch of one would be taken for a constant.
-    example = torch.zeros(2, *subject.description["input_size"])
-    return traced(subject.network, (example,), ({0: torch.export.Dim("batch")},))
 
 
 @contextlib.contextmanager
@@ -60,31 +77,6 @@ def exporting(format: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def images_to_compare(gallery: Path, description: dict[str, Any]) -> tuple[Tensor, str]:
-    """Images to compare logits on, as many as the largest batch, and where they come from, in words."""
-    count = max(CHECKED_BATCH_SIZES)
-    files = sorted(gallery.glob("*.png"))
-    if files:
-        chosen = [files[number % len(files)] for number in range(count)]
-        return load_images(chosen, description), f"images of {description['data']}"
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(
-        count, *description["input_size"], generator=generator
-    ), "random images, since the run keeps none"
-
-
-@torch.inference_mode()
-def difference_of(network: nn.Module, exported: Callable[[Tensor], Tensor], images: Tensor) -> float:
-    """The :func:`relative_difference` over batches of several sizes."""
-    largest = 0.0
-    for size in CHECKED_BATCH_SIZES:
-        expected, actual = network(images[:size]), exported(images[:size])
-        if actual.shape != expected.shape:
-            raise RunError(f"the export gives {tuple(actual.shape)} for a batch of {size}, not {tuple(expected.shape)}")
-        largest = max(largest, relative_difference(expected, actual))
-    return largest
-
-
 def relative_difference(expected: Tensor, actual: Tensor) -> float:
     """Largest difference of logits, relative to the largest of them where that is above 1; NaN counts as infinite."""
     scale = max(1.0, expected.abs().max().item())
@@ -96,3 +88,35 @@ def require_close(difference: float, format: str) -> None:
         raise RunError(
             f"the {format} export computes other logits than PyTorch: they differ by {difference:.2g}, at most {TOLERANCE:g} is allowed"
         )
+
+
+def require_onnx() -> Any:
+    """The package onnxruntime.
+
+    Raises:
+        CoterieError: it, or what torch needs beside it to write the format, is missing.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch.onnx needs it)
+    except ImportError as error:
+        raise CoterieError(
+            f"format 'onnx' needs the extra of that name ({error}): pip install 'coterie[onnx]'"
+        ) from None
+    return onnxruntime
+
+
+def save_graph(
+    trace: Callable[[], torch.export.ExportedProgram], path: Path, inputs: list[str], metadata: dict[str, str]
+) -> None:
+    """Write a network's graph, one output ``logits``.
+
+    Raises:
+        RunError: it cannot be traced, or has operations that ONNX has not.
+    """
+    with exporting("onnx"):
+        program = torch.onnx.export(trace(), dynamo=True, input_names=inputs, output_names=["logits"], verbose=False)
+    assert program is not None
+    program.model.metadata_props.update(metadata)
+    size = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
+    program.save(path, external_data=size > LARGEST_ONNX_FILE)

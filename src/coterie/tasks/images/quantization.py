@@ -14,37 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coterie.data.batch import Loaders
 from coterie.errors import CoterieError, RunError
-from coterie.export.onnx import require_onnx
-from coterie.files import write_atomically, write_json
-from coterie.recipe import Recipe
-from coterie.run_folder import RunFolder
+from coterie.files import write_atomically
+from coterie.tasks.exporting import require_onnx
 from coterie.tasks.images.data.batch import DataBundle
 
 CALIBRATION_IMAGES = 200
 CALIBRATION_BATCH = 50
-MEASURES = "int8.json"
 
 
-def data_to_quantize(folder: RunFolder, recipe: Recipe) -> DataBundle:
-    """The run's own data, prepared as in its evaluation, on the CPU.
-
-    Raises:
-        CoterieError: they are not to be had, or no longer what the run was trained on.
-    """
-    from coterie.running.reload import load_run_data
-
-    require_onnx()
-    try:
-        data = load_run_data(folder, recipe)
-    except CoterieError as error:
-        raise CoterieError(f"--int8 needs the data of the run, to calibrate and to measure: {error}") from None
-    assert isinstance(data, DataBundle)
-    return data
-
-
-def quantize(folder: Path, data: DataBundle) -> dict[str, Any]:
-    """Put an int8 file in the place of a folder's ``model.onnx`` and write ``int8.json``, what it costs on the evaluation split.
+def quantize(folder: Path, data: Loaders) -> dict[str, Any]:
+    """Put an int8 file in the place of a folder's ``model.onnx``, and measure what it costs on the evaluation split.
 
     Weights are int8 with a scale for each channel, activations uint8 with one for each tensor, both kept by QuantizeLinear and
     DequantizeLinear nodes (QDQ); ranges are the smallest and largest value seen. The settings are those that lost least on a CPU with
@@ -64,7 +45,7 @@ def quantize(folder: Path, data: DataBundle) -> dict[str, Any]:
 
     Returns:
         The contents of ``int8.json``: ``float_top1`` and ``int8_top1`` (shares), ``images``, ``split``, ``changed_predictions``,
-        ``standard_error`` (of the difference of the two, a share), ``calibration_images``, ``float_bytes`` and ``int8_bytes``;
+        ``standard_error`` (of the difference of the two, a share), ``calibration_images``, ``float_bytes``, ``int8_bytes`` and ``line``, all this in words;
         the file's metadata hold them too, but for the sizes, under ``int8``.
 
     Raises:
@@ -73,6 +54,7 @@ def quantize(folder: Path, data: DataBundle) -> dict[str, Any]:
     """
     import onnx
 
+    assert isinstance(data, DataBundle)
     path, plain = folder / "model.onnx", folder / "float.onnx"
     prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
     if (folder / "model.onnx.data").exists():
@@ -91,11 +73,10 @@ def quantize(folder: Path, data: DataBundle) -> dict[str, Any]:
     finally:
         for temporary in (plain, prepared, quantized):
             temporary.unlink(missing_ok=True)
-    write_json(folder / MEASURES, measures)
-    return measures
+    return {**measures, "line": _in_a_line(measures)}
 
 
-def in_a_line(measures: dict[str, Any]) -> str:
+def _in_a_line(measures: dict[str, Any]) -> str:
     """What int8 costs, in words."""
     return (
         f"int8: top-1 {measures['int8_top1']:.2%}, {measures['float_top1']:.2%} in float32, on {measures['images']:,} {measures['split']} images"
@@ -104,12 +85,6 @@ def in_a_line(measures: dict[str, Any]) -> str:
         f" {measures['int8_bytes']:,} bytes, {measures['float_bytes']:,} in float32;"
         f" calibrated on {measures['calibration_images']:,} training images"
     )
-
-
-def read_measures(folder: Path) -> dict[str, Any]:
-    """The contents of an export's ``int8.json``."""
-    measures: dict[str, Any] = json.loads((folder / MEASURES).read_text(encoding="utf-8"))
-    return measures
 
 
 def _calibration_batches(data: DataBundle) -> list[NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""ONNX of sequence classifiers: token tables of any batch and length to logits, with the tokenizer's files beside the graph."""
+"""Text classifiers as folders of transformers, and as ONNX: token tables of any batch and length to logits, with the tokenizer's files beside the graph."""
 
 from __future__ import annotations
 
@@ -10,12 +10,30 @@ import torch
 from torch import Tensor, nn
 
 from coterie.errors import RunError
-from coterie.export.agreement import CHECKED_BATCH_SIZES, relative_difference, require_close, traced
-from coterie.export.onnx import require_onnx, save_graph
-from coterie.export.subject import Subject
-from coterie.tasks.texts.sequence_classifier import read_tokenizer
+from coterie.tasks.exporting import (
+    CHECKED_BATCH_SIZES,
+    Subject,
+    relative_difference,
+    require_close,
+    require_onnx,
+    save_graph,
+    traced,
+)
+from coterie.tasks.texts.sequence_classifier import example_inputs, read_tokenizer, save_folder
 
 TRACED_LENGTH = 8  # tokens of the example that a graph is made from; any length fits it then
+
+
+def write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
+    assert subject.tokenizer is not None
+    loaded = save_folder(subject.network, subject.tokenizer, folder)
+    (example,) = example_inputs(1, subject.description["length"])
+    texts = {name: example[name] for name in ("input_ids", "attention_mask")}
+    with torch.inference_mode():
+        expected, actual = (each(**texts).logits for each in (subject.network, loaded))
+    if not torch.equal(expected, actual):
+        raise RunError("transformers builds the network from the export with other logits")
+    return "transformers loads it with bit-equal logits."
 
 
 class _Logits(nn.Module):
@@ -30,7 +48,7 @@ class _Logits(nn.Module):
         return self.network(input_ids=input_ids, attention_mask=attention_mask, **segments).logits
 
 
-def write_text_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
+def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
     """Write ``model.onnx``, with classes and length in its metadata, and the tokenizer; say what was compared."""
     onnxruntime = require_onnx()
     assert subject.tokenizer is not None
