@@ -36,7 +36,7 @@ def predict(run: str | Path, samples: Any, *, network: nn.Module | None = None, 
         >>> coterie.predict("runs/a", ["a.jpg", "b.jpg"])[0].classes[0]  # doctest: +SKIP
         ('cat', 0.98)
     """
-    kind = find_part(task_of(RunFolder(run).require().read_description()), "kind")
+    kind = find_part(task_of(RunFolder(run).require().read_description()), "deployed")
     answers = []
     for answer in iterate_predictions(run, [samples] if kind.is_one(samples) else list(samples), network, **options):
         if answer.error is not None:
@@ -56,7 +56,7 @@ def iterate_predictions(
     folder = RunFolder(run).require()
     description = folder.read_description()
     task = task_of(description)
-    predict = find_part(task, "kind").predict
+    predict = find_part(task, "deployed").predict
     known = [name for name, each in inspect.signature(predict).parameters.items() if each.kind is each.KEYWORD_ONLY]
     for name in options.keys() - set(known):
         raise CoterieError(

@@ -66,6 +66,6 @@ def load_student(run: str | Path, network: nn.Module | None = None) -> nn.Module
         raise CoterieError(
             f"the run {str(run)!r} was trained on a network of your own: pass it, load_student(run, network=...)"
         )
-    kind = find_part(task_of(description), "kind")
+    kind = find_part(task_of(description), "deployed")
     student: nn.Module = kind.load_student(folder, description, network)
     return student.eval()

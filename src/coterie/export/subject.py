@@ -51,7 +51,7 @@ def load_subject(
         module = network if network is None or isinstance(network, nn.Module) else network()
         student = load_student(folder.path, module)
         return Subject(student, student.state_dict(), folder.read_description(), which, folder.tokenizer)
-    kind = find_part(recipe.task, "kind")
+    kind = find_part(recipe.task, "deployed")
     method = load_method(folder.path, network, trust_code=trust_code)
     description = folder.read_description()
     summary = folder.read_summary()

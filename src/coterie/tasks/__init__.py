@@ -26,6 +26,7 @@ class Row(NamedTuple):
         card: the template of its exports' cards, ``package:file``, which fills the blocks ``use`` and ``input`` of ``base``.
         inputs: what finds the samples that are named on a command line: a function of these words, the run's folder and one that reads the lines of
             standard input. Imports nothing heavy.
+        deployed: a module, see :class:`coterie.tasks.task.Deployed`.
         kind: the :class:`coterie.tasks.task.TaskKind`.
         sample: what one sample is called; not a place.
     """
@@ -37,6 +38,7 @@ class Row(NamedTuple):
     formats: str
     card: str
     inputs: str
+    deployed: str
     kind: str
     sample: str = "sample"
 
@@ -52,6 +54,7 @@ TASKS: MutableMapping[str, Row] = {
         "coterie.tasks.images.formats:FORMATS",
         "coterie.tasks.images:card.md.jinja",
         "coterie.tasks.images.inputs:find_samples",
+        "coterie.tasks.images.deployed",
         "coterie.tasks.images.task:ImageClassification",
         "image",
     ),
@@ -63,6 +66,7 @@ TASKS: MutableMapping[str, Row] = {
         "coterie.tasks.texts.formats:FORMATS",
         "coterie.tasks.texts:card.md.jinja",
         "coterie.tasks.texts.inputs:find_samples",
+        "coterie.tasks.texts.deployed",
         "coterie.tasks.texts.task:TextClassification",
         "text",
     ),
@@ -70,7 +74,11 @@ TASKS: MutableMapping[str, Row] = {
         "Texts, prompts or chats that a causal language model learns to go on with.",
         "coterie.tasks.language.settings:SETTINGS",
         "coterie.tasks.language.declared:FIGURES",
+        "coterie.tasks.language.description:LanguageStudent",
+        "coterie.tasks.language.formats:FORMATS",
+        "coterie.tasks.language:card.md.jinja",
         "coterie.tasks.language.inputs:find_samples",
+        "coterie.tasks.language.deployed",
         "coterie.tasks.language.task:LanguageModeling",
         "row",
     ),
@@ -102,7 +110,9 @@ def find_row(task: str) -> Row:
     raise CoterieError(f"unknown task {task!r}{did_you_mean(task, known)}; expected one of {', '.join(known)}")
 
 
-def find_part(task: str, part: Literal["settings", "figures", "description", "formats", "inputs", "kind"]) -> Any:
+def find_part(
+    task: str, part: Literal["settings", "figures", "description", "formats", "inputs", "deployed", "kind"]
+) -> Any:
     """A part of a task, imported when it is asked for.
 
     Args:
@@ -116,9 +126,10 @@ def find_part(task: str, part: Literal["settings", "figures", "description", "fo
 
 
 def find_named(place: str) -> Any:
-    """What stands at ``module:name``, imported when it is asked for."""
+    """What stands at ``module:name``, or a module, imported when it is asked for."""
     module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found = importlib.import_module(module)
+    return getattr(found, name) if name else found
 
 
 def _entry_points() -> dict[str, EntryPoint]:

@@ -113,6 +113,20 @@ class TaskKind(Protocol):
         """
         ...
 
+    def rebuild_method(self, recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:
+        """A finished run's method without its weights.
+
+        Args:
+            recipe: the run's.
+            description: contents of its ``student.json``.
+            network: the untrained network, where the run was trained on one's own.
+        """
+        ...
+
+
+class Deployed(Protocol):
+    """A module of functions that a finished run is asked with; it imports nothing that only a training or an evaluation needs."""
+
     def describe_network(self, recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
         """How one of a finished run's students is built, in the words of ``student.json``.
 
@@ -150,16 +164,6 @@ class TaskKind(Protocol):
 
         Raises:
             CoterieError: damaged weights, or a network that they do not fit.
-        """
-        ...
-
-    def rebuild_method(self, recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:
-        """A finished run's method without its weights.
-
-        Args:
-            recipe: the run's.
-            description: contents of its ``student.json``.
-            network: the untrained network, where the run was trained on one's own.
         """
         ...
 

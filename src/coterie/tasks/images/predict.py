@@ -46,11 +46,6 @@ def load_transform(run: str | Path) -> Any:
     return evaluation_transform(data_info(description))
 
 
-def is_one(samples: Any) -> bool:
-    """Whether this is one picture, and not several."""
-    return isinstance(samples, (str, Path, Image.Image)) or (isinstance(samples, np.ndarray) and samples.ndim < 4)
-
-
 def predict_pictures(
     student: nn.Module, description: dict[str, Any], samples: Sequence[Picture], top: int
 ) -> Iterator[Prediction]:

@@ -1,28 +1,10 @@
-"""A deployed image classifier: how ``student.json`` builds it, and how timm prepares its images."""
+"""How timm prepares the images of a deployed student."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import nn
-
-from coterie.networks.creation import create_network
-from coterie.networks.options import require_harmless_options
-from coterie.run_folder import RunFolder
-from coterie.student import load_weights
-
-
-def load(folder: RunFolder, description: dict[str, Any], network: nn.Module | None) -> nn.Module:
-    """See :meth:`coterie.tasks.task.TaskKind.load_student`."""
-    if network is None:
-        require_harmless_options(description["options"], "student.json: options")
-        network = create_network(
-            description["network"], num_classes=description["num_classes"], **description["options"]
-        )
-    load_weights(network, folder)
-    if description["network"] is not None and hasattr(network, "pretrained_cfg"):
-        network.pretrained_cfg = {**prepared_for(network, description), "label_names": description["class_names"]}  # type: ignore[assignment]
-    return network
 
 
 def prepared_for(network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:

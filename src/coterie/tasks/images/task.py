@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,12 @@ from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.classification import Classification
-from coterie.tasks.images import student
 from coterie.tasks.images.data.bundle import DataBundle, prepare_data
 from coterie.tasks.images.data.reading import read_data
 from coterie.tasks.images.fitting import fit_images
 from coterie.tasks.images.networks import build_method, network_names, network_options, pretrained_config
-from coterie.tasks.images.predict import is_one, predict_pictures
 from coterie.tasks.images.settings import data_of, network_of
 from coterie.tasks.images.teachers import Expectation, build_teachers, own_teachers, untrained_teachers
-from coterie.tasks.prediction import Answer, require_top
 
 
 class ImageClassification(Classification):
@@ -114,29 +111,6 @@ class ImageClassification(Classification):
         if network_of(recipe).weights is not None:  # a checkpoint follows; the file may be gone
             recipe = load_recipe(recipe, ["network.weights=null"])
         return build_method(recipe, classes, size, network, teachers=teachers)
-
-    @staticmethod
-    def load_student(folder: RunFolder, description: dict[str, Any], network: nn.Module | None) -> nn.Module:
-        """See :class:`coterie.tasks.task.TaskKind`."""
-        return student.load(folder, description, network)
-
-    @staticmethod
-    def describe_network(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
-        """See :class:`coterie.tasks.task.TaskKind`."""
-        if description["network"] is None:
-            return {"network": None, "options": {}}
-        names = network_names(recipe)
-        name = names[number if len(names) > 1 else 0]
-        return {"network": name, "options": network_options(recipe, name, tuple(description["input_size"]))}
-
-    is_one = staticmethod(is_one)
-
-    @staticmethod
-    def predict(
-        folder: RunFolder, network: nn.Module, description: dict[str, Any], samples: Sequence[Any], *, top: int = 5
-    ) -> Iterator[Answer]:
-        """See :class:`coterie.tasks.task.TaskKind`."""
-        return predict_pictures(network, description, samples, require_top(top))
 
     def build_method(self) -> Method:
         """Students, label loss and method for these data, see :func:`coterie.tasks.images.networks.build_method`."""

@@ -11,10 +11,19 @@ from torch import nn
 from coterie.errors import RunError
 from coterie.networks.hugging_face import quiet_transformers, require_embedded
 from coterie.networks.tracing import quiet_eval
+from coterie.tasks.exporting import Subject
 from coterie.tasks.language.generation import end_tokens, padding_token
 from coterie.tasks.language.lora import has_lora, merged, save_memory
+from coterie.tasks.language.tokenizer import load_tokenizer
 
 PROBE = (2, 8)  # rows and tokens on which what was written is compared
+
+
+def write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
+    """See :class:`coterie.tasks.formats.Format`."""
+    assert subject.tokenizer is not None
+    check = write_folder(subject.network, load_tokenizer(subject.tokenizer), folder)
+    return f"{check[:1].lower()}{check[1:]}."
 
 
 def write_folder(network: nn.Module, tokenizer: Any, folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -18,20 +18,18 @@ from coterie.losses import LabelLoss
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource
-from coterie.networks.hugging_face import config_of
 from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
-from coterie.student import load_weights, save_student
+from coterie.student import save_student
 from coterie.tasks.evaluation import Deployment, Evaluation, Guess
 from coterie.tasks.language import panels
 from coterie.tasks.language.bundle import make_loaders
 from coterie.tasks.language.continuations import continue_rows
 from coterie.tasks.language.evaluation import LanguageEvaluation, measure
 from coterie.tasks.language.fitting import fit_language
-from coterie.tasks.language.networks import build_causal_lm, shared_vocabulary
-from coterie.tasks.language.predict import continuations
+from coterie.tasks.language.networks import shared_vocabulary
 from coterie.tasks.language.sets import load_sets
 from coterie.tasks.language.settings import data_of
 from coterie.tasks.language.sources import find_tokenizer, read_teachers, shown_names
@@ -47,7 +45,6 @@ from coterie.tasks.language.students import (
     require_positions,
 )
 from coterie.tasks.language.tokenizer import load_tokenizer, num_tokens, save_tokenizer
-from coterie.tasks.prediction import Answer
 
 LOGITS = (
     2**28
@@ -136,39 +133,6 @@ class LanguageModeling:
         vocabulary = description["vocabulary"]
         group = rebuild_students(recipe, description["configs"], vocabulary)
         return make_method(recipe, group, rebuild_teachers(description["teachers"], vocabulary))
-
-    @staticmethod
-    def load_student(folder: RunFolder, description: dict[str, Any], network: nn.Module | None) -> nn.Module:
-        """See :class:`coterie.tasks.task.TaskKind`."""
-        network = network or build_causal_lm(config_of(description["config"]))
-        load_weights(network, folder)
-        return network
-
-    @staticmethod
-    def describe_network(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
-        """See :class:`coterie.tasks.task.TaskKind`."""
-        names = shown_names(recipe)
-        return {"network": names[number if len(names) > 1 else 0], "config": description["configs"][number]}
-
-    @staticmethod
-    def is_one(samples: Any) -> bool:
-        """See :class:`coterie.tasks.task.TaskKind`."""
-        return isinstance(samples, str)
-
-    @staticmethod
-    def predict(
-        folder: RunFolder,
-        network: nn.Module,
-        description: dict[str, Any],
-        samples: Sequence[Any],
-        *,
-        tokens: int = 64,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-    ) -> Iterator[Answer]:
-        """Continuations of prompts, at most ``tokens`` long: the likeliest tokens, or drawn ones with a ``temperature``."""
-        return continuations(folder, network, samples, tokens, temperature, top_p, seed)
 
     @property
     def sample_size(self) -> str:

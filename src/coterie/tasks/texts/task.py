@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -17,9 +17,8 @@ from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
-from coterie.student import load_weights, save_student
+from coterie.student import save_student
 from coterie.tasks.classification import Classification
-from coterie.tasks.prediction import Answer, require_top
 from coterie.tasks.texts.networks import (
     build_method,
     build_teachers,
@@ -33,9 +32,8 @@ from coterie.tasks.texts.networks import (
     untrained_teachers,
     with_slots,
 )
-from coterie.tasks.texts.predict import predict_texts
 from coterie.tasks.texts.reading import read_texts
-from coterie.tasks.texts.sequence_classifier import build_classifier, example_inputs, read_tokenizer
+from coterie.tasks.texts.sequence_classifier import example_inputs, read_tokenizer
 from coterie.tasks.texts.settings import data_of
 from coterie.tasks.texts.tokens import TokenBundle, load_tokens
 
@@ -111,31 +109,6 @@ class TextClassification(Classification):
         """See :class:`coterie.tasks.task.TaskKind`."""
         teachers, example = untrained_teachers(description["teachers"], description["length"])
         return build_method(recipe, description["configs"], example, load=False, teachers=teachers)
-
-    @staticmethod
-    def load_student(folder: RunFolder, description: dict[str, Any], network: nn.Module | None) -> nn.Module:
-        """See :class:`coterie.tasks.task.TaskKind`."""
-        network = network or build_classifier(description["config"])
-        load_weights(network, folder)
-        return network
-
-    @staticmethod
-    def describe_network(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
-        """See :class:`coterie.tasks.task.TaskKind`."""
-        names = student_names(recipe)
-        return {"network": shown(names[number if len(names) > 1 else 0]), "config": description["configs"][number]}
-
-    @staticmethod
-    def is_one(samples: Any) -> bool:
-        """See :class:`coterie.tasks.task.TaskKind`."""
-        return isinstance(samples, str)
-
-    @staticmethod
-    def predict(
-        folder: RunFolder, network: nn.Module, description: dict[str, Any], samples: Sequence[Any], *, top: int = 5
-    ) -> Iterator[Answer]:
-        """See :class:`coterie.tasks.task.TaskKind`."""
-        return predict_texts(folder, network, description, samples, require_top(top))
 
     def build_method(self) -> Method:
         """Students, label loss and method for these data, see :func:`coterie.tasks.texts.networks.build_method`."""
