@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 AUTO: Final = "auto"  # a setting that is chosen when the data and networks are known, see coterie.recipe.fitting
 Auto = Literal["auto"]
+OWN_DATA: Final = "own data"  # the name of data sets that were passed as objects
 Value = TypeVar("Value")
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from coterie.data.objects import to_datasets
 from coterie.errors import CoterieError
 from coterie.networks.branching import NetworkSource
-from coterie.tasks.images.data.objects import to_datasets
 
 
 @dataclass

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from coterie.data.batch import Loaders
 from coterie.data.fingerprint import differences
+from coterie.data.objects import to_datasets
 from coterie.errors import CoterieError
 from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource
@@ -18,7 +19,6 @@ from coterie.run_folder import RunFolder
 from coterie.run_lock import require_finished
 from coterie.running.arguments import sort_arguments
 from coterie.tasks.evaluation import Evaluation
-from coterie.tasks.images.data.objects import to_datasets
 from coterie.tasks.task import Task, find_task
 from coterie.training.checkpoint import load_checkpoint, restoring
 

@@ -21,7 +21,7 @@ from coterie.files import write_json, write_text
 from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe, load_recipe
-from coterie.recipe.sections import TeacherRecipe, settled
+from coterie.recipe.sections import OWN_DATA, settled
 from coterie.run_folder import RunFolder
 from coterie.run_lock import lock
 from coterie.run_schema import FinishedSummary, checked
@@ -41,8 +41,6 @@ from coterie.running.notebook import as_html, as_text
 from coterie.running.outcome import conclude, is_complete, restore_report
 from coterie.running.output import clear, free_name, require_free
 from coterie.student import load_student
-from coterie.tasks.images.data.objects import OWN_DATA
-from coterie.tasks.images.teachers import first_stage
 from coterie.tasks.task import Task, find_task
 from coterie.training.display import Display
 from coterie.training.interruption import Interrupted, Interruption
@@ -226,7 +224,7 @@ def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accele
 
 def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: Any = None) -> Recipe:
     """Train the method's first stage where it has one, or go on with it; the recipe with that stage's student as the teacher."""
-    stage = first_stage(recipe)
+    stage = find_task(recipe).first_stage(recipe)
     if stage is None:
         return recipe
     first = RunFolder(folder.path / FIRST_STAGE)
@@ -241,7 +239,7 @@ def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: A
     if goes_on:  # what was automatic, that stage has chosen for its own network
         stage = elsewhere(load_recipe(first.recipe, trust_code=True), stage)
     train(stage, output=first.path, resume=goes_on, quiet=quiet, data=datasets)
-    return recipe.model_copy(update={"teacher": TeacherRecipe(run=str(first.path)), "teachers": []})
+    return load_recipe({**recipe.model_dump(), "teacher": {"run": str(first.path)}, "teachers": []})
 
 
 def _run(

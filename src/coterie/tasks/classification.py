@@ -111,14 +111,16 @@ class Classification:
             for buffer in method.buffers():
                 torch.distributed.broadcast(buffer, 0)
         whole = _reads_logits(method) and loader is self.data.validation
-        sums = GroupSums(method.group.num_students, self.accelerator.device)
+        sums: GroupSums | None = None  # of as many students as the method predicts for, which may be some of its group's
         kept = KeptPredictions(loader.num_samples, whole)
         for batch in loader:
             with self.accelerator.autocast():
                 predictions = method.predict(batch.inputs)
             logits, ensemble = predictions.logits.float(), predictions.ensemble.float()
+            sums = sums or GroupSums(len(logits), self.accelerator.device)
             sums.add(logits, ensemble, predictions.statistics, batch.targets, batch.indices >= 0)
             kept.add(logits, ensemble, batch.targets, batch.indices)
+        assert sums is not None, "no split is empty"
         if several:
             kept.drop_fillers()
             sums.load(self.accelerator.reduce(sums.state(), "sum"))

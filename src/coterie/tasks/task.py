@@ -113,6 +113,14 @@ class TaskKind(Protocol):
         """
         ...
 
+    def first_stage(self, recipe: Recipe) -> Recipe | None:
+        """The recipe of what is trained before, whose student is the teacher then; None where the method has no first stage.
+
+        Raises:
+            CoterieError: the method's first stage is not for these networks or teachers.
+        """
+        ...
+
     def rebuild_method(self, recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:
         """A finished run's method without its weights.
 

@@ -28,7 +28,7 @@ from coterie.tasks.images.data.reading import read_data
 from coterie.tasks.images.fitting import fit_images
 from coterie.tasks.images.networks import build_method, network_names, network_options, pretrained_config
 from coterie.tasks.images.settings import data_of, network_of
-from coterie.tasks.images.teachers import Expectation, build_teachers, own_teachers, untrained_teachers
+from coterie.tasks.images.teachers import Expectation, build_teachers, first_stage, own_teachers, untrained_teachers
 
 
 class ImageClassification(Classification):
@@ -102,6 +102,8 @@ class ImageClassification(Classification):
             input_config={**config, "crop_pct": description["crop"]},
             measured=description["class_names"] if whole else None,
         )
+
+    first_stage = staticmethod(first_stage)
 
     @staticmethod
     def rebuild_method(recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:

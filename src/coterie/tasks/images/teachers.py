@@ -75,8 +75,6 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     if method.first_stage is None:
         return None
     check_options(method, recipe.method.options)  # a mistake is not found after hours
-    if recipe.task != "image_classification":
-        raise CoterieError(f"{recipe.method.name} prunes image networks, and task={recipe.task}")
     teachers = teachers_of(recipe)
     if len(teachers) != 1:
         raise CoterieError(f"{recipe.method.name} starts from one teacher, got {len(teachers)}; set teacher.run=FOLDER")

@@ -23,6 +23,7 @@ from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
+from coterie.tasks.construction import no_first_stage
 from coterie.tasks.evaluation import Deployment, Evaluation, Guess
 from coterie.tasks.language import panels
 from coterie.tasks.language.bundle import make_loaders
@@ -126,6 +127,8 @@ class LanguageModeling:
         """See :class:`coterie.tasks.task.TaskKind`. Teachers are not asked again."""
         alone = recipe.model_copy(update={"teacher": None, "teachers": []})
         return cls(alone, accelerator, None, datasets, tokenizer=load_tokenizer(folder.tokenizer), whole=whole)
+
+    first_stage = staticmethod(no_first_stage)
 
     @staticmethod
     def rebuild_method(recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from coterie.errors import CoterieError, did_you_mean
-
-OWN_DATA = "own data"  # stands in a recipe for data sets that were passed as objects
+from coterie.recipe.sections import OWN_DATA
 
 DATA: dict[str, str] = {
     "digits": "scikit-learn's 1,797 digit images, 8x8 grey, 10 classes; embedded, needs no network",
