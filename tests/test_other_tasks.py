@@ -21,7 +21,7 @@ from coterie.report.comparison import write_comparison_report
 from coterie.run_folder import MetricsLog, RunFolder
 from coterie.run_schema import FinishedSummary, Student, checked
 from coterie.running.notebook import as_html, as_text
-from coterie.tasks import TASKS
+from coterie.tasks import TASKS, find_part
 from coterie.tasks.figures import Figure
 from coterie.training.display import said_of
 
@@ -40,7 +40,9 @@ def better(request, monkeypatch):
     module = types.ModuleType("own_task")
     module.FIGURES = figures
     monkeypatch.setitem(sys.modules, "own_task", module)
-    row = TASKS["image_classification"]._replace(figures="own_task:FIGURES", sample="document")
+    row = TASKS["image_classification"]._replace(
+        figures="own_task:FIGURES", sample="document", card=TASKS["language_modeling"].card
+    )
     monkeypatch.setitem(TASKS, "image_classification", row)
     return request.param
 
@@ -186,16 +188,17 @@ def test_a_comparisons_tables_and_page(better, compared):
 
 
 def test_a_card_shows_what_is_declared(better, tmp_path):
-    description = {"network": "tiny", "method": "dml", "data": "stdlib", "student": 0, "figures": figures(2.0, False)}
+    description = {"network": "tiny", "method": "dml", "data": "stdlib", "student": 0, "length": 64}
+    description["figures"] = figures(2.0, False)
     checked(Student, description, tmp_path / "student.json")
     text = model_card(
-        format="transformers", which="student", description=description, parameters=10, recipe=load_recipe(),
+        format=find_part("language_modeling", "formats")[0], which="student", description=description, parameters=10, recipe=load_recipe(),
         summary=summary_of(2.0), environment={}, check="",
     )  # fmt: skip
     assert "| | NLL | perplexity | next token |" in text
     assert "| **this export** | 2.0000 | 10.00 | 25.00% |" in text
     assert "9 documents" in text
-    assert "`config.json` names the class of transformers" in text
+    assert "Trained on rows of 64 tokens" in text
     assert "lasses" not in text.partition("The recipe:")[0]
     metric = yaml.safe_load(text.split("---\n")[1])["model-index"][0]["results"][0]["metrics"]
     assert metric == [{"type": "nll", "name": "NLL", "value": 2.0}]

@@ -251,11 +251,11 @@ class TrainingRecipe(Section):
     )
     select: Literal["auto", "last", "best"] = Field(
         "auto",
-        description="Which epoch is deployed; best: by validation top-1; auto: best with `patience`, last without, and the run's recipe says which.",
+        description="Which epoch is deployed; best: by the task's first figure on validation (of classes top-1); auto: best with `patience`, last without, and the run's recipe says which.",
     )
     patience: Positive | None = Field(
         None,
-        description="End the training when validation top-1 has not been better for this many evaluations. The learning rate stays planned for all `epochs`.",
+        description="End the training when the task's first figure on validation has not been better for this many evaluations. The learning rate stays planned for all `epochs`.",
     )
     evaluate_every: Positive = Field(1, description="Epochs between evaluations on the validation split.")
     log_every: Positive = Field(

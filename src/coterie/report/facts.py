@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coterie.report.run import GroupFigures, RunData
 from coterie.report.wording import count, duration, plural, size
+from coterie.tasks import find_part
 
 
 def facts(run: RunData, figures: GroupFigures | None) -> list[tuple[str, str]]:
@@ -37,7 +38,7 @@ def facts(run: RunData, figures: GroupFigures | None) -> list[tuple[str, str]]:
         )
     named = [
         f"{name} {environment.versions[name]}"
-        for name in ("coterie", "torch", "transformers" if run.sample == "text" else "timm")
+        for name in ("coterie", "torch", find_part(run.recipe.task, "formats")[0].library)
         if name in environment.versions
     ]
     found["Software"] = ", ".join(named)

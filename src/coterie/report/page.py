@@ -26,6 +26,7 @@ from coterie.report.panels import (
 )
 from coterie.report.predictions import pairwise_disagreement
 from coterie.report.run import GroupFigures, RunData, read_run
+from coterie.report.task_panels import task_sections
 from coterie.tasks.figures import shown_figures
 
 
@@ -114,6 +115,7 @@ def render(run: RunData) -> str:
         confusion=confusion_section(run, figures.deployed_student) if predictions and figures else None,
         classes=class_table(run, figures) if run.figures and figures else None,
         sorts=SORTS,
+        own=task_sections(run),
         disputed=disputed_cards(run),
         errors=error_cards(run, figures.deployed_student) if figures else [],
         recipe=run.folder.recipe.read_text(encoding="utf-8"),

@@ -163,9 +163,7 @@ def headline(run: RunData, figures: GroupFigures, split: str, samples: int) -> l
         error = math.sqrt(deployed * (1 - deployed) / samples)
         sentences.append(f"The standard error from the number of {run.sample}s is {100 * error:.2f} points.")
     if run.on_train is not None:
-        sentences.append(
-            f"On its own training {run.sample}s, un-augmented, it reaches {value_of(first, run.on_train)}."
-        )
+        sentences.append(f"On its own training {run.sample}s, as they are, it reaches {value_of(first, run.on_train)}.")
     return sentences
 
 

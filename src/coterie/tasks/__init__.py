@@ -29,6 +29,8 @@ class Row(NamedTuple):
         deployed: a module, see :class:`coterie.tasks.task.Deployed`.
         kind: the :class:`coterie.tasks.task.TaskKind`.
         sample: what one sample is called; not a place.
+        panels: a function of a run's folder that gives what its report shows besides, a list of :class:`coterie.tasks.panels.Panel`; imports nothing heavy;
+            empty: nothing.
     """
 
     line: str
@@ -41,6 +43,7 @@ class Row(NamedTuple):
     deployed: str
     kind: str
     sample: str = "sample"
+    panels: str = ""
 
 
 UNNAMED = "image_classification"  # of a recipe that names none, and of a run that was written when there was no other
@@ -81,6 +84,7 @@ TASKS: MutableMapping[str, Row] = {
         "coterie.tasks.language.deployed",
         "coterie.tasks.language.task:LanguageModeling",
         "row",
+        "coterie.tasks.language.panels:panels",
     ),
 }
 
@@ -111,7 +115,7 @@ def find_row(task: str) -> Row:
 
 
 def find_part(
-    task: str, part: Literal["settings", "figures", "description", "formats", "inputs", "deployed", "kind"]
+    task: str, part: Literal["settings", "figures", "description", "formats", "inputs", "deployed", "kind", "panels"]
 ) -> Any:
     """A part of a task, imported when it is asked for.
 

@@ -27,7 +27,7 @@ class Panel:
     Attributes:
         title: the heading.
         text: what is seen here, in a sentence or two of plain text; empty for none.
-        pictures: matplotlib figures, one after the other.
+        pictures: matplotlib figures, one after the other, drawn with its defaults: the report sets these, so that colours suit the page.
         table: shown below them; None for none.
     """
 

@@ -1,0 +1,63 @@
+"""What a run's task adds to its report, in the page's own looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+from cycler import cycler
+from markupsafe import Markup
+
+from coterie.errors import CoterieError
+from coterie.report.figures import STUDENT_COLOURS, STYLE, as_svg, student_colour
+from coterie.report.run import RunData
+from coterie.tasks import find_part, find_row
+from coterie.tasks.panels import Table
+
+# A task draws with matplotlib's defaults: these, while it does. Curves have the students' colours, in their order.
+PANEL_STYLE = {
+    **STYLE,
+    "axes.prop_cycle": cycler(color=[student_colour(number) for number in range(STUDENT_COLOURS)]),
+    "legend.frameon": False,
+    "legend.fontsize": 10.5,
+}
+
+
+class TaskSection(NamedTuple):
+    """A part of the page.
+
+    Attributes:
+        title, text: above it.
+        charts: one after the other.
+        table: below them, or None.
+    """
+
+    title: str
+    text: str
+    charts: Sequence[Markup]
+    table: Table | None
+
+
+def task_sections(run: RunData) -> list[TaskSection]:
+    """The task's panels, drawn; none where it has no such ones.
+
+    Raises:
+        CoterieError: a file that they are made from is damaged.
+    """
+    if not find_row(run.recipe.task).panels:
+        return []
+    with matplotlib.rc_context(PANEL_STYLE):
+        try:
+            panels = find_part(run.recipe.task, "panels")(run.folder)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise CoterieError(f"{str(run.folder.gallery)!r} is damaged: {error!r}"[:300]) from None
+        return [
+            TaskSection(
+                panel.title,
+                panel.text,
+                [as_svg(picture, f"{panel.title}. {panel.text}".strip()) for picture in panel.pictures],
+                panel.table,
+            )
+            for panel in panels
+        ]
