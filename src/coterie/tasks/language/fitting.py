@@ -11,7 +11,8 @@ from coterie.tasks.language.sources import has_own_weights, student_names
 LOGITS = (
     2**28
 )  # of a step's batch at most, where its size is automatic: 1 GiB in float32, and a loss keeps several such tensors
-ROWS = 32  # of a step's batch
+ROWS = (8, 32)  # of a step's batch, at least and at most
+STEPS = 200  # in an epoch, that a batch should leave: small sets are learnt in more and smaller steps
 
 
 def fit_language(recipe: Recipe, samples: int, vocabulary: int) -> tuple[Recipe, dict[str, str]]:
@@ -35,9 +36,10 @@ def fit_language(recipe: Recipe, samples: int, vocabulary: int) -> tuple[Recipe,
         reasons["network.pretrained"] = found
     length = data_of(recipe).block_length
     if recipe.training.batch_size == AUTO:
-        rows = max(1, min(ROWS, LOGITS // (length * vocabulary), samples))
+        rows = max(ROWS[0], min(ROWS[1], samples // STEPS))
+        rows = max(1, min(rows, LOGITS // (length * vocabulary), samples))
         settings["training.batch_size"] = rows
-        reasons["training.batch_size"] = f"rows of {length:,} tokens, logits of {vocabulary:,}"
+        reasons["training.batch_size"] = f"{samples:,} rows of {length:,} tokens, logits of {vocabulary:,}"
     family: Family = "language model"
     if pretrained and network_of(recipe).lora.rank is not None:
         family = "language model with LoRA"
