@@ -111,7 +111,9 @@ class Classification:
             for buffer in method.buffers():
                 torch.distributed.broadcast(buffer, 0)
         whole = _reads_logits(method) and loader is self.data.validation
-        sums: GroupSums | None = None  # of as many students as the method predicts for, which may be some of its group's
+        sums: GroupSums | None = (
+            None  # of as many students as the method predicts for, which may be some of its group's
+        )
         kept = KeptPredictions(loader.num_samples, whole)
         for batch in loader:
             with self.accelerator.autocast():

@@ -159,6 +159,20 @@ def test_prompts_are_gone_on_with(taught):
         coterie.predict(taught.path, "the cat", top=3)
 
 
+def test_the_export_is_a_folder_that_a_pipeline_loads_and_that_goes_on_alike(taught, tmp_path):
+    from transformers import pipeline
+
+    folder = coterie.export_run(taught.path, output=tmp_path / "exported")
+    assert {"config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "README.md"} <= {
+        path.name for path in folder.iterdir()
+    }
+    continued = pipeline("text-generation", model=str(folder))("the cat", max_new_tokens=5, return_full_text=False)
+    assert continued[0]["generated_text"] == coterie.predict(taught.path, "the cat", tokens=5)[0].text
+    card = (folder / "README.md").read_text()
+    assert "text-generation" in card
+    assert "NLL" in card
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
