@@ -36,9 +36,9 @@ def predict(run: str | Path, samples: Any, *, network: nn.Module | None = None, 
         >>> coterie.predict("runs/a", ["a.jpg", "b.jpg"])[0].classes[0]  # doctest: +SKIP
         ('cat', 0.98)
     """
-    kind = find_part(task_of(RunFolder(run).require().read_description()), "deployed")
+    is_one = _asked(task_of(RunFolder(run).require().read_description())).is_one
     answers = []
-    for answer in iterate_predictions(run, [samples] if kind.is_one(samples) else list(samples), network, **options):
+    for answer in iterate_predictions(run, [samples] if is_one(samples) else list(samples), network, **options):
         if answer.error is not None:
             raise CoterieError(answer.error)
         answers.append(answer)
@@ -56,7 +56,7 @@ def iterate_predictions(
     folder = RunFolder(run).require()
     description = folder.read_description()
     task = task_of(description)
-    predict = find_part(task, "deployed").predict
+    predict = _asked(task).predict
     known = [name for name, each in inspect.signature(predict).parameters.items() if each.kind is each.KEYWORD_ONLY]
     for name in options.keys() - set(known):
         raise CoterieError(
@@ -64,3 +64,15 @@ def iterate_predictions(
         )
     answers: Iterator[Answer] = predict(folder, load_student(run, network), description, samples, **options)
     return answers
+
+
+def _asked(task: str) -> Any:
+    """The task's module that answers.
+
+    Raises:
+        CoterieError: the task has none.
+    """
+    found = find_part(task, "deployed")
+    if not hasattr(found, "predict"):
+        raise CoterieError(f"task={task} says nothing of new samples; coterie.load_student(RUN) is its network")
+    return found

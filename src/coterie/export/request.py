@@ -74,6 +74,10 @@ def check_request(
     folder = RunFolder(run).require()
     recipe = load_recipe(folder.recipe, trust_code=trust_code or which == "student")  # which imports no method
     fitting = {each.name: each for each in formats[recipe.task]}
+    if not fitting:
+        raise CoterieError(
+            f"task={recipe.task} has no format of export; coterie.load_student({str(run)!r}) is its network"
+        )
     if format is not None and format not in fitting:
         raise CoterieError(f"format {format!r} is not for task={recipe.task}; expected {' or '.join(fitting)}")
     chosen = fitting[format or next(iter(fitting))]

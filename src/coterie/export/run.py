@@ -36,7 +36,7 @@ def export_run(
             (the method's own rule, with its modules).
         network: the untrained network, where the run was trained on one's own.
         int8: quantise the ONNX file of a run of images with its training images, and measure it beside the float one on the run's
-            evaluation split: ``int8.json``, see :func:`coterie.tasks.images.quantization.quantize`. The folder's default name ends in ``-int8``.
+            evaluation split: ``int8.json``. The folder's default name ends in ``-int8``.
         push: ``user/name`` of a repository of the Hugging Face Hub to which the folder is uploaded; it is made where there is none.
         private: whether a new repository is private.
         trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported for everything but the

@@ -97,7 +97,7 @@ def evaluate_run(
     keys = {override.partition("=")[0] for override in overrides}
     named = data is not None or _differs(recipe, stored) or bool(keys & {"data", "data.name", "data.root"})
     task = _task(recipe, stored, accelerator, folder, objects.datasets, named)
-    expected: list[Any] = folder.read_description()["class_names"]
+    expected: list[Any] = folder.read_description().get("class_names", [])
     if list(task.data.info.class_names) != expected:
         raise CoterieError(
             f"{task.data.info.name!r} has the classes {_listing(task.data.info.class_names)}, the run was trained on {_listing(expected)}"

@@ -36,13 +36,13 @@ class Row(NamedTuple):
     line: str
     settings: str
     figures: str
-    description: str
-    formats: str
-    card: str
-    inputs: str
     deployed: str
     kind: str
     sample: str = "sample"
+    description: str = "coterie.run_schema:Student"
+    inputs: str = "coterie.tasks.inputs:as_they_stand"
+    formats: str = "coterie.tasks.formats:NONE"
+    card: str = ""
     panels: str = ""
 
 
@@ -50,41 +50,40 @@ UNNAMED = "image_classification"  # of a recipe that names none, and of a run th
 
 TASKS: MutableMapping[str, Row] = {
     "image_classification": Row(
-        "Images to classes.",
-        "coterie.tasks.images.settings:SETTINGS",
-        "coterie.tasks.figures:CLASSIFICATION",
-        "coterie.tasks.images.description:ImageStudent",
-        "coterie.tasks.images.formats:FORMATS",
-        "coterie.tasks.images:card.md.jinja",
-        "coterie.tasks.images.inputs:find_samples",
-        "coterie.tasks.images.deployed",
-        "coterie.tasks.images.task:ImageClassification",
-        "image",
+        line="Images to classes.",
+        settings="coterie.tasks.images.settings:SETTINGS",
+        figures="coterie.tasks.figures:CLASSIFICATION",
+        deployed="coterie.tasks.images.deployed",
+        kind="coterie.tasks.images.task:ImageClassification",
+        sample="image",
+        description="coterie.tasks.images.description:ImageStudent",
+        inputs="coterie.tasks.images.inputs:find_samples",
+        formats="coterie.tasks.images.formats:FORMATS",
+        card="coterie.tasks.images:card.md.jinja",
     ),
     "text_classification": Row(
-        "Texts, or pairs of texts, to classes.",
-        "coterie.tasks.texts.settings:SETTINGS",
-        "coterie.tasks.figures:CLASSIFICATION",
-        "coterie.tasks.texts.description:TextStudent",
-        "coterie.tasks.texts.formats:FORMATS",
-        "coterie.tasks.texts:card.md.jinja",
-        "coterie.tasks.texts.inputs:find_samples",
-        "coterie.tasks.texts.deployed",
-        "coterie.tasks.texts.task:TextClassification",
-        "text",
+        line="Texts, or pairs of texts, to classes.",
+        settings="coterie.tasks.texts.settings:SETTINGS",
+        figures="coterie.tasks.figures:CLASSIFICATION",
+        deployed="coterie.tasks.texts.deployed",
+        kind="coterie.tasks.texts.task:TextClassification",
+        sample="text",
+        description="coterie.tasks.texts.description:TextStudent",
+        inputs="coterie.tasks.texts.inputs:find_samples",
+        formats="coterie.tasks.texts.formats:FORMATS",
+        card="coterie.tasks.texts:card.md.jinja",
     ),
     "language_modeling": Row(
-        "Texts, prompts or chats that a causal language model learns to go on with.",
-        "coterie.tasks.language.settings:SETTINGS",
-        "coterie.tasks.language.declared:FIGURES",
-        "coterie.tasks.language.description:LanguageStudent",
-        "coterie.tasks.language.formats:FORMATS",
-        "coterie.tasks.language:card.md.jinja",
-        "coterie.tasks.language.inputs:find_samples",
-        "coterie.tasks.language.deployed",
-        "coterie.tasks.language.task:LanguageModeling",
-        "row",
-        "coterie.tasks.language.panels:panels",
+        line="Texts, prompts or chats that a causal language model learns to go on with.",
+        settings="coterie.tasks.language.settings:SETTINGS",
+        figures="coterie.tasks.language.declared:FIGURES",
+        deployed="coterie.tasks.language.deployed",
+        kind="coterie.tasks.language.task:LanguageModeling",
+        sample="row",
+        description="coterie.tasks.language.description:LanguageStudent",
+        formats="coterie.tasks.language.formats:FORMATS",
+        card="coterie.tasks.language:card.md.jinja",
+        panels="coterie.tasks.language.panels:panels",
     ),
 }
 
@@ -115,7 +114,7 @@ def find_row(task: str) -> Row:
 
 
 def find_part(
-    task: str, part: Literal["settings", "figures", "description", "formats", "inputs", "deployed", "kind", "panels"]
+    task: str, part: Literal["settings", "figures", "description", "formats", "inputs", "deployed", "kind"]
 ) -> Any:
     """A part of a task, imported when it is asked for.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 import torch
@@ -27,6 +26,7 @@ from coterie.metrics.notable import gallery_samples
 from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.tasks.batch_size import require_enough_samples
+from coterie.tasks.defaults import TaskDefaults
 from coterie.tasks.evaluation import Deployment, Evaluation, Guess
 from coterie.tasks.group_figures import GroupSums
 from coterie.tasks.kept import KeptPredictions
@@ -47,7 +47,7 @@ class ClassEvaluation(Evaluation):
     logits: Tensor | None = None
 
 
-class Classification:
+class Classification(TaskDefaults):
     """Base of the tasks whose targets are classes.
 
     Attributes:
@@ -63,7 +63,6 @@ class Classification:
     recipe: Recipe
     accelerator: Accelerator
     data: Loaders
-    chosen: Mapping[str, str] = MappingProxyType({})
     teacher_notes: list[dict[str, Any]]
 
     def prepare(self, method: Method) -> Method:

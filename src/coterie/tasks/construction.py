@@ -45,16 +45,6 @@ def method_of(
     return method
 
 
-def no_first_stage(recipe: Recipe) -> None:
-    """Of a task for which no method has a first stage.
-
-    Raises:
-        CoterieError: the method has one.
-    """
-    if find_method(recipe.method.name).first_stage is not None:
-        raise CoterieError(f"{recipe.method.name} prunes image networks, and task={recipe.task}")
-
-
 def class_order(teacher: str, names: list[str], expected: list[str]) -> list[int] | None:
     """Which of the teacher's logits belongs to each of the data's classes; None where they are in the same order.
 

@@ -22,3 +22,6 @@ class Format(NamedTuple):
     ensembles: bool = False
     described: bool = True
     quantizer: str = ""
+
+
+NONE: tuple[Format, ...] = ()  # of a task whose students are not exported

@@ -24,12 +24,15 @@ ADVICE = "Try a lower optimizer.learning_rate, training.clip_gradient, or a long
 
 
 def chance_loss(label_loss: torch.nn.Module, num_classes: int) -> float:
-    """The label loss of equal logits, at its largest over labels as numbers and as distributions; NaN of a loss that takes neither.
+    """The label loss of equal logits, at its largest over labels as numbers and as distributions; NaN of a loss that takes neither, and of one output,
+    which is no choice among classes.
 
     >>> from coterie.losses import LabelLoss
     >>> round(chance_loss(LabelLoss(), 8), 3)
     2.079
     """
+    if num_classes < 2:
+        return math.nan
     weights = getattr(label_loss, "class_weights", None)
     device = weights.device if isinstance(weights, Tensor) else None
     labels = torch.arange(

@@ -18,12 +18,11 @@ from coterie.losses import LabelLoss
 from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource
-from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
-from coterie.tasks.construction import no_first_stage
+from coterie.tasks.defaults import TaskDefaults
 from coterie.tasks.evaluation import Deployment, Evaluation, Guess
 from coterie.tasks.language import panels
 from coterie.tasks.language.bundle import make_loaders
@@ -54,7 +53,7 @@ ROWS = 32  # of a step's batch
 EXAMPLES = 6  # rows that are gone on with
 
 
-class LanguageModeling:
+class LanguageModeling(TaskDefaults):
     """Builds data and method of a recipe, and measures.
 
     Args:
@@ -128,8 +127,6 @@ class LanguageModeling:
         alone = recipe.model_copy(update={"teacher": None, "teachers": []})
         return cls(alone, accelerator, None, datasets, tokenizer=load_tokenizer(folder.tokenizer), whole=whole)
 
-    first_stage = staticmethod(no_first_stage)
-
     @staticmethod
     def rebuild_method(recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:
         """See :class:`coterie.tasks.task.TaskKind`."""
@@ -181,13 +178,6 @@ class LanguageModeling:
         found = self._evaluations.get(id(loader)) or self.evaluate(method, loader)
         return [{**each.note, **figures} for each, (figures, _) in zip(self.teachers, found.teachers, strict=True)]
 
-    def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
-        """See :class:`coterie.tasks.task.Task`; loaders of rows never say that this serves."""
-        raise NotImplementedError("what teachers say of every position is not kept")
-
-    def learn_from(self, method: Method, validation: Evaluation) -> None:
-        """Methods that learn from predictions on a validation split are refused, see :func:`coterie.tasks.language.students.make_method`."""
-
     def guess(self, evaluation: Evaluation) -> Guess:
         """The NLL, of which a uniform guess among V tokens has ln V."""
         return Guess("NLL", evaluation.figures["deployed"]["nll"], math.log(num_tokens(self.tokenizer)))
@@ -201,10 +191,6 @@ class LanguageModeling:
             f"the deployed student has learnt nothing yet: its NLL on its own training rows is {found.value:.2f}, a uniform guess has "
             f"{found.guess:.2f}. Train for longer, or try another optimizer.learning_rate (a lower one, where the loss has not fallen)"
         )
-
-    def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
-        """See :class:`coterie.tasks.task.Task`."""
-        return evaluation.figures
 
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
         """The leader, or the method's own choice; otherwise the student with the lowest validation NLL."""

@@ -19,7 +19,6 @@ from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.classification import Classification
-from coterie.tasks.construction import no_first_stage
 from coterie.tasks.texts.networks import (
     build_method,
     build_teachers,
@@ -104,8 +103,6 @@ class TextClassification(Classification):
         alone = recipe.model_copy(update={"teacher": None, "teachers": []})
         measured = folder.read_description()["class_names"] if whole else None
         return cls(alone, accelerator, None, datasets, tokenizer=read_tokenizer(folder.tokenizer), measured=measured)
-
-    first_stage = staticmethod(no_first_stage)
 
     @staticmethod
     def rebuild_method(recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:

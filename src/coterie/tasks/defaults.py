@@ -1,0 +1,66 @@
+"""What a task does where it has nothing of its own: a base class that says nothing in place of something, and does the plain thing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coterie.data.batch import EvaluationLoader
+from coterie.errors import CoterieError
+from coterie.methods import find_method
+from coterie.methods.method import Method
+from coterie.networks.teacher import Teachers
+from coterie.recipe import Recipe
+from coterie.run_folder import RunFolder
+from coterie.tasks.evaluation import Evaluation, Guess
+
+
+class TaskDefaults:
+    """The parts of :class:`coterie.tasks.task.Task` and :class:`coterie.tasks.task.TaskKind` that a task may leave out."""
+
+    chosen: Mapping[str, str] = MappingProxyType({})
+
+    @staticmethod
+    def first_stage(recipe: Recipe) -> Recipe | None:
+        """No method has a first stage.
+
+        Raises:
+            CoterieError: the method has one.
+        """
+        if find_method(recipe.method.name).first_stage is not None:
+            raise CoterieError(f"{recipe.method.name} prunes image networks, and task={recipe.task}")
+        return None
+
+    def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
+        """There are no teachers."""
+        return []
+
+    def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
+        """Nobody asks, since the task's loaders never say that samples repeat."""
+        raise NotImplementedError("the training loader says that samples repeat, and the task does not ask teachers")
+
+    def learn_from(self, method: Method, validation: Evaluation) -> None:
+        """No method learns from an evaluation."""
+
+    def guess(self, evaluation: Evaluation) -> Guess | None:
+        """No guess is known beside which a training would be told to have diverged."""
+        return None
+
+    def learnt_nothing(self, on_train: Evaluation) -> str | None:
+        """Nothing is said."""
+        return None
+
+    def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Those of the evaluation."""
+        return evaluation.figures
+
+    def examples(self, evaluation: Evaluation) -> Tensor:
+        """No sample is worth a look."""
+        return torch.empty(0, dtype=torch.int64)
+
+    def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
+        """No sample is written."""
