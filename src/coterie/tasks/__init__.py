@@ -114,7 +114,7 @@ def find_row(task: str) -> Row:
 
 
 def find_part(
-    task: str, part: Literal["settings", "figures", "description", "formats", "inputs", "deployed", "kind"]
+    task: str, part: Literal["settings", "figures", "description", "formats", "inputs", "deployed", "kind", "panels"]
 ) -> Any:
     """A part of a task, imported when it is asked for.
 
