@@ -146,7 +146,7 @@ def _front_matter(
     int8: dict[str, Any] | None,
 ) -> str:
     """Hugging Face's metadata, without the licence, which the template adds with a comment."""
-    task = recipe.task.replace("_", "-")
+    task = find_row(recipe.task).pipeline or recipe.task.replace("_", "-")
     tags = [task, "knowledge-distillation", "coterie", description["method"]]
     first = figures_of(recipe.task)[0]
     metric = first.metric or first.key

@@ -31,6 +31,7 @@ class Row(NamedTuple):
         sample: what one sample is called; not a place.
         panels: a function of a run's folder that gives what its report shows besides, a list of :class:`coterie.tasks.panels.Panel`; imports nothing heavy;
             empty: nothing.
+        pipeline: what the Hugging Face Hub calls the task; empty: its name with hyphens. Not a place.
     """
 
     line: str
@@ -44,6 +45,7 @@ class Row(NamedTuple):
     formats: str = "coterie.tasks.formats:NONE"
     card: str = ""
     panels: str = ""
+    pipeline: str = ""
 
 
 UNNAMED = "image_classification"  # of a recipe that names none, and of a run that was written when there was no other
@@ -84,6 +86,7 @@ TASKS: MutableMapping[str, Row] = {
         formats="coterie.tasks.language.formats:FORMATS",
         card="coterie.tasks.language:card.md.jinja",
         panels="coterie.tasks.language.panels:panels",
+        pipeline="text-generation",
     ),
 }
 

@@ -133,6 +133,8 @@ def test_what_a_report_shows_is_kept(taught):
     assert table is not None
     assert table.head == ("beginning", "document", "student", "teacher")
     assert all(len(row) == 4 and all(row[:2]) for row in table.rows)
+    page = (taught.path / "report.html").read_text()
+    assert all(title in page for title in shown)
     curves = shown["Loss by position in the row"].pictures[0].axes[0].lines
     assert [line.get_label() for line in curves] == ["student", "teacher"]
 
@@ -169,7 +171,7 @@ def test_the_export_is_a_folder_that_a_pipeline_loads_and_that_goes_on_alike(tau
     continued = pipeline("text-generation", model=str(folder))("the cat", max_new_tokens=5, return_full_text=False)
     assert continued[0]["generated_text"] == coterie.predict(taught.path, "the cat", tokens=5)[0].text
     card = (folder / "README.md").read_text()
-    assert "text-generation" in card
+    assert "pipeline_tag: text-generation" in card
     assert "NLL" in card
 
 

@@ -6,6 +6,7 @@ Source: LoRA (Hu et al., ICLR 2022, arXiv 2106.09685).
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,7 +59,10 @@ def add_lora(
     )
     _require_conv1d_known(config, network)
     try:
-        with seeded(derive_seed(seed, "lora")):
+        with seeded(derive_seed(seed, "lora")), warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # peft's calls of what transformers renames are not the user's
             adapted: nn.Module = peft.get_peft_model(network, config)
     except Exception as error:  # peft raises many kinds
         hint = "; name layers as targets, or all-linear" if targets is None else ""
