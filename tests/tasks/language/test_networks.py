@@ -10,6 +10,7 @@ import torch
 
 from coterie.errors import CoterieError
 from coterie.networks import hub
+from coterie.tasks.language.layers import cut_layers
 from coterie.tasks.language.networks import (
     build_causal_lm,
     load_causal_lm,
@@ -189,6 +190,12 @@ def test_a_gguf_file_is_read(tmp_path):
     batch = torch.randint(50, (2, 9))
     torch.testing.assert_close(found(batch).logits, network(batch).logits)
     assert read_tokenizer(path)("ab")["input_ids"][-1] == 3
+    for name, each in {"whole": found, "cut": cut_layers(found, [0])}.items():  # plain networks, which can be saved
+        each.save_pretrained(tmp_path / name)
+        again = load_causal_lm(tmp_path / name).eval()
+        torch.testing.assert_close(again(batch).logits, each.eval()(batch).logits)
+        again.save_pretrained(tmp_path / f"{name}_again")
+        assert "quantization" not in (tmp_path / name / "config.json").read_text()
     with pytest.raises(CoterieError, match="there is no file"):
         load_causal_lm(tmp_path / "other.gguf")
     with pytest.raises(CoterieError, match="is a file of weights"):

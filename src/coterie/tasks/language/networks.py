@@ -181,14 +181,21 @@ def _load_gguf(path: Path, pretrained: bool | str, dtype: torch.dtype) -> nn.Mod
     if pretrained is False:
         raise CoterieError(f"pretrained=false, and {str(path)!r} is a file of weights; name a configuration instead")
     with quiet_transformers() as transformers:
+        kept_packed = getattr(
+            transformers, "GgufConfig", None
+        )  # releases that have it may leave weights in GGUF's blocks
+        options = {} if kept_packed is None else {"quantization_config": kept_packed(dequantize=True)}
         try:
             network, found = transformers.AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=dtype, output_loading_info=True
+                path.parent, gguf_file=path.name, dtype=dtype, output_loading_info=True, **options
             )
         except Exception as error:
             raise CoterieError(f"{str(path)!r} cannot be loaded: {short_reason(error)}") from None
     if found["missing_keys"]:
         raise CoterieError(f"{str(path)!r} is not whole: {min(found['missing_keys'])} is not there")
+    network.hf_quantizer = None  # its weights are plain ones now, but with it transformers would refuse to save them
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
     model: nn.Module = network
     return model
 
