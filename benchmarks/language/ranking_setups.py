@@ -281,7 +281,9 @@ class Ground:
 
             def write(temporary: Path) -> None:
                 kept = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
-                for batch in LanguageTrainLoader(rows, InSequence(number, 8, 0), torch.device("cpu")).epoch(0):
+                loader = LanguageEvaluationLoader(rows, 8, torch.device("cpu"))
+                loader.indices = loader.indices[loader.indices < number]  # without a short last row
+                for batch in loader:
                     with torch.no_grad():
                         logits = teacher(batch.inputs)[0]
                     kept[batch.indices.numpy()] = logits.view(len(batch.indices), *shape[1:]).numpy()
@@ -336,13 +338,6 @@ class Ground:
             "vocabulary": vocabulary_size(teacher.network),
             "teacher": {split: self.figures(teacher, split, against_teacher=False) for split in self.setup.evaluated},
         }
-
-
-class InSequence(Order):
-    """All rows as they stand, the last batch as short as it comes."""
-
-    def batches(self, epoch: int, first_step: int = 0) -> Iterator[Tensor]:
-        yield from torch.arange(self.num_samples).split(self.batch_size)
 
 
 def whole_rows(rows: Rows) -> int:
