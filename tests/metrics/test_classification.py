@@ -33,5 +33,12 @@ def test_fewer_than_five_classes():
     assert figures["top5"] == 1.0
 
 
+def test_in_parts_as_at_once(monkeypatch):
+    logits, targets = torch.randn(50, 7), torch.randint(7, (50,))
+    once = classification_figures(logits, targets)
+    monkeypatch.setattr("coterie.metrics.classification.CHUNK_ELEMENTS", 30)
+    assert classification_figures(logits, targets) == once
+
+
 def test_mean_over_students():
     assert mean_figures([{"top1": 0.5}, {"top1": 1.0}]) == {"top1": 0.75}

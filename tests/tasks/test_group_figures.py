@@ -9,7 +9,8 @@ import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from coterie.losses import mean_probability
-from coterie.tasks.group_figures import CHUNK_ELEMENTS, GroupSums, group_figures
+from coterie.metrics.classification import CHUNK_ELEMENTS
+from coterie.tasks.group_figures import GroupSums, group_figures
 
 
 def of_one(logits, targets):

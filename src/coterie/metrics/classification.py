@@ -8,6 +8,7 @@ from torch import Tensor
 from coterie.metrics.sums import STEP, exact_sum, value_of
 
 CALIBRATION_BINS = 15
+CHUNK_ELEMENTS = 2**21  # of logits at once: 16 MiB in float64
 
 
 class ClassificationSums:
@@ -87,8 +88,10 @@ def classification_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
         distance of the probabilities from the truth, in [0, 2]; ``ece`` with 15 bins of equal width (Guo et al., 2017).
     """
     sums = ClassificationSums(1, logits.device)
-    counted = torch.ones_like(targets, dtype=torch.bool)
-    sums.add(logits[None], torch.log_softmax(logits[None].double(), dim=-1), targets, counted)
+    size = max(1, CHUNK_ELEMENTS // logits.shape[1])
+    for part, its_targets in zip(logits.split(size), targets.split(size), strict=True):
+        counted = torch.ones_like(its_targets, dtype=torch.bool)
+        sums.add(part[None], torch.log_softmax(part[None].double(), dim=-1), its_targets, counted)
     return sums.compute()[0]
 
 

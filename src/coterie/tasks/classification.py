@@ -110,9 +110,7 @@ class Classification(TaskDefaults):
             for buffer in method.buffers():
                 torch.distributed.broadcast(buffer, 0)
         whole = _reads_logits(method) and loader is self.data.validation
-        sums: GroupSums | None = (
-            None  # of as many students as the method predicts for, which may be some of its group's
-        )
+        sums: GroupSums | None = None  # of the students that are predicted for: not always those of the group
         kept = KeptPredictions(loader.num_samples, whole)
         for batch in loader:
             with self.accelerator.autocast():

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from coterie.losses import mean_probability
-from coterie.metrics.classification import ClassificationSums, mean_figures
+from coterie.metrics.classification import CHUNK_ELEMENTS, ClassificationSums, mean_figures
 from coterie.metrics.diversity import DiversitySums
 from coterie.metrics.sums import exact_sum, value_of
-
-CHUNK_ELEMENTS = 2**21  # of all classifiers' logits together: 16 MiB in float64
 
 
 class GroupSums:
