@@ -24,14 +24,14 @@ from coterie.files import write_atomically
 from coterie.networks.teacher import Teacher, Teachers
 from coterie.randomness import derive_seed
 from coterie.tasks.language.causal_lm import CausalLM, LanguageGroup, example_batch
+from coterie.tasks.language.data.loaders import LanguageEvaluationLoader, LanguageTrainLoader
+from coterie.tasks.language.data.rows import Rows
+from coterie.tasks.language.data.sets import LanguageSets, corpus_texts, load_sets
+from coterie.tasks.language.data.stdlib import stdlib_docstrings, stdlib_files
 from coterie.tasks.language.figures import LanguageFigures, top_tokens
 from coterie.tasks.language.layers import cut_layers, kept_layers
-from coterie.tasks.language.loaders import LanguageEvaluationLoader, LanguageTrainLoader
 from coterie.tasks.language.networks import load_causal_lm, read_tokenizer, shared_vocabulary, vocabulary_size
-from coterie.tasks.language.rows import Rows
-from coterie.tasks.language.sets import LanguageSets, corpus_texts, load_sets
 from coterie.tasks.language.settings import LanguageData
-from coterie.tasks.language.stdlib import stdlib_docstrings, stdlib_files
 from coterie.tasks.language.tokenizer import num_tokens, train_tokenizer
 
 CHOICE_SEED = 100  # of what is chosen on validation

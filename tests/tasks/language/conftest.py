@@ -39,9 +39,9 @@ def tokenizer(trained):
     return copy.deepcopy(trained)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def texts():
-    return list(TEXTS)
+    return tuple(TEXTS)
 
 
 @pytest.fixture

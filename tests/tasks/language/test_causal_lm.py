@@ -10,8 +10,8 @@ from coterie.errors import CoterieError
 from coterie.methods import create_method
 from coterie.networks.teacher import Teacher, Teachers
 from coterie.tasks.language.causal_lm import CausalLM, LanguageGroup, example_batch
+from coterie.tasks.language.data.rows import label_positions, label_targets
 from coterie.tasks.language.networks import load_causal_lm
-from coterie.tasks.language.rows import label_positions, label_targets
 
 WIDTH = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
 # What each does to its logits stands beside it: nothing, a cap, a scale.

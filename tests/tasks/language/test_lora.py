@@ -8,8 +8,8 @@ import torch
 
 from coterie.errors import CoterieError
 from coterie.tasks.language.causal_lm import CausalLM, LanguageGroup
+from coterie.tasks.language.data.rows import label_positions
 from coterie.tasks.language.lora import add_lora, has_lora, merged, save_memory
-from coterie.tasks.language.rows import label_positions
 
 pytest.importorskip("peft")
 TOKENS = torch.arange(18).view(2, 9)

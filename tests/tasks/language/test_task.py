@@ -22,13 +22,11 @@ QUICK = {"epochs": 6, "batch_size": 4, "device": "cpu", "log_every": 5}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, trained):
+def place(tmp_path_factory, trained, texts):
     """A corpus, and two untrained networks in folders with their tokenizer: a student's and a teacher's."""
-    from tests.tasks.language.conftest import TEXTS
-
     root = tmp_path_factory.mktemp("language")
     (root / "texts").mkdir()
-    for number, text in enumerate(TEXTS):
+    for number, text in enumerate(texts):
         (root / "texts" / f"{number:02}.txt").write_text(text)
     for name, layers, rows in (("student", 1, 300), ("teacher", 3, 304)):
         sizes = {**TINY, "num_hidden_layers": layers, "vocab_size": rows, "max_position_embeddings": 64}

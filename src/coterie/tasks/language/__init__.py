@@ -1,1 +1,1 @@
-"""Language modeling: documents, their tokens and the rows that causal language models are trained on. Nothing here is about other tasks."""
+"""Language modeling: causal language models, what teaches them and what they are measured by. Nothing here is about other tasks."""

@@ -17,8 +17,8 @@ from coterie.errors import CoterieError
 from coterie.networks.group import StudentGroup
 from coterie.networks.hugging_face import short_reason
 from coterie.networks.tracing import quiet_eval
+from coterie.tasks.language.data.rows import label_positions
 from coterie.tasks.language.lora import merged
-from coterie.tasks.language.rows import label_positions
 
 TokenBatch = Mapping[str, Tensor]
 PASSED_ON = ("input_ids", "attention_mask", "position_ids")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from coterie.methods.method import Method
 from coterie.tasks.language.causal_lm import CausalLM
+from coterie.tasks.language.data.rows import IGNORED, Rows
 from coterie.tasks.language.generation import continue_prompts
-from coterie.tasks.language.rows import IGNORED, Rows
 
 BEGINNING, CONTINUATION = 24, 40  # tokens
 

@@ -18,6 +18,7 @@ from coterie.recipe import Recipe
 from coterie.recipe.sections import AUTO
 from coterie.run_folder import RunFolder
 from coterie.student import load_student
+from coterie.tasks.language.data.sets import corpus_texts
 from coterie.tasks.language.networks import (
     has_safetensors,
     load_causal_lm,
@@ -25,7 +26,6 @@ from coterie.tasks.language.networks import (
     read_tokenizer,
     read_values,
 )
-from coterie.tasks.language.sets import corpus_texts
 from coterie.tasks.language.settings import LanguageTeacher, data_of
 from coterie.tasks.language.tokenizer import SMALLEST, num_tokens, tokenizer_difference, train_tokenizer
 

@@ -25,12 +25,12 @@ from coterie.student import save_student
 from coterie.tasks.defaults import TaskDefaults
 from coterie.tasks.evaluation import Deployment, Evaluation, Guess
 from coterie.tasks.language import panels
-from coterie.tasks.language.bundle import make_loaders
 from coterie.tasks.language.continuations import continue_rows
+from coterie.tasks.language.data.bundle import make_loaders
+from coterie.tasks.language.data.sets import load_sets
 from coterie.tasks.language.evaluation import LanguageEvaluation, measure
 from coterie.tasks.language.fitting import fit_language
 from coterie.tasks.language.networks import shared_vocabulary
-from coterie.tasks.language.sets import load_sets
 from coterie.tasks.language.settings import data_of
 from coterie.tasks.language.sources import find_tokenizer, read_teachers, shown_names
 from coterie.tasks.language.students import (

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coterie.data.batch import Batch
 from coterie.data.order import InOrder, Order, longest_first
-from coterie.tasks.language.rows import Rows, label_positions, label_targets
+from coterie.tasks.language.data.rows import Rows, label_positions, label_targets
 
 
 def make_batch(rows: Rows, indices: Tensor, device: torch.device, weight: float = 1.0) -> Batch:

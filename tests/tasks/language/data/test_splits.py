@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from coterie.errors import CoterieError
-from coterie.tasks.language.documents import Document, Source
+from coterie.tasks.language.data.documents import Document, Source
+from coterie.tasks.language.data.splits import find_duplicates, split_documents
+from coterie.tasks.language.data.tokens import tokenise
 from coterie.tasks.language.settings import LanguageData
-from coterie.tasks.language.splits import find_duplicates, split_documents
-from coterie.tasks.language.tokens import tokenise
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from coterie.data.order import Order
 from coterie.methods import create_method
 from coterie.tasks.language.causal_lm import CausalLM, LanguageGroup
-from coterie.tasks.language.loaders import LanguageEvaluationLoader, LanguageTrainLoader
-from coterie.tasks.language.sets import load_sets
+from coterie.tasks.language.data.loaders import LanguageEvaluationLoader, LanguageTrainLoader
+from coterie.tasks.language.data.sets import load_sets
 from coterie.tasks.language.settings import LanguageData
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
+from coterie.tasks.language.data.tokens import Integers, TokenStore
 from coterie.tasks.language.settings import LanguageData
-from coterie.tasks.language.tokens import Integers, TokenStore
 
 TEST_SHARE = 0.2  # of the documents, where the data bring neither a validation nor a test split
 

@@ -8,9 +8,9 @@ import types
 import pytest
 
 from coterie.errors import CoterieError
-from coterie.tasks.language.corpus import open_corpus
-from coterie.tasks.language.documents import Tally
-from coterie.tasks.language.readers import LONGEST, divided
+from coterie.tasks.language.data.corpus import open_corpus
+from coterie.tasks.language.data.documents import Tally
+from coterie.tasks.language.data.readers import LONGEST, divided
 from coterie.tasks.language.settings import LanguageData
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from coterie.data.cache import cache_folder
 from coterie.errors import CoterieError, RunError
-from coterie.tasks.language import tokens as module
-from coterie.tasks.language.documents import Document, Source
-from coterie.tasks.language.tokens import tokenise
+from coterie.tasks.language.data import tokens as module
+from coterie.tasks.language.data.documents import Document, Source
+from coterie.tasks.language.data.tokens import tokenise
 
 
 def source(*contents, key="key", groups=None, reads=None):
@@ -150,9 +150,9 @@ def test_starts_at_the_same_time_read_the_documents_once(tokenizer, texts):
 
 MEASURE = """
 import json, resource, sys
-from coterie.tasks.language.documents import Document, Source
+from coterie.tasks.language.data.documents import Document, Source
 from coterie.tasks.language.tokenizer import load_tokenizer
-from coterie.tasks.language.tokens import tokenise
+from coterie.tasks.language.data.tokens import tokenise
 
 def read(tally):
     for number in range(int(sys.argv[2])):

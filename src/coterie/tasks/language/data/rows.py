@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coterie.tasks.language.splits import Selection
-from coterie.tasks.language.tokens import Integers
+from coterie.tasks.language.data.splits import Selection
+from coterie.tasks.language.data.tokens import Integers
 
 IGNORED = -100  # transformers' label of a token that no loss counts
 WIDTHS = 8  # rows are padded to multiples of it: fewer shapes to compile, and the size that tensor cores like

@@ -10,8 +10,8 @@ from typing import Any
 from coterie.data.records import load_hub
 from coterie.data.split_names import SPLITS, splits_by_name
 from coterie.errors import CoterieError
-from coterie.tasks.language.documents import Document, Kind, Source, Tally
-from coterie.tasks.language.readers import columns_key, document_of, kind_of_row
+from coterie.tasks.language.data.documents import Document, Kind, Source, Tally
+from coterie.tasks.language.data.readers import columns_key, document_of, kind_of_row
 from coterie.tasks.language.settings import LanguageData
 
 HUB = "hf-text://"

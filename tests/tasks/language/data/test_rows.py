@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.tasks.language.documents import Tally
-from coterie.tasks.language.rows import IGNORED, Rows, label_positions, label_targets
-from coterie.tasks.language.splits import Selection
-from coterie.tasks.language.tokens import TokenStore
+from coterie.tasks.language.data.documents import Tally
+from coterie.tasks.language.data.rows import IGNORED, Rows, label_positions, label_targets
+from coterie.tasks.language.data.splits import Selection
+from coterie.tasks.language.data.tokens import TokenStore
 
 END = 0
 

@@ -9,8 +9,8 @@ import torch
 
 from coterie.data.batch import Loaders, SetInfo
 from coterie.data.order import Order
-from coterie.tasks.language.loaders import LanguageEvaluationLoader, LanguageTrainLoader
-from coterie.tasks.language.sets import LanguageSets
+from coterie.tasks.language.data.loaders import LanguageEvaluationLoader, LanguageTrainLoader
+from coterie.tasks.language.data.sets import LanguageSets
 
 TRAINING_ROWS = 512  # of the training split, that are measured at the end
 LOGITS = 2**27  # of a batch that is evaluated at most: 512 MiB in float32

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from coterie.errors import CoterieError
-from coterie.tasks.language.documents import Document
-from coterie.tasks.language.encoding import Encoder
+from coterie.tasks.language.data.documents import Document
+from coterie.tasks.language.data.encoding import Encoder
 
 CHAT = [
     {"role": "user", "content": "the cat?"},

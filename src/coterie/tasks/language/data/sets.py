@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from coterie.errors import CoterieError
-from coterie.tasks.language.corpus import Corpus, open_corpus
-from coterie.tasks.language.documents import Kind, Tally, plain_text
-from coterie.tasks.language.rows import Rows
+from coterie.tasks.language.data.corpus import Corpus, open_corpus
+from coterie.tasks.language.data.documents import Kind, Tally, plain_text
+from coterie.tasks.language.data.rows import Rows
+from coterie.tasks.language.data.splits import Selection, find_duplicates, split_documents
+from coterie.tasks.language.data.tokens import TokenStore, tokenise
 from coterie.tasks.language.settings import LanguageData
-from coterie.tasks.language.splits import Selection, find_duplicates, split_documents
 from coterie.tasks.language.tokenizer import tokenizer_digest
-from coterie.tasks.language.tokens import TokenStore, tokenise
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from coterie.errors import CoterieError
-from coterie.tasks.language.documents import Document, Kind
+from coterie.tasks.language.data.documents import Document, Kind
 
 Span = tuple[int, int]  # first, and one after the last
 MARKS_TURNS = re.compile(r"\{%-?\s*generation\s*-?%\}")  # how a chat template says where the assistant speaks

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from coterie.data.cache import cache_folder
 from coterie.errors import CoterieError, RunError
 from coterie.files import reason_of, write_json
-from coterie.tasks.language.documents import Document, Kind, Source, Tally, digest
-from coterie.tasks.language.encoding import Encoder
+from coterie.tasks.language.data.documents import Document, Kind, Source, Tally, digest
+from coterie.tasks.language.data.encoding import Encoder
 from coterie.tasks.language.tokenizer import num_tokens, tokenizer_digest
 
 LAYOUT = 1  # grows when the files mean something else
