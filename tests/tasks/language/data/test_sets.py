@@ -74,4 +74,4 @@ def test_the_embedded_set_is_split_by_module(tmp_path, monkeypatch):
         modules[split] = {number for number in range(10) if f"number {number}." in text}
     assert [len(modules[split]) for split in ("train", "validation", "test")] == [7, 1, 2]
     assert not modules["train"] & (modules["validation"] | modules["test"])
-    assert sets.notes[0].startswith(f"{sets.name}: 10 source files; other versions")
+    assert sets.notes[0].startswith("10 source files; other versions")

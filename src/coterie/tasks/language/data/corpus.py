@@ -90,7 +90,7 @@ def _checked(corpus: Corpus) -> Corpus:
 def _stdlib() -> Corpus:
     files = stdlib_files()
     root = Path(os.path.commonpath([path.parent for path in files]))
-    note = f"{stdlib_name()}: {len(files)} source files; other versions have other docstrings, and figures on them do not compare"
+    note = f"{len(files)} source files; other versions have other docstrings, and figures on them do not compare"
     return Corpus(stdlib_name(), "text", {"train": Source(files_key(files, root), read_docstrings)}, notes=(note,))
 
 
