@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from coterie.errors import CoterieError, RunError
     from coterie.export import export_run
     from coterie.methods import METHODS, create_method
-    from coterie.methods.method import Method, Predictions
+    from coterie.methods.group_method import GroupMethod, Predictions
+    from coterie.methods.method import Method
     from coterie.methods.progress import Progress
     from coterie.networks.branching import branch
     from coterie.networks.creation import create_network
@@ -46,9 +47,10 @@ _LOCATIONS = {
     "CoterieError": "coterie.errors",
     "GroupOutput": "coterie.networks.group",
     "METHODS": "coterie.methods",
+    "GroupMethod": "coterie.methods.group_method",
     "Method": "coterie.methods.method",
     "Prediction": "coterie.tasks.prediction",
-    "Predictions": "coterie.methods.method",
+    "Predictions": "coterie.methods.group_method",
     "Progress": "coterie.methods.progress",
     "Recipe": "coterie.recipe",
     "RunError": "coterie.errors",
@@ -72,6 +74,7 @@ __all__ = [
     "METHODS",
     "ComparisonResult",
     "CoterieError",
+    "GroupMethod",
     "GroupOutput",
     "Method",
     "Prediction",

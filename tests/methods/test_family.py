@@ -234,9 +234,8 @@ def test_extreme_logits_of_student_and_teacher(name, options, dtype, images):
     method = make(name, None, **options)
     with torch.no_grad():
         method.group.classifiers[0].bias.copy_(torch.tensor([3e4, -3e4, 0.0, 0.0, 3e4]))
-        for teachers in method.held_teachers():
-            for teacher in teachers.each():
-                teacher.body.fc.bias.copy_(torch.tensor([-3e4, 3e4, 0.0, 0.0, 3e4]))
+        for teacher in method.teachers.each() if method.teachers is not None else ():
+            teacher.body.fc.bias.copy_(torch.tensor([-3e4, 3e4, 0.0, 0.0, 3e4]))
     method = method.to(dtype)
     losses = method(images[0].to(dtype), images[1])
     sum(loss.float() for loss in losses.values()).backward()

@@ -65,26 +65,26 @@ def test_what_was_memorised_is_answered_until_it_is_forgotten():
     teachers = Teachers([teacher, teacher])
     images = torch.randn(6, 3, 16, 16)
     logits = torch.stack([output.logits for output in teachers(images)])
-    teachers.recall(torch.tensor([0, 1]))  # nothing was memorised
+    teachers.use_cached(torch.tensor([0, 1]))  # nothing was memorised
     assert len(teachers(images)) == 2
     assert torch.equal(teachers(images)[0].logits, logits[0])
     known = torch.randn(2, 10, 5)
-    teachers.memorise(known)
+    teachers.cache_logits(known)
     assert torch.equal(teachers(images)[0].logits, logits[0])
     addresses = set()
     for numbers in ([3, 1, 4], [2, 9, 0]):
-        teachers.recall(torch.tensor(numbers))
+        teachers.use_cached(torch.tensor(numbers))
         first, second = teachers(images[:3])
         assert torch.equal(first.logits, known[0, numbers])
         assert torch.equal(second.logits, known[1, numbers])
         assert torch.equal(teachers(images)[1].logits, known[1, numbers].repeat(2, 1))  # two views
-        addresses.add(teachers._recalled.data_ptr())
+        addresses.add(teachers._cached_batch.data_ptr())
     assert len(addresses) == 1, "a recorded step would read another batch's"
-    teachers.recall(torch.tensor([5]))
+    teachers.use_cached(torch.tensor([5]))
     assert torch.equal(teachers(images[:1])[0].logits, known[0, [5]])
-    teachers.recall(torch.tensor([7, 7, 8]))
-    assert teachers._recalled.data_ptr() in addresses
-    teachers.forget()
+    teachers.use_cached(torch.tensor([7, 7, 8]))
+    assert teachers._cached_batch.data_ptr() in addresses
+    teachers.stop_using_cached()
     assert torch.equal(teachers(images)[0].logits, logits[0])
 
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from coterie.data.batch import Batch
 from coterie.errors import RunError
-from coterie.methods.method import Method, Predictions
+from coterie.methods.group_method import GroupMethod, Predictions
 from coterie.tasks.classification import ClassEvaluation, Classification, learnt_nothing
 from coterie.tasks.group_figures import group_figures
 
@@ -34,9 +34,7 @@ def evaluated():
 
 
 def method_of(students=3, leader=None, own=None):
-    return SimpleNamespace(
-        group=SimpleNamespace(leader=leader, num_students=students), choose=lambda accuracies: own and own(accuracies)
-    )
+    return SimpleNamespace(leader=leader, num_students=students, choose=lambda accuracies: own and own(accuracies))
 
 
 def choose(method, validation):
@@ -80,7 +78,7 @@ def test_the_most_frequent_class_is_the_measure(counts, top1, nothing):
     assert (learnt_nothing(top1, labels) is not None) == nothing
 
 
-class Asked(Method):
+class Asked(GroupMethod):
     """Predicts what its inputs are, and notes what it is given of a validation split."""
 
     needs_validation = True
@@ -102,7 +100,7 @@ class Unasked(Asked):
 
 
 class Choosing(Asked):
-    after_validation = Method.after_validation
+    after_validation = GroupMethod.after_validation
 
 
 class Loader(list):

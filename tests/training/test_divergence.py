@@ -11,7 +11,8 @@ from torch import nn
 import coterie
 from coterie.errors import RunError
 from coterie.losses import LabelLoss
-from coterie.training.divergence import FAR, RECORDS, STEPS, DivergenceCheck, chance_loss
+from coterie.losses.label import chance_loss
+from coterie.training.divergence import FAR, RECORDS, STEPS, DivergenceCheck
 
 CLASSES = 4
 
@@ -175,9 +176,7 @@ def test_chance_among_a_hundred_thousand_classes_needs_no_table_of_all_against_a
 class Stub:
     """What the check reads of a method."""
 
-    label_factor = 4 * 0.5
-    label_loss = LabelLoss()
-    group = type("Group", (), {"num_classes": 10, "num_students": 4})
+    guess_loss = 4 * 0.5 * math.log(10)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from coterie.tasks.task import find_task
 from coterie.training.display import Display
 from coterie.training.loop import Trainer
 from coterie.training.memory_format import resolve_memory_format
-from coterie.training.teaching import recalled
+from coterie.training.teacher_cache import cached_teachers
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -88,26 +88,26 @@ class Subject:
 
     def forward(self) -> Tensor:
         """The method's losses, added up."""
-        with recalled(self.method, self.batch), self.accelerator.autocast():
+        with cached_teachers(self.method, self.batch), self.accelerator.autocast():
             losses = self.trainer.compiled(self.batch.inputs, self.batch.targets, self.trainer.progress)
         return torch.stack(tuple(losses.values())).sum()
 
     def forward_of_students(self) -> None:
         """The students alone."""
         with self.accelerator.autocast():
-            self.method.group(self._own_views())
+            self.method.networks(self._own_views())
 
     @torch.no_grad()
     def forward_of_teachers(self) -> None:
         """The teachers alone, where there are any."""
         inputs = self.batch.inputs[0] if isinstance(self.batch.inputs, list) else self.batch.inputs
-        with recalled(self.method, self.batch), self.accelerator.autocast():
-            for teachers in self.method.held_teachers():
-                teachers(inputs)
+        with cached_teachers(self.method, self.batch), self.accelerator.autocast():
+            if self.method.teachers is not None:
+                self.method.teachers(inputs)
 
     def _own_views(self) -> Any:
         inputs = self.batch.inputs
-        return inputs[: self.method.group.num_students] if isinstance(inputs, list) else inputs
+        return inputs[: self.method.num_students] if isinstance(inputs, list) else inputs
 
     def forward_backward(self) -> None:
         """Losses and gradients, which are thrown away."""
@@ -130,7 +130,7 @@ class Subject:
     def bare_step(self) -> None:
         """What a loop must do at the least: losses, gradients (from the recorded graph where there is one), optimizer."""
         if self.trainer.captured is not None:
-            with recalled(self.method, self.batch):
+            with cached_teachers(self.method, self.batch):
                 self.trainer.captured(self.batch.inputs, self.batch.targets)
         else:
             self.forward().backward()
@@ -140,7 +140,7 @@ class Subject:
     def operations(self) -> int:
         """Operations of one step's forward and backward pass, counted (two for a multiplication with its addition)."""
         with FlopCounterMode(display=False) as counter:
-            with recalled(self.method, self.batch), self.accelerator.autocast():
+            with cached_teachers(self.method, self.batch), self.accelerator.autocast():
                 losses = self.method(self.batch.inputs, self.batch.targets, self.trainer.progress)
             torch.stack(tuple(losses.values())).sum().backward()
         self.method.zero_grad(set_to_none=True)
@@ -233,7 +233,7 @@ def _report(
         "machine": describe_environment(group.device, group.recipe.seed, 1),
         "ceiling": most,
         "group": {
-            "students": group.method.group.num_students,
+            "students": group.method.num_students,
             "recorded": group.trainer.captured is not None,
             "unrecorded_because": group.trainer.unrecorded,
             "images": group.images,

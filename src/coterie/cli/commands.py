@@ -10,7 +10,7 @@ import typer
 
 from coterie.cli.arguments import read_options, read_seeds, recipe_and_overrides, recipes_and_overrides, require_data
 from coterie.cli.listings import LISTINGS
-from coterie.cli.output import print_classes, print_comparison, print_figures, say
+from coterie.cli.output import print_classes, print_comparison, print_figures, print_line
 from coterie.errors import CoterieError, RunError, did_you_mean
 
 app = typer.Typer(
@@ -70,9 +70,9 @@ def train(
 
     result = run(recipe, output=output, overrides=overrides, resume=resume, quiet=quiet, trust_code=trust_code)
     print_figures(result.summary, result.summary["split"])
-    say(f"run     {result.path}")
-    say(f"student {result.path / 'student.safetensors'}")
-    say(f"report  {result.path / 'report.html'}")
+    print_line(f"run     {result.path}")
+    print_line(f"student {result.path / 'student.safetensors'}")
+    print_line(f"report  {result.path / 'report.html'}")
 
 
 @app.command()
@@ -98,7 +98,7 @@ def evaluate(
     else:
         print_figures(evaluation.figures, split)
         for note in evaluation.figures["data_notes"]:
-            say(note)
+            print_line(note)
         if per_class:
             print_classes(evaluation.figures)
 
@@ -172,7 +172,7 @@ def export(
         from coterie.run_folder import read_json
 
         typer.echo(read_json(folder / MEASURES)["line"], err=True)  # the output is the folder alone
-    say(str(folder))
+    print_line(str(folder))
 
 
 @app.command()
@@ -232,7 +232,7 @@ def compare(
             print_comparison(output)
         raise
     print_comparison(result.path)
-    say(f"report  {result.path / 'report.html'}")
+    print_line(f"report  {result.path / 'report.html'}")
 
 
 @app.command()
@@ -262,7 +262,7 @@ def benchmark(
     other = None if against is None else build_arms([settings], [against])[against]
     found = measure(settings, other, repetitions)
     text = markdown(found)
-    say(text)
+    print_line(text)
     if output is not None:
         from coterie.files import write_json, write_text
 
@@ -282,9 +282,9 @@ def report(
         if (run / "plan.json").is_file():
             from coterie.comparison.run import write_again
 
-            say(str(write_again(run)))
+            print_line(str(write_again(run)))
         else:
-            say(str(write_report(run)))
+            print_line(str(write_report(run)))
 
 
 @app.command("list")

@@ -16,7 +16,7 @@ from coterie.errors import CoterieError, did_you_mean
 from coterie.terminal import printable
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     typer.echo(printable(text))
 
 
@@ -43,8 +43,8 @@ def list_methods(pattern: str | None) -> None:
         entry = TABLE[name]
         if entry.kind != kind:
             kind = entry.kind
-            say(f"[{kind}]")
-        say(f"  {name:<12} {entry.summary}{f' ({entry.paper})' if entry.paper else ''}")
+            print_line(f"[{kind}]")
+        print_line(f"  {name:<12} {entry.summary}{f' ({entry.paper})' if entry.paper else ''}")
 
 
 def list_networks(pattern: str | None) -> None:
@@ -52,8 +52,8 @@ def list_networks(pattern: str | None) -> None:
 
     if pattern is None:
         for name, line in NETWORKS.items():
-            say(f"  {name:<26} {line}")
-        say("and every name of timm.list_models(): coterie list networks FILTER, such as mobilenet")
+            print_line(f"  {name:<26} {line}")
+        print_line("and every name of timm.list_models(): coterie list networks FILTER, such as mobilenet")
         return
     import timm
 
@@ -61,7 +61,7 @@ def list_networks(pattern: str | None) -> None:
     pretrained = {name.partition(".")[0] for name in timm.list_pretrained()}
     for name in _matching([*NETWORKS, *others], pattern, "network"):
         says = NETWORKS.get(name, "timm, with pretrained weights" if name in pretrained else "timm")
-        say(f"  {name:<26} {says}")
+        print_line(f"  {name:<26} {says}")
 
 
 def list_data(pattern: str | None) -> None:
@@ -71,9 +71,9 @@ def list_data(pattern: str | None) -> None:
     wanted = set(_matching([name for names in sets.values() for name in names], pattern, "data set"))
     for task, names in sets.items():
         if shown := [name for name in names if name in wanted]:
-            say(f"[task={task}]")
+            print_line(f"[task={task}]")
         for name in shown:
-            say(f"  {name:<16} {names[name]}")
+            print_line(f"  {name:<16} {names[name]}")
 
 
 def list_recipes(pattern: str | None) -> None:
@@ -84,7 +84,7 @@ def list_recipes(pattern: str | None) -> None:
     found = own or published_recipes()
     for name in _matching(found, pattern, "recipe"):
         first = found[name].read_text(encoding="utf-8").partition("\n")[0]
-        say(f"  {name:<48} {first.lstrip('# ')}")
+        print_line(f"  {name:<48} {first.lstrip('# ')}")
 
 
 def list_settings(section: str | None) -> None:
@@ -99,11 +99,13 @@ def list_settings(section: str | None) -> None:
     for name in names if section is None else [section.rstrip(".")]:
         for task, own in fields.items():
             if name in BY_TASK:
-                say(f"[task={task}]")
+                print_line(f"[task={task}]")
             for key, field in settings_in(name, own[name]).items():
                 default = field.get_default(call_default_factory=True)
                 shown = default if isinstance(default, str) else json.dumps(default, default=str)
-                say(f"  {key}={shown}\n      {value_of(field)}{'. ' + field.description if field.description else ''}")
+                print_line(
+                    f"  {key}={shown}\n      {value_of(field)}{'. ' + field.description if field.description else ''}"
+                )
             if name not in BY_TASK:
                 break
 
@@ -112,7 +114,7 @@ def list_tasks(pattern: str | None) -> None:
     from coterie.tasks import find_row, known_tasks
 
     for name in _matching(known_tasks(), pattern, "task"):
-        say(f"  {name:<22} {find_row(name).line}")
+        print_line(f"  {name:<22} {find_row(name).line}")
 
 
 def value_of(field: FieldInfo) -> str:

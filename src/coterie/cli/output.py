@@ -11,7 +11,7 @@ import typer
 from coterie.terminal import one_line, printable
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     typer.echo(printable(text))
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from coterie.errors import CoterieError
 from coterie.losses import mean_probability
-from coterie.methods.method import Method
+from coterie.methods.group_method import GroupMethod, grouped
 from coterie.networks.branching import NetworkSource
 from coterie.networks.group import StudentGroup
 from coterie.recipe import Recipe
@@ -31,7 +31,7 @@ class MeanProbability(nn.Module):
 class MethodEnsemble(nn.Module):
     """The method's own ensemble as one network: images [B, C, H, W] to logits [B, K]."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: GroupMethod) -> None:
         super().__init__()
         self.method = method
 
@@ -52,10 +52,10 @@ def load_subject(
         student = load_student(folder.path, module)
         return Subject(student, student.state_dict(), folder.read_description(), which, folder.tokenizer)
     kind = find_part(recipe.task, "deployed")
-    method = load_method(folder.path, network, trust_code=trust_code)
+    method = grouped(load_method(folder.path, network, trust_code=trust_code))
     description = folder.read_description()
     summary = folder.read_summary()
-    students = method.group.num_students
+    students = method.num_students
     if which.isdecimal():
         number = int(which)
         if number >= students:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -67,3 +68,29 @@ def balanced_class_weights(counts: Tensor) -> Tensor:
     present = counts > 0
     weights = torch.where(present, counts.sum() / counts.clamp(min=1), torch.zeros_like(counts))
     return weights / present.sum()
+
+
+LABELS = 64  # classes that stand for all of them
+
+
+def chance_loss(label_loss: torch.nn.Module, num_classes: int) -> float:
+    """The label loss of equal logits, at its largest over labels as numbers and as distributions; NaN of a loss that takes neither, and of one output,
+    which is no choice among classes.
+
+    >>> from coterie.losses import LabelLoss
+    >>> round(chance_loss(LabelLoss(), 8), 3)
+    2.079
+    """
+    if num_classes < 2:
+        return math.nan
+    weights = getattr(label_loss, "class_weights", None)
+    device = weights.device if isinstance(weights, Tensor) else None
+    labels = torch.arange(
+        0, num_classes, -(-num_classes // LABELS), device=device
+    )  # all against all would grow with K squared
+    logits = torch.zeros(len(labels), num_classes, device=device)
+    try:
+        found = [float(label_loss(logits, targets)) for targets in (labels, one_hot(labels, num_classes))]
+    except (RuntimeError, TypeError, ValueError, IndexError):  # a loss of the user's own
+        return math.nan
+    return max(found)

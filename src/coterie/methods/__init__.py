@@ -279,9 +279,11 @@ METHODS: Mapping[str, type[Method]] = _Methods()
 
 
 def __getattr__(name: str) -> Any:
-    """``coterie.methods.OKDMDE``, ``Method``, ``Progress`` and ``Predictions``, without importing torch before that."""
-    if name in {"Method", "Predictions"}:
-        return getattr(importlib.import_module("coterie.methods.method"), name)
+    """``coterie.methods.OKDMDE``, ``Method``, ``GroupMethod``, ``Progress`` and ``Predictions``, without importing torch before that."""
+    if name == "Method":
+        return importlib.import_module("coterie.methods.method").Method
+    if name in {"GroupMethod", "Predictions"}:
+        return getattr(importlib.import_module("coterie.methods.group_method"), name)
     if name == "Progress":
         return importlib.import_module("coterie.methods.progress").Progress
     for entry in TABLE.values():

@@ -6,11 +6,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from coterie.methods.method import Inputs, Method
+from coterie.data.nested import Inputs
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.progress import Progress
 
 
-class Independent(Method):
+class Independent(GroupMethod):
     """Students that learn from the labels alone; the ensemble is the mean of their probabilities.
 
     It tells what branches and their ensemble give without any distillation.

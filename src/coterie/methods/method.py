@@ -1,161 +1,98 @@
-"""What every method is: a module that turns a batch into named losses, and into predictions.
+"""What every method is: a module that turns a batch into named losses, and hands back a network.
 
-A method never sees the data set, the optimizer or the run folder.
+A method never sees the data set, the optimizer or the run folder. Methods of groups of classifiers derive from :class:`coterie.methods.group_method.GroupMethod`.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from coterie.data.nested import Inputs
-from coterie.errors import CoterieError
-from coterie.losses import LabelLoss, mean_probability, ramp_up
+from coterie.losses import ramp_up
 from coterie.methods.progress import Progress
-from coterie.methods.teacher.guide import Guide
-from coterie.networks.group import StudentGroup
 from coterie.networks.teacher import Teachers
 
 
-class Predictions(NamedTuple):
-    """What a method says of one batch.
-
-    Attributes:
-        logits: every student's, [n, B, K].
-        ensemble: logits of the method's own ensemble, [B, K].
-        deployed: logits of the student that is deployed, [B, K].
-        statistics: diagnostics of each sample, name -> [B] or [B, m]; evaluation reports their means.
-    """
-
-    logits: Tensor
-    ensemble: Tensor
-    deployed: Tensor
-    statistics: dict[str, Tensor]
-
-
 class Method(nn.Module):
-    """Base of all methods: holds the students and the label loss.
+    """The root of all methods: what a training asks of one."""
 
-    Args:
-        group: the students.
-        label_loss: maps logits [B, K] and targets to a 0-d loss; None: cross-entropy.
-    """
-
-    default_branches: ClassVar[int] = 4
-    default_at: ClassVar[str | None] = "auto"  # None: peers, nothing shared
+    default_branches: ClassVar[int] = 1
+    default_at: ClassVar[str | None] = None  # None: nothing shared
     max_students: ClassVar[int | None] = None
     min_batch: ClassVar[int] = 1  # samples that a batch must hold for the losses to say something
-    uses_taps: ClassVar[bool] = False  # whether the group shall return the ends of its stages
+    uses_taps: ClassVar[bool] = False  # whether the students shall return the ends of their stages
     mixes_inputs: ClassVar[bool] = False  # whether it computes with its inputs, which tokens do not allow
-    label_weight: float = (
-        1.0  # of the loss term ``label``, the sum of all students' label losses; a method may set its own
-    )
     first_stage: ClassVar[str | None] = None  # a method whose deployed student is this one's teacher, trained first
     first_stage_options: ClassVar[tuple[str, ...]] = ()  # which of this method's settings are that one's
-
-    def __init__(self, group: StudentGroup, label_loss: nn.Module | None = None) -> None:
-        super().__init__()
-        if self.max_students is not None and group.num_students > self.max_students:
-            raise CoterieError(
-                f"{type(self).__name__} trains at most {self.max_students} student(s), got {group.num_students}"
-            )
-        self.group = group
-        self.guide: Guide | None = None
-        self.label_loss = label_loss or LabelLoss()
-        # Which student is deployed: the leader, or (set after training) the one that was chosen on validation.
-        self.deployed_student = group.leader or 0
+    deployed_student: int = 0
+    num_students: int = 1
+    leader: int | None = None  # a student that the method singles out for deployment
+    split_point: str | None = None  # of students that share a trunk
 
     @property
-    def students(self) -> StudentGroup:
-        """The group whose students are predicted with and deployed: the trained one, or a moving average of it."""
-        return self.group
+    def networks(self) -> nn.Module:
+        """What students are made of, without what serves training only."""
+        return self
 
     @property
-    def needs_validation(self) -> bool:
-        """Whether the method learns from predictions on a validation split, see :meth:`after_validation`."""
-        return False
+    def classifiers(self) -> list[nn.Module]:
+        """The students' last layers, which ``network.freeze`` leaves trainable; none where there are no classes."""
+        return []
 
     @property
     def views(self) -> int:
-        """How many augmented views of an image the method asks for: 1, or one for each student (or more, for its own use)."""
+        """How many augmented views of a sample the method asks for: 1, or one for each student (or more, for its own use)."""
         return 1
 
-    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        """Weighted loss terms by name; their sum is what is minimised.
-
-        Args:
-            inputs: one batch for all students, any nested structure of tensors [B, ...], or a list with one such view for each.
-            targets: class indices [B] or distributions [B, K].
-            progress: where training stands; None: fully ramped up.
-        """
-        raise TypeError(f"{type(self).__name__} does not define its losses")
-
-    def predict(self, inputs: Inputs) -> Predictions:
-        """Every student's logits; here the ensemble is the mean probability."""
-        logits = self.group(inputs).logits
-        return Predictions(logits, mean_probability(logits), logits[self.deployed_student], {})
-
-    def supervision(self, logits: Tensor, inputs: Inputs, targets: Tensor, weight: float = 1.0) -> dict[str, Tensor]:
-        """What the students learn from outside: the labels, and a teacher where one joins the group (:meth:`join`).
-
-        Args:
-            logits: every student's, [n, B, K].
-            inputs, targets: the batch.
-            weight: of the label losses.
-
-        Returns:
-            ``label`` and, with a teacher, ``teacher``.
-
-        Raises:
-            CoterieError: a batch of fewer samples than :attr:`min_batch`, with which the method's other terms would say nothing.
-        """
-        if logits.shape[1] < self.min_batch:
-            raise CoterieError(
-                f"{type(self).__name__} compares the samples of a batch and needs at least {self.min_batch}, got {logits.shape[1]}"
-            )
-        label = self.label_losses(logits, targets)
-        losses = {"label": label if weight == 1.0 else weight * label}
-        if self.guide is not None:
-            losses["teacher"] = self.guide(logits, inputs)
-        return losses
-
-    def join(self, guide: Guide) -> None:
-        """Let a teacher join the group: every student learns from it besides what the method does."""
-        self.guide = guide
-
-    def _apply(self, function: Any, recurse: bool = True) -> Method:
-        """Frozen teachers are no submodules, so that nothing saves, averages or trains them; they are moved along."""
-        super()._apply(function, recurse)
-        for teachers in self.held_teachers():
-            teachers._apply(function)
-        return self
-
-    def held_teachers(self) -> list[Teachers]:
-        """Every group of teachers that the method asks."""
-        return [self.guide.teachers] if self.guide is not None else []
+    @property
+    def needs_validation(self) -> bool:
+        """Whether the method learns from an evaluation of a validation split, see its task's ``learn_from``."""
+        return False
 
     @property
-    def label_factor(self) -> float:
-        """How many times the loss term ``label`` holds a student's mean loss against the labels: the number of students, times the term's weight.
-
-        0 where the term does not say what a student's loss is. Display and the check for divergence depend on it, training does not.
-        """
-        return float(self.group.num_students)
+    def teachers(self) -> Teachers | None:
+        """The frozen networks that are asked; no submodules, so that nothing saves, averages or trains them."""
+        return None
 
     @property
     def reads_logits_only(self) -> bool:
         """Whether the logits of a batch as it came are all that the method reads of its teachers."""
-        return self.guide is not None and not self.mixes_inputs
+        return False
 
-    def label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Sum over students of the label loss: logits [n, B, K] to 0-d."""
-        return torch.stack([self.label_loss(student, targets) for student in logits]).sum()
+    @property
+    def label_factor(self) -> float:
+        """How many times the loss term ``label`` holds a student's mean loss against the labels; 0: the term does not say."""
+        return 0.0
+
+    @property
+    def guess_loss(self) -> float:
+        """The loss term ``label`` of predictions that know nothing, beside which a training would have diverged; NaN: not known."""
+        return math.nan
+
+    def forward(self, inputs: Inputs, targets: Any, progress: Progress | None = None) -> dict[str, Tensor]:
+        """Weighted loss terms by name; their sum is what is minimised.
+
+        Args:
+            inputs: one batch for all students, any nested structure of tensors [B, ...], or a list with one such view for each.
+            targets: as the task's loaders give them; of classes, indices [B] or distributions [B, K].
+            progress: where training stands; None: fully ramped up.
+        """
+        raise TypeError(f"{type(self).__name__} does not define its losses")
 
     def student(self) -> nn.Module:
         """The plain network that is deployed, a copy without anything that served training only."""
-        return self.students.student(self.deployed_student)
+        raise TypeError(f"{type(self).__name__} does not say what is deployed")
+
+    def _apply(self, function: Any, recurse: bool = True) -> Method:
+        """Frozen teachers are moved along."""
+        super()._apply(function, recurse)
+        if self.teachers is not None:
+            self.teachers._apply(function)
+        return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimizer; a method may give its own modules another learning rate or weight decay."""
@@ -175,16 +112,6 @@ class Method(nn.Module):
 
     def after_step(self, progress: Progress) -> None:
         """Called after every optimizer step (moving averages and the like)."""
-
-    def after_validation(self, logits: Tensor, targets: Tensor) -> None:
-        """Called after every evaluation on the validation split, where the method :attr:`needs_validation`.
-
-        The logits of the whole split are kept for methods that define this, and for no others.
-
-        Args:
-            logits: every student's, [n, N, K], on the CPU.
-            targets: class indices [N].
-        """
 
     @staticmethod
     def ramp(progress: Progress | None, length: float) -> Tensor | float:

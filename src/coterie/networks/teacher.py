@@ -173,8 +173,8 @@ def _adaptation(students: Statistics | None, teachers: Statistics | None) -> tup
 class Teachers(nn.Module):
     """One or several teachers with the same classes.
 
-    Where the training samples look the same every epoch, they can be asked once: :meth:`memorise` keeps their logits, and between
-    :meth:`recall` and :meth:`forget` they answer from memory, with logits only.
+    Where the training samples look the same every epoch, their logits can be computed once: :meth:`cache_logits` keeps them, and between
+    :meth:`use_cached` and :meth:`stop_using_cached` the teachers answer from the cache, with logits only.
 
     Args:
         teachers: at least one.
@@ -190,9 +190,9 @@ class Teachers(nn.Module):
             raise CoterieError(f"the teachers have {sorted(counts)} classes; they need the same ones")
         self.members = nn.ModuleList(teachers)
         self.num_classes = counts.pop()
-        self._memory: Tensor | None = None  # [m, N, K]
-        self._place: Tensor | None = None  # [m, B, K], where a recorded step reads the batch's logits
-        self._recalled: Tensor | None = None  # of the present batch
+        self._cache: Tensor | None = None  # [m, N, K]
+        self._buffer: Tensor | None = None  # [m, B, K], where a recorded step reads the batch's logits
+        self._cached_batch: Tensor | None = None  # of the present batch
 
     def __len__(self) -> int:
         return len(self.members)
@@ -215,30 +215,30 @@ class Teachers(nn.Module):
         wanted = [each.size[0] * each.size[1] for each in self.each() if each.size is not None]
         return max(1, max(wanted, default=0) // (inputs.shape[-1] * inputs.shape[-2])) if wanted else 1
 
-    def memorise(self, logits: Tensor) -> None:
+    def cache_logits(self, logits: Tensor) -> None:
         """Keep the logits of all training samples, [m, N, K]; a recorded step goes on reading where it read before."""
-        self._memory = logits
-        self.forget()
+        self._cache = logits
+        self.stop_using_cached()
 
-    def recall(self, indices: Tensor) -> None:
-        """The next batch holds the samples of these numbers [B]; where nothing was memorised, that changes nothing."""
-        if self._memory is None:
+    def use_cached(self, indices: Tensor) -> None:
+        """The next batch holds the samples of these numbers [B]; without a cache, that changes nothing."""
+        if self._cache is None:
             return
-        numbers = indices.to(self._memory.device, non_blocking=True)
-        if self._place is not None and self._place.shape[1] == len(numbers):
-            self._recalled = torch.index_select(self._memory, 1, numbers, out=self._place)
+        numbers = indices.to(self._cache.device, non_blocking=True)
+        if self._buffer is not None and self._buffer.shape[1] == len(numbers):
+            self._cached_batch = torch.index_select(self._cache, 1, numbers, out=self._buffer)
         else:
-            self._recalled = self._memory.index_select(1, numbers)
-            self._place = self._recalled if self._place is None else self._place
+            self._cached_batch = self._cache.index_select(1, numbers)
+            self._buffer = self._cached_batch if self._buffer is None else self._buffer
 
-    def forget(self) -> None:
-        """Look at batches again; what was memorised stays."""
-        self._recalled = None
+    def stop_using_cached(self) -> None:
+        """Compute logits again; the cache stays."""
+        self._cached_batch = None
 
     def forward(self, inputs: Inputs) -> tuple[TeacherOutput, ...]:
         """Every teacher's output for one batch, or for several views of one behind one another."""
-        if self._recalled is None:
+        if self._cached_batch is None:
             return tuple(member(inputs) for member in self.members)
-        nothing = self._recalled.new_empty(0)
-        views = batch_size(inputs) // self._recalled.shape[1]
-        return tuple(TeacherOutput(logits.repeat(views, 1), nothing, nothing, ()) for logits in self._recalled)
+        nothing = self._cached_batch.new_empty(0)
+        views = batch_size(inputs) // self._cached_batch.shape[1]
+        return tuple(TeacherOutput(logits.repeat(views, 1), nothing, nothing, ()) for logits in self._cached_batch)

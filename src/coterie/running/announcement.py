@@ -72,15 +72,15 @@ def network_line(recipe: Recipe, task: Task, method: Method) -> Line:
 
 def method_line(recipe: Recipe, method: Method) -> Line:
     """Which method, its settings as the recipe has them, how many students share what, and who teaches."""
-    group = method.group
     options = ", ".join(f"{key}={value}" for key, value in recipe.method.options.items())
     students = "one student"
-    if group.num_students > 1:
-        shared = group.trunk is not None and any(True for _ in group.trunk.parameters())
-        at = f", split at {group.split_point}" if group.split_point else ""
-        students = f"{group.num_students} students {f'on a shared trunk{at}' if shared else 'with nothing shared'}"
+    if method.num_students > 1:
+        trunk = getattr(method.networks, "trunk", None)
+        shared = trunk is not None and any(True for _ in trunk.parameters())
+        at = f", split at {method.split_point}" if method.split_point else ""
+        students = f"{method.num_students} students {f'on a shared trunk{at}' if shared else 'with nothing shared'}"
     teachers = ", ".join(str(each.run or each.network) for each in recipe.all_teachers())
-    if not teachers and method.held_teachers():
+    if not teachers and method.teachers is not None:
         teachers = "your own network"
     parts = [recipe.method.name + (f" ({options})" if options else ""), students]
     return "method", "; ".join([*parts, *([f"taught by {teachers}"] if teachers else [])])

@@ -47,9 +47,9 @@ def load_method(run: str | Path, network: NetworkSource | None = None, *, trust_
     state = load_checkpoint(checkpoint)
     with restoring(checkpoint):
         method.load_state_dict(state["ema"] if state["ema"] is not None else state["method"])
-    if description["student"] >= method.group.num_students:
+    if description["student"] >= method.num_students:
         raise CoterieError(
-            f"{str(folder.student_description)!r} is damaged: student {description['student']} is none of {method.group.num_students}"
+            f"{str(folder.student_description)!r} is damaged: student {description['student']} is none of {method.num_students}"
         )
     method.deployed_student = description["student"]
     return method.eval()
@@ -113,7 +113,7 @@ def evaluate_run(
         "task": stored.task,
         "data": task.data.info.name,
         "num_samples": loader.num_samples,
-        "leader": method.group.leader,
+        "leader": method.leader,
         "data_notes": list(task.data.info.notes),
     }
     return "test" if task.data.test else "validation", replace(evaluation, figures=figures)
@@ -153,7 +153,7 @@ def _task(
         if not folder.data.is_file():  # of an older version
             changed = ["unknown"] if datasets is not None or _differs(recipe, stored) else []
         else:
-            own = kind.again(as_trained, accelerator, folder, datasets)
+            own = kind.for_evaluation(as_trained, accelerator, folder, datasets)
             changed = differences(folder.read_data(), own.data.fingerprint)
             if not changed and recipe.data == as_trained.data:
                 return own
@@ -162,14 +162,14 @@ def _task(
             raise
         changed = ["unreadable"]
     if not changed:
-        return kind.again(recipe, accelerator, folder, datasets)
+        return kind.for_evaluation(recipe, accelerator, folder, datasets)
     if not named:
         raise CoterieError(
             f"the data of {str(folder)!r} are not what it was trained on: {'; '.join(changed)}; to measure them as they are, name them: data=..."
         )
     if datasets is not None and (several := to_datasets(datasets))[1:] == (None, None):
         datasets = (several[0], None, several[0])
-    return kind.again(recipe, accelerator, folder, datasets, whole=True)
+    return kind.for_evaluation(recipe, accelerator, folder, datasets, whole=True)
 
 
 def _differs(recipe: Recipe, stored: Recipe) -> bool:

@@ -15,6 +15,7 @@ from coterie.data.batch import ClassTrainLoader, EvaluationLoader, Loaders
 from coterie.data.nested import batch_size, split
 from coterie.errors import CoterieError, RunError
 from coterie.losses import LabelLoss, balanced_class_weights
+from coterie.methods.group_method import GroupMethod, grouped
 from coterie.methods.method import Method
 from coterie.metrics import (
     balanced_accuracy,
@@ -67,7 +68,7 @@ class Classification(TaskDefaults):
 
     def prepare(self, method: Method) -> Method:
         """Let the data serve the method: as many views as it or the recipe asks for, and a validation split where it needs one."""
-        several = max(method.views, method.group.num_students)
+        several = max(method.views, method.num_students)
         self.data.train.views = {"auto": method.views, "shared": 1, "per_student": several}[self.recipe.data.views]
         require_enough_samples(self.recipe, method, self.data.train, self.accelerator.num_processes)
         if self.recipe.training.patience is not None and self.data.validation is None:
@@ -98,13 +99,13 @@ class Classification(TaskDefaults):
         """Measure every student, the ensembles and their diversity over a whole split, in eval mode, batch by batch.
 
         Memory grows with the samples by a few bytes each, and not with samples times classes; but of the validation split every student's logits are kept
-        for methods that read them there (``needs_validation`` and :meth:`Method.after_validation`).
+        for methods that read them there (``needs_validation`` and :meth:`GroupMethod.after_validation`).
         Of several processes all measure what the first one will save: BatchNorm's statistics are each process's own between two steps.
 
         Raises:
             RunError: a student predicts what is no number.
         """
-        method.eval()
+        method = grouped(method).eval()
         several = self.accelerator.num_processes > 1
         if several:
             for buffer in method.buffers():
@@ -133,7 +134,7 @@ class Classification(TaskDefaults):
         return ClassEvaluation(figures, kept.predicted(), kept.labels(), kept.logits(), predictions=kept.predictions())
 
     @torch.no_grad()
-    def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
+    def teacher_logits(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
         """What every teacher says of a whole split, float32 [m, N, K], and the labels [N], both in the order of the samples."""
         logits, labels, indices = [], [], []
         for batch in loader:
@@ -152,10 +153,9 @@ class Classification(TaskDefaults):
 
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
         """What the run notes of each teacher, with its figures on a whole split; empty where there is none."""
-        held = method.held_teachers()
-        if not held:
+        if method.teachers is None:
             return []
-        logits, labels = self.ask_teachers(held[0], loader)
+        logits, labels = self.teacher_logits(method.teachers, loader)
         return [
             {**note, **classification_figures(own, labels)}
             for note, own in zip(self.teacher_notes, logits, strict=True)
@@ -165,7 +165,7 @@ class Classification(TaskDefaults):
         """See :class:`coterie.tasks.task.Task`."""
         assert isinstance(validation, ClassEvaluation)
         if validation.logits is not None:
-            method.after_validation(validation.logits, validation.labels)
+            grouped(method).after_validation(validation.logits, validation.labels)
 
     def guess(self, evaluation: Evaluation) -> Guess:
         """The NLL, of which a uniform guess among K classes has ln K."""
@@ -190,12 +190,12 @@ class Classification(TaskDefaults):
 
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
         """The leader, or the method's own choice; otherwise what :func:`coterie.metrics.choose_student` finds on the validation split."""
-        if method.group.leader is not None:
-            return Deployment(method.group.leader, "it is the method's leader")
+        if method.leader is not None:
+            return Deployment(method.leader, "it is the method's leader")
         own = method.choose([each["top1"] for each in validation.figures["students"]]) if validation else None
         if own is not None:
             return Deployment(own, "it is the method's own choice")
-        if method.group.num_students == 1:
+        if method.num_students == 1:
             return Deployment(0, "")
         if validation is None:
             return Deployment(0, "there is no validation split to choose on")
@@ -220,7 +220,7 @@ def _order(indices: Tensor) -> Tensor:
 
 def _reads_logits(method: Method) -> bool:
     """Whether the method learns from its students' logits on a validation split."""
-    return method.needs_validation and type(method).after_validation is not Method.after_validation
+    return method.needs_validation and type(grouped(method)).after_validation is not GroupMethod.after_validation
 
 
 def with_classes(evaluation: ClassEvaluation, class_names: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.methods import create_method, find_method
-from coterie.methods.method import Method
+from coterie.methods.group_method import GroupMethod, grouped
 from coterie.methods.teacher.guide import Guide
 from coterie.networks.group import StudentGroup
 from coterie.networks.teacher import Teachers
@@ -19,7 +19,7 @@ from coterie.recipe.sections import TeachingRecipe
 
 def method_of(
     recipe: Recipe, group: StudentGroup, label_loss: nn.Module | None = None, teachers: Teachers | None = None
-) -> Method:
+) -> GroupMethod:
     """The recipe's method for students that are there, of whatever task.
 
     Args:
@@ -35,7 +35,9 @@ def method_of(
     group.checkpoint_branches = recipe.training.checkpoint_branches
     with seeded(derive_seed(recipe.seed, "method")):
         passed = {"teachers": teachers} if "teachers" in inspect.signature(method_class).parameters else {}
-        method = create_method(recipe.method.name, group, label_loss=label_loss, **passed, **recipe.method.options)
+        method = grouped(
+            create_method(recipe.method.name, group, label_loss=label_loss, **passed, **recipe.method.options)
+        )
     if teachers is not None and not passed:
         method.join(Guide(teachers, **recipe.teaching.model_dump()))
     elif recipe.teaching != TeachingRecipe():

@@ -39,7 +39,7 @@ class TaskDefaults:
         """There are no teachers."""
         return []
 
-    def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
+    def teacher_logits(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
         """Nobody asks, since the task's loaders never say that samples repeat."""
         raise NotImplementedError("the training loader says that samples repeat, and the task does not ask teachers")
 

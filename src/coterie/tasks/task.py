@@ -56,12 +56,12 @@ class Task(Protocol):
 
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]: ...
 
-    def ask_teachers(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]: ...
+    def teacher_logits(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]: ...
 
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment: ...
 
     def learn_from(self, method: Method, validation: Evaluation) -> None:
-        """Give the method what it learns from an evaluation of the validation split, see :meth:`Method.after_validation`."""
+        """Give the method what it learns from an evaluation of the validation split, see :meth:`coterie.methods.group_method.GroupMethod.after_validation`."""
         ...
 
     def guess(self, evaluation: Evaluation) -> Guess | None:
@@ -104,7 +104,7 @@ class TaskKind(Protocol):
         """For a training."""
         ...
 
-    def again(
+    def for_evaluation(
         self, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> Task:
         """For an evaluation of a finished run, whose samples are prepared as that run prepared them.

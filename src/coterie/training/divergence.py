@@ -8,54 +8,25 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
-
 from coterie.errors import RunError
-from coterie.losses.label import one_hot
 from coterie.methods.method import Method
 from coterie.tasks.evaluation import Guess
 
 FAR = 10.0  # times the loss of a uniform guess
 RECORDS, STEPS = 3, 30  # that it lies there without a new low
 UNUSABLE = 20.0  # times a uniform guess's figure, on the training samples themselves
-LABELS = 64  # classes that stand for all of them
 ADVICE = "Try a lower optimizer.learning_rate, training.clip_gradient, or a longer schedule.warmup_epochs."
-
-
-def chance_loss(label_loss: torch.nn.Module, num_classes: int) -> float:
-    """The label loss of equal logits, at its largest over labels as numbers and as distributions; NaN of a loss that takes neither, and of one output,
-    which is no choice among classes.
-
-    >>> from coterie.losses import LabelLoss
-    >>> round(chance_loss(LabelLoss(), 8), 3)
-    2.079
-    """
-    if num_classes < 2:
-        return math.nan
-    weights = getattr(label_loss, "class_weights", None)
-    device = weights.device if isinstance(weights, Tensor) else None
-    labels = torch.arange(
-        0, num_classes, -(-num_classes // LABELS), device=device
-    )  # all against all would grow with K squared
-    logits = torch.zeros(len(labels), num_classes, device=device)
-    try:
-        found = [float(label_loss(logits, targets)) for targets in (labels, one_hot(labels, num_classes))]
-    except (RuntimeError, TypeError, ValueError, IndexError):  # a loss of the user's own
-        return math.nan
-    return max(found)
 
 
 class DivergenceCheck:
     """Watches the records of the label term; they are on the host when it sees them.
 
     Args:
-        method: whose term ``label`` is the sum of its students' label losses, ``method.label_factor`` times one of them.
+        method: whose term ``label`` lies at ``method.guess_loss`` where nothing is known.
     """
 
     def __init__(self, method: Method) -> None:
-        factor = method.label_factor or method.group.num_students  # where the term does not say: at most so many losses
-        self.chance = chance_loss(method.label_loss, method.group.num_classes) * factor
+        self.chance = method.guess_loss
         self.latest = math.nan  # label loss of the latest record, in multiples of a uniform guess's
         self._step = self._first_step = 0  # of the latest record, and of those far above chance since the last low
         self._low, self._records = math.inf, 0

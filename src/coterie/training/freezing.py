@@ -30,7 +30,7 @@ class Freezing:
         self.epochs = math.inf if setting == "backbone" else float(setting)
         self.setting, self.statistics = setting, statistics
         self._parameters = []
-        self._layers = [each for each in method.group.modules() if getattr(each, "running_mean", None) is not None]
+        self._layers = [each for each in method.networks.modules() if getattr(each, "running_mean", None) is not None]
         if not self.epochs:
             return
         if setting != "backbone" and num_processes > 1:
@@ -38,9 +38,9 @@ class Freezing:
                 f"network.freeze={setting} changes in training what several processes exchange; "
                 "use network.freeze=backbone, or train the second part from network.weights"
             )
-        heads = [module for classifier in method.group.classifiers for module in classifier.modules()]
+        heads = [module for classifier in method.classifiers for module in classifier.modules()]
         free = {id(parameter) for module in heads for parameter in module.parameters()}
-        self._parameters = [p for p in method.group.parameters() if p.requires_grad and id(p) not in free]
+        self._parameters = [p for p in method.networks.parameters() if p.requires_grad and id(p) not in free]
         if not self._parameters or not free:
             what = "no layer of their own that classifies" if self._parameters else "nothing but their classifiers"
             raise CoterieError(f"network.freeze={setting}: the students have {what}; leave it out")

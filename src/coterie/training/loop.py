@@ -36,7 +36,7 @@ from coterie.training.memory_format import compiler_options, place
 from coterie.training.optimization import RestartedSchedule, build_optimizer
 from coterie.training.state import state_of
 from coterie.training.stopping import BestEpoch
-from coterie.training.teaching import ask_teachers_once, recalled
+from coterie.training.teacher_cache import cached_teachers, precompute_teacher_logits
 from coterie.training.tracking import tracked_validation
 
 
@@ -146,7 +146,7 @@ class Trainer:
         if self.task.network_names:  # what weights a network of one's own has is not known
             for note in self.freezing.doubts(network.weights_of is not None):
                 self.display.note(note)
-        ask_teachers_once(self.recipe.training, self.task, self.method, self.display)
+        precompute_teacher_logits(self.recipe.training, self.task, self.method, self.display)
         self.seconds += time.perf_counter() - started
 
     @property
@@ -206,7 +206,7 @@ class Trainer:
                 self._forward_backward(batch, together)
 
     def _forward_backward(self, batch: Batch, together: int) -> None:
-        with recalled(self.method, batch):
+        with cached_teachers(self.method, batch):
             if self.captured is None:
                 self._compute(batch.inputs, batch.targets, together / batch.weight)
             else:
@@ -286,7 +286,7 @@ class Trainer:
                 self.display.note(doubt)
             if self.best.add(figures, self.epoch - 1):
                 self.save(self.folder.best)
-            said = said_of(figures, self.method.group.leader, self.figures[0])
+            said = said_of(figures, self.method.leader, self.figures[0])
         self.display.epoch(self.epoch - 1, said)
 
     def write_validation(self, figures: dict[str, Any]) -> None:
@@ -294,7 +294,7 @@ class Trainer:
             self.folder.require_place()
             self.log.append({"epoch": self.epoch - 1, "step": self.step, "split": "validation", **figures})
             classes = len(self.task.data.info.class_names)
-            tracked = tracked_validation(figures, self.method.group.leader, self.figures, classes)
+            tracked = tracked_validation(figures, self.method.leader, self.figures, classes)
             self.accelerator.log(tracked, step=self.step)
 
     def save(self, path: Any, evaluated: bool = False) -> None:

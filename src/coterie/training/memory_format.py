@@ -35,7 +35,7 @@ def resolve_memory_format(recipe: Recipe, task: Task, method: Method, device: to
     chosen = recipe.training.channels_last
     if chosen == "auto":
         size = getattr(task.data.info, "input_size", None)
-        chosen = suits_channels_last(method.group, size, settled(recipe.training.batch_size), device)
+        chosen = suits_channels_last(method.networks, size, settled(recipe.training.batch_size), device)
     task.data.use_channels_last(chosen)
     return with_channels_last(recipe, chosen)
 

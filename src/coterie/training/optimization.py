@@ -29,7 +29,7 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True)
         CoterieError: an unknown name, an option that the optimizer does not take, an optimizer that cannot work here (a package or a
             device is missing, it needs second derivatives), or students without a parameter that is trained.
     """
-    if not any(parameter.requires_grad for parameter in method.group.parameters()):
+    if not any(parameter.requires_grad for parameter in method.networks.parameters()):
         raise CoterieError(
             "every parameter of the students is frozen (requires_grad=False): there is nothing to train; "
             "leave at least the classifier trainable"

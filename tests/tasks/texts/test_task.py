@@ -222,8 +222,7 @@ def test_unfit_teachers_are_refused_in_one_line(place, tmp_path, save_network, s
     for folder in (turned, direct):  # the same classes in another order: the same weights with exchanged logits
         task = task_of(place, method="kd", teacher={"network": str(folder)})
         method = task.build_method()
-        (teachers,) = method.held_teachers()
-        logits.append(teachers(next(iter(task.data.train_evaluation)).inputs)[0].logits)
+        logits.append(method.teachers(next(iter(task.data.train_evaluation)).inputs)[0].logits)
     torch.testing.assert_close(logits[0], logits[1].flip(1))
     mail = save_network(tmp_path / "mail", weights=True, class_names=("ham", "spam"))
     refused("knows 2 classes .ham, spam, .*they must be the same", network=str(mail))

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.divergences import DivergenceName, find_divergence
 from coterie.losses.ranking import Correlation, ranking_loss, top_union
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import LogitTaughtMethod

@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.mutual import mutual_divergence
-from coterie.methods.method import Inputs, Method
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.discriminator import MapDiscriminator, MapTranslator, frozen_score
 from coterie.networks.group import StudentGroup
 
 
-class AFD(Method):
+class AFD(GroupMethod):
     r"""Peers that learn from one another's logits, and whose feature maps learn to pass for the next peer's.
 
     Discriminator :math:`D_k` belongs to student k and tells the next student's last map (1) from its own (0); student k tries to

@@ -6,15 +6,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.losses.mutual import mean_of_others
-from coterie.methods.method import Inputs, Method
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
 
 
-class CLILR(Method):
+class CLILR(GroupMethod):
     r"""Heads on shared representations; each learns from the labels and from the mean of the other heads' logits.
 
     .. math:: L = \sum_i \Big[ \beta\, CE(z_i, y) + \lambda w\, T^2 KL(softmax(\tfrac{1}{n-1}\sum_{j \ne i} z_j / T) \| p_i^T) \Big]

@@ -6,15 +6,15 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from coterie.data.nested import concatenated
+from coterie.data.nested import Inputs, concatenated
 from coterie.losses.mutual import mutual_divergence
-from coterie.methods.method import Inputs, Method
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
 
 
-class DDGSD(Method):
+class DDGSD(GroupMethod):
     r"""Two augmented views of an image go through one student and learn from each other.
 
     .. math:: L = \tfrac12 (CE(z_1, y) + CE(z_2, y)) + \lambda \big[T^2 KL(p_2^T \| p_1^T) + T^2 KL(p_1^T \| p_2^T)\big] + \mu (\bar f_1 - \bar f_2)^2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses.mutual import mutual_divergence
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.self_distillation.exiting import ExitingMethod

@@ -6,15 +6,16 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.losses.mutual import log_mean_probability_of_others, mean_of_others, mutual_divergence
-from coterie.methods.method import Inputs, Method
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
 
 
-class DML(Method):
+class DML(GroupMethod):
     r"""Peers that learn from the labels and from one another's predictions.
 
     .. math:: L = \sum_i \Big[ CE(z_i, y) + \lambda \frac{1}{n-1} \sum_{j \ne i} T^2 KL(p_j^T \| p_i^T) \Big]

@@ -6,15 +6,16 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.group_method import GroupMethod, Predictions
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.fusion import FusedClassifier, FusionKind
 from coterie.networks.group import StudentGroup
 
 
-class FFL(Method):
+class FFL(GroupMethod):
     r"""Students and a classifier on their fused feature maps teach one another.
 
     With the fused classifier's logits :math:`z_f` and the students' mean :math:`z_m`:

@@ -9,18 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.attention import shifted_attention, spatial_attention
 from coterie.losses.mutual import mutual_divergence
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.group_method import GroupMethod, Predictions
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.fusion import FusedClassifier
 from coterie.networks.group import StudentGroup
 
 
-class FFSD(Method):
+class FFSD(GroupMethod):
     r"""Common students that teach one another and are kept diverse; their fused features teach a leader, which is deployed.
 
     With m common students, a leader l, the fused classifier :math:`z_f` on the common students' (detached) last maps with its map

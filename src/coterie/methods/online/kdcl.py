@@ -7,17 +7,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.collaboration import covariance_weights, linear_target, min_logit_target, naive_target
 from coterie.losses.precision import einsum
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.group_method import GroupMethod, Predictions
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
 
 
-class KDCL(Method):
+class KDCL(GroupMethod):
     r"""Peers, each seeing its own distortion of the image, that learn from one soft target made of all their predictions.
 
     .. math:: L = \sum_i \big[ CE(z_i, y) + \lambda w\, T^2 KL(t^T \| p_i^T) \big]

@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.contrast import contrast, similarities, soft_contrast
-from coterie.methods.method import Inputs, Method
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.options import AtLeastOne, NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
 
 
-class MCL(Method):
+class MCL(GroupMethod):
     r"""Peers whose embeddings are contrasted by class, within each peer and across peers, and that share what they find similar.
 
     With unit embeddings :math:`v_i` of student i (a head of two layers on the pooled features):

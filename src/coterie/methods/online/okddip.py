@@ -7,16 +7,17 @@ import math
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.precision import einsum, matmul
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.group_method import GroupMethod, Predictions
 from coterie.methods.options import AtLeastOne, NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import GroupOutput, StudentGroup
 
 
-class OKDDip(Method):
+class OKDDip(GroupMethod):
     r"""Peers with targets of their own, mixed by attention over the peers; a group leader learns from their mean and is deployed.
 
     With pooled features :math:`h_a` of the m peers, :math:`q_a = W_q h_a`, :math:`k_a = W_k h_a` and the leader's logits

@@ -8,18 +8,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import diversity_loss, kl_divergence
 from coterie.losses.diversity import NEEDS_EQUAL_WIDTH, DiversityForm
 from coterie.losses.precision import einsum
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.group_method import GroupMethod, Predictions
 from coterie.methods.options import AtLeastOne, NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.fusion import FeatureFusion, FusionKind
 from coterie.networks.group import GroupOutput, StudentGroup
 
 
-class OKDMDE(Method):
+class OKDMDE(GroupMethod):
     r"""Branches that learn from the labels and from an ensemble of themselves, weighted by attention over their feature maps.
 
     With logits :math:`z_b` of branches b = 1..n, last feature maps :math:`F_b`, labels y and ramp-up w:

@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.group_method import GroupMethod, Predictions
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
 from coterie.networks.pieces import TwoModeModule
 
 
-class OKDPH(Method):
+class OKDPH(GroupMethod):
     r"""Students of one architecture and a network with the mean of their weights, the hybrid, teach one another.
 
     With the hybrid's logits :math:`z_h` and the mean :math:`\bar z` of all n + 1 predictions:

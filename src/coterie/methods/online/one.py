@@ -8,15 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.group_method import GroupMethod, Predictions
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.gate import TrunkGate
 from coterie.networks.group import GroupOutput, StudentGroup
 
 
-class ONE(Method):
+class ONE(GroupMethod):
     r"""Branches that learn from the labels and from their gated ensemble, the gate reading the shared trunk's map.
 
     .. math::

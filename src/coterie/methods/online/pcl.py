@@ -9,15 +9,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.losses.mutual import mutual_divergence
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.group_method import GroupMethod, Predictions
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
 
 
-class PCL(Method):
+class PCL(GroupMethod):
     r"""Peers with views of their own that learn from an ensemble classifier and from one another's moving averages.
 
     The peer ensemble :math:`z_e` is a linear layer on the concatenated pooled features; the peer mean teachers are an exponential

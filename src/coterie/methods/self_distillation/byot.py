@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.self_distillation.exiting import ExitingMethod

@@ -7,18 +7,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
-from coterie.methods.method import Inputs, Method, Predictions
+from coterie.methods.group_method import GroupMethod, Predictions
 from coterie.networks.exits import build_exit
 from coterie.networks.group import GroupOutput, StudentGroup
 
 
-class StagedMethod(Method):
+class StagedMethod(GroupMethod):
     """One student that learns from the ends of its own stages.
 
     Args:
         group: one student with taps at its stages.
-        label_loss: as in :class:`Method`.
+        label_loss: as in :class:`GroupMethod`.
 
     Raises:
         CoterieError: a student without the taps.

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.losses.attention import spatial_attention
-from coterie.methods.method import Inputs, Predictions
+from coterie.methods.group_method import Predictions
 from coterie.methods.options import AtLeastOne, NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.self_distillation.exiting import StagedMethod

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses.attention import spatial_attention
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import TaughtMethod

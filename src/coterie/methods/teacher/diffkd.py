@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
-from coterie.methods.method import Inputs
 from coterie.methods.options import AtLeastOne, NonNegative
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import TaughtMethod, single_view

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses.correlation import pearson_distance
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import LogitTaughtMethod

@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses.decoupled import others_divergence, target_divergence
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import LogitTaughtMethod, require_classes

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coterie.methods.method import Inputs
+from coterie.data.nested import Inputs
 from coterie.methods.options import NonNegative
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import TaughtMethod

@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses.divergences import DivergenceName, find_divergence
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import LogitTaughtMethod

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.target_enhanced import target_enhanced_loss, target_enhanced_weights
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import LogitTaughtMethod

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses.relation import relation_loss
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import TaughtMethod

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.losses.label import one_hot
 from coterie.losses.precision import einsum
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import TaughtMethod, require_classes, single_view

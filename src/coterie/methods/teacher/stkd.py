@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.decoupled import others_divergence
-from coterie.methods.method import Inputs
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.guide import Combination, combined_logits

@@ -7,21 +7,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.precision import einsum
-from coterie.methods.method import Inputs, Method
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.teacher.guide import Combination, combined_logits
 from coterie.networks.group import StudentGroup
 from coterie.networks.teacher import TeacherOutput, Teachers
 
 
-class TaughtMethod(Method):
+class TaughtMethod(GroupMethod):
     """One student with teachers. The teachers run first, in eval mode and without gradients.
 
     Args:
         group: one student; with taps at its stages where ``uses_taps``.
         teachers: one or several, with the student's classes.
-        label_loss: as in :class:`Method`.
+        label_loss: as in :class:`GroupMethod`.
 
     Raises:
         CoterieError: no teacher, one with other classes or without the features that are asked, several where one is asked, or a student without the taps.
@@ -71,9 +72,6 @@ class TaughtMethod(Method):
     @property
     def reads_logits_only(self) -> bool:
         return not self.reads_teacher_features and not self.mixes_inputs
-
-    def held_teachers(self) -> list[Teachers]:
-        return [*super().held_teachers(), self.teachers]
 
     def taught(self, inputs: Inputs) -> tuple[TeacherOutput, ...]:
         """Every teacher's output for the student's one view."""

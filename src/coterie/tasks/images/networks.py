@@ -10,6 +10,7 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.methods import find_method
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource, branch
 from coterie.networks.creation import create_network
@@ -72,7 +73,7 @@ def build_method(
     network: NetworkSource | None = None,
     label_loss: nn.Module | None = None,
     teachers: Teachers | None = None,
-) -> Method:
+) -> GroupMethod:
     """Students and method, with initial weights that depend on the seed and the student's number only.
 
     Teachers go to a method that is made of them, and beside any other one as the recipe's ``teaching`` says.

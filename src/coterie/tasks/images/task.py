@@ -88,7 +88,7 @@ class ImageClassification(Classification):
         return f"{width}x{height} pixels, {channels} channel{'s' if channels > 1 else ''}"
 
     @classmethod
-    def again(
+    def for_evaluation(
         cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> ImageClassification:
         """See :class:`coterie.tasks.task.TaskKind`."""

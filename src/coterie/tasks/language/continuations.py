@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from coterie.methods.group_method import grouped
 from coterie.methods.method import Method
 from coterie.tasks.language.causal_lm import CausalLM
 from coterie.tasks.language.data.rows import IGNORED, Rows
@@ -31,8 +32,8 @@ def continue_rows(
     Returns:
         For each row ``prompt``, ``text`` (how it goes on) and ``texts``, by ``student`` and teachers' names.
     """
-    networks = {"student": _network(method.students.branches[method.deployed_student])}
-    held = [teacher for group in method.held_teachers()[:1] for teacher in group.each()]
+    networks = {"student": _network(grouped(method).students.branches[method.deployed_student])}
+    held = method.teachers.each() if method.teachers is not None else []
     networks |= {name: _network(teacher.body) for name, teacher in zip(teachers, held, strict=True)}
     prompts, texts = beginnings(rows, indices, tokenizer)
     length = _room(rows)

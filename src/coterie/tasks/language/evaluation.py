@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coterie.data.batch import EvaluationLoader
 from coterie.errors import RunError
+from coterie.methods.group_method import grouped
 from coterie.methods.method import Method
 from coterie.methods.teacher.guide import combined_logits
 from coterie.metrics import mean_figures
@@ -51,8 +52,8 @@ def measure(
     Raises:
         RunError: predictions that are not finite.
     """
-    method.eval()
-    students = method.group.num_students
+    method = grouped(method).eval()
+    students = method.num_students
     count = students + (students > 1) + (len(teachers) if teachers is not None else 0)
     sums: list[LanguageFigures] = []
     statistics: dict[str, Tensor] = {}

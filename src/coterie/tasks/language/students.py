@@ -10,7 +10,7 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.methods import find_method
-from coterie.methods.method import Method
+from coterie.methods.group_method import GroupMethod
 from coterie.networks.hugging_face import config_of, describe_config, require_embedded
 from coterie.networks.initialization import copied
 from coterie.networks.teacher import Teacher, Teachers
@@ -136,7 +136,7 @@ def make_method(
     group: LanguageGroup,
     teachers: Teachers | None,
     label_loss: nn.Module | None = None,
-) -> Method:
+) -> GroupMethod:
     """The recipe's method for language models.
 
     Raises:
@@ -148,7 +148,7 @@ def make_method(
     if kind.mixes_inputs:
         raise CoterieError(f"method={name} mixes images, and task={recipe.task}")
     method = method_of(recipe, group, label_loss, teachers)
-    if method.needs_validation and kind.after_validation is not Method.after_validation:
+    if method.needs_validation and type(method).after_validation is not GroupMethod.after_validation:
         raise CoterieError(
             f"method={name} with these settings keeps all predictions on the validation split, which of a vocabulary are too many"
         )

@@ -120,7 +120,7 @@ class LanguageModeling(TaskDefaults):
         self._final: LanguageEvaluation | None = None  # of which examples are shown
 
     @classmethod
-    def again(
+    def for_evaluation(
         cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> LanguageModeling:
         """See :class:`coterie.tasks.task.TaskKind`. Teachers are not asked again."""
@@ -164,10 +164,10 @@ class LanguageModeling(TaskDefaults):
 
     def evaluate(self, method: Method, loader: EvaluationLoader) -> LanguageEvaluation:
         """See :func:`coterie.tasks.language.evaluation.measure`. On training rows teachers are asked only where there are no others."""
-        held = method.held_teachers() if self.asks else []
+        teachers = method.teachers if self.asks else None
         if loader is self.data.train_evaluation and (self.data.test or self.data.validation):
-            held = []
-        found = measure(method, held[0] if held else None, loader, self.accelerator, self.length)
+            teachers = None
+        found = measure(method, teachers, loader, self.accelerator, self.length)
         self._evaluations[id(loader)], self._evaluated = found, method
         return found
 
@@ -194,13 +194,13 @@ class LanguageModeling(TaskDefaults):
 
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
         """The leader, or the method's own choice; otherwise the student with the lowest validation NLL."""
-        if method.group.leader is not None:
-            return Deployment(method.group.leader, "it is the method's leader")
+        if method.leader is not None:
+            return Deployment(method.leader, "it is the method's leader")
         students = validation.figures["students"] if validation else []
         own = method.choose([each["top1"] for each in students]) if students else None
         if own is not None:
             return Deployment(own, "it is the method's own choice")
-        if method.group.num_students == 1:
+        if method.num_students == 1:
             return Deployment(0, "")
         if not students:
             return Deployment(0, "there is no validation split to choose on")

@@ -13,7 +13,7 @@ from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.files import digest
 from coterie.methods import find_method
-from coterie.methods.method import Method
+from coterie.methods.group_method import GroupMethod
 from coterie.networks.group import StudentGroup
 from coterie.networks.hugging_face import describe_config, has_weights, read_config, require_embedded
 from coterie.networks.initialization import copied
@@ -145,7 +145,7 @@ def build_method(
     load: bool,
     label_loss: nn.Module | None = None,
     teachers: Teachers | None = None,
-) -> Method:
+) -> GroupMethod:
     """Students and method, see :func:`coterie.tasks.images.networks.build_method`.
 
     Raises:

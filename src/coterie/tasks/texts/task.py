@@ -96,7 +96,7 @@ class TextClassification(Classification):
         self.example = example_inputs(len(tokenizers), self.data.info.length)
 
     @classmethod
-    def again(
+    def for_evaluation(
         cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> TextClassification:
         """See :class:`coterie.tasks.task.TaskKind`. Teachers are not asked again."""
