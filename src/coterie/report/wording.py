@@ -64,7 +64,7 @@ DIVERSITY = {
 LOSSES = {
     "label": "on the labels",
     "ensemble_label": "of the ensemble on the labels",
-    "distillation": "on the ensemble’s soft targets",
+    "distillation": "on soft targets",
     "diversity": "keeps the students apart",
     "feature": "feature maps of students on those of their target",
 }

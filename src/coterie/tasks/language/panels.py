@@ -91,7 +91,7 @@ def panels(folder: RunFolder) -> list[Panel]:
 def _picture(models: Sequence[Mapping[str, Any]], key: str, label: str, width: float, *, share: bool) -> Figure:
     """One curve for each model; its parts stand at their middle, in units of ``width``."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -99,6 +99,7 @@ def _picture(models: Sequence[Mapping[str, Any]], key: str, label: str, width: f
         values = [math.nan if value is None else value for value in model[key]]
         middle = 1.0 if width == 1.0 else width / 2
         axes.plot([middle + width * number for number in range(len(values))], values, label=model["name"])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel=label, ylabel="" if share else "NLL")
     if share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
