@@ -12,7 +12,8 @@ import yaml
 
 from coterie.cli.output import print_comparison, print_figures
 from coterie.comparison.collect import collect
-from coterie.comparison.plan import ComparisonFolder, build_arms, keep_plan, make_plan
+from coterie.comparison.folder import ComparisonFolder
+from coterie.comparison.plan import build_arms, keep_plan, make_plan
 from coterie.errors import CoterieError
 from coterie.export.model_card import model_card
 from coterie.recipe import load_recipe

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from coterie.comparison.plan import ComparisonFolder, build_arms, keep_plan, make_plan, read_plan
+from coterie.comparison.folder import ComparisonFolder
+from coterie.comparison.plan import build_arms, keep_plan, make_plan, read_plan
 from coterie.errors import CoterieError
 
 

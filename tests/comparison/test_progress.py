@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 import coterie
-from coterie.comparison.plan import ComparisonFolder, make_plan
+from coterie.comparison.folder import ComparisonFolder
+from coterie.comparison.plan import make_plan
 from coterie.comparison.progress import ComparisonDisplay, State, seconds_left, state_of
 
 FIGURES = {"top1": 0.5, "top5": 0.9, "nll": 1.0, "brier": 0.5, "ece": 0.1}

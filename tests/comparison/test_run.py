@@ -19,7 +19,8 @@ import coterie
 from coterie import cli
 from coterie.comparison import run
 from coterie.comparison.claims import claim
-from coterie.comparison.plan import ComparisonFolder, build_arms, keep_plan, make_plan
+from coterie.comparison.folder import ComparisonFolder
+from coterie.comparison.plan import build_arms, keep_plan, make_plan
 from coterie.comparison.run import work
 from coterie.errors import CoterieError, RunError
 from coterie.run_folder import RunFolder

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coterie.comparison.plan import ComparisonFolder, Job, read_plan
+from coterie.comparison.folder import ComparisonFolder, Job
+from coterie.comparison.plan import read_plan
 from coterie.comparison.summary import summarise
 from coterie.files import write_json
 from coterie.metrics import primary

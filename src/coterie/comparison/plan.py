@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coterie.comparison.claims import wait_for
+from coterie.comparison.folder import ComparisonFolder, Plan, PlanContent, file_name
 from coterie.errors import CoterieError, did_you_mean
 from coterie.files import write_json
 from coterie.methods import TABLE, find_method
@@ -16,84 +16,12 @@ from coterie.methods.options import check_options
 from coterie.recipe import Recipe, load_recipe
 from coterie.recipe.recipe import differing_keys, require_no_code
 from coterie.run_folder import read_json
-from coterie.run_schema import Content, checked
+from coterie.run_schema import checked
 
 if TYPE_CHECKING:
     from coterie.methods.method import Method
 
 RecipeSource = str | Path | Recipe | Mapping[str, Any]
-
-
-class PlanContent(Content):
-    """``plan.json``."""
-
-    reference: str
-    seeds: list[int]
-    arms: dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: an arm with a seed."""
-
-    label: str
-    seed: int
-    recipe: Recipe
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Arms by label (their recipes' own seed has no meaning), seeds, and the arm that the others are compared with."""
-
-    arms: dict[str, Recipe]
-    seeds: tuple[int, ...]
-    reference: str
-
-    def jobs(self) -> list[Job]:
-        """Every training, in rounds of one seed for every arm, so that a stop leaves a balanced table."""
-        return [
-            Job(label, seed, recipe.model_copy(update={"seed": seed}))
-            for seed in self.seeds
-            for label, recipe in self.arms.items()
-        ]
-
-
-class ComparisonFolder:
-    """Paths of one comparison."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.plan = self.path / "plan.json"
-        self.comparison = self.path / "comparison.json"
-        self.report = self.path / "report.html"
-
-    @property
-    def is_comparison(self) -> bool:
-        return self.plan.is_file()
-
-    def runs(self, label: str) -> Path:
-        """Where an arm's runs are."""
-        return self.path / "runs" / _file_name(label)
-
-    def has_begun(self, label: str) -> bool:
-        """Whether a run of an arm was started; one that failed before that, by a wrong setting, does not count."""
-        return any(next(self.runs(label).glob(pattern), None) for pattern in ("seed*/recipe.yaml", "seed*.claim"))
-
-    def run(self, job: Job) -> Path:
-        """The run folder of a job."""
-        return self.runs(job.label) / f"seed{job.seed}"
-
-    def claim(self, job: Job) -> Path:
-        """The file by which a process says that it works on a job."""
-        return self.run(job).with_suffix(".claim")
-
-    def failure(self, job: Job) -> Path:
-        """The file that holds the error of a job that failed."""
-        return self.run(job).with_suffix(".error")
-
-
-def _file_name(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip(".-") or "arm"
 
 
 def _require_kinds(recipes: Any, methods: Any, overrides: Any) -> None:
@@ -203,7 +131,7 @@ def _require_folders_apart(labels: Iterable[str]) -> None:
     """Refuse labels whose runs would share a folder; some disks take A and a for the same name."""
     by_file: dict[str, str] = {}
     for label in labels:
-        other = by_file.setdefault(_file_name(label).casefold(), label)
+        other = by_file.setdefault(file_name(label).casefold(), label)
         if other != label:
             raise CoterieError(f"the labels {other!r} and {label!r} give the same folder name; use letters and digits")
 

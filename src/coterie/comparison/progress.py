@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coterie.comparison.plan import ComparisonFolder, Job, Plan
+from coterie.comparison.folder import ComparisonFolder, Job, Plan
 from coterie.errors import CoterieError
 from coterie.metrics import primary
 from coterie.run_folder import RunFolder

@@ -19,10 +19,8 @@ import torch
 
 from coterie.comparison.claims import Claim, claim
 from coterie.comparison.collect import collect
+from coterie.comparison.folder import ComparisonFolder, Job, Plan
 from coterie.comparison.plan import (
-    ComparisonFolder,
-    Job,
-    Plan,
     RecipeSource,
     build_arms,
     keep_plan,

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from coterie.networks.unchanged import generator_states, state_of, unchanged
+
 # Made anew where an argument depends on the input; those of chance, always.
 FACTORIES = (
     "arange",
@@ -35,7 +37,6 @@ FACTORIES = (
 )
 RANDOM_FACTORIES = ("normal", "rand", "randint", "randn", "randperm")
 CONSTANT = "_constant"  # name of a tensor that a forward makes, followed by its number
-_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 MAIN_OUTPUTS = ("logits", "out", "output", "main", "predictions")
 
 
@@ -93,18 +94,18 @@ def record(
         FrozenStateError: the forward draws random numbers in Python or changes what it reads in its next call.
     """
     traced = {path: network.get_submodule(path) for path in ["", *sorted(tracer.through)] if _has(network, path)}
-    with _unchanged(network, traced):
+    with unchanged(network, traced):
         network.train(training)
         exceptions = tuple(name for name, module in network.named_modules() if module.training != training)
         graph, constants, several = _once(network, tracer, classifier)
-        before = _state(traced)
+        before = state_of(traced)
         try:
             again, constants_again, _ = _once(network, tracer, classifier)
         except FrozenStateError:
             raise
         except Exception:
             raise FrozenStateError("keeps values of one call for the next") from None
-        after = _state(traced)
+        after = state_of(traced)
         changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
         if changed:
             raise FrozenStateError(f"changes self.{min(changed)} at every call")
@@ -172,11 +173,11 @@ def _has(network: nn.Module, path: str) -> bool:
 
 
 def _once(network: nn.Module, tracer: AncestorTracer, classifier: str) -> tuple[fx.Graph, dict[str, Tensor], bool]:
-    generators = _generators()
+    generators = generator_states()
     try:
         with _recorded_factories(tracer):
             graph = tracer.trace(network)
-        drawn = [name for name, state in _generators().items() if state != generators[name]]
+        drawn = [name for name, state in generator_states().items() if state != generators[name]]
     finally:
         random.setstate(pickle.loads(generators["Python's random"]))
         np.random.set_state(pickle.loads(generators["numpy.random"]))
@@ -268,78 +269,3 @@ def _recorded_factories(tracer: AncestorTracer) -> Iterator[None]:
     finally:
         for name, original in originals.items():
             setattr(torch, name, original)
-
-
-def _generators() -> dict[str, bytes]:
-    return {
-        "Python's random": pickle.dumps(random.getstate()),
-        "numpy.random": pickle.dumps(np.random.get_state()),
-        "torch": bytes(torch.get_rng_state().numpy()),
-    }
-
-
-def _state(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """What the attributes of the modules hold that a next call could read: plain values, generators, versions of buffers."""
-    found: dict[str, Any] = {}
-    for path, module in modules.items():
-        prefix = f"{path}." if path else ""
-        for name, value in vars(module).items():
-            plain = _plain(value)
-            if plain is not None and name not in _MODULE_ATTRIBUTES:
-                found[prefix + name] = plain
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                found[prefix + name] = buffer._version
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bool | int | float | complex | str | bytes):
-        return repr(value)
-    if isinstance(value, random.Random):
-        return value.getstate()
-    if isinstance(value, np.random.Generator):
-        return repr(value.bit_generator.state)
-    if isinstance(value, np.random.RandomState):
-        return pickle.dumps(value.get_state())
-    if isinstance(value, torch.Generator):
-        return bytes(value.get_state().numpy())
-    if isinstance(value, Tensor):
-        return (tuple(value.shape), str(value.dtype), repr(value.detach().nan_to_num().sum().item()))
-    if isinstance(value, list | tuple | set | frozenset) or type(value) is dict:
-        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
-        return (len(parts), [_plain(part) for part in parts if not isinstance(part, list | tuple | dict | set)])
-    return None
-
-
-@contextlib.contextmanager
-def _unchanged(network: nn.Module, traced: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Leave modes, attributes and buffers as they were: a forward that was only recorded may have put its symbols into them."""
-    modes = [(module, module.training) for module in network.modules()]
-    attributes = [(module, dict(vars(module))) for module in traced.values()]
-    lists = [(value, list(value)) for _, held in attributes for value in held.values() if isinstance(value, list)]
-    tables = [(value, dict(value)) for _, held in attributes for value in held.values() if type(value) is dict]
-    buffers = [
-        (buffer, buffer.clone())
-        for module in traced.values()
-        for buffer in module._buffers.values()
-        if buffer is not None
-    ]
-    versions = [buffer._version for buffer, _ in buffers]
-    try:
-        yield
-    finally:
-        for module, held in attributes:
-            vars(module).clear()
-            vars(module).update(held)
-        for values, copy in lists:
-            values[:] = copy
-        for table, known in tables:
-            table.clear()
-            table.update(known)
-        for (buffer, value), version in zip(buffers, versions, strict=True):
-            if buffer._version != version:
-                with torch.no_grad():
-                    buffer.copy_(value)
-        for module, mode in modes:
-            module.training = mode

@@ -6,7 +6,7 @@ is checked where that network or method is built.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -15,7 +15,6 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 
-from coterie.documents import LARGEST_YAML, TooMuch, parse_yaml, read_text
 from coterie.errors import CoterieError
 from coterie.recipe.errors import explain
 from coterie.recipe.sections import (
@@ -31,9 +30,9 @@ from coterie.recipe.sections import (
     TeachingRecipe,
     TrainingRecipe,
 )
+from coterie.recipe.tree import SECTIONS, changes_of, merge, read_tree
 from coterie.tasks import UNNAMED, find_part, known_tasks
 
-SECTIONS = ("data", "network", "method")
 OLDER_TEXTS = {"columns": ["text"], "label": "label", "max_length": 128}  # defaults of a section that there was
 BY_TASK = tuple(TaskSettings._fields)  # sections that a task has of its own
 
@@ -153,10 +152,10 @@ def load_recipe(
         CoterieError: a missing or malformed file, an unknown key (with the nearest right spelling), a wrong value, or a file
             that names code without leave.
     """
-    tree, typed = _read(source), dict[str, Any]()
-    for name, value in _settings(overrides, sections):
-        _merge(tree, name, value)
-        _merge(typed, name, value)
+    tree, typed = read_tree(source), dict[str, Any]()
+    for name, value in changes_of(overrides, sections):
+        merge(tree, name, value)
+        merge(typed, name, value)
     task = tree.get("task", UNNAMED)
     if not isinstance(task, str):
         raise CoterieError(f"task={task!r}: expected one of {', '.join(known_tasks())}")
@@ -203,7 +202,7 @@ def _of_today(tree: dict[str, Any], task: str) -> dict[str, Any]:
     known = settings.data.model_fields
     changed = {key: value for key, value in texts.items() if key in known or value != OLDER_TEXTS.get(key)}
     if changed:
-        _merge(tree, "data", changed)
+        merge(tree, "data", changed)
     return tree
 
 
@@ -218,94 +217,6 @@ def require_no_code(recipe: Recipe, source: str) -> None:
             f"{source!r} names code to import, method={recipe.method.name[:80]}; "
             "if you trust it, add --trust-code (in Python trust_code=True)"
         )
-
-
-def _settings(overrides: Iterable[str], sections: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Sections, then overrides, as keys and values to merge."""
-    yield from sections.items()
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise CoterieError(f"{override!r} is not a setting: expected key=value, such as training.epochs=30")
-        if key.count(".") > 8:
-            raise CoterieError(f"unknown setting {key[:80]!r}: expected section.key")
-        try:
-            value = parse_yaml(text)
-        except TooMuch as error:
-            raise CoterieError(f"{override[:80]!r} is not a setting: {error}") from None
-        except (yaml.YAMLError, ValueError):
-            value = text
-        value = _number_with_exponent(value)
-        parent, _, last = key.rpartition(".")
-        yield parent or last, {last: value} if parent else value
-
-
-def _number_with_exponent(value: object) -> object:
-    """YAML 1.1 reads 5e-8 as text, because it has no point; people who type it mean a number."""
-    if isinstance(value, str):
-        try:
-            return float(value) if value[:1] in "+-.0123456789" and "e" in value.lower() else value
-        except ValueError:
-            return value
-    if isinstance(value, dict):
-        return {k: _number_with_exponent(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_number_with_exponent(v) for v in value]
-    return value
-
-
-def _read(source: str | Path | Mapping[str, Any] | Recipe | None) -> dict[str, Any]:
-    if source is None:
-        return {}
-    if isinstance(source, Recipe):
-        return source.model_dump()
-    if isinstance(source, Mapping):
-        return {k: dict(v) if isinstance(v, Mapping) else v for k, v in source.items()}
-    path = Path(source)
-    try:
-        tree = parse_yaml(read_text(path, LARGEST_YAML))
-    except OSError as error:
-        raise CoterieError(f"cannot read the recipe {str(path)!r}: {error.strerror or error}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise CoterieError(f"{str(path)!r} is not a YAML recipe: {' '.join(str(error).split())[:200]}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise CoterieError(
-            f"{str(path)!r} is not a recipe: expected keys such as data, network, method; found {type(tree).__name__}"
-        )
-    return _number_with_exponent(tree)  # type: ignore[return-value]
-
-
-def _merge(tree: dict[str, Any], key: str, value: object) -> None:
-    """Set ``tree[key]`` in place; a mapping is merged into what is there, a name replaces the section's name."""
-    head, _, rest = key.partition(".")
-    if rest:
-        value = {rest.partition(".")[0]: value} if "." not in rest else _nest(rest, value)
-    old = tree.get(head)
-    if isinstance(old, (str, list)) and head in SECTIONS:
-        old = {"name": old}
-    if isinstance(value, (str, list, Path)) and head in SECTIONS:
-        value = {"name": value}
-    if head == "teacher" and isinstance(old, (str, Path)):
-        old = {"run": str(old)}
-    if rest and old is not None and not isinstance(old, Mapping):
-        raise CoterieError(f"{head}={str(old)[:60]!r} is not a section: {key} cannot be set in it")
-    if isinstance(value, Mapping) and old is not None and not isinstance(old, Mapping):
-        raise CoterieError(
-            f"{head}={str(old)[:60]!r}: expected settings, such as {', '.join(map(str, list(value)[:3]))}"
-        )
-    if isinstance(old, Mapping) and isinstance(value, Mapping):
-        merged = dict(old)
-        for inner, item in value.items():
-            _merge(merged, inner, item)
-        value = merged
-    tree[head] = value
-
-
-def _nest(key: str, value: object) -> dict[str, Any]:
-    head, _, rest = key.partition(".")
-    return {head: _nest(rest, value) if rest else value}
 
 
 def section_of(annotation: object) -> type[BaseModel] | None:

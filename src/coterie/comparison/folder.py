@@ -1,0 +1,84 @@
+"""What a comparison trains, and what lies where in its folder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coterie.recipe import Recipe
+from coterie.run_schema import Content
+
+
+class PlanContent(Content):
+    """``plan.json``."""
+
+    reference: str
+    seeds: list[int]
+    arms: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: an arm with a seed."""
+
+    label: str
+    seed: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Arms by label (their recipes' own seed has no meaning), seeds, and the arm that the others are compared with."""
+
+    arms: dict[str, Recipe]
+    seeds: tuple[int, ...]
+    reference: str
+
+    def jobs(self) -> list[Job]:
+        """Every training, in rounds of one seed for every arm, so that a stop leaves a balanced table."""
+        return [
+            Job(label, seed, recipe.model_copy(update={"seed": seed}))
+            for seed in self.seeds
+            for label, recipe in self.arms.items()
+        ]
+
+
+class ComparisonFolder:
+    """Paths of one comparison."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.plan = self.path / "plan.json"
+        self.comparison = self.path / "comparison.json"
+        self.report = self.path / "report.html"
+
+    @property
+    def is_comparison(self) -> bool:
+        return self.plan.is_file()
+
+    def runs(self, label: str) -> Path:
+        """Where an arm's runs are."""
+        return self.path / "runs" / file_name(label)
+
+    def has_begun(self, label: str) -> bool:
+        """Whether a run of an arm was started; one that failed before that, by a wrong setting, does not count."""
+        return any(next(self.runs(label).glob(pattern), None) for pattern in ("seed*/recipe.yaml", "seed*.claim"))
+
+    def run(self, job: Job) -> Path:
+        """The run folder of a job."""
+        return self.runs(job.label) / f"seed{job.seed}"
+
+    def claim(self, job: Job) -> Path:
+        """The file by which a process says that it works on a job."""
+        return self.run(job).with_suffix(".claim")
+
+    def failure(self, job: Job) -> Path:
+        """The file that holds the error of a job that failed."""
+        return self.run(job).with_suffix(".error")
+
+
+def file_name(label: str) -> str:
+    """An arm's label as the name of its folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip(".-") or "arm"
