@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 import coterie
+from coterie.benchmark import measure
 from coterie.files import write_json, write_text
 from coterie.methods.method import Method
 from coterie.recipe import load_recipe
@@ -143,6 +145,14 @@ class Said(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="session")
+def quick_ceiling():
+    """The machine's ceiling by small matrices, in a moment; for tests of a benchmark that do not look at it closely."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "ceiling", partial(measure.ceiling, side=512))
+        yield
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from PIL import Image
 
 import coterie.tasks
 from coterie import cli
+from coterie.benchmark import measure
+from coterie.tasks.images.data import sources
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
@@ -22,6 +26,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Smaller, and without the network: what is tested is that the words of the page are right.
 SMALLER = ["training.epochs=1", "training.device=cpu", "network.pretrained=false", "optimizer.learning_rate=0.005"]
 SMALLER_IMAGES = ["data.image_size=32", "data.workers=0"]
+SMALLEST = "network=tiny_cifar"  # README.md trains what is chosen by itself
 # Run elsewhere: `make test` runs this test, `make demo` is test_demo, the launchers are test_processes, pip sets .venv up.
 ELSEWHERE = ("make ", "pip install", "accelerate launch", "torchrun")
 
@@ -41,7 +46,7 @@ def place(tmp_path):
     return root
 
 
-def run_command(line: str, monkeypatch, capsys) -> None:
+def run_command(line: str, monkeypatch, capsys, smallest: tuple[str, ...] = (SMALLEST,)) -> None:
     arguments = shlex.split(line, comments=True)
     assert arguments[0] == "coterie", line
     is_folder = any(each.removeprefix("data=").startswith("./") for each in arguments)
@@ -49,19 +54,34 @@ def run_command(line: str, monkeypatch, capsys) -> None:
         if "--resume" in arguments:  # for longer than the one epoch that there was
             arguments = [re.sub("^(training.epochs=).*", r"\g<1>2", each) for each in arguments if each != "..."]
         else:
-            arguments += SMALLER + (SMALLER_IMAGES if is_folder else [])
+            arguments += SMALLER + ([*SMALLER_IMAGES, *smallest] if is_folder else [])
     elif arguments[1] == "compare":
         arguments += [*SMALLER, *(SMALLER_IMAGES if is_folder else ["data.train_limit=100"])]
         if "--seeds" in arguments:  # of several seeds nothing but their number differs
             arguments[arguments.index("--seeds") + 1] = "1"
+    elif arguments[1] == "benchmark":
+        arguments += [SMALLEST, "data.train_limit=100"]
+        monkeypatch.setattr(measure, "measure", partial(measure.measure, least=0.01))
     expanded = [str(path) for each in arguments for path in (sorted(Path().glob(each)) if "*" in each else [each])]
     monkeypatch.setattr(sys, "argv", expanded)
     cli.main()
     assert capsys.readouterr().out
 
 
+@pytest.fixture(autouse=True)
+def few_digits(monkeypatch):
+    """A quarter of the digits to train on, whichever way a page asks for them."""
+    original = sources.digits
+
+    def fewer():
+        raw = original()
+        return dataclasses.replace(raw, train=sources.Arrays(raw.train.images[::4], raw.train.labels[::4]))
+
+    monkeypatch.setattr(sources, "digits", fewer)
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_page(page, place, monkeypatch, capsys):
+def test_page(page, place, monkeypatch, capsys, quick_ceiling):
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))
     monkeypatch.setattr(coterie.tasks, "TASKS", dict(coterie.tasks.TASKS))  # to which a page may add
@@ -85,7 +105,7 @@ def test_page(page, place, monkeypatch, capsys):
         elif language == "sh":
             for line in block.replace("\\\n", " ").splitlines():
                 if line.strip() and not line.startswith(("#", *ELSEWHERE)):
-                    run_command(line, monkeypatch, capsys)
+                    run_command(line, monkeypatch, capsys, () if page == "README.md" else (SMALLEST,))
         else:
             assert language in {"json", "text"}, f"{page}: nothing runs a block of {language!r}"
 

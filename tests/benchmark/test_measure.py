@@ -26,7 +26,7 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def found():
+def found(quick_ceiling):
     return measure(load_recipe(None, SMALL), repetitions=2, least=0.01)
 
 
@@ -74,7 +74,8 @@ def folder(tmp_path):
     return tmp_path / "pictures"
 
 
-def test_a_step_that_waits_for_its_data_is_said_to_wait(folder, monkeypatch):
+@pytest.mark.slow
+def test_a_step_that_waits_for_its_data_is_said_to_wait(folder, monkeypatch, quick_ceiling):
     settings = [f"data={folder}", "data.image_size=32", "data.in_memory=false", "data.workers=1", *SMALL[2:], "method=baseline"]  # fmt: skip
     settings.remove("network.branches=3")
     original = streaming.to_image

@@ -40,16 +40,16 @@ def test_import_coterie_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_method_in_a_file_of_the_working_folder_is_found(tmp_path):
+def test_a_method_in_a_file_of_the_working_folder_is_found(tmp_path, monkeypatch, command):
     (tmp_path / "mine.py").write_text(
         "from coterie.methods.independent import Independent\n\n\nclass Mine(Independent):\n    pass\n"
     )
-    # -P: as for an installed script, the working folder is not on the path.
-    command = [sys.executable, "-P", "-c", "from coterie.cli import main; main()"]
-    arguments = ["train", "method=mine:Mine", "method.strength=1"]
-    process = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert process.returncode == 2
-    assert "unknown setting 'method.strength' of Mine" in process.stderr
+    monkeypatch.chdir(tmp_path)
+    # As for an installed script, the working folder is not on the path.
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in {"", str(tmp_path)}])
+    said = command("train", "method=mine:Mine", "method.strength=1")
+    assert said.code == 2
+    assert "unknown setting 'method.strength' of Mine" in said.err
 
 
 def test_every_public_name_exists():

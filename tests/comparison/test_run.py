@@ -26,6 +26,7 @@ from coterie.errors import CoterieError, RunError
 from coterie.run_folder import RunFolder
 from coterie.running.train import build_accelerator
 from coterie.tasks.images.task import ImageClassification
+from coterie.training.loop import Trainer
 
 SMALL = [
     "data=digits",
@@ -156,19 +157,20 @@ def test_nothing_is_written_for_bad_input(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
-def test_two_processes_share_the_work(tmp_path):
+def test_two_processes_share_the_work(tmp_path, monkeypatch, capsys):
+    """Another one, and this one, which joins it as soon as it is at work."""
     folder = tmp_path / "c"
     spoken = [each for each in command(folder) if each != "-q"]
-    processes = [
-        subprocess.Popen(spoken, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    other = subprocess.Popen(spoken, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until(lambda: list(folder.rglob("*.claim")) or finished(folder))
+    monkeypatch.setattr(sys, "argv", ["coterie", *spoken[3:]])
+    cli.main()
+    output = [capsys.readouterr().err, other.communicate(timeout=240)[1]]
+    assert other.returncode == 0, output[1]
     runs = ["run 1 of 4: baseline, seed 0", "run 2 of 4: dml, seed 0", "run 3 of 4: baseline, seed 1", "run 4 of 4: dml, seed 1"]  # fmt: skip
     told: set[str] = set()
-    for process in processes:
-        said = process.communicate(timeout=240)[1].splitlines()
-        assert process.returncode == 0, said[-5:]
-        results = [line.partition(": test top-1")[0] for line in said if ": test top-1" in line]
+    for said in output:
+        results = [line.partition(": test top-1")[0] for line in said.splitlines() if ": test top-1" in line]
         assert len(results) == len(set(results))
         told |= set(results)  # the results of all, whoever trained them, but those that were there when it came
     assert told == set(runs)
@@ -177,6 +179,7 @@ def test_two_processes_share_the_work(tmp_path):
     assert all(epochs_of(path.parent) == [0] for path in folder.glob("runs/*/*/metrics.jsonl"))
 
 
+@pytest.mark.slow  # of claims of the dead: tests/comparison/test_claims.py; of killed runs: tests/training/test_kill.py
 def test_a_killed_process_is_replaced(tmp_path):
     folder = tmp_path / "c"
     plan = make_plan(build_arms([], ["baseline"], [*SMALL, "training.epochs=150"]), 1)
@@ -195,21 +198,24 @@ def test_a_killed_process_is_replaced(tmp_path):
     )  # it went on from the checkpoint; no epoch is missing or there twice
 
 
-def test_an_interruption_can_be_gone_on_from(tmp_path):
-    folder = tmp_path / "c"
-    process = subprocess.Popen(
-        command(folder, "training.epochs=400"),
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    until(lambda: list(folder.glob("runs/*/*/checkpoint/last.pt")), 120)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command goes on" in error
+def test_an_interruption_can_be_gone_on_from(tmp_path, monkeypatch, capsys):
+    folder, evaluate = tmp_path / "c", Trainer.evaluate
+
+    def interrupted(self):
+        evaluate(self)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sys, "argv", ["coterie", *command(folder, "training.epochs=3")[3:]])
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "evaluate", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    assert stop.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert len(list(folder.glob("runs/*/*/checkpoint/last.pt"))) == 1
     assert not list(folder.rglob("*.claim"))
+    cli.main()
+    assert len(finished(folder)) == 4
 
 
 def test_a_run_of_a_comparison_is_the_run_alone(comparison, tmp_path):
@@ -234,7 +240,7 @@ def test_the_report_of_an_unfinished_comparison(comparison, tmp_path, monkeypatc
 
 def test_one_who_lost_its_claim_leaves_the_run_and_does_it_when_it_is_free(tmp_path, monkeypatch):
     folder = ComparisonFolder(tmp_path / "c")
-    plan = keep_plan(folder, make_plan(build_arms([], ["baseline"], [*SMALL, "training.epochs=200"]), 1))
+    plan = keep_plan(folder, make_plan(build_arms([], ["baseline"], [*SMALL, "training.epochs=60"]), 1))
     (job,) = plan.jobs()
     monkeypatch.setattr(run, "claim", functools.partial(claim, heartbeat=0.05))
     monkeypatch.setattr(run, "POLL_SECONDS", 0.05)
@@ -257,7 +263,7 @@ def test_one_who_lost_its_claim_leaves_the_run_and_does_it_when_it_is_free(tmp_p
     assert left[0]["status"] == "interrupted"
     assert RunFolder(folder.run(job)).read_summary()["status"] == "finished"
     assert not folder.failure(job).exists()
-    assert epochs_of(folder.run(job)) == list(range(200))
+    assert epochs_of(folder.run(job)) == list(range(60))
 
 
 def test_what_dying_worker_processes_leave_is_done_by_the_one_that_started_them(tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ def test_timm_loads_the_student_bit_for_bit(runs, tmp_path, name):
 @pytest.mark.parametrize(
     "name",
     [
-        "resnet32_cifar",
+        pytest.param("resnet32_cifar", marks=pytest.mark.slow),
         "resnet18",
         pytest.param("mobilenetv3_small_050", marks=pytest.mark.slow),
         pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow),

@@ -30,6 +30,9 @@ ARCHITECTURES = [
     ("xcit_nano_12_p16_224", {"img_size": 64}, 64), ("dla46_c", {}, 64), ("nf_regnet_b0", {}, 64), ("repvgg_a0", {}, 64),
     ("coat_lite_tiny", {"img_size": 64}, 64), ("pvt_v2_b0", {}, 64), ("inception_next_atto", {}, 64),
 ]  # fmt: skip
+# Slow to build or to trace, and of a kind that another one stands for.
+SLOW = {"vgg16_cifar", "repvgg_a0", "resmlp_12_224", "gmlp_ti16_224", "efficientnet_b0", "mobilenetv3_small_050", "ghostnet_050",
+    "nf_regnet_b0", "dla46_c", "inception_next_atto", "mobilevit_xxs", "pvt_v2_b0"}  # fmt: skip
 TORCHVISION = ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_0"]
 
 
@@ -62,7 +65,10 @@ def assert_is_the_plain_network(plain, group, inputs):
         assert torch.equal(moved[key], value), key
 
 
-@pytest.mark.parametrize(("name", "options", "side"), ARCHITECTURES, ids=[each[0] for each in ARCHITECTURES])
+@pytest.mark.parametrize(
+    ("name", "options", "side"),
+    [pytest.param(*each, id=each[0], marks=pytest.mark.slow if each[0] in SLOW else ()) for each in ARCHITECTURES],
+)
 def test_every_kind_of_architecture(name, options, side):
     plain = network(name, options)
     before = copy.deepcopy(plain.state_dict())

@@ -117,7 +117,13 @@ def works_on_a_cpu(name):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what needs a GPU is there")
-@pytest.mark.parametrize("name", timm.optim.list_optimizers())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "kron" else name  # compiles its step
+        for name in timm.optim.list_optimizers()
+    ],
+)
 def test_every_optimizer_of_timm_is_built_or_refused_in_a_line(name):
     method = Parts()
     if works_on_a_cpu(name):

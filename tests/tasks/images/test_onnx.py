@@ -74,7 +74,11 @@ def described(run: Path, **changes: object) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("input_size", "interpolation", "crop"),
-    [((3, 32, 32), "bicubic", 0.875), ((1, 24, 24), "box", 1.0), ((3, 24, 40), "bilinear", 0.9)],
+    [
+        pytest.param((3, 32, 32), "bicubic", 0.875, marks=pytest.mark.slow),
+        ((1, 24, 24), "box", 1.0),
+        ((3, 24, 40), "bilinear", 0.9),
+    ],
 )
 def test_the_cards_snippet_predicts_without_torch_what_pytorch_predicts(
     run_maker, pictures, tmp_path, input_size, interpolation, crop

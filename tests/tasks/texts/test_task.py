@@ -395,7 +395,7 @@ def prepare(place, method, taught):
     return built, next(iter(task.data.train.epoch(0)))
 
 
-def test_a_benchmark_of_texts_and_of_teachers_that_are_asked_once(place):
+def test_a_benchmark_of_texts_and_of_teachers_that_are_asked_once(quick_ceiling, place):
     """What a cached teacher costs is nothing, and its operations are not counted."""
     recipe = load_recipe(place.settings(method="kd", teacher={"network": str(place.path / "teacher")}))
     recipe = load_recipe(recipe, ["training.epochs=2"])
