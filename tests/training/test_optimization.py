@@ -24,7 +24,7 @@ class Parts(nn.Module):
     def __init__(self):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-        self.group = self.net
+        self.networks = self.net
 
     def parameter_groups(self):
         return [{"params": list(self.net.parameters())}]
