@@ -73,6 +73,7 @@ def test_every_setting_is_described():
         ("image_classification", "data.columns=[a]", "data.columns is a setting of task=text_classification"),
         ("image_classification", "data.max_lenth=3", "did you mean"),
         ("image_clasification", "seed=1", "did you mean 'image_classification'"),
+        ("image_classification", "block_length=3", "did you mean data.block_length of task=language_modeling?"),
         ("[1]", "seed=1", "expected one of image_classification"),
     ],
 )

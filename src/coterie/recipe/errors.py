@@ -52,6 +52,11 @@ def explain(
         if owners := [task for task, keys in others.items() if key in keys]:
             return f"{key} is a setting of task={' and '.join(owners)}, not of this recipe's"
         near = near or did_you_mean(key, known) or _same_last_word(key, known)
+        if not near and "." not in key:
+            elsewhere = [
+                f"{name} of task={task}" for task, keys in others.items() for name in keys if name.endswith(f".{key}")
+            ]
+            near = f" (did you mean {elsewhere[0]}?)" if elsewhere else ""
         listing = "" if near else f"; expected one of {', '.join(k.rpartition('.')[2] for k in inside)}"
         return f"unknown setting {key!r}{near}{listing}"
     # A setting of several kinds is told by what each of them expected.
