@@ -25,7 +25,6 @@ from coterie.methods.teacher.taught import TaughtMethod
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
 from coterie.running.reload import evaluate_run, load_method
-from coterie.tasks.images.teachers import first_stage
 from coterie.tasks.task import find_task
 from coterie.training.checkpoint import load_checkpoint
 from coterie.training.interruption import Interrupted
@@ -389,7 +388,7 @@ def test_every_other_method_takes_texts_or_says_why_not(place, method):
 
 
 def prepare(place, method, taught):
-    first_stage(load_recipe(place.settings(method=method, **taught)))
+    TextClassification.first_stage(load_recipe(place.settings(method=method, **taught)))
     task = task_of(place, method=method, **taught)
     built = task.build_method().train()
     return built, next(iter(task.data.train.epoch(0)))
