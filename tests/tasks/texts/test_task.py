@@ -26,6 +26,7 @@ from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
 from coterie.running.reload import evaluate_run, load_method
 from coterie.tasks.task import find_task
+from coterie.tasks.texts.task import TextClassification
 from coterie.training.checkpoint import load_checkpoint
 from coterie.training.interruption import Interrupted
 from coterie.training.loop import Trainer
