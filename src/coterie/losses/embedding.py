@@ -1,0 +1,152 @@
+"""Losses of dual encoders, for retrieval: vectors of queries and documents, their scores, and a teacher's of both.
+
+Source: EmbedDistill (Kim et al., arXiv 2301.12005). Its tables and appendix could not be read; equations are those that a detailed third-party account cites by
+their numbers, and equations 7 and 8 also those of sentence-transformers' ``EmbedDistillLoss``. Everything is computed in float32 or float64, also under autocast.
+Whether a teacher's vectors are constants is the caller's decision: nothing here detaches.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coterie.errors import CoterieError
+from coterie.losses.precision import at_least_float32
+
+Metric = Literal["l2", "squared", "cosine"]
+
+
+def in_batch_scores(queries: Tensor, documents: Tensor) -> Tensor:
+    """Inner products of every query with every document of a batch.
+
+    Args:
+        queries: [B, D].
+        documents: [M, D]; document i belongs to query i, those from B on are further ones.
+
+    Returns:
+        [B, M], in float32 or float64.
+
+    Raises:
+        CoterieError: vectors of different widths, or fewer documents than queries.
+
+    >>> in_batch_scores(torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    tensor([[1., 0.],
+            [0., 2.]])
+    """
+    if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
+        raise CoterieError(
+            f"queries {list(queries.shape)} and documents {list(documents.shape)}: expected [B, D] and [M, D] of one width"
+        )
+    if len(documents) < len(queries):
+        raise CoterieError(f"{len(documents)} documents for {len(queries)} queries: expected one for each at least")
+    with torch.autocast(queries.device.type, enabled=False):
+        return at_least_float32(queries) @ at_least_float32(documents).T
+
+
+def one_hot_loss(scores: Tensor, temperature: float = 0.05) -> Tensor:
+    r"""Cross-entropy of each query's own document among all of the batch (equation 9).
+
+    .. math:: -\frac1B \sum_i \log \frac{\exp(s_{ii}/\tau)}{\sum_j \exp(s_{ij}/\tau)}
+
+    Args:
+        scores: [B, M], see :func:`in_batch_scores`.
+        temperature: τ > 0. 0.05 suits vectors of length 1 (a reconstruction: the paper's value stands in an appendix that could not be read).
+
+    Returns:
+        0-d, in nats.
+    """
+    return F.cross_entropy(at_least_float32(scores) / temperature, torch.arange(len(scores), device=scores.device))
+
+
+def score_distillation(scores: Tensor, teacher_scores: Tensor, temperature: float = 0.05) -> Tensor:
+    r"""Cross-entropy of the student's distribution over a batch's documents from the teacher's (equation 11).
+
+    .. math:: -\frac1B \sum_i \sum_j q_{ij} \log p_{ij},\quad p = softmax(s/\tau),\; q = softmax(t/\tau)
+
+    It differs from the KL divergence by the teacher's entropy, which has no gradient in the student.
+
+    Args:
+        scores: the student's, [B, M].
+        teacher_scores: of a dual encoder or a cross-encoder, [B, M].
+        temperature: τ > 0, of both.
+
+    Returns:
+        0-d, in nats.
+
+    Raises:
+        CoterieError: scores of different shapes.
+    """
+    if scores.shape != teacher_scores.shape:
+        raise CoterieError(
+            f"scores {list(scores.shape)} and the teacher's {list(teacher_scores.shape)} differ in shape"
+        )
+    log_predictions = torch.log_softmax(at_least_float32(scores) / temperature, dim=-1)
+    targets = torch.softmax(at_least_float32(teacher_scores) / temperature, dim=-1)
+    return -(targets * log_predictions).sum(-1).mean()
+
+
+def embedding_matching(vectors: Tensor, teacher_vectors: Tensor, metric: Metric = "l2") -> Tensor:
+    r"""Mean distance of the student's vectors from the teacher's (equation 7 of queries, 8 of documents).
+
+    - ``l2``, the paper's: :math:`\frac1B \sum_i \lVert t_i - s_i \rVert`, the plain norm. Where the two are equal it has no gradient, 0 is taken.
+    - ``squared``: :math:`\frac1B \sum_i \lVert t_i - s_i \rVert^2`.
+    - ``cosine``: 1 minus the mean cosine; sentence-transformers' default.
+
+    Args:
+        vectors: [B, D], projected to the teacher's width where the student's is another.
+        teacher_vectors: [B, D].
+        metric: the distance.
+
+    Returns:
+        0-d.
+
+    Raises:
+        CoterieError: vectors of different shapes, or an unknown metric.
+
+    >>> embedding_matching(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]])).item()
+    5.0
+    """
+    if vectors.shape != teacher_vectors.shape:
+        raise CoterieError(
+            f"vectors {list(vectors.shape)} and the teacher's {list(teacher_vectors.shape)} differ in shape; project the student's"
+        )
+    own, target = at_least_float32(vectors), at_least_float32(teacher_vectors)
+    if metric == "cosine":
+        return (1 - F.cosine_similarity(own, target, dim=-1)).mean()
+    if metric == "squared":
+        return (own - target).square().sum(-1).mean()
+    if metric == "l2":
+        return torch.linalg.vector_norm(own - target, dim=-1).mean()
+    raise CoterieError(f"metric={metric!r}: expected l2, squared or cosine")
+
+
+def margin_mse(scores: Tensor, teacher_scores: Tensor) -> Tensor:
+    r"""Mean squared difference of margins: how far a query's own document lies above each other one (Hofstätter et al., 2020, a control).
+
+    .. math:: \frac{1}{B(M-1)} \sum_i \sum_{j \neq i} \big((s_{ii} - s_{ij}) - (t_{ii} - t_{ij})\big)^2
+
+    Args:
+        scores, teacher_scores: [B, M].
+
+    Returns:
+        0-d.
+
+    Raises:
+        CoterieError: scores of different shapes, or a single document.
+    """
+    if scores.shape != teacher_scores.shape:
+        raise CoterieError(
+            f"scores {list(scores.shape)} and the teacher's {list(teacher_scores.shape)} differ in shape"
+        )
+    if scores.shape[1] < 2:
+        raise CoterieError("a margin needs at least 2 documents in a batch")
+
+    def margins(values: Tensor) -> Tensor:
+        values = at_least_float32(values)
+        return values.diagonal()[:, None] - values
+
+    errors = (margins(scores) - margins(teacher_scores)).square()
+    return errors.sum() / (scores.shape[0] * (scores.shape[1] - 1))
