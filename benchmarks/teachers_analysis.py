@@ -72,7 +72,7 @@ def trained(folder: Path) -> tuple[Any, Any]:
     """The task of a finished run, with its data and teachers, and its method as it was after the last epoch, in eval mode."""
     from coterie.recipe import load_recipe
     from coterie.run_folder import RunFolder
-    from coterie.running.train import build_accelerator
+    from coterie.running.accelerator import build_accelerator
     from coterie.tasks.task import find_task
     from coterie.training.checkpoint import load_checkpoint
 

@@ -24,7 +24,7 @@ from coterie.comparison.plan import build_arms, keep_plan, make_plan
 from coterie.comparison.run import work
 from coterie.errors import CoterieError, RunError
 from coterie.run_folder import RunFolder
-from coterie.running.train import build_accelerator
+from coterie.running.accelerator import build_accelerator
 from coterie.tasks.images.task import ImageClassification
 from coterie.training.loop import Trainer
 

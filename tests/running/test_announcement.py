@@ -9,8 +9,8 @@ import torch
 
 import coterie
 from coterie.recipe.fitting import Facts, fit
+from coterie.running.accelerator import build_accelerator
 from coterie.running.announcement import data_lines, laid_out, method_line, network_lines, plan_lines, settings_lines
-from coterie.running.train import build_accelerator
 from coterie.tasks.images.task import ImageClassification
 
 

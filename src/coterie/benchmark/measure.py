@@ -19,8 +19,8 @@ from coterie.data.batch import Batch
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
 from coterie.run_folder import RunFolder
+from coterie.running.accelerator import build_accelerator
 from coterie.running.environment import describe_environment
-from coterie.running.train import build_accelerator
 from coterie.tasks.task import find_task
 from coterie.training.display import Display
 from coterie.training.loop import Trainer

@@ -34,7 +34,8 @@ from coterie.recipe import Recipe
 from coterie.report.comparison import write_comparison_report
 from coterie.run_folder import RunFolder
 from coterie.run_lock import RunLocked
-from coterie.running.train import require_trackers, train
+from coterie.running.accelerator import require_trackers
+from coterie.running.train import train
 from coterie.terminal import error_message
 from coterie.training.interruption import Interrupted, Interruption
 

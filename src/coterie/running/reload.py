@@ -17,6 +17,7 @@ from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe, load_recipe
 from coterie.run_folder import RunFolder
 from coterie.run_lock import require_finished
+from coterie.running.accelerator import build_accelerator
 from coterie.running.arguments import sort_arguments
 from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.task import Task, find_task
@@ -78,7 +79,6 @@ def evaluate_run(
     Raises:
         CoterieError: a setting that would change the networks, or data with other classes.
     """
-    from coterie.running.train import build_accelerator
     from coterie.training.memory_format import place, resolve_memory_format
 
     objects = sort_arguments(data, network)
@@ -129,8 +129,6 @@ def load_run_data(folder: RunFolder, stored: Recipe) -> Loaders:
     Raises:
         CoterieError: they cannot be read, or are not what the run was trained on.
     """
-    from coterie.running.train import build_accelerator
-
     settings = ["training.device=cpu", "training.precision=fp32", "training.channels_last=false"]
     recipe = load_recipe(stored, settings)
     return _task(recipe, stored, build_accelerator(recipe), folder, None, named=False).data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import time
@@ -13,7 +12,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 
 from coterie.errors import CoterieError
@@ -25,7 +23,7 @@ from coterie.recipe.sections import OWN_DATA, settled
 from coterie.run_folder import RunFolder
 from coterie.run_lock import lock
 from coterie.run_schema import FinishedSummary, checked
-from coterie.running.allocation import keep_freed_memory
+from coterie.running.accelerator import build_accelerator, require_trackers, several_processes, wait_for_all
 from coterie.running.announcement import data_lines, laid_out, network_lines, plan_lines
 from coterie.running.arguments import sort_arguments
 from coterie.running.continuation import (
@@ -148,7 +146,7 @@ def train(
     with lock(folder) if is_first else contextlib.nullcontext():
         if is_first and not resume:
             require_free(folder)  # once more: another training may have come and gone
-        _wait_for_all(settings)  # the first process has looked at the folder before any writes there
+        wait_for_all(settings)  # the first process has looked at the folder before any writes there
         try:
             with torch.random.fork_rng(devices=[]):
                 taught = with_first_stage(settings, folder, quiet, datasets)
@@ -160,68 +158,6 @@ def train(
             raise
 
 
-def several_processes() -> bool:
-    """Whether a launcher has started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def _wait_for_all(recipe: Recipe) -> None:
-    """Where several processes train, let each arrive here before any goes on."""
-    if several_processes():
-        build_accelerator(recipe).wait_for_everyone()
-
-
-def require_trackers(recipe: Recipe) -> None:
-    """Refuse a tracker that is not installed, which accelerate would leave out without a word.
-
-    Raises:
-        CoterieError: a tracker that cannot be imported.
-    """
-    for name in recipe.training.trackers:
-        modules = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
-        if not any(importlib.util.find_spec(module) for module in modules):
-            raise CoterieError(
-                f"training.trackers: {name!r} is not installed: pip install {name}, or leave it out of training.trackers"
-            )
-
-
-def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accelerator:
-    """An accelerator for the recipe's device and precision.
-
-    Raises:
-        CoterieError: the device is not there, or cannot compute in that precision.
-    """
-    settings = recipe.training
-    device = settings.device
-    if device not in {None, "cpu", "cuda", "mps"}:
-        raise CoterieError(f"training.device={device!r}: expected cpu, cuda or mps")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise CoterieError("training.device='cuda', but torch sees no CUDA device here; use training.device=cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise CoterieError("training.device='mps', but torch sees no Apple GPU here; use training.device=cpu")
-    if settings.compile and settings.checkpoint_branches:
-        raise CoterieError("training.checkpoint_branches and training.compile exclude each other; turn one off")
-    if device != "cpu" and torch.cuda.is_available():
-        # Shapes stay the same for a whole run, so that trying every convolution algorithm once pays.
-        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
-    else:
-        keep_freed_memory()
-    # Accelerate keeps its state for the process; a second run in the same process may want another precision or device.
-    distributed = PartialState._shared_state and PartialState().num_processes > 1
-    AcceleratorState._reset_state(reset_partial_state=not distributed)
-    try:
-        return Accelerator(
-            cpu=device == "cpu",
-            mixed_precision={"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision],
-            log_with=list(settings.trackers) or None,
-            project_dir=str(folder.path) if folder is not None else None,
-        )
-    except (ValueError, ImportError) as error:
-        raise CoterieError(
-            f"training.precision={settings.precision!r}, training.trackers={settings.trackers}: {error}"
-        ) from None
-
-
 def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: Any = None) -> Recipe:
     """Train the method's first stage where it has one, or go on with it; the recipe with that stage's student as the teacher."""
     stage = find_task(recipe).first_stage(recipe)
@@ -229,13 +165,13 @@ def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: A
         return recipe
     first = RunFolder(folder.path / FIRST_STAGE)
     goes_on = first.is_run
-    _wait_for_all(recipe)  # all have seen the same
+    wait_for_all(recipe)  # all have seen the same
     if int(os.environ.get("RANK", "0")) == 0:
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.recipe, recipe.to_yaml())
         if not goes_on and first.path.is_dir():
             shutil.rmtree(first.path)  # a kill came before the first checkpoint
-    _wait_for_all(recipe)
+    wait_for_all(recipe)
     if goes_on:  # what was automatic, that stage has chosen for its own network
         stage = elsewhere(load_recipe(first.recipe, trust_code=True), stage)
     train(stage, output=first.path, resume=goes_on, quiet=quiet, data=datasets)

@@ -1,0 +1,77 @@
+"""What a run computes on: device, precision, processes and trackers, by accelerate."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+
+from coterie.errors import CoterieError
+from coterie.recipe import Recipe
+from coterie.run_folder import RunFolder
+from coterie.running.allocation import keep_freed_memory
+
+
+def several_processes() -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def wait_for_all(recipe: Recipe) -> None:
+    """Where several processes train, let each arrive here before any goes on."""
+    if several_processes():
+        build_accelerator(recipe).wait_for_everyone()
+
+
+def require_trackers(recipe: Recipe) -> None:
+    """Refuse a tracker that is not installed, which accelerate would leave out without a word.
+
+    Raises:
+        CoterieError: a tracker that cannot be imported.
+    """
+    for name in recipe.training.trackers:
+        modules = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
+        if not any(importlib.util.find_spec(module) for module in modules):
+            raise CoterieError(
+                f"training.trackers: {name!r} is not installed: pip install {name}, or leave it out of training.trackers"
+            )
+
+
+def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accelerator:
+    """An accelerator for the recipe's device and precision.
+
+    Raises:
+        CoterieError: the device is not there, or cannot compute in that precision.
+    """
+    settings = recipe.training
+    device = settings.device
+    if device not in {None, "cpu", "cuda", "mps"}:
+        raise CoterieError(f"training.device={device!r}: expected cpu, cuda or mps")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise CoterieError("training.device='cuda', but torch sees no CUDA device here; use training.device=cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise CoterieError("training.device='mps', but torch sees no Apple GPU here; use training.device=cpu")
+    if settings.compile and settings.checkpoint_branches:
+        raise CoterieError("training.checkpoint_branches and training.compile exclude each other; turn one off")
+    if device != "cpu" and torch.cuda.is_available():
+        # Shapes stay the same for a whole run, so that trying every convolution algorithm once pays.
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    else:
+        keep_freed_memory()
+    # Accelerate keeps its state for the process; a second run in the same process may want another precision or device.
+    distributed = PartialState._shared_state and PartialState().num_processes > 1
+    AcceleratorState._reset_state(reset_partial_state=not distributed)
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision={"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision],
+            log_with=list(settings.trackers) or None,
+            project_dir=str(folder.path) if folder is not None else None,
+        )
+    except (ValueError, ImportError) as error:
+        raise CoterieError(
+            f"training.precision={settings.precision!r}, training.trackers={settings.trackers}: {error}"
+        ) from None
