@@ -43,6 +43,10 @@ def explain(
         key=lambda each: len(_place(each["loc"])),
     )
     place = _place(first["loc"])
+    if (
+        first["type"] == "extra_forbidden"
+    ):  # however deep: a key is of a section, and never of one of the kinds that a setting may have
+        place = [str(part) for part in first["loc"]]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
         inside = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]

@@ -199,6 +199,8 @@ def test_what_does_not_fit_is_refused_in_one_line(place, tmp_path, changes, mess
 def test_a_foreign_key_is_refused(place):
     with pytest.raises(CoterieError, match="image_size"):
         load_recipe(settings(place, data={"image_size": 32}))
+    with pytest.raises(CoterieError, match=r"network\.lora\.rnk.*did you mean 'network\.lora\.rank'"):
+        load_recipe(settings(place, network={"lora": {"rnk": 3}}))
 
 
 def test_students_of_one_set_of_weights_are_unlike_and_lora_ones_are_merged(place):
