@@ -39,6 +39,14 @@ def test_overrides_merge_into_sections_and_win_over_the_file(tmp_path):
     assert load_recipe(path, ["network.options.drop_path_rate=0.1"]).network.options == {"drop_path_rate": 0.1}
 
 
+@pytest.mark.parametrize("task", ["image_classification", "text_classification", "language_modeling"])
+def test_a_teachers_network_is_a_name_whatever_is_set_before_it(task):
+    """Only the recipe's own ``network`` is a section that its name stands for."""
+    recipe = load_recipe(None, [f"task={task}", "teacher.run=runs/a", "teacher.network=resnet18"])
+    assert recipe.teacher.network == "resnet18"
+    assert load_recipe(recipe, ["teacher.network=vit"]).teacher.network == "vit"
+
+
 def test_numbers_with_an_exponent_but_no_point_are_numbers(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("method: {name: okdmde, diversity_weight: 5e-8}\noptimizer: {learning_rate: 1e-1}\n")
@@ -118,11 +126,15 @@ def test_a_recipe_from_before_tasks_had_settings_of_their_own_is_read():
         ("network.branches=0", "greater than or equal to 1"),
         ("seed=-1", "greater than or equal to 0"),
         ("nonsense", "expected key=value"),
+        ("training=5", "training=5 is not a section: expected settings in it, such as training.epochs"),
+        ("task=language_modeling network.lora=4", "network.lora=4 is not a section"),
+        ("task=language_modeling network.lora.rnk=4", "did you mean 'network.lora.rank'"),
+        ("training.epochs=1 training.epochs.x=2", "training.epochs='1' holds no settings: x"),
     ],
 )
 def test_mistakes_are_named_in_one_line(override, message):
     with pytest.raises(CoterieError) as caught:
-        load_recipe(None, [override])
+        load_recipe(None, override.split())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

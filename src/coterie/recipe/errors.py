@@ -39,14 +39,10 @@ def explain(
     """
     errors = error.errors()
     first = max(
-        (each for each in errors if _place(each["loc"])[:2] == _place(errors[0]["loc"])[:2]),
-        key=lambda each: len(_place(each["loc"])),
+        (each for each in errors if _place(each["loc"], known)[:2] == _place(errors[0]["loc"], known)[:2]),
+        key=lambda each: len(_place(each["loc"], known)),
     )
-    place = _place(first["loc"])
-    if (
-        first["type"] == "extra_forbidden"
-    ):  # however deep: a key is of a section, and never of one of the kinds that a setting may have
-        place = [str(part) for part in first["loc"]]
+    place = _place(first["loc"], known)
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
         inside = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
@@ -64,20 +60,24 @@ def explain(
         listing = "" if near else f"; expected one of {', '.join(k.rpartition('.')[2] for k in inside)}"
         return f"unknown setting {key!r}{near}{listing}"
     # A setting of several kinds is told by what each of them expected.
-    messages = [each["msg"].removeprefix("Value error, ") for each in errors if _place(each["loc"]) == place]
+    messages = [each["msg"].removeprefix("Value error, ") for each in errors if _place(each["loc"], known) == place]
     if not key:
         return messages[0]
+    if first["type"] == "model_type" and (within := [name for name in known if name.startswith(f"{key}.")]):
+        return f"{key}={first['input']!r} is not a section: expected settings in it, such as {within[0]}=..."
     if len(messages) > 1:
         kinds = sorted({message.partition(",")[0].removeprefix("Input should be ") for message in messages})
         messages = [f"input should be {' or '.join(kinds)}"]
     return f"{key}={first['input']!r}: {messages[0][0].lower()}{messages[0][1:]}"
 
 
-def _place(location: Sequence[int | str]) -> list[str]:
+def _place(location: Sequence[int | str], known: Sequence[str]) -> list[str]:
     """The setting that pydantic speaks of: section, name, and places in lists, without its names for the kinds that a setting may have."""
     place: list[str] = []
     for part in location:
-        if isinstance(part, int) or sum(not each.isdecimal() for each in place) < 2:
+        names = [each for each in place if not each.isdecimal()]
+        section = f"{'.'.join(names)}."
+        if isinstance(part, int) or len(names) < 2 or any(each.startswith(section) for each in known):
             place.append(str(part))
     return place
 

@@ -40,7 +40,7 @@ def read_tree(source: str | Path | Mapping[str, Any] | BaseModel | None) -> dict
         raise CoterieError(
             f"{str(path)!r} is not a recipe: expected keys such as data, network, method; found {type(tree).__name__}"
         )
-    return _number_with_exponent(tree)  # type: ignore[return-value]
+    return number_with_exponent(tree)  # type: ignore[return-value]
 
 
 def changes_of(overrides: Iterable[str], sections: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -58,33 +58,36 @@ def changes_of(overrides: Iterable[str], sections: Mapping[str, Any]) -> Iterato
             raise CoterieError(f"{override[:80]!r} is not a setting: {error}") from None
         except (yaml.YAMLError, ValueError):
             value = text
-        value = _number_with_exponent(value)
+        value = number_with_exponent(value)
         parent, _, last = key.rpartition(".")
         yield parent or last, {last: value} if parent else value
 
 
-def merge(tree: dict[str, Any], key: str, value: object) -> None:
-    """Set ``tree[key]`` in place; a mapping is merged into what is there, a name replaces the section's name."""
+def merge(tree: dict[str, Any], key: str, value: object, within: str = "") -> None:
+    """Set ``tree[key]`` in place; a mapping is merged into what is there, a name replaces the section's name.
+
+    ``within`` a section, no key is one: ``teacher.network`` is a name.
+    """
     head, _, rest = key.partition(".")
     if rest:
         value = {rest.partition(".")[0]: value} if "." not in rest else _nest(rest, value)
-    old = tree.get(head)
-    if isinstance(old, (str, list)) and head in SECTIONS:
+    old, sections = tree.get(head), () if within else SECTIONS
+    if isinstance(old, (str, list)) and head in sections:
         old = {"name": old}
-    if isinstance(value, (str, list, Path)) and head in SECTIONS:
+    if isinstance(value, (str, list, Path)) and head in sections:
         value = {"name": value}
-    if head == "teacher" and isinstance(old, (str, Path)):
+    if head == "teacher" and not within and isinstance(old, (str, Path)):
         old = {"run": str(old)}
     if rest and old is not None and not isinstance(old, Mapping):
-        raise CoterieError(f"{head}={str(old)[:60]!r} is not a section: {key} cannot be set in it")
+        raise CoterieError(f"{within}{head}={str(old)[:60]!r} is not a section: {within}{key} cannot be set in it")
     if isinstance(value, Mapping) and old is not None and not isinstance(old, Mapping):
         raise CoterieError(
-            f"{head}={str(old)[:60]!r}: expected settings, such as {', '.join(map(str, list(value)[:3]))}"
+            f"{within}{head}={str(old)[:60]!r} holds no settings: {', '.join(map(str, list(value)[:3]))} cannot be set in it"
         )
     if isinstance(old, Mapping) and isinstance(value, Mapping):
         merged = dict(old)
         for inner, item in value.items():
-            merge(merged, inner, item)
+            merge(merged, inner, item, f"{within}{head}.")
         value = merged
     tree[head] = value
 
@@ -94,7 +97,7 @@ def _nest(key: str, value: object) -> dict[str, Any]:
     return {head: _nest(rest, value) if rest else value}
 
 
-def _number_with_exponent(value: object) -> object:
+def number_with_exponent(value: object) -> object:
     """YAML 1.1 reads 5e-8 as text, because it has no point; people who type it mean a number."""
     if isinstance(value, str):
         try:
@@ -102,7 +105,7 @@ def _number_with_exponent(value: object) -> object:
         except ValueError:
             return value
     if isinstance(value, dict):
-        return {k: _number_with_exponent(v) for k, v in value.items()}
+        return {k: number_with_exponent(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [_number_with_exponent(v) for v in value]
+        return [number_with_exponent(v) for v in value]
     return value
