@@ -166,7 +166,7 @@ def test_evaluate_measures_all_of_another_folder_and_counts_it(tmp_path, monkeyp
     monkeypatch.setattr("sys.argv", ["coterie", "evaluate", str(tmp_path / "run"), f"data={tmp_path / 'new'}"])
     cli.main()
     text = capsys.readouterr().out
-    assert "7 samples of new" in text
+    assert "7 images of new" in text
     assert "1 .txt" in text
     with pytest.raises(CoterieError, match="has the classes owl, yak, the run was trained on cat, dog, owl"):
         coterie.evaluate_run(tmp_path / "run", [f"data={tmp_path / 'foreign'}"])

@@ -216,8 +216,13 @@ def test_every_setting_is_listed_with_its_default(run):
         for section in ("data", "network", "teacher"):
             mine = run("list", "settings", section).partition(f"[task={task}]")[2].partition("[task=")[0]
             assert all(f"  {key}=" in mine for key in known_keys(task) if key.startswith(f"{section}."))
+    assert run("list", "settings", "rank").splitlines()[0] == "[task=language_modeling]"
+    assert "  network.lora.rank=null" in run("list", "settings", "rank")
+    shared = output.rpartition("[task=language_modeling]")[2].partition("[every task]")[2]
+    assert "  teaching.weight=" in shared
+    assert "  seed=0" in shared
     schedule = run("list", "settings", "schedule")
-    assert all(line.startswith("  schedule.") for line in schedule.splitlines()[::2])
+    assert all(line.startswith("  schedule.") for line in schedule.splitlines()[1::2])
     assert "> 0, ≤ 1" in schedule.partition("schedule.decay_rate")[2].splitlines()[1]
 
 

@@ -26,7 +26,7 @@ TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Let a file name a method of its own, whose code is then imported and run.")
 ]
 SETTINGS = (
-    "A recipe's file or published name, or a folder of images; and settings such as training.epochs=30, in the sections data, text, "
+    "A recipe's file or published name, or a folder of data; and settings such as training.epochs=30, in the sections data, "
     "network, method, optimizer, schedule, training, teacher and teaching. `coterie list settings` shows them all."
 )
 

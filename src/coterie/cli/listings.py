@@ -20,8 +20,8 @@ def print_line(text: str) -> None:
     typer.echo(printable(text))
 
 
-def _matching(names: Iterable[str], pattern: str | None, kind: str) -> list[str]:
-    """Names that hold the pattern's text, or that fit it where it has ``*``, ``?`` or ``[``.
+def _matching(names: Iterable[str], pattern: str | None, kind: str, words: Iterable[str] = ()) -> list[str]:
+    """Names that hold the pattern's text, or that fit it where it has ``*``, ``?`` or ``[``; where there are none, ``words`` are near spellings too.
 
     Raises:
         CoterieError: none does.
@@ -32,7 +32,7 @@ def _matching(names: Iterable[str], pattern: str | None, kind: str) -> list[str]
     wanted = pattern if any(each in pattern for each in "*?[") else f"*{pattern}*"
     if found := [name for name in names if fnmatch.fnmatch(name.lower(), wanted.lower())]:
         return found
-    raise CoterieError(f"no {kind} fits {pattern!r}{did_you_mean(pattern, names)}")
+    raise CoterieError(f"no {kind} fits {pattern!r}{did_you_mean(pattern, [*names, *words])}")
 
 
 def list_methods(pattern: str | None) -> None:
@@ -87,27 +87,34 @@ def list_recipes(pattern: str | None) -> None:
         print_line(f"  {name:<48} {first.lstrip('# ')}")
 
 
-def list_settings(section: str | None) -> None:
-    """Every section's; of those that a task has of its own, each task's one after the other."""
+def list_settings(pattern: str | None) -> None:
+    """A section's, those whose name holds a text, or all; of sections that a task has of its own, each task's one after the other."""
     from coterie.recipe.recipe import BY_TASK, recipe_of, settings_in
     from coterie.tasks import known_tasks
 
     fields = {task: recipe_of(task).model_fields for task in known_tasks()}
-    names = list(next(iter(fields.values())))
-    if section is not None and section.rstrip(".") not in names:
-        raise CoterieError(f"no section {section!r}{did_you_mean(section, names)}; expected one of {', '.join(names)}")
-    for name in names if section is None else [section.rstrip(".")]:
-        for task, own in fields.items():
-            if name in BY_TASK:
-                print_line(f"[task={task}]")
-            for key, field in settings_in(name, own[name]).items():
-                default = field.get_default(call_default_factory=True)
-                shown = default if isinstance(default, str) else json.dumps(default, default=str)
-                print_line(
-                    f"  {key}={shown}\n      {value_of(field)}{'. ' + field.description if field.description else ''}"
-                )
-            if name not in BY_TASK:
-                break
+    sections = list(next(iter(fields.values())))
+    section = pattern.rstrip(".") if pattern is not None else None
+    found: dict[tuple[str, str], FieldInfo] = {}  # by task, empty where it is every task's, and full name
+    for name in [section] if section in sections else sections:
+        for task, own in fields.items() if name in BY_TASK else [("", next(iter(fields.values())))]:
+            found |= {(task, key): field for key, field in settings_in(name, own[name]).items()}
+    keys = {key for _, key in found}
+    wanted = (
+        keys
+        if section in sections
+        else set(_matching(keys, pattern, "setting", {*sections, *(key.rpartition(".")[2] for key in keys)}))
+    )
+    shown = ""
+    for (task, key), field in found.items():
+        if key not in wanted:
+            continue
+        if task != shown:
+            print_line(f"[task={task}]" if task else "[every task]")
+            shown = task
+        default = field.get_default(call_default_factory=True)
+        value = default if isinstance(default, str) else json.dumps(default, default=str)
+        print_line(f"  {key}={value}\n      {value_of(field)}{'. ' + field.description if field.description else ''}")
 
 
 def list_tasks(pattern: str | None) -> None:

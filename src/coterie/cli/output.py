@@ -21,9 +21,11 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
     from rich.table import Table
 
     from coterie.metrics import primary
+    from coterie.tasks import UNNAMED, sample_of
     from coterie.tasks.figures import figures_of_run, shown_figures
 
-    count = f", {figures['num_samples']:,} samples of {figures['data']}" if "num_samples" in figures else ""
+    sample = sample_of(figures.get("task", UNNAMED))
+    count = f", {figures['num_samples']:,} {sample}s of {figures['data']}" if "num_samples" in figures else ""
     table = Table(title=f"{split} split{count}", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     classes = len(figures.get("per_class") or figures.get("class_names", []))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
 from pydantic import Field
 
@@ -21,6 +21,12 @@ from coterie.recipe.sections import (
 
 class TextData(ClassDataRecipe):
     """Which texts, in which columns."""
+
+    names: ClassVar = {
+        "FILE": "rows (.csv, .tsv, .json, .jsonl) with a column of texts, or two, and one of classes",
+        "FOLDER": "such files, named train, validation and test",
+        "hf-text://USER/NAME": "a data set of the Hugging Face Hub (extra `hub`)",
+    }
 
     name: Text = Field(
         "",
