@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from coterie.student import load_student, task_of
 from coterie.tasks import find_part
 from coterie.tasks.prediction import Answer
 
+NUMBERS: dict[str, tuple[type, str]] = {
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+}  # by annotation
+
 
 def predict(run: str | Path, samples: Any, *, network: nn.Module | None = None, **options: Any) -> list[Any]:
     """Ask the deployed student of a finished run.
@@ -22,7 +28,7 @@ def predict(run: str | Path, samples: Any, *, network: nn.Module | None = None, 
     Args:
         run: the run folder.
         samples: one or many. Of a run of images: paths of files, PIL images, or arrays uint8 [H, W], [H, W, 1] or [H, W, 3] of any size.
-            Of a run of texts: texts, or pairs of texts where it was trained on pairs.
+            Of a run of texts: texts, or pairs of texts where it was trained on pairs. Of a language model: prompts.
         network: the untrained network, where the run was trained on one's own.
         options: the task's own; of classes ``top``, how many to return for each sample, at most as many as there are (5).
 
@@ -58,12 +64,25 @@ def iterate_predictions(
     task = task_of(description)
     predict = _asked(task).predict
     known = [name for name, each in inspect.signature(predict).parameters.items() if each.kind is each.KEYWORD_ONLY]
-    for name in options.keys() - set(known):
-        raise CoterieError(
-            f"{name}={options[name]!r} is no option of task={task}{did_you_mean(name, known)}; expected {', '.join(known)}"
-        )
+    for name, value in options.items():
+        if name not in known:
+            raise CoterieError(
+                f"{name}={value!r} is no option of task={task}{did_you_mean(name, known)}; expected {', '.join(known)}"
+            )
+        _require_number(name, value, inspect.signature(predict).parameters[name].annotation)
     answers: Iterator[Answer] = predict(folder, load_student(run, network), description, samples, **options)
     return answers
+
+
+def _require_number(name: str, value: object, annotation: Any) -> None:
+    """An option's value, where its annotation says that it is a number.
+
+    Raises:
+        CoterieError: another kind of value.
+    """
+    kind, called = NUMBERS.get(getattr(annotation, "__name__", annotation), (object, ""))
+    if not isinstance(value, kind) or (called and isinstance(value, bool)):
+        raise CoterieError(f"{name}={value!r}: expected {called}")
 
 
 def _asked(task: str) -> Any:

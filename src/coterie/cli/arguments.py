@@ -11,6 +11,7 @@ import yaml
 from coterie.documents import TooMuch, parse_yaml
 from coterie.errors import CoterieError
 from coterie.recipe.published import find_recipe
+from coterie.recipe.tree import number_with_exponent
 
 if TYPE_CHECKING:
     from coterie.recipe import Recipe
@@ -58,7 +59,7 @@ def read_options(texts: list[str]) -> dict[str, Any]:
         if not separator or not key:
             raise CoterieError(f"--set {text!r}: expected KEY=VALUE")
         try:
-            found[key] = parse_yaml(value)
+            found[key] = number_with_exponent(parse_yaml(value))
         except (TooMuch, yaml.YAMLError, ValueError):
             found[key] = value
     return found

@@ -78,7 +78,7 @@ def _require_room(network: Any, encoded: Sequence[list[int]], new: int) -> None:
     longest = max(map(len, encoded), default=0)
     if room is not None and longest + new > room:
         raise CoterieError(
-            f"a prompt of {longest} tokens and {new} new ones exceed the network's {room} positions; shorten it or lower max_new_tokens"
+            f"a prompt of {longest} tokens and {new} new ones exceed the network's {room} positions; shorten it or ask for fewer"
         )
 
 

@@ -58,6 +58,12 @@ def continuations(
     Raises:
         CoterieError: a prompt that is no text, and what that function raises; before the first continuation.
     """
+    if tokens < 1 or not temperature >= 0 or not 0 < top_p <= 1:
+        raise CoterieError(
+            f"tokens={tokens}, temperature={temperature:g}, top_p={top_p:g}: expected 1 or more, 0 or more, and above 0 to 1"
+        )
+    if temperature == 0 and top_p < 1:
+        raise CoterieError(f"top_p={top_p:g} needs a temperature above 0: without one, the likeliest tokens are taken")
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise CoterieError(f"sample {number}: expected a text, got {type(prompt).__name__}")
