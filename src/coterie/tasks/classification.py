@@ -75,6 +75,8 @@ class Classification(TaskDefaults):
             raise CoterieError(
                 f"training.patience={self.recipe.training.patience} waits for a better validation top-1, and there is no validation split; set data.validation"
             )
+        if self.recipe.training.select == "best" and self.data.validation is None:
+            raise CoterieError("training.select=best needs a validation split, and there is none; set data.validation")
         if method.needs_validation and self.data.validation is None:
             raise CoterieError(
                 f"method={self.recipe.method.name} with these settings learns from a validation split, and there is none; set data.validation"

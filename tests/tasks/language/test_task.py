@@ -155,8 +155,24 @@ def test_prompts_are_gone_on_with(taught):
     assert many[0] == one
     drawn = coterie.predict(taught.path, "the cat", tokens=5, temperature=5.0, seed=1)
     assert drawn[0].text != one.text
-    with pytest.raises(CoterieError, match="top=3 is no option of task=language_modeling"):
-        coterie.predict(taught.path, "the cat", top=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top": 3}, "top=3 is no option of task=language_modeling"),
+        ({"tokens": "many"}, "tokens='many': expected a whole number"),
+        ({"tokens": True}, "tokens=True: expected a whole number"),
+        ({"tokens": 0}, "tokens=0"),
+        ({"tokens": 64}, "64 new ones exceed the network's 64 positions"),
+        ({"temperature": "nan"}, "temperature='nan': expected a number"),
+        ({"temperature": -1}, "temperature=-1"),
+        ({"top_p": 0.5}, "top_p=0.5 needs a temperature"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(taught, options, message):
+    with pytest.raises(CoterieError, match=message):
+        coterie.predict(taught.path, "the cat", **options)
 
 
 def test_the_export_is_a_folder_that_a_pipeline_loads_and_that_goes_on_alike(taught, tmp_path):
@@ -183,6 +199,11 @@ def test_the_export_is_a_folder_that_a_pipeline_loads_and_that_goes_on_alike(tau
         ({"training": {"class_weights": "balanced"}}, "weighs classes"),
         ({"data": {"views": "per_student"}}, "not augmented"),
         ({"network": {"lora": {"rank": 4}}}, "none are loaded"),
+        ({"network": {"lora": {"alpha": 4}}}, "alpha has no effect without network.lora.rank"),
+        ({"network": {"lora": {"rank": 4, "targets": []}}}, "targets is empty"),
+        ({"network": {"name": "nowhere"}}, "no folder 'nowhere'"),
+        ({"data": {"validation": 0}, "training": {**QUICK, "select": "best"}}, "select=best needs a validation split"),
+        ({"method": {"name": "kd"}}, r"set teacher.run=FOLDER, a finished run, or teacher.network \("),
         ({"network": {"layers": [0]}}, "none are loaded"),
         ({"network": {"name": None, "pretrained": True}}, "needs network.name"),
         ({"teacher": {"network": "nowhere/at/all"}}, "nowhere"),
@@ -241,3 +262,32 @@ def test_sizes_alone_take_the_teachers_tokenizer(place, tmp_path):
     result = coterie.train(recipe, output=tmp_path / "run", quiet=True)
     assert result.student().config.vocab_size == 300
     assert torch.isfinite(torch.tensor(result.summary["deployed"]["nll"]))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"vocab_size": "x"}, "vocab_size='x', expected a whole number"), ({}, "holds sizes but no weights")],
+)
+def test_a_file_of_sizes_that_does_not_serve_is_named(place, tmp_path, values, message):
+    (tmp_path / "sizes.json").write_text(json.dumps({"model_type": "llama", **TINY, **values}))
+    network = {"name": str(tmp_path / "sizes.json"), "pretrained": bool(not values)}
+    with pytest.raises(CoterieError, match=rf"sizes\.json'.*{message}"):
+        coterie.train(settings(place, network=network), output=tmp_path / "run", quiet=True)
+
+
+def test_a_tokenizer_is_trained_for_networks_from_nothing_only(place, tmp_path):
+    """Weights say nothing of tokens that they were not trained with."""
+    load_causal_lm({"model_type": "llama", "vocab_size": 290, **TINY}).save_pretrained(tmp_path / "alone")
+    found = {}
+    for pretrained in (True, False):
+        network = {"name": str(tmp_path / "alone"), "pretrained": pretrained}
+        recipe = settings(place, network=network, method={"name": "baseline"}, training={**QUICK, "epochs": 1})
+        try:
+            found[pretrained] = coterie.train(recipe, output=tmp_path / "run", quiet=True).student().config.vocab_size
+        except CoterieError as error:
+            found[pretrained] = str(error)
+    assert "holds weights and no tokenizer" in found[True]
+    assert found[False] == 290
+    recipe = settings(place, teacher={"network": str(tmp_path / "alone")}, method={"name": "kd"})
+    with pytest.raises(CoterieError, match="has no tokenizer that can be read: none of its files is there"):
+        coterie.train(recipe, output=tmp_path / "taught", quiet=True)

@@ -41,7 +41,7 @@ class TaughtMethod(GroupMethod):
         name = type(self).__name__
         if teachers is None:
             raise CoterieError(
-                f"{name} needs a teacher: set teacher.run=FOLDER, or teacher.network=NAME teacher.weights=FILE"
+                f"{name} needs a teacher: set teacher.run=FOLDER, a finished run, or teacher.network (`coterie list settings teacher`)"
             )
         if teachers.num_classes != group.num_classes:
             raise CoterieError(f"the teacher has {teachers.num_classes} classes, the student has {group.num_classes}")

@@ -116,6 +116,8 @@ def read_tokenizer(source: str | Path) -> Any:
     """
     path = Path(source).expanduser()
     if path.suffix != ".gguf":
+        if not path.is_dir():
+            require_place(str(source), "a language model")  # which asks the Hub for seconds, not minutes
         return load_tokenizer(source)
     _require_gguf(path)
     with quiet_transformers() as transformers:
@@ -137,6 +139,8 @@ def read_values(path: Path) -> dict[str, Any]:
         raise CoterieError(f"{str(path)!r} is no JSON file of a configuration: {short_reason(error)}") from None
     if not isinstance(values, dict) or "model_type" not in values:
         raise CoterieError(f"{str(path)!r} names no model_type; expected a configuration's values, such as llama's")
+    if not isinstance(size := values.get("vocab_size", 0), int):
+        raise CoterieError(f"{str(path)!r}: vocab_size={size!r}, expected a whole number")
     return values
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coterie.recipe import Recipe
 from coterie.recipe.sections import (
@@ -24,7 +24,12 @@ from coterie.recipe.sections import (
 class LanguageData(DataRecipe):
     """Which documents a language model is trained on, and how rows of tokens are made of them."""
 
-    names: ClassVar = {"stdlib": "docstrings of Python's standard library, as this Python has them"}
+    names: ClassVar = {
+        "stdlib": "docstrings of Python's standard library, as this Python has them; needs no network",
+        "FILE": "a text file; or rows (.csv, .tsv, .json, .jsonl, .parquet) of texts, prompts and completions, or chats",
+        "FOLDER": "such files, in train/, val/ and test/ or alone",
+        "hf-text://USER/NAME": "a data set of the Hugging Face Hub (extra `hub`)",
+    }
 
     name: Text = Field(
         "stdlib",
@@ -74,6 +79,16 @@ class LoraSettings(Section):
         None,
         description="Names of the layers that get them, or all-linear (but the output embedding); null: peft's own for the architecture.",
     )
+
+    @model_validator(mode="after")
+    def _require_rank(self) -> LoraSettings:
+        if self.targets == []:
+            raise ValueError("targets is empty; name layers, or leave it out")
+        if self.rank is None:
+            for key, field in type(self).model_fields.items():
+                if getattr(self, key) != field.default:
+                    raise ValueError(f"{key} has no effect without network.lora.rank")
+        return self
 
 
 class LanguageNetwork(NetworkRecipe):

@@ -13,7 +13,7 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.files import digest
-from coterie.networks.hugging_face import describe_config, require_embedded
+from coterie.networks.hugging_face import describe_config, read_config, require_embedded
 from coterie.recipe import Recipe
 from coterie.recipe.sections import AUTO
 from coterie.run_folder import RunFolder
@@ -130,7 +130,7 @@ def find_tokenizer(recipe: Recipe, teachers: Sequence[LanguageTeacherFound]) -> 
         The students' own; where they bring none, the teachers'; where there is none, one that is trained on the data. And a note, of the latter.
 
     Raises:
-        CoterieError: they have different ones.
+        CoterieError: they have different ones; or a student has weights, and nobody a tokenizer.
     """
     found = {name: read_tokenizer(name) for name in student_names(recipe) if _has_tokenizer(name)}
     found |= {str(each.note["source"]): each.tokenizer for each in teachers}
@@ -146,7 +146,13 @@ def find_tokenizer(recipe: Recipe, teachers: Sequence[LanguageTeacherFound]) -> 
 
 
 def _trained(recipe: Recipe) -> tuple[Any, str]:
-    sizes = [read_values(Path(name)).get("vocab_size") for name in student_names(recipe) if name.endswith(".json")]
+    names = student_names(recipe)
+    if recipe.network.pretrained is not False:
+        for name in filter(has_own_weights, names):
+            raise CoterieError(
+                f"{name!r} holds weights and no tokenizer: save the one that they were trained with beside them, or set network.pretrained=false"
+            )
+    sizes = [_vocabulary_of(name) for name in names]
     given = next((size for size in sizes if size is not None), VOCABULARY)
     if given < SMALLEST:
         raise CoterieError(
@@ -157,6 +163,13 @@ def _trained(recipe: Recipe) -> tuple[Any, str]:
         tokenizer,
         f"a tokenizer of {num_tokens(tokenizer):,} tokens was trained on them, held-out documents included",
     )
+
+
+def _vocabulary_of(name: str) -> int | None:
+    """Tokens of a network's configuration, where it says so."""
+    path = Path(name).expanduser()
+    size = read_values(path).get("vocab_size") if path.suffix == ".json" else read_config(name).vocab_size
+    return None if size is None else int(size)
 
 
 def student_source(recipe: Recipe, number: int, tokenizer: Any) -> str | Mapping[str, Any]:

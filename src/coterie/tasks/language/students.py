@@ -70,6 +70,10 @@ def _require_weights(settings: LanguageNetwork, names: Sequence[str]) -> None:
         raise CoterieError("network.layers and network.every say the same in two ways; set one of them")
     if settings.pretrained and not names:
         raise CoterieError("network.pretrained=true needs network.name: a folder with weights, or a name of the Hub")
+    if settings.pretrained and (sizes := next((each for each in names if each.endswith(".json")), None)):
+        raise CoterieError(
+            f"network.pretrained=true, and {sizes!r} holds sizes but no weights; name a folder or the Hub"
+        )
     if settings.lora.rank is not None and not settings.pretrained:
         raise CoterieError(
             "network.lora trains a few numbers beside weights, and none are loaded; name a network with weights"

@@ -157,7 +157,12 @@ class LanguageModeling(TaskDefaults):
         training = self.recipe.training
         label_loss = LabelLoss(training.label_loss, training.label_smoothing)
         method = make_method(self.recipe, make_group(self.recipe, students, shared.size), teachers, label_loss)
-        for needed, what in ((training.patience is not None, "training.patience"), (method.needs_validation, "method")):
+        wanting = {
+            "training.patience": training.patience is not None,
+            "training.select=best": training.select == "best",
+            "method": method.needs_validation,
+        }
+        for what, needed in wanting.items():
             if needed and self.data.validation is None:
                 raise CoterieError(f"{what} needs a validation split, and there is none; set data.validation")
         return method

@@ -53,6 +53,8 @@ def load_tokenizer(name: str | Path) -> Any:
         )
     except Exception as error:  # files, network, formats: the library raises many kinds
         reason = " ".join(str(error).split())[:160]
+        if place.is_dir() and not any(any(place.glob(each)) for each in ("*token*", "vocab*", "merges*", "*.model")):
+            reason = "none of its files is there; save the tokenizer into it by save_pretrained"
         raise CoterieError(f"{str(name)!r} has no tokenizer that can be read: {reason}") from None
     if tokenizer.eos_token_id is None:
         raise CoterieError(

@@ -70,7 +70,7 @@ def test_what_is_left_out_is_counted_and_equal_documents_are_known(tokenizer):
     assert store.digests[0] == store.digests[2] != store.digests[1]
     assert store.groups[0] == store.groups[1] != store.groups[2]
     assert tokenise(source("a", key="alone"), "text", tokenizer).groups[0] == store.digests[0]
-    with pytest.raises(CoterieError, match=r"no document that can be read: 1 are empty, 1 are not UTF-8"):
+    with pytest.raises(CoterieError, match=r"no document that can be read: 1 empty, 1 not UTF-8"):
         tokenise(source("", "\udcff", key="nothing"), "text", tokenizer)
 
 

@@ -177,7 +177,7 @@ def _fill(files: Mapping[str, BinaryIO], source: Source, encoder: Encoder, kind:
             _append(files[name], values, TABLES[name])
     if not place:
         raise CoterieError(
-            f"the data hold no document that can be read: {tally.empty} are empty, {tally.unreadable} are not UTF-8"
+            f"the data hold no document that can be read: {tally.empty} empty, {tally.unreadable} not UTF-8"
         )
     return tally
 
