@@ -151,7 +151,7 @@ def test_options_are_the_tasks_own(predict, small_run, pictures):
         ("tokens=3", "expected top"),
         ("tpo=3", "did you mean 'top'"),
         ("top", "KEY=VALUE"),
-        ("top=x", "at least 1"),
+        ("top=x", "expected a whole number"),
     ):
         code, _, errors = predict(small_run[0], picture, "--set", option)
         assert code == 2

@@ -105,7 +105,7 @@ def list_settings(pattern: str | None) -> None:
         if section in sections
         else set(_matching(keys, pattern, "setting", {*sections, *(key.rpartition(".")[2] for key in keys)}))
     )
-    shown = ""
+    shown: str | None = None
     for (task, key), field in found.items():
         if key not in wanted:
             continue
