@@ -81,12 +81,12 @@ def step_of(name: str, way: str, inputs: dict[str, Any]) -> Callable[[], Any]:
         from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
         beta = 0.0 if name == "trl_kl" else 0.5
-        return lambda: ChunkedDivergenceFunction.apply(hidden, weight, bias, *teacher, beta)[0].mean()
+        return lambda: ChunkedDivergenceFunction.apply(hidden, weight, bias, *teacher[:3], beta)[0].mean()
     if name == "plain_kl":
 
         def plain() -> Any:
             student = F.log_softmax(F.linear(hidden, weight, bias), -1)
-            return F.kl_div(student, F.log_softmax(F.linear(*teacher), -1), log_target=True, reduction="batchmean")
+            return F.kl_div(student, F.log_softmax(F.linear(*teacher[:3]), -1), log_target=True, reduction="batchmean")
 
         return plain
     loss = per_position(name)
@@ -97,7 +97,7 @@ def step_of(name: str, way: str, inputs: dict[str, Any]) -> Callable[[], Any]:
         return lambda: chunked_mean(loss, Projection(hidden, weight, bias), teacher, labels)
 
     def whole() -> Any:
-        teachers = None if name == "cross_entropy" else F.linear(*teacher)
+        teachers = None if name == "cross_entropy" else F.linear(*teacher[:3])
         return loss(F.linear(hidden, weight, bias), teachers, labels).mean()
 
     return whole

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coterie.errors import CoterieError
-from coterie.losses import DIVERGENCES, Projection, chunked_mean, forward_kl, ranking_distillation
+from coterie.losses import DIVERGENCES, Projection, chunked_mean, chunked_terms, forward_kl, ranking_distillation
+from coterie.losses.chunked import chunk_positions
 
 POSITIONS, VOCABULARY = 23, 31
 
@@ -245,4 +246,129 @@ def test_what_does_not_fit(change, words):
     options = {key: change[key] for key in ("weights", "chunk_size") if key in change}
     with pytest.raises(CoterieError, match=words) as caught:
         chunked_mean(change.get("loss", cross_entropy), student, change.get("labels", models.labels), **options)
+    assert "\n" not in str(caught.value)
+
+
+class Peers:
+    """Two students of unlike widths, one with a cap on its logits, two teachers, of one of which the logits are known, and a parameter of the comparison's own."""
+
+    def __init__(self, dtype=torch.float64):
+        def draw(*size):
+            return torch.randn(*size, dtype=dtype)
+
+        first = draw(POSITIONS, 6), draw(VOCABULARY, 6), draw(VOCABULARY)
+        second = draw(POSITIONS, 4), draw(VOCABULARY, 4)
+        self.mixing = draw(2)
+        self.parameters = [each.requires_grad_() for each in (*first, *second, self.mixing)]
+        self.students = [Projection(*first), Projection(*second, None, lambda products: 2 * torch.tanh(products / 2))]
+        self.teachers = [Projection(draw(POSITIONS, 9), draw(VOCABULARY, 9)), draw(POSITIONS, VOCABULARY)]
+        self.targets = torch.randint(VOCABULARY, (POSITIONS,))
+        self.calls = 0
+
+    def compare(self, logits, taught, targets):
+        self.calls += 1
+        assert (logits.shape[0], taught.shape[0]) == (2, 2)
+        mixed = torch.einsum("m,mbv->bv", self.mixing.softmax(0), taught)
+        label = sum(F.cross_entropy(each, targets) for each in logits)
+        peers = forward_kl(logits[0], logits[1].detach()) + forward_kl(logits[1], logits[0])
+        return {"label": label, "peers": 0.5 * peers, "teacher": forward_kl(logits[0], mixed, 2.0)}
+
+    def whole(self):
+        logits = [F.linear(*each[:3]) for each in self.students]
+        logits[1] = self.students[1].finish(logits[1])
+        taught = torch.stack([F.linear(*self.teachers[0][:2]), self.teachers[1]])
+        return self.compare(torch.stack(logits), taught, self.targets)
+
+    def chunked(self, size):
+        return chunked_terms(
+            self.compare, self.students, self.teachers, self.targets, parameters=[self.mixing], chunk_size=size
+        )
+
+
+@pytest.mark.parametrize("size", [1, 7, None])
+@pytest.mark.parametrize("factors", [(1, 1, 1), (3, 3, 3), (1, 0.5, -2), (0, 1, 0)])
+def test_terms_and_gradients_are_those_of_all_logits_at_once(size, factors):
+    peers = Peers()
+    ours, theirs = peers.chunked(size), peers.whole()
+    assert list(ours) == list(theirs)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name])
+    totals = [sum(f * each for f, each in zip(factors, found.values(), strict=True)) for found in (ours, theirs)]
+    for mine, expected in zip(*(torch.autograd.grad(each, peers.parameters) for each in totals), strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_terms_that_are_left_out_leave_no_gradient():
+    peers = Peers()
+    ours, theirs = (
+        torch.autograd.grad(each["label"], peers.parameters[:5]) for each in (peers.chunked(7), peers.whole())
+    )
+    for mine, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def added_up(terms):
+    """As the training loop does it."""
+    return torch.stack(tuple(terms.values())).sum()
+
+
+@pytest.mark.parametrize("add", [added_up, lambda terms: sum(terms.values())])
+def test_the_sum_of_the_terms_is_computed_once(add):
+    peers = Peers()
+    terms = peers.chunked(7)
+    pointers = []
+    for each in terms.values():
+        each.register_hook(lambda gradient: pointers.append(gradient.data_ptr()))
+    add(terms).backward(retain_graph=True)
+    assert peers.calls == -(-POSITIONS // 7)
+    assert len(set(pointers)) == 1  # by which it is known on a GPU
+    once = peers.parameters[1].grad.clone()
+    add(terms).backward()  # computed a second time, since the first one's gradients were handed over
+    assert peers.calls == 2 * -(-POSITIONS // 7)
+    torch.testing.assert_close(peers.parameters[1].grad, 2 * once)
+
+
+def test_weights_that_changed_before_a_second_backward_pass_are_an_error():
+    peers = Peers()
+    total = added_up(peers.chunked(7))
+    total.backward(retain_graph=True)
+    with torch.no_grad():
+        peers.parameters[1].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()
+
+
+def test_terms_without_gradients():
+    peers = Peers()
+    with torch.no_grad():
+        found, expected = peers.chunked(5), peers.whole()
+    assert not any(each.requires_grad for each in found.values())
+    torch.testing.assert_close(found, expected)
+
+
+def test_positions_of_a_chunk_do_not_depend_on_how_many_there_are_but_for_wide_models():
+    def head(width, positions=4096, vocabulary=49152):
+        return Projection(torch.empty(positions, width, device="meta"), torch.empty(vocabulary, width, device="meta"))
+
+    assert chunk_positions([head(576)]) == chunk_positions([head(576, 512)]) == 2**23 // 49152
+    assert chunk_positions([head(576)] * 2) == 2**23 // (2 * 49152)
+    assert chunk_positions([head(4096)]) == 4096 * 4096 // 49152
+    assert chunk_positions([head(576, vocabulary=2**24)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"students": []}, "no student"),
+        ({"targets": torch.zeros(4)}, r"a tensor of the shape \(4,\) stands beside"),
+        ({"teachers": [torch.zeros(4, VOCABULARY)]}, "stands beside"),
+        ({"chunk_size": -1}, "chunk_size=-1"),
+        ({"compare": lambda z, t, y: {"label": z.sum(-1)}}, r"the term 'label' has the shape \(1, 23\)"),
+    ],
+)
+def test_terms_that_do_not_fit(change, words):
+    peers = Peers()
+    given = {"compare": peers.compare, "students": peers.students[:1], "teachers": [], "targets": peers.targets}
+    with pytest.raises(CoterieError, match=words) as caught:
+        chunked_terms(**given | change)
     assert "\n" not in str(caught.value)

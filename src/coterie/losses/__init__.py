@@ -1,6 +1,7 @@
 """Formulas as pure functions: tensors in, tensor out. No parameters, no state, no decision about gradients' paths."""
 
-from coterie.losses.chunked import Projection, chunked_mean
+from coterie.losses.chunked import chunked_mean, chunked_terms
+from coterie.losses.chunks import Projection
 from coterie.losses.distillation import kl_divergence, mean_probability, ramp_up
 from coterie.losses.divergences import DIVERGENCES, adaptive_kl, forward_kl, jsd, reverse_kl, tvd
 from coterie.losses.diversity import classifier_diversity, coincident_error, diversity_loss, logit_agreement
@@ -15,6 +16,7 @@ __all__ = [
     "adaptive_kl",
     "balanced_class_weights",
     "chunked_mean",
+    "chunked_terms",
     "classifier_diversity",
     "coincident_error",
     "diversity_loss",

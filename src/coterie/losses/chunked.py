@@ -1,35 +1,24 @@
 """Losses over a vocabulary from hidden states: the logits of all positions never exist at once.
 
 A language model's logits [N, V] are its hidden states [N, d] times its classifier's weight [V, d]: 805 MB in float32 for 4,096 positions and a vocabulary
-of 49,152, and a distillation loss keeps several tensors of that size. Here they are made for some positions at a time. Since the loss is a mean over
-positions, each chunk's gradient is known as soon as its logits are there: it is taken at once, by autograd on the chunk, and only the gradients of
-hidden states, weight and bias are kept. So nothing is computed twice, and the backward pass multiplies by the loss's own gradient.
+of 49,152, and a distillation loss keeps several tensors of that size. Here they are made for some positions at a time, and each chunk's gradient is taken at
+once, see :mod:`coterie.losses.chunks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from coterie.errors import CoterieError
+from coterie.losses.chunks import Chunks, Projection, computed, wide
 from coterie.losses.divergences import reduced
 
 CHUNK_ELEMENTS = 2**23  # of one logits tensor: 32 MiB in float32
-
-
-class Projection(NamedTuple):
-    """Logits that are not multiplied out: ``hidden @ weight.T + bias``."""
-
-    hidden: Tensor
-    """[..., d]: what the classifier reads."""
-    weight: Tensor
-    """[V, d]: the classifier's."""
-    bias: Tensor | None = None
-    """[V]."""
+Compare = Callable[[Tensor, Tensor | None, Tensor], dict[str, Tensor]]
+"""Logits of students [n, B, V] and teachers [m, B, V] (None without), and targets [B], to 0-d terms by name, each a mean over the B positions."""
 
 
 def chunked_mean(
@@ -47,7 +36,7 @@ def chunked_mean(
         student: gradients go to its hidden states, weight and bias.
         others: a teacher's projection, multiplied out in the same chunks (a constant: no gradient), or tensors with the student's positions, such as labels [...].
         weights: of the positions, [...]: a mask (True counts), or numbers that are not negative. Positions of weight 0 are not computed. None: all count alike.
-        chunk_size: positions at a time. None: as many as make one tensor of 2^23 logits (170 at a vocabulary of 49,152); half a dozen such tensors live at once.
+        chunk_size: positions at a time. None: see :func:`chunk_positions` (170 at a vocabulary of 49,152); half a dozen such tensors live at once.
 
     Returns:
         0-d, in float32 or float64; 0 where no position counts. Once differentiable.
@@ -68,130 +57,98 @@ def chunked_mean(
     (0.0, torch.Size([3, 2]))
     """
     positions = student.hidden.shape[:-1]
-    _require_fitting(student, others, weights, chunk_size)
+    _require_fitting(student, others, chunk_size)
+    if weights is not None and weights.shape != positions:
+        raise CoterieError(f"weights have the shape {tuple(weights.shape)}, the positions {tuple(positions)}")
     kept = None if weights is None else weights.reshape(-1).nonzero().squeeze(1)
 
     def flat(values: Tensor) -> Tensor:
         values = values.reshape(positions.numel(), *values.shape[len(positions) :])
         return values if kept is None else values[kept]
 
+    student = student._replace(hidden=flat(student.hidden))
     rest = [each._replace(hidden=flat(each.hidden)) if isinstance(each, Projection) else flat(each) for each in others]
-    size = chunk_size or max(1, CHUNK_ELEMENTS // len(student.weight))
-    weighs = None if weights is None else flat(weights)
-    hidden = flat(student.hidden)
-    return _apply(hidden, student.weight, student.bias, loss, rest, weighs, size, torch.is_grad_enabled())
+    shares: Tensor | None = None
+    if weights is not None:
+        shares = flat(weights).to(wide(student.hidden.dtype))
+        shares = shares * (max(1, len(shares)) / shares.sum())
 
-
-@torch.compiler.disable
-def _apply(*arguments: Any) -> Tensor:
-    return _ChunkedMean.apply(*arguments)
-
-
-class _ChunkedMean(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        loss: Callable[..., Tensor],
-        others: list[Projection | Tensor],
-        weights: Tensor | None,
-        size: int,
-        grad_enabled: bool,
-    ) -> Tensor:
-        wanted = [grad_enabled and each for each in ctx.needs_input_grad[:3]]
-        head = _in_product_type(Projection(hidden, weight, bias))
-        others = [_in_product_type(each) if isinstance(each, Projection) else each for each in others]
-        # Sums of many chunks are kept in float32, whatever the type of the parameters is.
-        wide = torch.promote_types(hidden.dtype, torch.float32)
-        with torch.autocast(hidden.device.type, enabled=False):
-            gradients = [
-                torch.zeros(each.shape, dtype=wide, device=each.device) if each is not None and needed else None
-                for each, needed in zip((hidden, weight, bias), wanted, strict=True)
-            ]
-            number = max(1, len(hidden))
-            if weights is not None:
-                weights = weights.to(wide)
-                weights = weights * (number / weights.sum())
-            value = torch.zeros((), dtype=wide, device=hidden.device)
-            for start in range(0, len(hidden), size):
-                part = slice(start, start + size)
-                chunk = [_logits(each, part) if isinstance(each, Projection) else each[part] for each in others]
-                value += _chunk(loss, head, part, chunk, None if weights is None else weights[part], gradients)
-        ctx.save_for_backward(*gradients)
-        ctx.types = [None if each is None else each.dtype for each in (hidden, weight, bias)]
-        ctx.number = number
-        return value / number
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        factor = gradient / ctx.number
-        scaled = [
-            None if each is None else (each * factor).to(kind)
-            for each, kind in zip(ctx.saved_tensors, ctx.types, strict=True)
-        ]
-        return *scaled, None, None, None, None, None
-
-
-def _chunk(
-    loss: Callable[..., Tensor],
-    head: Projection,
-    part: slice,
-    others: list[Tensor],
-    weights: Tensor | None,
-    gradients: list[Tensor | None],
-) -> Tensor:
-    """Sum over one chunk; its gradients are added to (hidden, weight, bias).
-
-    Of the sum and not of the mean: in float16 the gradients of a mean over thousands of positions would vanish before a gradient scaler sees them.
-    """
-    logits = _logits(head, part)
-    needed = any(each is not None for each in gradients)
-    with torch.set_grad_enabled(needed):
-        logits.requires_grad_(needed)
-        values = loss(logits, *others)
-        if values.shape != logits.shape[:1]:
+    def mean(logits: list[Tensor], shares: Tensor | None, *others: Tensor) -> dict[str, Tensor]:
+        values = loss(logits[0], *others)
+        if values.shape != logits[0].shape[:1]:
             raise CoterieError(
-                f"the loss gave the shape {tuple(values.shape)} for {len(logits)} positions; expected one value each (reduction='none')"
+                f"the loss gave the shape {tuple(values.shape)} for {len(logits[0])} positions; expected one value each (reduction='none')"
             )
-        value = reduced(values, weights, "none").sum()
-    if not needed:
-        return value
-    (of_logits,) = torch.autograd.grad(value, logits)
-    hidden, weight, bias = gradients
-    if hidden is not None:
-        hidden[part] = of_logits @ head.weight
-    if weight is not None:
-        _add_product(weight, of_logits.T, head.hidden[part])
-    if bias is not None:
-        bias += of_logits.sum(0, dtype=bias.dtype)
-    return value.detach()
+        return {"mean": reduced(values, shares, "none").sum() / max(1, len(values))}
+
+    size = chunk_size or chunk_positions([student])
+    return computed(Chunks(mean, [student], [shares, *rest], size))["mean"]
 
 
-def _add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
-    """``target += left @ right``, without a second tensor of the target's size where the types are equal."""
-    if target.dtype == left.dtype:
-        target.addmm_(left, right)
-    else:
-        target += left @ right
+def chunked_terms(
+    compare: Compare,
+    students: Sequence[Projection],
+    teachers: Sequence[Projection | Tensor],
+    targets: Tensor,
+    *,
+    parameters: Sequence[Tensor] = (),
+    chunk_size: int | None = None,
+) -> dict[str, Tensor]:
+    """Several terms of several students over the same positions, in one pass, without the logits of all positions.
+
+    Args:
+        compare: takes students' logits [n, c, V], teachers' [m, c, V] (None without teachers) and targets [c] of c positions; returns 0-d terms by name, each a
+            mean over these positions. What depends on a position's neighbours, or on how many there are, does not fit.
+        students: with hidden states [N, d], where the widths may differ. Gradients go to hidden states, weights and biases.
+        teachers: constants; or their logits [N, V], where they are there already.
+        targets: [N].
+        parameters: of ``compare`` itself, which learn too.
+        chunk_size: positions at a time. None: see :func:`chunk_positions`.
+
+    Returns:
+        The terms of all positions, 0-d, in float32 or float64. Once differentiable. The gradient of their sum is there when they are; terms that are weighted
+        unequally afterwards are right too, but are computed a second time.
+
+    Under autocast the products are in its type; what ``compare`` does is not under it. No value is read on the host. A compiled function runs this part as it is.
+
+    Raises:
+        CoterieError: shapes that do not fit, no student, or a term that is not 0-d.
+
+    >>> import torch.nn.functional as F
+    >>> student = Projection(torch.ones(3, 2, requires_grad=True), torch.eye(4, 2))
+    >>> terms = chunked_terms(lambda z, t, y: {"label": F.cross_entropy(z[0], y)}, [student], [], torch.tensor([0, 1, 2]), chunk_size=2)
+    >>> {name: round(value.item(), 3) for name, value in terms.items()}
+    {'label': 1.34}
+    """
+    if not students:
+        raise CoterieError("chunked_terms: no student; expected at least one")
+    _require_fitting(students[0], [*students[1:], *teachers, targets], chunk_size)
+    if students[0].hidden.ndim != 2:
+        raise CoterieError(f"hidden states of the shape {tuple(students[0].hidden.shape)}: expected [N, d]")
+
+    def terms(logits: list[Tensor], targets: Tensor, *taught: Tensor) -> dict[str, Tensor]:
+        return compare(_stacked(logits), _stacked(taught) if taught else None, targets)
+
+    size = chunk_size or chunk_positions(students)
+    return computed(Chunks(terms, list(students), [targets, *teachers], size, list(parameters)))
 
 
-def _logits(head: Projection, part: slice) -> Tensor:
-    return torch.nn.functional.linear(head.hidden[part], head.weight, head.bias)
+def chunk_positions(students: Sequence[Projection]) -> int:
+    """Positions at a time, so that the students' logits together hold 2^23 numbers, or as many as the largest hidden states.
+
+    The second is for large models: a product of few rows takes as long as the weight takes to be read, and tensors as large as the hidden states are nothing new.
+    """
+    elements = max(CHUNK_ELEMENTS, *(each.hidden.numel() for each in students))
+    return max(1, elements // sum(len(each.weight) for each in students))
 
 
-def _in_product_type(head: Projection) -> Projection:
-    """Autocast's type where it is on; once, and not for each chunk."""
-    device = head.hidden.device.type
-    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.hidden.dtype
-    return Projection(head.hidden.to(kind), head.weight.to(kind), None if head.bias is None else head.bias.to(kind))
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    return (
+        tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tuple(tensors))
+    )  # a stack of one would be a copy
 
 
-def _require_fitting(
-    student: Projection, others: tuple[Projection | Tensor, ...], weights: Tensor | None, chunk_size: int | None
-) -> None:
+def _require_fitting(student: Projection, others: Sequence[Projection | Tensor], chunk_size: int | None) -> None:
     positions = student.hidden.shape[:-1]
     if chunk_size is not None and chunk_size < 1:
         raise CoterieError(f"chunk_size={chunk_size!r}: expected 1 or more positions")
@@ -205,5 +162,3 @@ def _require_fitting(
             raise CoterieError(
                 f"a tensor of the shape {tuple(tensor.shape)} stands beside the student's positions {tuple(positions)}"
             )
-    if weights is not None and weights.shape != positions:
-        raise CoterieError(f"weights have the shape {tuple(weights.shape)}, the positions {tuple(positions)}")
