@@ -1,6 +1,6 @@
 """Settings that are chosen automatically, against the best of a small grid: six folders of pictures, four networks, from nothing.
 
-    python benchmarks/own_images/grid.py run --folders DIR --runs DIR [--only SETTING ...]   # goes on where it was stopped
+    python benchmarks/own_images/grid.py run --folders DIR --runs DIR [--only SETTING ...]   # goes on where it was stopped, and from grid.json
     python benchmarks/own_images/grid.py table --runs DIR                                    # writes benchmarks/results/own_images
 
 Folders come from benchmarks/own_images/folders.py. Every arm of a cell has the same images, size, batch, epochs and augmentation: those
@@ -107,6 +107,18 @@ def train_arm(setting: str, network: str, arm: str, folders: Path, runs: Path) -
     print(setting, network, arm, found, flush=True)
 
 
+def restore(runs: Path) -> None:
+    """Lay the figures of the committed grid.json into a folder of runs that does not have them, so that nothing is trained twice."""
+    kept = json.loads((RESULTS / "grid.json").read_text()) if (RESULTS / "grid.json").is_file() else {}
+    for cell, found in kept.items():
+        setting, _, network = cell.partition(", ")
+        for arm, figures in found.items():
+            path = runs / setting / network / f"{arm.replace(' ', '_')}.json"
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(figures, indent=1))
+
+
 def write_table(runs: Path) -> None:
     """What is there so far: one row for each cell, `auto` beside the best of the others."""
     rows, differences, raw = [], [], {}
@@ -151,6 +163,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", default=list(ARMS), help="auto needs the others")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS.values()))
     arguments = parser.parse_args()
+    restore(arguments.runs)
     if arguments.action == "table":
         write_table(arguments.runs)
         return
