@@ -1,0 +1,1 @@
+"""Methods whose student learns hidden states of encoders of speech, frame by frame."""

@@ -1,0 +1,165 @@
+"""Files of audio: which ones can be used, and some of a file's samples, mono and at one rate."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.signal import resample_poly
+
+from coterie.data.cache import fingerprint, remembered
+from coterie.errors import CoterieError
+from coterie.tasks.speech.data.clips import Samples
+
+SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64"}
+SILENT = 1e-4  # of the largest sample: 80 dB below full scale
+SHORTEST = 0.1  # seconds
+READ_ONCE = 2**20  # frames
+
+
+def require_soundfile() -> Any:
+    """The package soundfile.
+
+    Raises:
+        CoterieError: it, or the library it comes with, is missing.
+    """
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # no libsndfile
+        raise CoterieError(
+            f"files of audio need the package soundfile ({error}): pip install 'coterie[speech]'"
+        ) from None
+    return soundfile
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a first look at a file found.
+
+    Attributes:
+        frames: samples of each channel.
+        rate: samples a second.
+        digest: of all samples.
+        problem: why it cannot be used: ``broken: ...``, ``silent`` or ``too short``; empty where it can.
+    """
+
+    frames: int
+    rate: int
+    digest: str
+    problem: str
+
+
+class AudioFiles:
+    """A :class:`~coterie.tasks.speech.data.clips.Source` of files that were looked at.
+
+    Args:
+        paths: of the files.
+        looked: of each.
+        rate: samples a second that are returned.
+    """
+
+    def __init__(self, paths: Sequence[Path], looked: Sequence[Looked], rate: int) -> None:
+        self.paths, self.looked, self.rate = list(paths), list(looked), rate
+
+    def length(self, number: int) -> int:
+        """Samples of a file, at this source's rate."""
+        each = self.looked[number]
+        return -(-each.frames * self.rate // each.rate)
+
+    def read(self, number: int, start: int, count: int) -> Samples:
+        """See :class:`~coterie.tasks.speech.data.clips.Source`. Of a file at this rate only these samples are read, another one is resampled as a whole.
+
+        Raises:
+            CoterieError: it cannot be read any more.
+        """
+        if self.looked[number].rate == self.rate:
+            found = mono(self.paths[number], start, count)
+        else:
+            found = resampled(mono(self.paths[number]), self.looked[number].rate, self.rate)[start : start + count]
+        return np.pad(
+            found, (0, count - len(found))
+        )  # compressed files may give some samples less where one seeks in them
+
+
+def mono(path: Path, start: int = 0, count: int = -1) -> Samples:
+    """Samples of a file, the mean of its channels, float32.
+
+    Raises:
+        CoterieError: it cannot be read.
+    """
+    soundfile = require_soundfile()
+    try:
+        found, _ = soundfile.read(path, frames=count, start=start, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:
+        raise CoterieError(f"cannot read {str(path)!r}: {_reason(error)}") from None
+    return np.ascontiguousarray(found.mean(axis=1))
+
+
+def read_audio(path: Path, rate: int) -> Samples:
+    """A whole file, mono and at a rate.
+
+    Raises:
+        CoterieError: it cannot be read.
+    """
+    soundfile = require_soundfile()
+    try:
+        own = int(soundfile.info(path).samplerate)
+    except (OSError, RuntimeError) as error:
+        raise CoterieError(f"cannot read {str(path)!r}: {_reason(error)}") from None
+    return resampled(mono(path), own, rate)
+
+
+def resampled(samples: Samples, rate: int, wanted: int) -> Samples:
+    """Samples at another rate, by scipy's polyphase filter, float32 [ceil(S * wanted / rate)]."""
+    if rate == wanted:
+        return samples
+    common = gcd(rate, wanted)
+    return np.asarray(resample_poly(samples, wanted // common, rate // common), dtype=np.float32)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[-120:] or type(error).__name__
+
+
+def look_at(paths: Sequence[Path], workers: int) -> list[Looked]:
+    """Decode every file once: how long it is, whether it can be used. What was found is kept in the cache folder for as long as the files stay as they are.
+
+    Args:
+        paths: of the files.
+        workers: threads.
+
+    Raises:
+        CoterieError: a file that is gone.
+    """
+    require_soundfile()
+
+    def compute() -> list[Any]:
+        with ThreadPoolExecutor(workers) as pool:
+            return [[each.frames, each.rate, each.digest, each.problem] for each in pool.map(_look_at, paths)]
+
+    return [Looked(*each) for each in remembered("speech", fingerprint(paths, "speech 1"), compute)]
+
+
+def _look_at(path: Path) -> Looked:
+    soundfile = require_soundfile()
+    found, frames, peak, rate = hashlib.blake2b(digest_size=8), 0, 0.0, 0
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = int(file.samplerate)
+            found.update(f"{rate} {file.channels} ".encode())
+            for block in file.blocks(READ_ONCE, dtype="float32", always_2d=True):
+                if not np.isfinite(block).all():
+                    return Looked(frames, rate, "", "broken: samples that are not finite")
+                frames += len(block)
+                peak = max(peak, float(np.abs(block).max(initial=0.0)))
+                found.update(block.tobytes())
+    except (OSError, RuntimeError) as error:
+        return Looked(0, 0, "", f"broken: {_reason(error)}")
+    problem = "too short" if frames < SHORTEST * rate else "silent" if peak < SILENT else ""
+    return Looked(frames, rate, found.hexdigest(), problem)

@@ -1,0 +1,119 @@
+"""Which files of a folder or rows of a table belong to which split, and their labels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coterie.data.split_names import split_of, splits_by_name
+from coterie.errors import CoterieError, did_you_mean
+from coterie.tasks.speech.data.files import SUFFIXES
+from coterie.tasks.speech.settings import SpeechData
+
+SPLIT = "split"  # column of a table
+FOLDER_LABEL = "label"  # what a sub-folder's name is
+
+
+@dataclass
+class Listed:
+    """Files that were named, and what is known of each.
+
+    Attributes:
+        paths: of the files.
+        splits: of each, ``train``, ``validation`` or ``test``; empty where the data have none.
+        labels: by name, of each file; empty: none.
+        passed_over: files that are no audio.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    passed_over: int = 0
+
+
+def list_files(settings: SpeechData) -> Listed:
+    """The files that a recipe names.
+
+    Raises:
+        CoterieError: nothing there, no audio, or a table without paths.
+    """
+    place = Path(settings.name).expanduser()
+    if place.suffix.lower() == ".csv" and place.is_file():
+        return _of_table(place, settings)
+    if not place.is_dir():
+        known = [*type(settings).names][:1]
+        raise CoterieError(
+            f"data={settings.name!r}{did_you_mean(settings.name, known)}: expected {', '.join(known)}, a folder of audio files, or a .csv file"
+        )
+    if settings.labels is not None and settings.labels not in ([], [FOLDER_LABEL]):
+        raise CoterieError(f"data.labels={settings.labels}: of a folder there is one, {FOLDER_LABEL}")
+    found = Listed()
+    found.labels[FOLDER_LABEL] = []
+    folders = splits_by_name([each.name for each in sorted(place.iterdir()) if each.is_dir()], str(place))
+    parts = {split: place / name for split, name in folders.items()} or {"": place}
+    for split, part in parts.items():
+        for path in _walk(part):
+            if path.suffix.lower() not in SUFFIXES:
+                found.passed_over += 1
+                continue
+            inside = path.relative_to(part).parts
+            found.paths.append(path)
+            found.splits.append(split)
+            found.labels[FOLDER_LABEL].append(inside[0] if len(inside) > 1 else "")
+    if not found.paths:
+        raise CoterieError(f"{settings.name!r} holds no audio; expected files such as .wav, .flac, .ogg or .mp3")
+    if settings.labels == [] or not any(found.labels[FOLDER_LABEL]):
+        found.labels = {}
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below, in order, without hidden ones."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+def _of_table(place: Path, settings: SpeechData) -> Listed:
+    with place.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            rows = list(csv.DictReader(file, restkey=None, strict=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise CoterieError(f"{settings.name!r} is no .csv file: {error}") from None
+    columns = list(rows[0]) if rows else []
+    if settings.path not in columns:
+        shown = ", ".join(map(str, columns)) or "nothing"
+        raise CoterieError(f"{settings.name!r} has no column {settings.path!r} (data.path); it has {shown}")
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise CoterieError(
+                f"{settings.name!r}, line {number}: {len(columns)} fields expected, as in the first line"
+            )
+    names = (
+        [each for each in columns if each not in {settings.path, SPLIT}] if settings.labels is None else settings.labels
+    )
+    for name in names:
+        if name not in columns or name == settings.path:
+            raise CoterieError(f"data.labels: {settings.name!r} has no column {name!r}{did_you_mean(name, columns)}")
+    splits = [_split(row.get(SPLIT, ""), settings.name, number) for number, row in enumerate(rows, 2)]
+    if any(splits) and not all(splits):
+        raise CoterieError(f"{settings.name!r}: line {splits.index('') + 2} names no {SPLIT}, and others do")
+    paths = [place.parent / row[settings.path] for row in rows]
+    return Listed(paths, splits, {name: [row[name].strip() for row in rows] for name in names})
+
+
+def _split(value: str, name: str, line: int) -> str:
+    if not value.strip():
+        return ""
+    found = split_of(value)
+    if found is None:
+        raise CoterieError(f"{name!r}, line {line}: {SPLIT}={value!r}; expected train, validation or test")
+    return found
+
+
+def shown(paths: Sequence[str], limit: int = 3) -> str:
+    """Names in a sentence, the first ones of many."""
+    more = len(paths) - limit
+    return ", ".join(paths[:limit]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,256 @@
+"""Batches of clips: for training in an order, with crops and distortion that are functions of (seed, epoch, clip); for evaluation as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coterie.data.batch import Batch
+from coterie.data.order import InOrder, Order, longest_first
+from coterie.randomness import derive_seed, uniform
+from coterie.tasks.speech.data.clips import Clips, Samples
+from coterie.tasks.speech.data.distortion import KINDS, Effects, distorted
+from coterie.tasks.speech.settings import SpeechData
+
+VOICES = 4  # other clips that are added up to babble
+Frames = Callable[[Tensor], Tensor]  # samples of clips to their frames, int64 [B]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which samples of a batch's clips are heard.
+
+    Attributes:
+        indices: of the clips, int64 [B]; -1 fills up.
+        starts, counts: samples, int64 [B].
+    """
+
+    indices: Tensor
+    starts: Tensor
+    counts: Tensor
+
+
+def cut(clips: Clips, indices: Tensor, most: int, seed: int | None = None) -> Cut:
+    """Clips of at most ``most`` samples.
+
+    Args:
+        clips: of a split.
+        indices: int64 [B] on the CPU; -1 fills up a batch.
+        most: samples.
+        seed: on which the place depends where a longer clip is cut; None: its first samples.
+    """
+    lengths = torch.from_numpy(clips.lengths)[indices.clamp(min=0)]
+    counts = lengths.clamp(max=most)
+    starts = torch.zeros_like(lengths)
+    if seed is not None:
+        starts = ((lengths - counts + 1) * uniform(seed, indices, 0).double()).long()
+    return Cut(indices, starts, counts)
+
+
+def read(clips: Clips, chosen: Cut, pool: ThreadPoolExecutor) -> list[Future[Samples]]:
+    """The samples, as they will be there."""
+    rows = zip(chosen.indices.tolist(), chosen.starts.tolist(), chosen.counts.tolist(), strict=True)
+    return [pool.submit(clips.read, max(0, index), start, count) for index, start, count in rows]
+
+
+def padded(rows: list[Samples]) -> Tensor:
+    """Clips as one tensor, zeros behind the shorter ones, float32 [B, S]."""
+    found = np.zeros((len(rows), max(map(len, rows))), dtype=np.float32)
+    for place, row in zip(found, rows, strict=True):
+        place[: len(row)] = row
+    return torch.from_numpy(found)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for a copy to a GPU."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def batch_of(clips: Clips, chosen: Cut, rows: list[Samples], device: torch.device, weight: float = 1.0) -> Batch:
+    """A batch on the device.
+
+    Returns:
+        ``inputs``: ``waveforms`` float32 [B, S] and ``lengths`` int64 [B]. ``targets``: codes of the labels, int64 [B, labels]. ``indices`` int64 [B].
+    """
+    places = chosen.indices.clamp(min=0).numpy()
+    labels = [torch.from_numpy(codes[places]) for codes in clips.labels.values()]
+    targets = torch.stack(labels, 1) if labels else torch.empty(len(places), 0, dtype=torch.int64)
+    inputs: Any = {"waveforms": sent(padded(rows), device), "lengths": sent(chosen.counts, device)}
+    return Batch(inputs, sent(targets, device), sent(chosen.indices, device), weight)
+
+
+class SpeechTrainLoader(InOrder):
+    """Training batches, see :class:`coterie.data.batch.TrainLoader`; clips of about one length share one.
+
+    A loss is a mean over a batch's frames, of which batches have unequally many. Their weights make the mean over processes, and over batches that are
+    added up before a step, one over all these frames.
+
+    Args:
+        clips: of the training split.
+        settings: the recipe's section ``data``.
+        order: of these clips.
+        device: where batches go.
+        frames: of clips of so many samples.
+        accumulate: batches that are added up.
+        noise: clips of the noise folders.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        settings: SpeechData,
+        order: Order,
+        device: torch.device,
+        frames: Frames,
+        accumulate: int = 1,
+        noise: Clips | None = None,
+    ) -> None:
+        self.clips, self.settings, self.order, self.device = clips, settings, order, device
+        self.frames, self.accumulate, self.noise = frames, accumulate, noise
+        self.most = most_samples(settings)
+        self.views = 1
+        self.repeats = False  # hidden states are too much to be kept like logits
+        self.ahead = 1
+        self.kinds = [each for each in settings.noise if each in {"white", "pink", "babble"}]
+        self.kinds += ["folder"] if noise is not None else []
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from a step on: the same whatever was drawn before. The next one is read while one is used."""
+        weights = self._weights(epoch)
+        seed = derive_seed(self.order.seed, "crop", epoch)
+        with ThreadPoolExecutor(self.settings.workers) as pool:
+            waiting = None
+            for step, indices in enumerate(self.order.batches(epoch, first_step), first_step):
+                chosen = cut(self.clips, indices, self.most, seed)
+                now = (step, chosen, read(self.clips, chosen, pool), self._background(chosen, epoch, pool))
+                if waiting is not None:
+                    yield self._batch(*waiting, epoch, weights)
+                waiting = now
+            if waiting is not None:
+                yield self._batch(*waiting, epoch, weights)
+
+    def _batch(
+        self,
+        step: int,
+        chosen: Cut,
+        rows: list[Future[Samples]],
+        background: tuple[Tensor, list[list[Future[Samples]]]] | None,
+        epoch: int,
+        weights: list[float],
+    ) -> Batch:
+        batch = batch_of(self.clips, chosen, [each.result() for each in rows], self.device, weights[step])
+        if background is not None:
+            heard = self._distorted(batch, chosen, background, epoch)
+            name = "waveforms" if self.settings.distortion == "both" else "distorted"
+            batch = batch._replace(inputs={**batch.inputs, name: heard})
+        return batch if self.views == 1 else batch._replace(inputs=[batch.inputs] * self.views)
+
+    def _background(
+        self, chosen: Cut, epoch: int, pool: ThreadPoolExecutor
+    ) -> tuple[Tensor, list[list[Future[Samples]]]] | None:
+        """Each clip's kind of noise as its place in ``KINDS``, and what is read for it: voices, or a piece of a recording."""
+        if self.settings.distortion == "none":
+            return None
+        seed, indices = derive_seed(self.order.seed, "noise", epoch), chosen.indices
+        drawn = uniform(seed, indices, 0) < self.settings.noise_share
+        picked = (uniform(seed, indices, 1) * len(self.kinds)).long()
+        kinds, parts = [], []
+        for row, (index, count) in enumerate(zip(indices.tolist(), chosen.counts.tolist(), strict=True)):
+            kind = self.kinds[int(picked[row])] if drawn[row] else ""
+            kinds.append({"": -1, "white": 0, "pink": 1}.get(kind, KINDS.index("recorded")))
+            parts.append([] if kind not in {"babble", "folder"} else self._recordings(kind, index, count, seed, pool))
+        return torch.tensor(kinds), parts
+
+    def _recordings(
+        self, kind: str, index: int, count: int, seed: int, pool: ThreadPoolExecutor
+    ) -> list[Future[Samples]]:
+        clips = self.clips if kind == "babble" or self.noise is None else self.noise
+        voices = VOICES if kind == "babble" else 1
+        drawn = uniform(seed, torch.full((2 * voices,), index), torch.arange(2, 2 + 2 * voices)).tolist()
+        found = []
+        for number, place in zip(drawn[::2], drawn[1::2], strict=True):
+            other = int(number * len(clips))
+            if kind == "babble" and other == index:
+                other = (other + 1) % len(clips)
+            own = int(clips.lengths[other])
+            taken = min(own, count)
+            found.append(pool.submit(clips.read, other, int(place * (own - taken + 1)), taken))
+        return found
+
+    def _distorted(
+        self, batch: Batch, chosen: Cut, background: tuple[Tensor, list[list[Future[Samples]]]], epoch: int
+    ) -> Tensor:
+        kinds, parts = background
+        width, recorded = int(chosen.counts.max()), None
+        if any(parts):
+            rows = np.zeros((len(parts), width), dtype=np.float32)
+            for row, several in zip(rows, parts, strict=True):
+                for each in several:  # a short one begins anew
+                    row += np.resize(each.result(), width)
+            recorded = sent(torch.from_numpy(rows), self.device)
+        effects = Effects(self.settings.snr, self.settings.reverberation, self.settings.band_limit)
+        seed, inputs = derive_seed(self.order.seed, "distortion", epoch), batch.inputs
+        rate, kinds = self.settings.sample_rate, sent(kinds, self.device)
+        return distorted(inputs["waveforms"], inputs["lengths"], batch.indices, seed, rate, effects, kinds, recorded)
+
+    def _weights(self, epoch: int) -> list[float]:
+        """Of this process's share of each step: its frames over the mean share's, among all that one optimizer's step adds up."""
+        steps, processes = self.steps_per_epoch, self.order.num_processes
+        if processes == self.accumulate == 1:
+            return [1.0] * steps
+        frames = self.frames(torch.from_numpy(self.clips.lengths).clamp(max=self.most))
+        whole = replace(self.order, process_index=0, num_processes=1)
+        own, all_ = (
+            np.array([int(frames[indices].sum()) for indices in order.batches(epoch)]) for order in (self.order, whole)
+        )
+        together = [slice(start, start + self.accumulate) for start in range(0, steps, self.accumulate)]
+        shares = [own[part] * processes * len(own[part]) / all_[part].sum() for part in together]
+        return [float(share) for share in np.concatenate(shares)]
+
+
+def most_samples(settings: SpeechData) -> int:
+    """Samples of a clip at most."""
+    return int(settings.max_seconds * settings.sample_rate)
+
+
+class SpeechEvaluationLoader:
+    """Every clip once, see :class:`coterie.data.batch.EvaluationLoader`; the longest first, so that little is padded. Of a longer clip the first seconds.
+
+    Args:
+        clips: of a split.
+        settings: the recipe's section ``data``.
+        batch_size: clips a batch of this process.
+        device: where batches go.
+        process_index, num_processes: this process's place.
+        limit: of clips, which are taken at equal distances where there are more; None: all.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        settings: SpeechData,
+        batch_size: int,
+        device: torch.device,
+        process_index: int = 0,
+        num_processes: int = 1,
+        limit: int | None = None,
+    ) -> None:
+        self.clips, self.settings, self.batch_size, self.device = clips, settings, batch_size, device
+        self.num_samples = min(len(clips), limit or len(clips))
+        numbers = torch.arange(self.num_samples) * len(clips) // self.num_samples
+        lengths = torch.from_numpy(clips.lengths).clamp(max=most_samples(settings))[numbers]
+        found = longest_first(lengths, process_index, num_processes)
+        self.indices = torch.where(found < 0, -1, numbers[found])
+
+    def __iter__(self) -> Iterator[Batch]:
+        with ThreadPoolExecutor(self.settings.workers) as pool:
+            for indices in self.indices.split(self.batch_size):
+                chosen = cut(self.clips, indices, most_samples(self.settings))
+                rows = [each.result() for each in read(self.clips, chosen, pool)]
+                yield batch_of(self.clips, chosen, rows, self.device)

@@ -1,0 +1,220 @@
+"""From the settings to the clips of every split, with what was found on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coterie.data.splits import TEST_SHARE
+from coterie.errors import CoterieError
+from coterie.randomness import derive_seed
+from coterie.tasks.speech.data.clips import Clips, Integers, coded, described
+from coterie.tasks.speech.data.files import AudioFiles, look_at
+from coterie.tasks.speech.data.layout import list_files, shown
+from coterie.tasks.speech.data.tones import SPEAKERS, WORDS, tones
+from coterie.tasks.speech.settings import NOISES, SpeechData
+
+
+@dataclass(frozen=True)
+class SpeechSets:
+    """A data set as clips.
+
+    Attributes:
+        name: to be shown.
+        clips: by split, ``train`` among them.
+        label_names: what a label's codes stand for, by the label's name.
+        noise: clips of the noise folders; none where there are no such.
+        skipped: files that cannot be used.
+        passed_over: files that are no audio.
+        duplicates: by held-out split, how many of its clips are training clips too.
+        notes: these and what else was found, in sentences.
+        fingerprint: see :class:`coterie.run_schema.DataRecord`.
+    """
+
+    name: str
+    clips: Mapping[str, Clips]
+    label_names: Mapping[str, list[str]]
+    noise: Clips | None
+    skipped: int
+    passed_over: int
+    duplicates: Mapping[str, int]
+    notes: tuple[str, ...]
+    fingerprint: Mapping[str, Any]
+
+
+def load_sets(settings: SpeechData, whole: bool = False) -> SpeechSets:
+    """Find the clips that a recipe names, leave out what cannot be used, and split them.
+
+    Args:
+        settings: the recipe's section ``data``.
+        whole: clips without splits are the test split as a whole, and the training split too: nothing is trained on them.
+
+    Raises:
+        CoterieError: what listing and reading raise; no clip that can be used; a split without clips.
+    """
+    if settings.name == "tones":
+        found = tones(settings.sample_rate)
+        splits, skipped, passed_over, notes = [""] * len(found), 0, 0, list[str]()
+        label_names = {"speaker": sorted(SPEAKERS), "word": sorted(WORDS)}
+        if settings.labels is not None:
+            label_names = _chosen(label_names, settings)
+            found = replace(found, labels={name: found.labels[name] for name in label_names})
+    else:
+        found, splits, label_names, skipped, passed_over, notes = _of_files(settings)
+    parts = _parts(found, splits, settings, whole)
+    clips = {split: found.take(np.sort(numbers)) for split, numbers in parts.items()}
+    if settings.train_limit is not None and not whole:
+        clips["train"] = _limited(clips["train"], settings)
+    known = set(clips["train"].digests)
+    duplicates = {
+        split: sum(each in known for each in part.digests)
+        for split, part in clips.items()
+        if split != "train" and not whole
+    }
+    hours = sum(part.seconds(settings.sample_rate) for part in clips.values()) / 3600
+    longest = max(int(part.lengths.max()) for part in clips.values()) / settings.sample_rate
+    notes.append(f"{hours:.2g} hours, the longest clip {longest:.2f} s")
+    cut = int((clips["train"].lengths > settings.max_seconds * settings.sample_rate).sum())
+    if cut:
+        notes.append(f"{cut:,} training clips are longer than data.max_seconds={settings.max_seconds:g} and are cut")
+    return SpeechSets(
+        settings.name if settings.name in type(settings).names else Path(settings.name).name,
+        clips,
+        label_names,
+        _noise(settings),
+        skipped,
+        passed_over,
+        duplicates,
+        tuple(notes),
+        {
+            "classes": [],
+            "preparation": {"sample_rate": settings.sample_rate, "labels": {k: len(v) for k, v in label_names.items()}},
+            "splits": {split: described(part, hashlib.blake2b(digest_size=8)) for split, part in clips.items()},
+        },
+    )
+
+
+def _chosen(known: dict[str, list[str]], settings: SpeechData) -> dict[str, list[str]]:
+    for name in settings.labels or []:
+        if name not in known:
+            raise CoterieError(f"data.labels: {settings.name} has no label {name!r}; it has {', '.join(known)}")
+    return {name: known[name] for name in settings.labels or []}
+
+
+def _of_files(settings: SpeechData) -> tuple[Clips, list[str], dict[str, list[str]], int, int, list[str]]:
+    listed = list_files(settings)
+    looked = look_at(listed.paths, settings.workers)
+    usable = [number for number, each in enumerate(looked) if not each.problem]
+    notes = []
+    for problem in ("broken", "silent", "too short"):
+        names = [
+            f"{path.name} ({each.problem.partition(': ')[2]})" if problem == "broken" else path.name
+            for path, each in zip(listed.paths, looked, strict=True)
+            if each.problem.startswith(problem)
+        ]
+        if names:
+            files = f"{len(names):,} file{'s are' if len(names) > 1 else ' is'} {problem} and left out"
+            notes.append(f"{files}: {shown(names)}")
+    if not usable:
+        raise CoterieError(f"{settings.name!r} has no clip that can be used: {'; '.join(notes)}")
+    source = AudioFiles([listed.paths[n] for n in usable], [looked[n] for n in usable], settings.sample_rate)
+    label_names, labels = {}, {}
+    for name, values in listed.labels.items():
+        label_names[name], labels[name] = coded([values[number] for number in usable])
+    rates = sorted({looked[number].rate for number in usable} - {settings.sample_rate})
+    if rates:
+        notes.append(
+            f"files of {shown([f'{rate:,} Hz' for rate in rates])} are resampled to {settings.sample_rate:,} Hz"
+        )
+    clips = Clips(
+        source,
+        np.arange(len(usable)),
+        np.array([source.length(number) for number in range(len(usable))]),
+        [listed.paths[number].name for number in usable],
+        [looked[number].digest for number in usable],
+        labels,
+    )
+    splits = [listed.splits[number] for number in usable]
+    return clips, splits, label_names, len(looked) - len(usable), listed.passed_over, notes
+
+
+def _parts(clips: Clips, splits: list[str], settings: SpeechData, whole: bool) -> dict[str, Integers]:
+    """Numbers of each split's clips. Clips of equal content stay together."""
+    everything = np.arange(len(clips))
+    if not any(splits):
+        parts = {"train": everything}
+        if whole:
+            return {"train": everything, "test": everything}
+    else:
+        parts = {split: np.flatnonzero([each == split for each in splits]) for split in dict.fromkeys(splits)}
+    if "train" not in parts:
+        if not whole:
+            raise CoterieError(f"data={settings.name!r} has no training clips, only {' and '.join(parts)}")
+        parts["train"] = next(iter(parts.values()))
+    share = settings.test
+    if share == "auto":
+        if "test" not in parts and "validation" in parts:
+            parts["test"] = parts.pop("validation")
+        if "test" not in parts:
+            parts["train"], parts["test"] = _carved(clips, parts["train"], TEST_SHARE, settings, "test")
+    elif share > 0:
+        if "test" in parts:
+            raise CoterieError(f"data.test={share:g}: the data bring a test split; leave data.test out")
+        parts["train"], parts["test"] = _carved(clips, parts["train"], share, settings, "test")
+    if "validation" not in parts and settings.validation > 0:
+        parts["train"], parts["validation"] = _carved(
+            clips, parts["train"], settings.validation, settings, "validation"
+        )
+    return {split: parts[split] for split in ("train", "validation", "test") if split in parts}
+
+
+def _carved(
+    clips: Clips, numbers: Integers, share: float, settings: SpeechData, what: str
+) -> tuple[Integers, Integers]:
+    """The rest, and about this share of some clips.
+
+    Raises:
+        CoterieError: too few clips.
+    """
+    digests = sorted({clips.digests[number] for number in numbers})
+    rng = np.random.default_rng(derive_seed(settings.validation_seed, what))
+    count = max(1, round(share * len(digests)))
+    if count >= len(digests):
+        raise CoterieError(f"{len(digests)} different training clips are too few to hold out a {what} split; add some, or set data.{what}=0")  # fmt: skip
+    chosen = {digests[index] for index in rng.permutation(len(digests))[:count]}
+    held = np.array([clips.digests[number] in chosen for number in numbers])
+    return numbers[~held], numbers[held]
+
+
+def _limited(clips: Clips, settings: SpeechData) -> Clips:
+    count = settings.train_limit or len(clips)
+    if count > len(clips):
+        raise CoterieError(f"data.train_limit={count} is above the number of training clips, {len(clips)}")
+    order = np.random.default_rng(derive_seed(settings.validation_seed, "limit")).permutation(len(clips))
+    return clips.take(np.sort(order[:count]))
+
+
+def _noise(settings: SpeechData) -> Clips | None:
+    """Clips of the folders among the kinds of noise."""
+    folders = [each for each in settings.noise if each not in NOISES]
+    if not folders:
+        return None
+    paths: list[Path] = []
+    for each in folders:
+        listed = list_files(settings.model_copy(update={"name": each, "labels": []})) if Path(each).is_dir() else None
+        if listed is None:
+            raise CoterieError(f"data.noise={each!r}: expected {', '.join(NOISES)}, or a folder of audio files")
+        paths += listed.paths
+    looked = look_at(paths, settings.workers)
+    usable = [number for number, each in enumerate(looked) if not each.problem]
+    if not usable:
+        raise CoterieError(f"data.noise: no file of {shown(folders)} can be used")
+    source = AudioFiles([paths[n] for n in usable], [looked[n] for n in usable], settings.sample_rate)
+    lengths = np.array([source.length(number) for number in range(len(usable))])
+    digests = [looked[number].digest for number in usable]
+    return Clips(source, np.arange(len(usable)), lengths, [paths[n].name for n in usable], digests, {})

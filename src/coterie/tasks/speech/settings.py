@@ -1,0 +1,148 @@
+"""The sections of a recipe that ``task=speech`` has of its own: ``data``, ``network``, ``method`` and ``teacher``."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, cast
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from coterie.recipe import Recipe
+from coterie.recipe.sections import (
+    AUTO,
+    Auto,
+    DataRecipe,
+    Fraction,
+    MethodRecipe,
+    NetworkRecipe,
+    Positive,
+    TaskSettings,
+    TeacherRecipe,
+    Text,
+)
+
+NOISES = ("white", "pink", "babble")
+
+
+def _separated(value: object) -> object:
+    """Names may be separated by commas."""
+    return [each.strip() for each in value.split(",")] if isinstance(value, str) and value.strip() else value
+
+
+Names = Annotated[list[str], BeforeValidator(_separated)]
+
+
+class SpeechData(DataRecipe):
+    """Which clips of audio an encoder learns from, how they are cut, and how they are distorted."""
+
+    places: ClassVar[tuple[str, ...]] = ("name", "noise")
+    without_effect: ClassVar[tuple[str, ...]] = ("workers",)
+    names: ClassVar = {
+        "tones": "syllables of made-up speakers, generated on the spot; needs no network",
+        "FOLDER": "files of audio (.wav, .flac, .ogg, .mp3, ...), in train/, val/ and test/ or alone; sub-folders are labels",
+        "FILE.csv": "rows of a path, labels, and a split where there is one",
+    }
+
+    name: Text = Field(
+        "tones",
+        description="tones (generated syllables), a folder of audio files, or a .csv file with one row for each of them.",
+    )
+    path: str = Field("path", description="Column of a .csv file's paths, from the file's own folder on.")
+    labels: Names | None = Field(
+        None,
+        description="Columns of labels, for probes; null: all but the path and `split`. Of a folder there is one, label.",
+    )
+    sample_rate: Annotated[int, Field(ge=4000, le=192_000)] = Field(
+        16_000, description="Samples a second; files of other rates are resampled. It must be that of all networks."
+    )
+    max_seconds: Annotated[float, Field(ge=0.1)] = Field(
+        15.6, description="A longer clip is cut, each epoch at another place; DistilHuBERT's value."
+    )
+    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="Share of the training clips held out where the data bring no validation split; 0: none."
+    )
+    distortion: Literal["none", "student", "both"] = Field(
+        "none",
+        description="Who hears distorted clips in training: nobody, the student while the teachers hear clean ones, or all.",
+    )
+    noise: Names = Field(
+        default_factory=lambda: list(NOISES),
+        description="Kinds of noise, one of them drawn for each clip: white, pink, babble (other training clips), or folders of audio.",
+    )
+    snr: tuple[float, float] = Field((0.0, 20.0), description="Lowest and highest ratio of signal to noise, in dB.")
+    noise_share: Fraction = Field(1.0, description="Share of the clips that get noise.")
+    reverberation: Fraction = Field(0.0, description="Share of the clips that sound as in a room of 0.1 to 0.6 s.")
+    band_limit: Fraction = Field(0.0, description="Share of the clips without frequencies above one in 1 to 4 kHz.")
+    workers: Positive = Field(4, description="Threads that read files.")
+
+    @model_validator(mode="after")
+    def _check_distortion(self) -> SpeechData:
+        if self.snr[0] > self.snr[1]:
+            raise ValueError(f"snr={list(self.snr)}: expected the lowest and the highest ratio")
+        if not self.noise:
+            raise ValueError("noise is empty; name a kind, or set noise_share=0")
+        if self.distortion == "none":
+            for key in ("noise", "snr", "noise_share", "reverberation", "band_limit"):
+                if getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True):
+                    raise ValueError(f"{key} has no effect with distortion=none; expected student or both")
+        return self
+
+
+class SpeechNetwork(NetworkRecipe):
+    """The encoder that learns: as the first teacher with fewer layers, or any encoder of speech of transformers."""
+
+    name: Text | None = Field(
+        AUTO,
+        description="A folder as save_pretrained writes it, a name of the Hugging Face Hub, or a .json file of a configuration's values; auto: the first teacher's configuration.",
+    )
+    layers: Positive | Auto = Field(
+        AUTO,
+        description="Transformer layers. auto: 2 of a teacher's configuration (as DistilHuBERT), all of one that is named.",
+    )
+    pretrained: bool | Auto = Field(
+        AUTO, description="Start from the weights in the folder that is named; auto: where there are some."
+    )
+    initialize: Literal["auto", "fresh", "average"] | Annotated[int, Field(ge=0)] = Field(
+        AUTO,
+        description="Where its first weights come from, unless it has its own: the number of a teacher, from 0, whose convolutions, projection and first layers are copied; average: the mean of all teachers'; fresh: none. auto: 0 where the student has a teacher's configuration, else fresh.",
+    )
+    normalize: bool | Auto = Field(
+        AUTO,
+        description="Whether it hears each clip with mean 0 and variance 1. auto: as its own feature extractor says, or the first teacher's.",
+    )
+    cnn_gradient: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="Factor of the gradient that reaches the convolutions; 0 leaves them as they are."
+    )
+
+
+class SpeechTeacher(TeacherRecipe):
+    """A frozen encoder of speech: a finished run, a folder or a name of the Hub."""
+
+    network: Text | None = Field(
+        None,
+        description="A folder with its weights, a name of the Hugging Face Hub, or a .json file of a configuration's values for one that knows nothing.",
+    )
+    normalize: bool | Auto = Field(
+        AUTO, description="Whether it hears each clip with mean 0 and variance 1. auto: as its feature extractor says."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of its weights; bfloat16 takes half the memory."
+    )
+
+
+class SpeechMethod(MethodRecipe):
+    """The method's name; every other key is an argument of its constructor and is checked there."""
+
+    name: str = Field("ekd", description="The method for encoders of speech.")
+
+
+SETTINGS = TaskSettings(SpeechData, SpeechNetwork, SpeechTeacher, SpeechMethod)
+
+
+def data_of(recipe: Recipe) -> SpeechData:
+    """The recipe's ``data``, known to be of speech."""
+    return cast(SpeechData, recipe.data)
+
+
+def network_of(recipe: Recipe) -> SpeechNetwork:
+    """The recipe's ``network``, known to be of speech."""
+    return cast(SpeechNetwork, recipe.network)
