@@ -1,10 +1,11 @@
-# Two commands for a newcomer: `make demo` and `make test`. Each sets up .venv first if it is missing.
+# Two commands for a newcomer: `make demo` and `make test`. Each sets up .venv first if it is missing. `make docs` builds the site into
+# docs/_build/html, `make coverage` says which lines no fast test runs, `make release` builds and tries what would be published.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 WORKERS ?= 2
 
-.PHONY: demo test test-slow lint setup clean
+.PHONY: demo test test-slow lint docs coverage release setup clean
 
 setup: $(READY)
 
@@ -28,5 +29,15 @@ test: lint
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS)
 
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --cov=coterie --cov-report=term-missing:skip-covered
+
+release: $(READY)
+	PYTHON=$(BIN)/python bash tools/release.sh
+
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs dist docs/_build docs/results .pytest_cache .mypy_cache .ruff_cache

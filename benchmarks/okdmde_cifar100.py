@@ -107,7 +107,7 @@ def cell(rows: dict[int, dict[str, Any]], path: str, against: dict[int, dict[str
 def table(
     title: str, arms: dict[str, dict[int, dict[str, Any]]], columns: list[tuple[str, str, str | None, float]]
 ) -> str:
-    lines = [f"### {title}", "", "| arm | seeds | " + " | ".join(name for name, *_ in columns) + " |"]
+    lines = [f"## {title}", "", "| arm | seeds | " + " | ".join(name for name, *_ in columns) + " |"]
     lines.append("|---|---|" + "---|" * len(columns))
     for arm, rows in arms.items():
         cells = []

@@ -21,7 +21,15 @@ from coterie.benchmark import measure
 from coterie.tasks.images.data import sources
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+MADE = {"_build", "results", "api"}  # by the building of the site
+PAGES = [
+    "README.md",
+    *sorted(
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "docs").rglob("*.md")
+        if path.relative_to(ROOT / "docs").parts[0] not in MADE
+    ),
+]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Smaller, and without the network: what is tested is that the words of the page are right.
 SMALLER = ["training.epochs=1", "training.device=cpu", "network.pretrained=false", "optimizer.learning_rate=0.005"]
