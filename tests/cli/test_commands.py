@@ -49,7 +49,7 @@ def test_a_method_in_a_file_of_the_working_folder_is_found(tmp_path, monkeypatch
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in {"", str(tmp_path)}])
     said = command("train", "method=mine:Mine", "method.strength=1")
     assert said.code == 2
-    assert "unknown setting 'method.strength' of Mine" in said.err
+    assert "unknown setting 'method.strength' of method=mine:Mine" in said.err
 
 
 def test_every_public_name_exists():

@@ -67,7 +67,12 @@ def test_named_recipes_keep_their_names():
     ("recipes", "methods", "overrides", "message"),
     [
         ([], ["okdmd"], [], "did you mean 'okdmde'"),
-        ([], ["baseline", "okdmde"], ["method.temperature=3"], "unknown setting 'method.temperature' of Baseline"),
+        (
+            [],
+            ["baseline", "okdmde"],
+            ["method.temperature=3"],
+            "unknown setting 'method.temperature' of method=baseline",
+        ),
         ([], ["dml", "dml"], [], "named twice"),
         ({"a b": {}, "a-b": {}}, None, [], "same folder name"),
         ({"Run": {}, "run": {}}, None, [], "same folder name"),
@@ -77,6 +82,20 @@ def test_named_recipes_keep_their_names():
         ([{"network": ["resnet18", "vgg11"]}], ["baseline", "dml"], [], "at most 1 student.* names 2"),
         ([{"method": "baseline", "network": {"branches": 2}}], None, [], "at most 1 student.* names 2"),
         (["nowhere.yaml"], None, [], "cannot read the recipe"),
+        ([], ["baseline", "rlkd"], [], "^rlkd needs a teacher: set teacher.run"),
+        ([{"method": "ofa"}], None, [], "^ofa needs a teacher"),
+        ([], ["baseline", "kd"], ["teacher.run=nowhere"], "'nowhere' is not a run"),
+        ([{"method": "at", "teachers": [{"network": "a"}, {"network": "b"}]}], None, [], "^at learns from 1 teacher"),
+        ([{"method": "dml", "teaching": {"weight": 2}}], None, [], "dml has no teacher here"),
+        (
+            [],
+            ["baseline", "byot"],
+            ["task=text_classification", "network=x"],
+            "byot reads the stages of image networks",
+        ),
+        ([], ["dml", "stkd"], ["task=language_modeling", "teacher.network=x"], "stkd (reads|mixes)"),
+        ([], ["dml", "amd"], ["task=language_modeling", "teacher.network=x"], "amd (reads|prunes)"),
+        ([], ["dml"], ["task=language_modeling", "training.class_weights=balanced"], "predicts tokens"),
         ([], None, ["training.epoch=3"], "did you mean 'training.epochs'"),
     ],
 )
@@ -190,10 +209,10 @@ def test_a_damaged_plan(tmp_path):
 
 def test_teachers_go_to_the_methods_made_of_them():
     """A baseline that learns from the teacher would be no baseline; OKDMDE beside one is a recipe of its own."""
-    recipe = {"method": "kd", "teacher": {"run": "runs/teacher"}}
+    recipe = {"method": "kd", "teacher": {"network": "resnet18"}}
     arms = build_arms([recipe], methods=["kd", "dist", "baseline", "okdmde", "byot"])
     assert {label for label, arm in arms.items() if arm.teacher is not None} == {"kd", "dist"}
-    both = build_arms({"both": {"method": "okdmde", "teacher": {"run": "runs/teacher"}}})
+    both = build_arms({"both": {"method": "okdmde", "teacher": {"network": "resnet18"}}})
     assert both["both"].teacher is not None
 
 

@@ -33,6 +33,21 @@ def test_the_reading_says_what_is_distinguishable_and_what_is_not(make_runs):
 
 
 @pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"one": 1.4}, "An epoch of training of one takes 1.4 times baseline's"),
+        ({"one": 1.4, "two": 1.41}, "An epoch of training takes 1.4 times baseline's"),
+        ({"one": 1.4, "two": 2.6}, "An epoch of training takes 1.4 (one) to 2.6 (two) times baseline's"),
+    ],
+)
+def test_what_an_epoch_takes_is_said_once(make_runs, seconds, expected):
+    runs = make_runs({"baseline": 0.3, **dict.fromkeys(seconds, 0.3)}, 3)
+    for run in runs:
+        run["figures"]["seconds_per_epoch"] = seconds.get(run["label"], 1.0)
+    assert expected in " ".join(summarise(runs, "baseline", CLASSIFICATION)["reading"])
+
+
+@pytest.mark.parametrize(
     ("classes", "train", "level", "expected"),
     [
         (10, 0.12, 0.11, "is under-trained: 12.0 %"),

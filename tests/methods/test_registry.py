@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+import coterie.methods
 from coterie.errors import CoterieError
 from coterie.methods import METHODS, TABLE, create_method, find_method
-from coterie.methods.method import Method
+from coterie.methods.method import Method, method_name
 from coterie.methods.options import option_fields
 
 
@@ -26,12 +29,40 @@ def test_every_row_leads_to_a_method_with_typed_settings(name):
         assert default is not ..., option
 
 
+@pytest.mark.parametrize("name", TABLE)
+def test_errors_name_a_method_as_a_recipe_does(name, make_group):
+    kind = METHODS[name]
+    assert method_name(kind) == name
+    mistakes = [lambda: create_method(name, make_group(1), no_such_setting=1)]
+    if kind.max_students == 1:
+        mistakes.append(lambda: create_method(name, make_group(2)))
+    if kind.needs_teacher or kind.uses_taps:
+        mistakes.append(lambda: create_method(name, make_group(1)))
+    for mistake in mistakes:
+        with pytest.raises(CoterieError, match=rf"\b{name}\b") as caught:
+            mistake()
+        assert kind.__name__ == name or kind.__name__ not in str(caught.value)
+
+
+def test_no_message_of_a_method_holds_its_class():
+    """Neither by its literal name, nor by asking the class for it."""
+    classes = "|".join(METHODS[name].__name__ for name in TABLE)
+    for path in Path(coterie.methods.__file__).parent.rglob("*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not re.search(r"type\(self\)\.__name__", line), f"{path.name}: {line.strip()}"
+            assert not re.search(rf"""f?"[^"`:]*\b({classes})\b (needs|trains|reads|compares|learns|mixes)""", line), (
+                line
+            )
+
+
 def test_a_method_from_outside(make_group, tmp_path, monkeypatch):
     (tmp_path / "outside_method.py").write_text(
         "from coterie.methods.independent import Independent\nclass Mine(Independent):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert type(create_method("outside_method:Mine", make_group(2))).__name__ == "Mine"
+    found = create_method("outside_method:Mine", make_group(2))
+    assert type(found).__name__ == "Mine"
+    assert method_name(type(found)) == "outside_method:Mine"
 
 
 @pytest.mark.parametrize(

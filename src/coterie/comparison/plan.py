@@ -12,7 +12,6 @@ from coterie.comparison.folder import ComparisonFolder, Plan, PlanContent, file_
 from coterie.errors import CoterieError, did_you_mean
 from coterie.files import write_json
 from coterie.methods import TABLE, find_method
-from coterie.methods.options import check_options
 from coterie.recipe import Recipe, load_recipe
 from coterie.recipe.recipe import differing_keys, require_no_code
 from coterie.run_folder import read_json
@@ -100,13 +99,11 @@ def _with_method(recipe: Recipe, method: str) -> dict[str, Any]:
     """The recipe's settings with another method in place of its own."""
     tree = recipe.model_dump()
     if method != recipe.method.name:
-        from coterie.methods.teacher.taught import TaughtMethod
-
         tree["method"] = {"name": method}
         kind = find_method(method)
         if _too_many(kind, recipe.network.branches):
             tree["network"] = recipe.network.of_one().model_dump()
-        if not issubclass(kind, TaughtMethod):
+        if not kind.needs_teacher:
             del tree["teacher"], tree["teachers"], tree["teaching"]
     return tree
 
@@ -116,15 +113,10 @@ def _too_many(method: type[Method], students: int | None) -> bool:
 
 
 def _check(recipe: Recipe) -> None:
-    method = find_method(recipe.method.name)
-    check_options(method, recipe.method.options)
-    networks = recipe.network.name
-    students = len(networks) if isinstance(networks, list) else recipe.network.branches
-    if _too_many(method, students):
-        raise CoterieError(
-            f"method={recipe.method.name} trains at most {method.max_students} student(s), and the recipe names {students}; "
-            "give it a recipe of its own"
-        )
+    """What a run would refuse before it reads its data is refused once, for all runs of an arm."""
+    from coterie.tasks.task import find_task
+
+    find_task(recipe).require(recipe)
 
 
 def _require_folders_apart(labels: Iterable[str]) -> None:

@@ -219,6 +219,9 @@ def _about_cost(methods: dict[str, Any], reference: str) -> list[str]:
     if not ratios or base <= 0:
         return []
     cheap, dear = min(ratios, key=lambda x: ratios[x]), max(ratios, key=lambda x: ratios[x])
+    low, high = f"{ratios[cheap]:.1f}", f"{ratios[dear]:.1f}"
+    shown = f"{low} ({cheap}) to {high} ({dear})" if low != high else low
+    whose = f" of {cheap}" if len(ratios) == 1 else ""
     return [
-        f"An epoch of training takes {ratios[cheap]:.1f} ({cheap}) to {ratios[dear]:.1f} ({dear}) times {reference}'s, without first stages; the deployed network is the same."
+        f"An epoch of training{whose} takes {shown} times {reference}'s, without first stages; the deployed network is the same."
     ]

@@ -11,7 +11,7 @@ from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import LabelLoss, mean_probability
 from coterie.losses.label import chance_loss
-from coterie.methods.method import Method
+from coterie.methods.method import Method, method_name
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.guide import Guide
 from coterie.networks.group import StudentGroup
@@ -52,7 +52,7 @@ class GroupMethod(Method):
         super().__init__()
         if self.max_students is not None and group.num_students > self.max_students:
             raise CoterieError(
-                f"{type(self).__name__} trains at most {self.max_students} student(s), got {group.num_students}"
+                f"{method_name(type(self))} trains at most {self.max_students} student(s), got {group.num_students}"
             )
         self.group = group
         self.guide: Guide | None = None
@@ -87,7 +87,7 @@ class GroupMethod(Method):
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         """Weighted loss terms by name, see :meth:`Method.forward`; targets are class indices [B] or distributions [B, K]."""
-        raise TypeError(f"{type(self).__name__} does not define its losses")
+        raise TypeError(f"{method_name(type(self))} does not define its losses")
 
     def predict(self, inputs: Inputs) -> Predictions:
         """Every student's logits; here the ensemble is the mean probability."""
@@ -110,7 +110,7 @@ class GroupMethod(Method):
         """
         if logits.shape[1] < self.min_batch:
             raise CoterieError(
-                f"{type(self).__name__} compares the samples of a batch and needs at least {self.min_batch}, got {logits.shape[1]}"
+                f"{method_name(type(self))} compares the samples of a batch and needs at least {self.min_batch}, got {logits.shape[1]}"
             )
         label = self.label_losses(logits, targets)
         losses = {"label": label if weight == 1.0 else weight * label}
@@ -166,5 +166,5 @@ class GroupMethod(Method):
 
 def grouped(method: Method) -> GroupMethod:
     """The method, which is known to be of a group."""
-    assert isinstance(method, GroupMethod), f"{type(method).__name__} has no group of students"
+    assert isinstance(method, GroupMethod), f"{method_name(type(method))} has no group of students"
     return method

@@ -24,6 +24,7 @@ class Independent(GroupMethod):
 class Baseline(Independent):
     """One network that learns from the labels alone: what every other method must beat."""
 
+    recipe_name: ClassVar[str | None] = "baseline"
     default_branches: ClassVar[int] = 1
     default_at: ClassVar[str | None] = None
     max_students: ClassVar[int | None] = 1

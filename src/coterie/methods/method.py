@@ -16,15 +16,29 @@ from coterie.losses import ramp_up
 from coterie.methods.progress import Progress
 from coterie.networks.teacher import Teachers
 
+OURS = "coterie.methods."
+
+
+def method_name(kind: type) -> str:
+    """How a recipe names a method's class: one of coterie's by the file that it stands in, another one by ``package.module:Class``."""
+    if named := vars(kind).get("recipe_name"):
+        return str(named)
+    if kind.__module__.startswith(OURS):
+        return kind.__module__.rpartition(".")[2]
+    return f"{kind.__module__}:{kind.__qualname__}"
+
 
 class Method(nn.Module):
     """The root of all methods: what a training asks of one."""
 
+    recipe_name: ClassVar[str | None] = None  # where it is not the name of the file, see :func:`method_name`
     default_branches: ClassVar[int] = 1
     default_at: ClassVar[str | None] = None  # None: nothing shared
     max_students: ClassVar[int | None] = None
     min_batch: ClassVar[int] = 1  # samples that a batch must hold for the losses to say something
     uses_taps: ClassVar[bool] = False  # whether the students shall return the ends of their stages
+    needs_teacher: ClassVar[bool] = False
+    max_teachers: ClassVar[int | None] = None
     mixes_inputs: ClassVar[bool] = False  # whether it computes with its inputs, which tokens do not allow
     first_stage: ClassVar[str | None] = None  # a method whose deployed student is this one's teacher, trained first
     first_stage_options: ClassVar[tuple[str, ...]] = ()  # which of this method's settings are that one's
@@ -81,11 +95,11 @@ class Method(nn.Module):
             targets: as the task's loaders give them; of classes, indices [B] or distributions [B, K].
             progress: where training stands; None: fully ramped up.
         """
-        raise TypeError(f"{type(self).__name__} does not define its losses")
+        raise TypeError(f"{method_name(type(self))} does not define its losses")
 
     def student(self) -> nn.Module:
         """The plain network that is deployed, a copy without anything that served training only."""
-        raise TypeError(f"{type(self).__name__} does not say what is deployed")
+        raise TypeError(f"{method_name(type(self))} does not say what is deployed")
 
     def _apply(self, function: Any, recurse: bool = True) -> Method:
         """Frozen teachers are moved along."""

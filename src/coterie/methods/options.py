@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from coterie.errors import CoterieError, did_you_mean
+from coterie.methods.method import method_name
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -36,7 +37,7 @@ def check_options(method: type, options: dict[str, Any]) -> dict[str, Any]:
         if key not in fields:
             known = ", ".join(fields) or "no settings"
             raise CoterieError(
-                f"unknown setting 'method.{key}' of {method.__name__}{did_you_mean(key, fields)}; it takes {known}"
+                f"unknown setting 'method.{key}' of method={method_name(method)}{did_you_mean(key, fields)}; it takes {known}"
             )
     model = create_model("Options", __config__=ConfigDict(arbitrary_types_allowed=True), **fields)  # type: ignore[call-overload]
     try:

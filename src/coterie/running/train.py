@@ -142,6 +142,7 @@ def train(
         summary = folder.read_summary()
         checked(FinishedSummary, summary, folder.summary)
         return TrainResult(folder.path, summary, network)
+    find_task(settings).require(settings, len(modules))
     made = [path for path in [folder.path, *folder.path.parents] if not path.is_dir()]
     with lock(folder) if is_first else contextlib.nullcontext():
         if is_first and not resume:

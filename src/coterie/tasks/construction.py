@@ -1,4 +1,4 @@
-"""What all tasks build alike: a recipe's method for students that are there, and the order of a teacher's classes."""
+"""What all tasks build alike: a recipe's method for students that are there, what is refused before that, and the order of a teacher's classes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from torch import nn
 from coterie.errors import CoterieError
 from coterie.methods import create_method, find_method
 from coterie.methods.group_method import GroupMethod, grouped
+from coterie.methods.options import check_options
 from coterie.methods.teacher.guide import Guide
+from coterie.methods.teacher.taught import teacher_wanted
 from coterie.networks.group import StudentGroup
 from coterie.networks.teacher import Teachers
 from coterie.randomness import derive_seed, seeded
 from coterie.recipe import Recipe
 from coterie.recipe.sections import TeachingRecipe
+from coterie.run_folder import RunFolder
+from coterie.tasks import UNNAMED
 
 
 def method_of(
@@ -38,13 +42,64 @@ def method_of(
         method = grouped(
             create_method(recipe.method.name, group, label_loss=label_loss, **passed, **recipe.method.options)
         )
+    _require_teaching_read(recipe, teachers is not None, bool(passed))
     if teachers is not None and not passed:
         method.join(Guide(teachers, **recipe.teaching.model_dump()))
-    elif recipe.teaching != TeachingRecipe():
-        raise CoterieError(
-            f"teaching.* says how a teacher joins a method; {recipe.method.name} {'has settings of its own for it' if passed else 'has no teacher here'}"
-        )
     return method
+
+
+def require_method(recipe: Recipe, own_teachers: int = 0) -> None:
+    """Refuse what is wrong with a recipe's method, students and teachers whatever the data are.
+
+    Args:
+        recipe: its settings, as they were read.
+        own_teachers: teachers that are passed as modules.
+
+    Raises:
+        CoterieError: an unknown method or argument, too many students, no teacher where one is needed, too many of them, one that is no finished run of
+            the recipe's task, or ``teaching.*`` that nothing reads.
+    """
+    name, kind = recipe.method.name, find_method(recipe.method.name)
+    check_options(kind, recipe.method.options)
+    networks = recipe.network.name
+    students = len(networks) if isinstance(networks, list) else recipe.network.branches
+    if kind.max_students is not None and students is not None and students > kind.max_students:
+        raise CoterieError(
+            f"method={name} trains at most {kind.max_students} student(s), and the recipe names {students}; give it a recipe of its own"
+        )
+    teachers = recipe.all_teachers()
+    count = own_teachers or len(teachers)
+    if kind.needs_teacher and not count:
+        raise CoterieError(teacher_wanted(name))
+    if kind.max_teachers is not None and count > kind.max_teachers:
+        raise CoterieError(f"{name} learns from {kind.max_teachers} teacher, and there are {count}")
+    _require_teaching_read(recipe, count > 0, "teachers" in inspect.signature(kind).parameters)
+    for each in teachers:
+        if each.run is not None:
+            found = RunFolder(each.run).require().read_description().get("task", UNNAMED)
+            if found != recipe.task:
+                raise CoterieError(f"the teacher {each.run!r} is a run of task={found}, and this is task={recipe.task}")
+
+
+def _require_teaching_read(recipe: Recipe, is_taught: bool, has_own: bool) -> None:
+    """Refuse ``teaching.*`` where no teacher joins the method."""
+    if recipe.teaching != TeachingRecipe() and (has_own or not is_taught):
+        raise CoterieError(
+            f"teaching.* says how a teacher joins a method; {recipe.method.name} {'has settings of its own for it' if has_own else 'has no teacher here'}"
+        )
+
+
+def require_no_images(recipe: Recipe) -> None:
+    """Refuse methods that only image networks serve.
+
+    Raises:
+        CoterieError: the method reads stages, or mixes its inputs.
+    """
+    name, kind = recipe.method.name, find_method(recipe.method.name)
+    if kind.uses_taps:
+        raise CoterieError(f"method={name} reads the stages of image networks, and task={recipe.task}")
+    if kind.mixes_inputs:
+        raise CoterieError(f"method={name} mixes images, and task={recipe.task}")
 
 
 def class_order(teacher: str, names: list[str], expected: list[str]) -> list[int] | None:

@@ -16,6 +16,7 @@ from coterie.methods.method import Method
 from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
+from coterie.tasks.construction import require_method
 from coterie.tasks.evaluation import Evaluation, Guess
 
 
@@ -23,6 +24,12 @@ class TaskDefaults:
     """The parts of :class:`coterie.tasks.task.Task` and :class:`coterie.tasks.task.TaskKind` that a task may leave out."""
 
     chosen: Mapping[str, str] = MappingProxyType({})
+
+    @classmethod
+    def require(cls, recipe: Recipe, own_teachers: int = 0) -> None:
+        """What is wrong whatever the task, see :func:`coterie.tasks.construction.require_method`."""
+        require_method(recipe, own_teachers)
+        cls.first_stage(recipe)
 
     @staticmethod
     def first_stage(recipe: Recipe) -> Recipe | None:

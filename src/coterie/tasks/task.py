@@ -113,6 +113,18 @@ class TaskKind(Protocol):
         """
         ...
 
+    def require(self, recipe: Recipe, own_teachers: int = 0) -> None:
+        """Refuse what the task does not serve, as far as that can be told before data and networks are there.
+
+        Args:
+            recipe: its settings, as they were read.
+            own_teachers: teachers that are passed as modules.
+
+        Raises:
+            CoterieError: a setting, method or teacher that does not fit the task, or one another.
+        """
+        ...
+
     def first_stage(self, recipe: Recipe) -> Recipe | None:
         """The recipe of what is trained before, whose student is the teacher then; None where the method has no first stage.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.methods.group_method import GroupMethod, Predictions
+from coterie.methods.method import method_name
 from coterie.networks.exits import build_exit
 from coterie.networks.group import GroupOutput, StudentGroup
 
@@ -34,7 +35,7 @@ class StagedMethod(GroupMethod):
         super().__init__(group, label_loss)
         if len(group.tap_shapes[0]) < 2:
             raise CoterieError(
-                f"{type(self).__name__} reads the student's stages: make the group by branch(network, 1, None, taps='stages')"
+                f"{method_name(type(self))} reads the student's stages: make the group by branch(network, 1, None, taps='stages')"
             )
 
 

@@ -11,6 +11,7 @@ from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.precision import einsum
 from coterie.methods.group_method import GroupMethod
+from coterie.methods.method import method_name
 from coterie.methods.teacher.guide import Combination, combined_logits
 from coterie.networks.group import StudentGroup
 from coterie.networks.teacher import TeacherOutput, Teachers
@@ -31,18 +32,16 @@ class TaughtMethod(GroupMethod):
     default_branches: ClassVar[int] = 1
     default_at: ClassVar[str | None] = None
     max_students: ClassVar[int | None] = 1
-    max_teachers: ClassVar[int | None] = None
+    needs_teacher: ClassVar[bool] = True
     reads_teacher_features: ClassVar[bool] = True  # more of a teacher than its logits
     uses_taps: ClassVar[bool] = False
     label_weight: float = 1.0  # of the term ``label``
 
     def __init__(self, group: StudentGroup, teachers: Teachers | None, label_loss: nn.Module | None = None) -> None:
         super().__init__(group, label_loss)
-        name = type(self).__name__
+        name = method_name(type(self))
         if teachers is None:
-            raise CoterieError(
-                f"{name} needs a teacher: set teacher.run=FOLDER, a finished run, or teacher.network (`coterie list settings teacher`)"
-            )
+            raise CoterieError(teacher_wanted(name))
         if teachers.num_classes != group.num_classes:
             raise CoterieError(f"the teacher has {teachers.num_classes} classes, the student has {group.num_classes}")
         if self.max_teachers is not None and len(teachers) > self.max_teachers:
@@ -108,6 +107,11 @@ class LogitTaughtMethod(TaughtMethod):
         mixed = einsum("m,mbk->bk", torch.softmax(self.teacher_scores.float(), 0), logits)
         losses["teacher_weights"] = self.label_loss(mixed, targets)
         return mixed.detach()
+
+
+def teacher_wanted(method: str) -> str:
+    """What is said where a method finds no teacher."""
+    return f"{method} needs a teacher: set teacher.run=FOLDER, a finished run, or teacher.network (`coterie list settings teacher`)"
 
 
 def single_view(inputs: Inputs) -> Inputs:

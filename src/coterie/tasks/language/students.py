@@ -16,7 +16,7 @@ from coterie.networks.initialization import copied
 from coterie.networks.teacher import Teacher, Teachers
 from coterie.randomness import derive_seed
 from coterie.recipe import Recipe
-from coterie.tasks.construction import method_of
+from coterie.tasks.construction import method_of, require_no_images
 from coterie.tasks.language.causal_lm import CausalLM, LanguageGroup
 from coterie.tasks.language.layers import cut_layers, kept_layers
 from coterie.tasks.language.lora import add_lora, save_memory
@@ -146,15 +146,11 @@ def make_method(
     Raises:
         CoterieError: a method that reads the stages of image networks, mixes inputs, or learns from all predictions on a validation split.
     """
-    name, kind = recipe.method.name, find_method(recipe.method.name)
-    if kind.uses_taps:
-        raise CoterieError(f"method={name} reads the stages of image networks, and task={recipe.task}")
-    if kind.mixes_inputs:
-        raise CoterieError(f"method={name} mixes images, and task={recipe.task}")
+    require_no_images(recipe)
     method = method_of(recipe, group, label_loss, teachers)
     if method.needs_validation and type(method).after_validation is not GroupMethod.after_validation:
         raise CoterieError(
-            f"method={name} with these settings keeps all predictions on the validation split, which of a vocabulary are too many"
+            f"method={recipe.method.name} with these settings keeps all predictions on the validation split, which of a vocabulary are too many"
         )
     return method
 

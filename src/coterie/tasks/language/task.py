@@ -22,6 +22,7 @@ from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
+from coterie.tasks.construction import require_no_images
 from coterie.tasks.defaults import TaskDefaults
 from coterie.tasks.evaluation import Deployment, Evaluation, Guess
 from coterie.tasks.language import panels
@@ -118,6 +119,13 @@ class LanguageModeling(TaskDefaults):
         self._evaluations: dict[int, LanguageEvaluation] = {}  # the last one of each loader
         self._evaluated: Method | None = None  # by the last one
         self._final: LanguageEvaluation | None = None  # of which examples are shown
+
+    @classmethod
+    def require(cls, recipe: Recipe, own_teachers: int = 0) -> None:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        _require_plain_labels(recipe)
+        require_no_images(recipe)
+        super().require(recipe, own_teachers)
 
     @classmethod
     def for_evaluation(

@@ -24,7 +24,7 @@ from coterie.recipe.fitting import Facts, fit, with_settings
 from coterie.recipe.sections import AUTO, TeacherRecipe
 from coterie.run_folder import RunFolder
 from coterie.student import load_student
-from coterie.tasks.construction import class_order, method_of
+from coterie.tasks.construction import class_order, method_of, require_no_images
 from coterie.tasks.texts.sequence_classifier import (
     SequenceClassifier,
     SequenceGroup,
@@ -151,11 +151,7 @@ def build_method(
     Raises:
         CoterieError: a method that needs images, or settings that it does not take.
     """
-    method, name = find_method(recipe.method.name), recipe.method.name
-    if method.uses_taps:
-        raise CoterieError(f"method={name} reads the stages of image networks, and task={recipe.task}")
-    if method.mixes_inputs:
-        raise CoterieError(f"method={name} mixes images, and task={recipe.task}")
+    require_no_images(recipe)
     group = build_students(recipe, configs, example, load=load)
     return method_of(recipe, group, label_loss, teachers)
 

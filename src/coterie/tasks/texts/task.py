@@ -19,6 +19,7 @@ from coterie.recipe.sections import settled
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.classification import Classification
+from coterie.tasks.construction import require_no_images
 from coterie.tasks.texts.networks import (
     build_method,
     build_teachers,
@@ -94,6 +95,12 @@ class TextClassification(Classification):
             few_lengths=recipe.training.compile or (recipe.training.cuda_graph and accelerator.device.type == "cuda"),
         )
         self.example = example_inputs(len(tokenizers), self.data.info.length)
+
+    @classmethod
+    def require(cls, recipe: Recipe, own_teachers: int = 0) -> None:
+        """See :class:`coterie.tasks.task.TaskKind`."""
+        require_no_images(recipe)
+        super().require(recipe, own_teachers)
 
     @classmethod
     def for_evaluation(
