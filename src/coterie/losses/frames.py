@@ -54,12 +54,15 @@ def frame_distance(
     return torch.where(valid, values, 0.0).sum() / valid.sum().clamp(min=1)
 
 
-def aggregated(states: Sequence[Tensor], aggregation: Aggregation = "average") -> Tensor:
+def aggregated(
+    states: Sequence[Tensor], aggregation: Aggregation = "average", weights: Sequence[float] | None = None
+) -> Tensor:
     """One target of several teachers' hidden states of a layer.
 
     Args:
         states: [B, T, D_m] of each teacher m. Of unequal lengths the shortest one's frames are kept: extractors of one stride differ by a frame at the end.
         aggregation: ``average`` (layerwise-average, found the better one by the paper's abstract; all D_m equal) or ``concatenation``.
+        weights: of the teachers in an average, which add up to 1; None: equal.
 
     Returns:
         [B, T, D] or [B, T, sum of D_m].
@@ -82,4 +85,6 @@ def aggregated(states: Sequence[Tensor], aggregation: Aggregation = "average") -
         raise CoterieError(
             f"teachers' states of {widths} features cannot be averaged; use concatenation, or a head for each"
         )
-    return torch.stack(cut).mean(0)
+    if weights is None:
+        return torch.stack(cut).mean(0)
+    return torch.stack([weight * each for weight, each in zip(weights, cut, strict=True)]).sum(0)

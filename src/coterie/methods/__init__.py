@@ -253,6 +253,10 @@ def create_method(name: str, group: StudentGroup, **options: Any) -> Method:
             f"create_method(name, group): the name is {type(name).__name__}, expected text such as 'okdmde'"
         )
     found = find_method(name)
+    from coterie.methods.group_method import GroupMethod
+
+    if not issubclass(found, GroupMethod):
+        raise CoterieError(f"{name} trains no group of students that give logits: it belongs to another task")
     if not isinstance(group, Group):
         raise CoterieError(
             f"create_method({name!r}, group): the group is {type(group).__name__}; make one by coterie.branch(network) or StudentGroup.of([a, b])"

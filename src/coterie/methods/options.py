@@ -18,10 +18,14 @@ PASSED_ON = frozenset({"label_loss", "teachers"})  # what a recipe sets elsewher
 
 
 def option_fields(method: type) -> dict[str, tuple[Any, Any]]:
-    """Name -> (type, default) of the constructor arguments that a recipe can set."""
+    """Name -> (type, default) of the constructor arguments that a recipe can set: not the networks, which come first and have no default."""
     hints = get_type_hints(method.__init__, include_extras=True)  # type: ignore[misc]
     parameters = inspect.signature(method).parameters.values()
-    return {p.name: (hints.get(p.name, Any), p.default) for p in parameters if p.name not in PASSED_ON | {"group"}}
+    return {
+        p.name: (hints.get(p.name, Any), p.default)
+        for p in parameters
+        if p.name not in PASSED_ON and (p.kind is p.KEYWORD_ONLY or p.default is not p.empty)
+    }
 
 
 def check_options(method: type, options: dict[str, Any]) -> dict[str, Any]:

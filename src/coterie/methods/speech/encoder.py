@@ -1,0 +1,254 @@
+"""An encoder of speech as a student or teacher: hidden states of padded clips, the same as of each clip alone.
+
+A batch is a mapping: ``waveforms`` float32 [B, S], ``lengths`` int64 [B] in samples, and ``distorted`` [B, S] where the student hears something else than its teachers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError
+from coterie.losses.precision import at_least_float32
+
+SpeechBatch = Mapping[str, Tensor]
+VARIANCE_FLOOR = 1e-7  # of Wav2Vec2FeatureExtractor
+
+
+class Frames(NamedTuple):
+    """What an encoder says of a batch.
+
+    Attributes:
+        states: hidden states, [B, T, D] each: of the layers that were asked for. Number 0 is what goes into the first layer, number l what comes out of layer l.
+        valid: which frames are no padding, bool [B, T].
+    """
+
+    states: tuple[Tensor, ...]
+    valid: Tensor
+
+
+class _Lengths:
+    """Of the clips that are being encoded, in samples; None: nothing is padded, or nobody said so."""
+
+    def __init__(self) -> None:
+        self.samples: Tensor | None = None
+
+
+class MaskedGroupNorm(nn.GroupNorm):
+    """A channel's mean and variance over a clip's own frames. Padding would change them, and with them all that the encoder says of the clip.
+
+    Takes the place of the only layer of HuBERT's convolutions that looks along time without end; without lengths it is that layer.
+
+    Args:
+        layer: with as many groups as channels.
+        lengths: of the present batch.
+        kernels, strides: of the convolutions up to this layer.
+    """
+
+    def __init__(self, layer: nn.GroupNorm, lengths: _Lengths, kernels: Sequence[int], strides: Sequence[int]) -> None:
+        super().__init__(layer.num_groups, layer.num_channels, layer.eps, layer.affine)
+        self.weight, self.bias = layer.weight, layer.bias
+        self.lengths, self.kernels, self.strides = lengths, tuple(kernels), tuple(strides)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps [B, C, T] normalised."""
+        if self.lengths.samples is None:
+            return super().forward(input)
+        values = at_least_float32(input)
+        count = conv_frames(self.lengths.samples, self.kernels, self.strides)
+        inside = (torch.arange(input.shape[-1], device=input.device) < count[:, None]).to(values.dtype)
+        total = count.clamp(min=1)[:, None].to(values.dtype)
+        with torch.autocast(input.device.type, enabled=False):
+            mean = torch.bmm(values, inside[..., None])[..., 0] / total
+            square = torch.bmm(values.square(), inside[..., None])[..., 0] / total
+            factor = self.weight.float() * (square - mean.square()).clamp(min=0).add(self.eps).rsqrt()
+            return (values * factor[..., None] + (self.bias.float() - mean * factor)[..., None]).to(input.dtype)
+
+    def plain(self) -> nn.GroupNorm:
+        """The layer whose place it took."""
+        layer = nn.GroupNorm(self.num_groups, self.num_channels, self.eps, self.affine)
+        layer.weight, layer.bias = self.weight, self.bias
+        return layer.train(self.training)
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """The value itself; its gradient times a factor."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor, factor: float) -> Tensor:
+        context.factor = factor
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * context.factor, None
+
+
+def conv_frames(lengths: Tensor, kernels: Sequence[int], strides: Sequence[int]) -> Tensor:
+    """Frames that convolutions make of clips of so many samples.
+
+    >>> conv_frames(torch.tensor([16000, 400]), (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
+    tensor([49,  1])
+    """
+    for kernel, stride in zip(kernels, strides, strict=True):
+        lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
+    return lengths.clamp(min=0)
+
+
+def normalised(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """Each clip with mean 0 and variance 1, as the feature extractors of transformers do it; padding stays 0.
+
+    Args:
+        waveforms: [B, S].
+        lengths: int64 [B].
+    """
+    inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
+    count = lengths.clamp(min=1)[:, None]
+    mean = torch.where(inside, waveforms, 0.0).sum(1, keepdim=True) / count
+    centred = torch.where(inside, waveforms - mean, 0.0)
+    return centred / (centred.square().sum(1, keepdim=True) / count + VARIANCE_FLOOR).sqrt()
+
+
+class SpeechEncoder(nn.Module):
+    """An encoder of transformers (HuBERT, WavLM, wav2vec 2.0, data2vec and their like) that returns hidden states and which of them are no padding.
+
+    Args:
+        network: of transformers, with convolutions as HuBERT's; it is owned by this module afterwards.
+        normalize: whether it hears clips with mean 0 and variance 1.
+        cnn_gradient: factor of the gradient that reaches the convolutions (``feature_grad_mult``).
+        name: for messages.
+
+    Attributes:
+        width: D.
+        num_layers: of its transformer.
+
+    Raises:
+        CoterieError: another kind of network.
+    """
+
+    def __init__(self, network: nn.Module, normalize: bool, cnn_gradient: float = 1.0, name: str = "") -> None:
+        super().__init__()
+        config: Any = getattr(network, "config", None)
+        self.name = name or type(network).__name__
+        convolutions = getattr(getattr(network, "feature_extractor", None), "conv_layers", None)
+        if not hasattr(config, "conv_stride") or convolutions is None or not hasattr(network, "encoder"):
+            raise CoterieError(
+                f"{self.name!r} is {type(network).__name__}; expected an encoder of speech such as HubertModel, WavLMModel, Wav2Vec2Model or Data2VecAudioModel"
+            )
+        self.network = network
+        self.normalize = normalize
+        self.cnn_gradient = cnn_gradient
+        self.kernels, self.strides = tuple(config.conv_kernel), tuple(config.conv_stride)
+        self.width, self.num_layers = int(config.hidden_size), int(config.num_hidden_layers)
+        self._lengths = _Lengths()
+        for number, layer in enumerate(convolutions):
+            found = getattr(layer, "layer_norm", None)
+            if isinstance(found, nn.GroupNorm) and found.num_groups == found.num_channels:
+                end = number + 1
+                layer.layer_norm = MaskedGroupNorm(found, self._lengths, self.kernels[:end], self.strides[:end])
+        self._hooks = [network.feature_extractor.register_forward_hook(self._scale_gradient)]  # type: ignore[union-attr]
+        # data2vec's convolutions over frames follow one another: what they make of padding would leak back into the clip.
+        positions = [each for each in network.modules() if type(each).__name__.endswith("PositionalConvLayer")]
+        self._hooks += [each.register_forward_hook(self._empty_padding) for each in positions]
+
+    @property
+    def stride(self) -> int:
+        """Samples from one frame to the next."""
+        return int(torch.tensor(self.strides).prod())
+
+    @property
+    def reach(self) -> int:
+        """Samples that a frame is made of."""
+        reach, step = 1, 1
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            reach, step = reach + (kernel - 1) * step, step * stride
+        return reach
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Frames of clips of so many samples, int64 [B]."""
+        return conv_frames(lengths, self.kernels, self.strides)
+
+    def _scale_gradient(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+        if self.cnn_gradient == 1.0 or not output.requires_grad:
+            return None
+        if self.cnn_gradient == 0.0:
+            return output.detach()
+        return _ScaledGradient.apply(output, self.cnn_gradient)
+
+    def _empty_padding(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+        if self._lengths.samples is None:
+            return None
+        count = self.frames(self._lengths.samples)
+        return output * (torch.arange(output.shape[-1], device=output.device) < count[:, None])[:, None]
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[int] | None = None) -> Frames:
+        """Hidden states of clips.
+
+        Args:
+            waveforms: float32 [B, S]; what lies behind a clip does not matter.
+            lengths: int64 [B].
+            layers: whose states are returned; None: all, from what goes into the first one on.
+        """
+        inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
+        heard = normalised(waveforms, lengths) if self.normalize else torch.where(inside, waveforms, 0.0)
+        kind = next(self.network.parameters()).dtype
+        self._lengths.samples = lengths
+        try:
+            states = self.network(heard.to(kind), attention_mask=inside.long(), output_hidden_states=True).hidden_states
+        finally:
+            self._lengths.samples = None
+        count = states[0].shape[1]
+        valid = torch.arange(count, device=waveforms.device) < self.frames(lengths)[:, None]
+        return Frames(tuple(states if layers is None else (states[layer] for layer in layers)), valid)
+
+    def plain(self) -> nn.Module:
+        """A copy of the network as transformers knows it."""
+        network: Any = copy.deepcopy(self.network)
+        for layer in network.feature_extractor.conv_layers:
+            if isinstance(getattr(layer, "layer_norm", None), MaskedGroupNorm):
+                layer.layer_norm = layer.layer_norm.plain()
+        known = {hook.id for hook in self._hooks}
+        for module in network.modules():
+            for number in known & set(module._forward_hooks):
+                module._forward_hooks.pop(number)
+        found: nn.Module = network
+        return found
+
+
+class EncoderTeachers(nn.Module):
+    """Frozen encoders: eval mode even under ``train()``, no gradients, nothing of them in a checkpoint or an optimizer.
+
+    Args:
+        members: at least one.
+    """
+
+    def __init__(self, members: Sequence[SpeechEncoder]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> EncoderTeachers:
+        """Stays in eval mode: no drop-out, no layer drop, no SpecAugment."""
+        return super().train(False)
+
+    def __deepcopy__(self, memory: dict[int, Any]) -> EncoderTeachers:
+        """Itself: frozen networks need not be held twice (by a moving average, say)."""
+        return self
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def each(self) -> list[SpeechEncoder]:
+        """The teachers in order."""
+        return [member for member in self.members if isinstance(member, SpeechEncoder)]
+
+    @torch.no_grad()
+    def forward(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[Sequence[int]]) -> list[Frames]:
+        """Every teacher's states of its layers. One runs after the other, and only these states are kept."""
+        pairs = zip(self.each(), layers, strict=True)
+        return [teacher(waveforms, lengths, chosen) for teacher, chosen in pairs]
