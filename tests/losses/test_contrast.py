@@ -48,11 +48,19 @@ def embeddings():
     return F.normalize(torch.randn(2, 9, 5), dim=-1)
 
 
-def test_similarities_are_cosines_and_a_sample_is_no_partner_of_its_own(embeddings):
-    found = similarities(*embeddings, 0.1)
-    assert (found.diagonal() == torch.finfo(torch.float32).min).all()
-    off = ~torch.eye(9, dtype=torch.bool)
-    torch.testing.assert_close(found[off], torch.tensor(slow_cosines(*embeddings, 0.1))[off])
+def test_similarities_are_cosines(embeddings):
+    torch.testing.assert_close(similarities(*embeddings, 0.1), torch.tensor(slow_cosines(*embeddings, 0.1)))
+
+
+def test_a_sample_is_no_partner_of_its_own(embeddings):
+    """What is on the diagonal changes nothing."""
+    similarity = similarities(embeddings[0], embeddings[0], 0.1)
+    changed = similarity + 40 * torch.eye(9)
+    for against in ("classes", "samples"):
+        torch.testing.assert_close(contrast(changed, TARGETS, against), contrast(similarity, TARGETS, against))
+    other = similarities(embeddings[1], embeddings[1], 0.1)
+    torch.testing.assert_close(soft_contrast(changed, other, 3.0), soft_contrast(similarity, other, 3.0))
+    assert soft_contrast(changed, other, 3.0, with_own=True) > 1.5 * soft_contrast(similarity, other, 3.0)
 
 
 @pytest.mark.parametrize("pair", [(0, 0), (0, 1)], ids=["within", "across"])
@@ -60,6 +68,29 @@ def test_contrast_equals_brute_force(embeddings, pair):
     anchors, others = embeddings[list(pair)]
     expected = slow_contrast(slow_cosines(anchors, others, 0.1), TARGETS.tolist())
     assert contrast(similarities(anchors, others, 0.1), TARGETS).item() == pytest.approx(expected, rel=1e-4)
+
+
+def unit(*degrees):
+    angles = torch.tensor(degrees, dtype=torch.float64).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def test_both_forms_on_unit_vectors_at_given_angles():
+    """The four terms of MCL's code (winycg/MCL, cifar_sup_mcl_loss.py with tau 0.1, T 3), and those of one positive among other classes."""
+    v = unit(0, 10, 20, 90, 100, 110), unit(5, 12, 25, 80, 100, 130)
+    targets = torch.tensor([0, 0, 0, 1, 1, 1])
+    s = {(i, j): similarities(v[i], v[j], 0.1) for i in range(2) for j in range(2)}
+    for against, own, vanilla, interactive, soft, soft_interactive in (
+        ("samples", True, 1.658, 1.568, 0.731, 0.283),
+        ("classes", False, 0.0468, 0.0109, 0.861, 0.302),
+    ):
+        assert sum(contrast(s[i, i], targets, against).item() for i in range(2)) == pytest.approx(vanilla, rel=1e-3)
+        assert sum(contrast(s[i, 1 - i], targets, against).item() for i in range(2)) == pytest.approx(
+            interactive, rel=5e-3
+        )
+        within = sum(soft_contrast(s[i, i], s[1 - i, 1 - i], 3.0, own).item() for i in range(2))
+        across = sum(soft_contrast(s[i, 1 - i], s[1 - i, i], 3.0, own).item() for i in range(2))
+        assert (within, across) == pytest.approx((soft, soft_interactive), rel=2e-3)
 
 
 def test_soft_contrast_equals_brute_force(embeddings):

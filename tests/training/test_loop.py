@@ -196,6 +196,38 @@ def test_resume_after_a_signal_is_bit_equal(small, finished, tmp_path, monkeypat
     assert timeless[0] == timeless[1]
 
 
+def test_every_epoch_is_announced_to_the_method_once(small, tmp_path, monkeypatch):
+    """Before its first step and after the evaluation of the epoch before; not again where an epoch is gone on with in its midst."""
+    events = []
+    for owner, name in ((OKDMDE, "before_epoch"), (Trainer, "evaluate"), (Trainer, "train_batch")):
+        original = getattr(owner, name)
+
+        def noted(self, *args, original=original, name=name):
+            events.append((name, *args) if name == "before_epoch" else name)
+            if name == "train_batch" and events.count(name) == 8:
+                signal.raise_signal(signal.SIGTERM)  # at the second step of the second epoch
+            return original(self, *args)
+
+        monkeypatch.setattr(owner, name, noted)
+    settings = small(training={"epochs": 3})
+    with pytest.raises(Interrupted):
+        coterie.train(settings, output=tmp_path / "run", quiet=True)
+    coterie.train(settings, output=tmp_path / "run", resume=True, quiet=True)
+    steps = ["train_batch"] * 6
+    expected = [
+        ("before_epoch", 0),
+        *steps,
+        "evaluate",
+        ("before_epoch", 1),
+        *steps,
+        "evaluate",
+        ("before_epoch", 2),
+        *steps,
+        "evaluate",
+    ]
+    assert events == expected
+
+
 def test_resume_refuses_another_recipe_and_names_the_difference(small, finished):
     path = finished(training={"epochs": 1}).path
     other = small(training={"epochs": 1}, optimizer={"momentum": 0.5})

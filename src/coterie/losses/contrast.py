@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -10,53 +12,59 @@ from coterie.losses.precision import matmul
 
 
 def similarities(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
-    """Cosine similarities over the temperature, [B, B]; the diagonal, a sample and itself, is the smallest number.
+    """Cosine similarities over the temperature, float32 [B, B].
 
     Args:
         anchors, others: unit vectors, [B, d].
         temperature: of the contrast.
     """
-    values = matmul(anchors, others.T) / temperature
-    own = torch.eye(len(values), dtype=torch.bool, device=values.device)
-    return values.masked_fill(own, torch.finfo(values.dtype).min)
+    return matmul(anchors, others.T) / temperature
 
 
-def contrast(similarity: Tensor, targets: Tensor) -> Tensor:
-    r"""InfoNCE of every pair of samples of one class, mean over an anchor's positives, then over the anchors that have any.
+def contrast(similarity: Tensor, targets: Tensor, against: Literal["classes", "samples"] = "classes") -> Tensor:
+    r"""Contrast of every pair of samples of one class, mean over an anchor's positives, then over the anchors that have any.
 
-    .. math:: -\log \frac{e^{s_{ip}}}{e^{s_{ip}} + \sum_{k: y_k \ne y_i} e^{s_{ik}}}
+    .. math:: -\log \frac{e^{s_{ip}}}{e^{s_{ip}} + \sum_{k: y_k \ne y_i} e^{s_{ik}}} \quad\text{or}\quad
+        -\log \frac{e^{s_{ip}}}{\sum_{k \ne i} e^{s_{ik}}}
 
     Args:
-        similarity: [B, B] of :func:`similarities`; rows are anchors.
+        similarity: [B, B] of :func:`similarities`; rows are anchors. A sample is neither its own positive nor its own negative.
         targets: class indices [B].
+        against: ``classes``, the first: the positive and the samples of other classes stand in the denominator (InfoNCE);
+            ``samples``, the second: all other samples do, further positives too (supervised contrast, Khosla et al., 2020).
 
     Returns:
         0-d float32; 0 where no class stands twice in the batch.
 
-    Source: MCL (Yang et al., AAAI 2022), its code's vanilla (one student) and interactive (two students) terms.
+    Source: MCL (Yang et al., AAAI 2022), its vanilla (one student) and interactive (two students) terms: ``classes`` as the paper is
+    recalled, ``samples`` as its code for CIFAR has them.
     """
     same = targets[:, None] == targets[None, :]
     own = torch.eye(len(targets), dtype=torch.bool, device=targets.device)
     positive = same & ~own
     lowest = torch.finfo(similarity.dtype).min
-    negatives = torch.logsumexp(similarity.masked_fill(same, lowest), dim=1, keepdim=True)
-    losses = torch.logaddexp(similarity, negatives) - similarity
+    others = torch.logsumexp(similarity.masked_fill(same if against == "classes" else own, lowest), dim=1, keepdim=True)
+    whole = torch.logaddexp(similarity, others) if against == "classes" else others
+    losses = whole - similarity
     counts = positive.sum(1)
     per_anchor = torch.where(positive, losses, torch.zeros_like(losses)).sum(1) / counts.clamp(min=1)
     return per_anchor.sum() / (counts > 0).sum().clamp(min=1)
 
 
-def soft_contrast(similarity: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Divergence of each anchor's distribution over the other samples from another student's.
+def soft_contrast(similarity: Tensor, target: Tensor, temperature: float, with_own: bool = False) -> Tensor:
+    """Divergence of each anchor's distribution over the samples from another student's.
 
     Args:
         similarity, target: [B, B] of :func:`similarities`.
         temperature: T, beside that of the contrast.
+        with_own: whether the sample itself is one of them (MCL's code) or not (its paper, as far as it is recalled).
 
     Returns:
         0-d float32, times T².
     """
-    return kl_divergence(_without_diagonal(similarity), _without_diagonal(target), temperature)
+    if not with_own:
+        similarity, target = _without_diagonal(similarity), _without_diagonal(target)
+    return kl_divergence(similarity, target, temperature)
 
 
 def _without_diagonal(square: Tensor) -> Tensor:

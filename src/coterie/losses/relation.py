@@ -42,7 +42,7 @@ def relation_loss(student: Tensor, teacher: Tensor, distance_weight: float, angl
         teacher: embeddings [B, d'], constants.
         distance_weight, angle_weight: of the two.
 
-    Source: RKD (Park et al., CVPR 2019), sections 3.2.1 and 3.2.2; weights 25 and 50 in the paper's code.
+    Source: RKD (Park et al., CVPR 2019), sections 3.2.1 and 3.2.2; weights 1 and 2 in the paper's code for metric learning, 25 and 50 in mdistiller's for classification.
     """
     distance = F.smooth_l1_loss(pair_distances(student), pair_distances(teacher))
     angle = F.smooth_l1_loss(triplet_angles(student), triplet_angles(teacher))

@@ -124,6 +124,9 @@ class Method(nn.Module):
         """Which student is deployed by a rule of the method's own, from their validation accuracies; None: the task's rule decides."""
         return None
 
+    def before_epoch(self, epoch: int) -> None:
+        """Called before the first step of every epoch, counted from 0: after the evaluation of the one before."""
+
     def after_step(self, progress: Progress) -> None:
         """Called after every optimizer step (moving averages and the like)."""
 

@@ -40,7 +40,8 @@ class Projector(nn.Module):
     Args:
         shape, target: (C, H, W) or (N, C) of student and teacher. Tokens are laid out as the square that they come from.
 
-    Source: the 1x1 convolution of FitNets' re-implementations (mdistiller, OFA-KD's code).
+    Source: the 1x1 convolution without bias of OFA-KD's FitNet. mdistiller's has a convolution whose kernel and stride depend on the two
+    sizes (3x3 with stride 2, transposed 4x4, or as large as the difference), then BatchNorm and ReLU.
     """
 
     def __init__(self, shape: FeatureShape, target: FeatureShape) -> None:

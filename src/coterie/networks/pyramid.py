@@ -40,7 +40,7 @@ class FeaturePyramid(nn.Module):
     Args:
         shapes: (C, H, W) or (N, C) of the stages, from the input to the output.
         num_classes: K.
-        channels: of the pyramid, 256 (FRSKD's code).
+        channels: of the pyramid, 256 (``BiFPN`` of FRSKD's code; its ``BiFPNc``, for CIFAR, has twice each stage's own channels).
         depth: convolutions of a node, 2 (code).
 
     Source: FRSKD (Ji et al., CVPR 2021), its code's BiFPN-like self-teacher, in outline.

@@ -163,6 +163,8 @@ class Trainer:
             self.captured = self._build_capture()  # there are more gradients now
         end = next(end for end in self.ends if end > self.epoch)
         self.progress.plan(end)
+        if self.batch == 0:
+            self.method.before_epoch(self.epoch)
         if self.epoch in self.ends and self.batch == 0:
             self.display.note(
                 f"epoch {self.epoch + 1}: the learning-rate schedule starts anew, over the {end - self.epoch} epochs to epoch {end}"

@@ -70,6 +70,32 @@ def test_logits_from_the_mean_are_an_option(make_group, batch, slow, said):
     assert method(*batch)["distillation"].item() == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_form_of_the_code(make_group, batch, slow, said):
+    """Heads as wide as what they give, three students whose pairs add up, and a last one that alone learns from the mean of the logits."""
+    method = MCL(make_group(3), form="code", dimensions=5, distillation_weight=1.0)
+    assert [layer.out_features for layer in (method.heads[0][0], method.heads[0][2])] == [5, 5]
+    paper = MCL(make_group(3), dimensions=5)
+    assert [layer.out_features for layer in (paper.heads[0][0], paper.heads[0][2])] == [8, 5]
+    z = said(method)
+    assert method(*batch)["distillation"].item() == pytest.approx(slow.divergence(z.mean(0), z[2], 3.0), rel=1e-3)
+    v = [torch.nn.functional.normalize(torch.randn(6, 5), dim=1) for _ in range(3)]
+
+    def supervised(similarity, targets):
+        values = []
+        for i, y in enumerate(targets):
+            others = math.log(sum(math.exp(similarity[i, k]) for k in range(6) if k != i))
+            terms = [others - similarity[i, k] for k in range(6) if targets[k] == y and k != i]
+            values += [sum(terms) / len(terms)] if terms else []
+        return sum(values) / len(values)
+
+    s = {(i, j): rows(v[i].double().numpy(), v[j].double().numpy()) for i in range(3) for j in range(3)}
+    hard, soft = method._contrasts(v, batch[1])
+    assert hard.item() == pytest.approx(sum(supervised(each, batch[1].tolist()) for each in s.values()), rel=1e-4)
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    expected = sum(slow.divergence(s[j, j], s[i, i], 3.0) + slow.divergence(s[j, i], s[i, j], 3.0) for i, j in pairs)
+    assert soft.item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_who_learns_from_what(make_group, batch, reaches):
     method = MCL(make_group(2), distillation_weight=1.0)
     losses = method(*batch)

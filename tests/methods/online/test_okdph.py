@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.methods.online.okdph import OKDPH
 from coterie.methods.progress import Progress
+from coterie.networks.group import StudentGroup
 
 
 def test_losses_against_a_slow_reference(make_group, batch, slow, said):
@@ -112,3 +114,72 @@ def test_equal_students_have_nothing_to_say(make_group, batch):
     group = make_group(2)
     group.branches[1].load_state_dict(group.branches[0].state_dict())
     assert OKDPH(group)(*batch)["distillation"].item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_an_equal_start_needs_views_of_their_own(make_group, batch):
+    group = make_group(3)
+    first = {name: value.clone() for name, value in group.branches[0].state_dict().items()}
+    method = OKDPH(group, equal_start=True)
+    for branch in method.group.branches:
+        for name, value in branch.state_dict().items():
+            assert torch.equal(value, first[name])
+    assert len({id(p) for p in group.parameters()}) == sum(1 for _ in group.parameters())  # each owns its weights
+    with pytest.raises(CoterieError, match=r"data\.views=per_student"):
+        method(*batch)
+    optimizer = torch.optim.SGD(method.parameters(), 0.1)
+    views = [batch[0] + 0.1 * number for number in range(4)]
+    sum(method(views, batch[1]).values()).backward()
+    optimizer.step()
+    weights = [branch.fc.weight for branch in group.branches]
+    assert not torch.equal(weights[0], weights[1])
+    OKDPH(make_group(1), equal_start=True)(*batch)  # nothing to be equal to
+
+
+class Normed(nn.Module):
+    """A branch with running statistics."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm2d(5), nn.Linear(5, 4)
+        nn.init.constant_(self.norm.running_mean, shift)
+
+    def forward(self, x):
+        maps = self.norm(x)
+        embedding = maps.mean((2, 3))
+        return self.fc(embedding), embedding, maps
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_whether_running_statistics_move_with_the_weights(moves):
+    group = StudentGroup(nn.Conv2d(3, 5, 3), [Normed(1.0), Normed(3.0)], example=torch.zeros(2, 3, 6, 6))
+    method = OKDPH(group, move_statistics=moves, fusion=0.5)
+    method.after_step(Progress(0, 1, 0, 1))
+    means = [branch.norm.running_mean[0].item() for branch in group.branches]
+    assert means == pytest.approx([1.5, 2.5] if moves else [1.0, 3.0])
+    assert not any(branch.norm.num_batches_tracked for branch in group.branches)
+
+
+@pytest.mark.parametrize(("epochs", "moves"), [(1.0, [1, 2, 3]), (2.0, [2])])
+def test_a_move_may_wait_for_the_evaluation(make_group, epochs, moves):
+    """No step moves then, nor does the first epoch's start; the last epoch is not followed by a move."""
+    method = OKDPH(make_group(2), fusion_epochs=epochs, fusion=1.0, evaluate_moved=False)
+    first, second = (branch.fc.weight for branch in method.group.branches)
+    progress = Progress(0, 4, 0, 8)
+    moved = []
+    for epoch in range(4):
+        with torch.no_grad():
+            first.normal_()
+        method.before_epoch(epoch)
+        if torch.equal(first, second):
+            moved.append(epoch)
+        for step in range(2):
+            before = first.detach().clone()
+            progress.update(epoch, 2 * epoch + step)
+            method.after_step(progress)
+            assert torch.equal(first, before)
+    assert moved == moves
+
+
+def test_a_move_between_epochs_needs_whole_epochs(make_group):
+    with pytest.raises(CoterieError, match="whole epochs"):
+        OKDPH(make_group(2), fusion_epochs=0.5, evaluate_moved=False)

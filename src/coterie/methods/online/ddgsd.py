@@ -17,15 +17,17 @@ from coterie.networks.group import StudentGroup
 class DDGSD(GroupMethod):
     r"""Two augmented views of an image go through one student and learn from each other.
 
-    .. math:: L = \tfrac12 (CE(z_1, y) + CE(z_2, y)) + \lambda \big[T^2 KL(p_2^T \| p_1^T) + T^2 KL(p_1^T \| p_2^T)\big] + \mu (\bar f_1 - \bar f_2)^2
+    .. math:: L = w_{ce} \tfrac12 (CE(z_1, y) + CE(z_2, y)) + \lambda \big[T^2 KL(p_2^T \| p_1^T) + T^2 KL(p_1^T \| p_2^T)\big] + \mu (\bar f_1 - \bar f_2)^2
 
     where :math:`\bar f` is the mean of a view's whole feature tensor, one number, as in the code that was read.
 
     Args:
         group: one student.
         temperature: T, 4 (Self-KD-Lib's settings).
-        distillation_weight: λ, 1 (its code).
-        feature_weight: μ, 5e-4 (its code).
+        label_weight: w_ce, 1: each view counts one half, so that a student that agrees with itself learns as the baseline does. Self-KD-Lib's
+            code takes 0.5: its mean over both views' samples is halved once more.
+        distillation_weight: λ, 1 (its code, beside 0.5 for the labels; relative to them it is half of that here).
+        feature_weight: μ, 5e-4 (as λ).
 
     With one shared view, both are the same and the last two terms are zero.
 
@@ -41,12 +43,14 @@ class DDGSD(GroupMethod):
         group: StudentGroup,
         *,
         temperature: Positive = 4.0,
+        label_weight: Positive = 1.0,
         distillation_weight: NonNegative = 1.0,
         feature_weight: NonNegative = 5e-4,
         label_loss: nn.Module | None = None,
     ) -> None:
         super().__init__(group, label_loss)
         self.temperature = temperature
+        self.label_weight = label_weight
         self.distillation_weight = distillation_weight
         self.feature_weight = feature_weight
 
@@ -54,11 +58,15 @@ class DDGSD(GroupMethod):
     def views(self) -> int:
         return 2
 
+    @property
+    def label_factor(self) -> float:
+        return self.label_weight
+
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         pair = inputs[:2] if isinstance(inputs, list) else [inputs, inputs]
         output = self.group(concatenated(pair))  # one pass, so that BatchNorm sees both views together
         logits = output.logits[0].unflatten(0, (2, -1))
-        losses = {"label": self.label_losses(logits, targets) / 2}
+        losses = {"label": self.label_weight * self.label_losses(logits, targets) / 2}
         if self.guide is not None:
             losses["teacher"] = self.guide(logits, pair) / 2
         divergence = mutual_divergence(logits, logits.detach(), self.temperature)

@@ -20,10 +20,11 @@ class DKS(ExitingMethod):
 
     Args:
         group: one student with taps at its stages.
-        temperature: T, 1 (ours; nothing was readable).
-        distillation_weight: λ, 1 (as T).
+        temperature: T, 1 (the authors' code, sundw2014/DKS).
+        distillation_weight: λ, 1 (code).
 
-    Exits are OFA-KD's. The one that teaches is a constant (a public re-implementation's code).
+    Exits are OFA-KD's. The one that teaches is a constant (code). The code adds 1e-8 to every probability and divides by their sum; in log space
+    that is not needed.
 
     Losses: ``label``, ``exit_label``, ``distillation``.
     """

@@ -26,7 +26,7 @@ class DML(GroupMethod):
         target: ``pairwise``: each of the others teaches (paper, and its better variant); ``mean``: the mean of the others'
             probabilities does (paper's "DML_e"); ``mean_logit``: the mean of their logits (OKDDip's code).
         distillation_weight: λ, 1.
-        ramp_up: share of training over which the term rises; 0, none, as published. OKDDip's code: 80/300.
+        ramp_up: share of training over which the term rises; 0, none, as published and in OKDDip's code.
         detach_target: whether the others are constants for the one that learns: paper yes; OKDDip's code no.
 
     The paper updates one network after the other, each seeing the others' new predictions; here all are updated at once, as in

@@ -37,6 +37,9 @@ class FFL(GroupMethod):
     The paper deploys the fused classifier (FFL) or a student (FFL-S); here a student is deployed, and the fused classifier is the
     method's ensemble (``coterie export --which method``).
 
+    The code adds 1e-7 to every probability of the target; here nothing is added, since the divergence is computed in log space. That changes
+    the term by some 1e-6 nats a class.
+
     Losses: ``label``, ``ensemble_label``, ``distillation``.
     """
 

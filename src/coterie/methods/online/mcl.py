@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,20 +29,29 @@ class MCL(GroupMethod):
             + \alpha \sum_{i \ne j} ICL(v_i, v_j) + \beta \sum_{i \ne j} KL(s_{ji} \| s_{ij})
 
     where VCL contrasts a student's own embeddings, ICL student i's anchors with student j's embeddings, and s are an anchor's softened
-    similarities to the other samples.
+    similarities to the samples.
 
     Args:
         group: two whole networks as published.
         contrast_weight: α, 0.1 (the authors' code).
         soft_weight: β, 1 (code).
-        contrast_temperature: τ, 0.1 (code).
+        form: ``paper`` or ``code``, which differ in more than rounding. No measurement here has told them apart; ``paper`` is what this method
+            was before it had the choice.
+
+            - *contrast*: the paper's denominator holds one positive and the samples of other classes, as far as it is recalled; the code's
+              all other samples.
+            - *soft terms*: over the other samples; the code's over all samples, the anchor's own among them.
+            - *heads*: d-d-128 (ours); the code's d-128-128.
+            - *sums over pairs*: divided by n - 1 (ours); the code's not, so that they grow with n. For two students there is no difference.
+            - *distillation*: every student learns from the mean (ours); in the code the last one alone where there are more than two.
+        contrast_temperature: τ, 0.1 (the specification that this was built from); the code's parser and its logs have 0.07.
         soft_temperature: T of the soft terms, 3 (code).
         dimensions: of the embeddings, 128 (code).
         distillation_weight: of a divergence from the mean of all logits, an option of the code; 0, off.
         distillation_temperature: its T, 3.
 
     The code draws batches in pairs of one class; a batch here is whatever the data give, and an anchor without a positive has no
-    contrast. Sums over pairs are divided by n - 1, which for the published two students changes nothing.
+    contrast (in the code it would be NaN).
 
     Losses: ``label``, ``contrast``, ``soft_contrast`` and, where its weight is positive, ``distillation``.
 
@@ -58,6 +67,7 @@ class MCL(GroupMethod):
         self,
         group: StudentGroup,
         *,
+        form: Literal["paper", "code"] = "paper",
         contrast_weight: NonNegative = 0.1,
         soft_weight: NonNegative = 1.0,
         contrast_temperature: Positive = 0.1,
@@ -68,6 +78,7 @@ class MCL(GroupMethod):
         label_loss: nn.Module | None = None,
     ) -> None:
         super().__init__(group, label_loss)
+        self.as_code = form == "code"
         self.contrast_weight = contrast_weight
         self.soft_weight = soft_weight
         self.contrast_temperature = contrast_temperature
@@ -75,8 +86,7 @@ class MCL(GroupMethod):
         self.distillation_weight = distillation_weight
         self.distillation_temperature = distillation_temperature
         self.heads = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dimensions))
-            for width in group.embedding_dims
+            _head(width, dimensions if self.as_code else width, dimensions) for width in group.embedding_dims
         )
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
@@ -92,20 +102,27 @@ class MCL(GroupMethod):
             losses["soft_contrast"] = self.soft_weight * soft
         if self.distillation_weight > 0:
             mean = logits.float().mean(0).detach()
-            divergence = kl_divergence(logits, mean, self.distillation_temperature).sum()
+            learners = logits[-1:] if self.as_code and len(logits) > 2 else logits
+            divergence = kl_divergence(learners, mean, self.distillation_temperature).sum()
             losses["distillation"] = self.distillation_weight * divergence
         return losses
 
     def _contrasts(self, embeddings: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor | None]:
         """The hard terms and, for two or more students, the soft ones; each a sum over students."""
         count, temperature = len(embeddings), self.contrast_temperature
+        against: Literal["classes", "samples"] = "samples" if self.as_code else "classes"
         within = [similarities(each, each, temperature) for each in embeddings]
-        hard = torch.stack([contrast(similarity, targets) for similarity in within]).sum()
+        hard = torch.stack([contrast(similarity, targets, against) for similarity in within]).sum()
         if count == 1:
             return hard, None
         pairs = list(permutations(range(count), 2))
+        divisor = 1 if self.as_code else count - 1
         across = {(i, j): similarities(embeddings[i], embeddings[j], temperature) for i, j in pairs}
-        hard = hard + torch.stack([contrast(across[pair], targets) for pair in pairs]).sum() / (count - 1)
-        soft = [soft_contrast(within[i], within[j].detach(), self.soft_temperature) for i, j in pairs]
-        soft += [soft_contrast(across[i, j], across[j, i].detach(), self.soft_temperature) for i, j in pairs]
-        return hard, torch.stack(soft).sum() / (count - 1)
+        hard = hard + torch.stack([contrast(across[pair], targets, against) for pair in pairs]).sum() / divisor
+        matrices = [(within[i], within[j]) for i, j in pairs] + [(across[i, j], across[j, i]) for i, j in pairs]
+        soft = [soft_contrast(own, other.detach(), self.soft_temperature, self.as_code) for own, other in matrices]
+        return hard, torch.stack(soft).sum() / divisor
+
+
+def _head(width: int, hidden: int, dimensions: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dimensions))

@@ -33,8 +33,18 @@ class OKDPH(GroupMethod):
         temperature: T, 4 (code).
         fusion: γ, 0.5 (as ω; 1).
         fusion_epochs: epochs between two such moves, 1 (as ω; there 5 steps).
+        equal_start: whether all students start from the first one's weights, as in the code, none of whose scripts sets ``--diff_init``.
+            Students that start apart have a hybrid at chance until they are drawn together. It needs a view of its own for each student, as
+            published: on one view they would stay equal for ever.
+        move_statistics: whether BatchNorm's running statistics move with the weights (code yes), or stay those of each student's own passes.
+        evaluate_moved: whether an epoch's move comes before its evaluation. In the code it comes after, so that students are evaluated as they
+            were trained and the last epoch ends with no move: False, which needs ``fusion_epochs`` in whole epochs.
         hybrid_gradient: whether CE(z_h, y) trains the students through their mean, as the paper wants it. In the code the hybrid's weights
             are copies, so that the term has no gradient and no effect (False).
+
+    No measurement here has chosen among ``equal_start``, ``move_statistics`` and ``evaluate_moved``: the defaults are what this method was before it
+    had them. The code is ``equal_start=True, move_statistics=True, evaluate_moved=False``.
+    The code's hybrid is that of the last step's beginning, so that with γ = 1 every move throws that step away; here it is rebuilt.
 
     Every student and the hybrid see views of their own (n + 1). The code's stronger augmentation of the hybrid's view is left to the
     recipe, since the baselines there do not get it. The hybrid is the method's ensemble; a student is deployed.
@@ -57,6 +67,9 @@ class OKDPH(GroupMethod):
         temperature: Positive = 4.0,
         fusion: Share = 0.5,
         fusion_epochs: Positive = 1.0,
+        equal_start: bool = False,
+        move_statistics: bool = False,
+        evaluate_moved: bool = True,
         hybrid_gradient: bool = True,
         label_loss: nn.Module | None = None,
     ) -> None:
@@ -68,11 +81,21 @@ class OKDPH(GroupMethod):
             raise CoterieError(
                 "okdph runs a branch with averaged weights, which a network that computes otherwise in training does not allow"
             )
+        if not evaluate_moved and fusion_epochs != int(fusion_epochs):
+            raise CoterieError(
+                f"method.fusion_epochs={fusion_epochs}: expected whole epochs with method.evaluate_moved=false, which moves students between two epochs"
+            )
+        if equal_start:
+            for each in group.branches[1:]:
+                each.load_state_dict(group.branches[0].state_dict())
         self.label_share = label_share
         self.distillation_weight = distillation_weight
         self.temperature = temperature
         self.fusion = fusion
         self.fusion_epochs = fusion_epochs
+        self.equal_start = equal_start
+        self.move_statistics = move_statistics
+        self.evaluate_moved = evaluate_moved
         self.hybrid_gradient = hybrid_gradient
 
     @property
@@ -103,6 +126,10 @@ class OKDPH(GroupMethod):
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         students = self.group.num_students
         own = inputs[:students] if isinstance(inputs, list) else inputs
+        if self.equal_start and students > 1 and not isinstance(inputs, list):
+            raise CoterieError(
+                "okdph: students that start equal and see one view stay equal; set data.views=per_student or method.equal_start=false"
+            )
         logits = self.group(own).logits
         if not isinstance(inputs, list):
             hybrid_input = inputs
@@ -123,13 +150,23 @@ class OKDPH(GroupMethod):
         hybrid = self.hybrid(self.group.branch_inputs(values)[0])
         return Predictions(logits, hybrid, logits[self.deployed_student], {})
 
-    @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         every = max(1, round(self.fusion_epochs * progress.steps_per_epoch))
-        if (progress.step_number + 1) % every:
-            return
-        names = [name for name, each in self.group.branches[0].named_parameters() if each.requires_grad]  # not frozen
+        if self.evaluate_moved and (progress.step_number + 1) % every == 0:
+            self._move()
+
+    def before_epoch(self, epoch: int) -> None:
+        if not self.evaluate_moved and epoch and epoch % int(self.fusion_epochs) == 0:
+            self._move()
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        """Every student towards the hybrid; what is frozen stays."""
+        first = self.group.branches[0]
+        names = [name for name, each in first.named_parameters() if each.requires_grad]
+        if self.move_statistics:
+            names += [name for name, each in first.named_buffers() if each.is_floating_point()]
         means = self._means()
         for branch in self.group.branches:
-            parameters = dict(branch.named_parameters())
-            torch._foreach_lerp_([parameters[name] for name in names], [means[name] for name in names], self.fusion)
+            values = dict(branch.named_parameters()) | dict(branch.named_buffers())
+            torch._foreach_lerp_([values[name] for name in names], [means[name] for name in names], self.fusion)

@@ -30,7 +30,8 @@ class FRSKD(StagedMethod):
         distillation_weight: α, 2 (the authors' code, CIFAR-100).
         feature_weight: β, 100 (code).
         temperature: T, 4 (code).
-        channels: of the pyramid, 256 (code).
+        channels: of the pyramid, 256. They are those of the code's ``BiFPN``; its default for CIFAR is ``BiFPNc``, in which every stage keeps
+            a width of its own, twice its channels. Here all stages have one.
 
     Losses: ``label``, ``ensemble_label`` (the pyramid's), ``distillation``, ``feature``. The method's ensemble is the pyramid's prediction.
 

@@ -26,7 +26,7 @@ class DIST(LogitTaughtMethod):
     Args:
         group: one student.
         teachers: one or several.
-        temperature: τ, 4, with ``distillation_weight`` 2 (the authors' CIFAR configuration; 1 and 1 for ImageNet).
+        temperature: τ, 4, with ``distillation_weight`` 2 (the authors' CIFAR configuration; 1 and 2 for ImageNet).
         between_weight: β, over the classes of a sample, 1 (code).
         within_weight: γ, over the samples of a class, 1 (code).
         distillation_weight: λ.

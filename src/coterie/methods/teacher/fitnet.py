@@ -26,7 +26,8 @@ class FitNet(TaughtMethod):
     Args:
         group: one student with taps at its stages.
         teachers: one.
-        feature_weight: of each stage's error, 1 (OFA-KD's code, four stages and no KD term; mdistiller has one stage and 100).
+        feature_weight: of each stage's error, 1 (OFA-KD's code, four stages and no KD term; mdistiller has one stage and 100, and another projection, see
+            :class:`~coterie.networks.projection.Projector`).
 
     The paper trains the hint first and then distils; the re-implementations train both at once, as here.
 

@@ -23,8 +23,8 @@ class RKD(TaughtMethod):
     Args:
         group: one student.
         teachers: one.
-        distance_weight: 25 (the paper's code, and mdistiller's).
-        angle_weight: 50 (as above).
+        distance_weight: 25 (mdistiller's code, for classification). The paper's own code has 1, for metric learning.
+        angle_weight: 50 (as above; 2).
 
     Losses: ``label``, ``feature``.
     """
