@@ -1,4 +1,4 @@
-"""The lock of a run folder: one training at a time writes there, and whoever comes beside it is told who does.
+"""The lock of a folder, a run's or a comparison's: one process at a time writes there, and whoever comes beside it is told who does.
 
 The lock is the operating system's: it ends with its process, however that ends. Its file, ``.lock``, and ``.lock.json``, which says whose
 it is, are removed when a training ends; what a kill leaves of them stands in nobody's way.
@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -24,12 +25,23 @@ PATIENCE = 0.5
 
 
 class RunLocked(CoterieError):
-    """Another process trains in this folder."""
+    """Another process works in this folder."""
+
+
+class Lockable(Protocol):
+    """A folder with a lock: a run's or a comparison's."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def lock(self) -> Path:
+        """The lock's file, in the folder."""
 
 
 @contextlib.contextmanager
-def lock(folder: RunFolder) -> Iterator[None]:
-    """Hold the folder, which is made where it is missing, for one training.
+def lock(folder: Lockable) -> Iterator[None]:
+    """Hold the folder, which is made where it is missing, for one training or one comparison.
 
     Raises:
         RunLocked: another process does.
@@ -42,11 +54,11 @@ def lock(folder: RunFolder) -> Iterator[None]:
         _owner_file(folder).write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
     except Timeout:
         raise RunLocked(
-            f"{str(folder)!r} is being trained by {_owner(folder)}; wait for it, stop it, or choose another --output"
+            f"{str(folder.path)!r} is being trained by {_owner(folder)}; wait for it, stop it, or choose another --output"
         ) from None
     except OSError as error:
         held.release()
-        raise CoterieError(f"cannot write to {str(folder)!r}: {error.strerror}") from None
+        raise CoterieError(f"cannot write to {str(folder.path)!r}: {error.strerror}") from None
     place = os.stat(folder.path)
     try:
         yield
@@ -60,7 +72,7 @@ def lock(folder: RunFolder) -> Iterator[None]:
         held.release()
 
 
-def holder(folder: RunFolder) -> str | None:
+def holder(folder: Lockable) -> str | None:
     """Which process trains in this folder, in words; None where none does."""
     try:
         with folder.lock.open("rb") as file:  # to look takes no right to write
@@ -95,11 +107,11 @@ def require_finished(folder: RunFolder) -> None:
     raise CoterieError(f"the run {str(folder)!r} {state}")
 
 
-def _owner_file(folder: RunFolder) -> Path:
+def _owner_file(folder: Lockable) -> Path:
     return folder.lock.with_name(".lock.json")
 
 
-def _owner(folder: RunFolder) -> str:
+def _owner(folder: Lockable) -> str:
     try:
         found = json.loads(_owner_file(folder).read_text(encoding="utf-8"))
         return f"process {int(found['pid'])} on {str(found['host'])[:64]!r}"

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -166,8 +165,8 @@ def test_a_wrong_setting_can_be_put_right_while_nothing_was_trained_by_it(tmp_pa
     keep_plan(folder, make_plan(build_arms([], ["dml"], ["network=resnet88"]), 2))
     plan = keep_plan(folder, make_plan(build_arms([], ["dml"], ["network=tiny_cifar"]), 2))
     assert read_plan(folder).arms["dml"].network.name == plan.arms["dml"].network.name == "tiny_cifar"
-    (folder.runs("dml")).mkdir(parents=True)
-    (folder.runs("dml") / "seed1.claim").write_text("{}")  # another machine is about to begin
+    (folder.runs("dml") / "seed1").mkdir(parents=True)
+    (folder.runs("dml") / "seed1" / "recipe.yaml").write_text("")  # it has begun
     with pytest.raises(CoterieError, match="other settings"):
         keep_plan(folder, make_plan(build_arms([], ["dml"], ["network=resnet88"]), 2))
 
@@ -177,17 +176,6 @@ def test_the_reference_stays_until_another_is_named(tmp_path):
     keep_plan(folder, make_plan(build_arms([], ["dml", "one"]), 2), "one")
     assert keep_plan(folder, make_plan(build_arms([], ["kdcl"]), 2)).reference == "one"
     assert keep_plan(folder, make_plan(build_arms([], ["kdcl"]), 2), "dml").reference == "dml"
-
-
-def test_several_that_extend_at_once_lose_nothing(tmp_path):
-    folder = ComparisonFolder(tmp_path / "c")
-    plans = [make_plan(build_arms({f"arm{number}": {}}), [number]) for number in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda plan: keep_plan(folder, plan), plans))
-    stored = read_plan(folder)
-    assert sorted(stored.arms) == [f"arm{number}" for number in range(8)]
-    assert sorted(stored.seeds) == list(range(8))
-    assert [path.name for path in folder.path.iterdir()] == ["plan.json"]
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):

@@ -36,7 +36,7 @@ class Place:
     def begin(self, number, epochs_done=0):
         run = self.folder.run(self.jobs[number])
         run.mkdir(parents=True, exist_ok=True)
-        self.folder.claim(self.jobs[number]).touch()
+        self.folder.marker(self.jobs[number]).touch()
         (run / "summary.json").write_text(json.dumps({"status": "running", "epochs": 10, "leader": None}))
         rows = [
             {"split": "train", "epoch": 0, "step": 1, "losses": {"label": 1.0}},
@@ -54,12 +54,12 @@ class Place:
         took = {"total": seconds, "training": seconds / 2, "per_epoch": 1.0}
         summary = {"status": "finished", **known, **counts, **rest, **group(top1), "seconds": took}
         (run / "summary.json").write_text(json.dumps({**summary, "data_notes": list(notes)}))
-        self.folder.claim(job).unlink(missing_ok=True)
+        self.folder.marker(job).unlink(missing_ok=True)
 
     def fail(self, number, reason):
         self.folder.runs(self.jobs[number].label).mkdir(parents=True, exist_ok=True)
         self.folder.failure(self.jobs[number]).write_text(reason)
-        self.folder.claim(self.jobs[number]).unlink(missing_ok=True)
+        self.folder.marker(self.jobs[number]).unlink(missing_ok=True)
 
     def display(self, terminal=False):
         display = ComparisonDisplay(self.folder, self.plan, quiet=False)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import json
 import os
 import resource
@@ -17,13 +16,13 @@ import torch
 
 import coterie
 from coterie import cli
+from coterie.comparison import job as one_job
 from coterie.comparison import run
-from coterie.comparison.claims import claim
 from coterie.comparison.folder import ComparisonFolder
 from coterie.comparison.plan import build_arms, keep_plan, make_plan
-from coterie.comparison.run import work
 from coterie.errors import CoterieError, RunError
 from coterie.run_folder import RunFolder
+from coterie.run_lock import lock
 from coterie.running.accelerator import build_accelerator
 from coterie.tasks.images.task import ImageClassification
 from coterie.training.loop import Trainer
@@ -49,6 +48,10 @@ def until(condition, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
 
 
 def epochs_of(folder) -> list[int]:
@@ -102,7 +105,7 @@ def test_every_arm_and_seed_is_trained_and_reported(comparison):
     assert stored["arm_settings"]["dml"] == {"method.name": "dml"}
     for name in ("comparison.md", "comparison.csv", "report.html"):
         assert (folder / name).is_file()
-    assert not list(folder.rglob("*.claim"))
+    assert not list(folder.rglob("*.running"))
 
 
 def test_the_same_call_trains_nothing_again_and_more_seeds_only_those(comparison, tmp_path):
@@ -157,45 +160,38 @@ def test_nothing_is_written_for_bad_input(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
-def test_two_processes_share_the_work(tmp_path, monkeypatch, capsys):
-    """Another one, and this one, which joins it as soon as it is at work."""
+def test_a_second_call_is_told_who_is_at_work(tmp_path):
     folder = tmp_path / "c"
-    spoken = [each for each in command(folder) if each != "-q"]
-    other = subprocess.Popen(spoken, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    until(lambda: list(folder.rglob("*.claim")) or finished(folder))
-    monkeypatch.setattr(sys, "argv", ["coterie", *spoken[3:]])
-    cli.main()
-    output = [capsys.readouterr().err, other.communicate(timeout=240)[1]]
-    assert other.returncode == 0, output[1]
-    runs = ["run 1 of 4: baseline, seed 0", "run 2 of 4: dml, seed 0", "run 3 of 4: baseline, seed 1", "run 4 of 4: dml, seed 1"]  # fmt: skip
-    told: set[str] = set()
-    for said in output:
-        results = [line.partition(": test top-1")[0] for line in said.splitlines() if ": test top-1" in line]
-        assert len(results) == len(set(results))
-        told |= set(results)  # the results of all, whoever trained them, but those that were there when it came
-    assert told == set(runs)
-    assert len(finished(folder)) == 4
-    # A second training in the same folder would have left its rows as well.
-    assert all(epochs_of(path.parent) == [0] for path in folder.glob("runs/*/*/metrics.jsonl"))
+    other = subprocess.Popen(
+        command(folder, "training.epochs=2000"), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until(lambda: list(folder.glob("runs/*/*/recipe.yaml")), 120)
+        with pytest.raises(CoterieError, match=f"c' is being trained by process {other.pid} on "):
+            coterie.compare(methods=["baseline"], seeds=1, output=folder, overrides=SMALL)
+    finally:
+        other.kill()
+        other.wait()
 
 
-@pytest.mark.slow  # of claims of the dead: tests/comparison/test_claims.py; of killed runs: tests/training/test_kill.py
-def test_a_killed_process_is_replaced(tmp_path):
-    folder = tmp_path / "c"
-    plan = make_plan(build_arms([], ["baseline"], [*SMALL, "training.epochs=150"]), 1)
-    plan = keep_plan(ComparisonFolder(folder), plan)
-    (job,) = plan.jobs()
-    worker = subprocess.Popen([sys.executable, "-m", "coterie.comparison.run", str(folder)], env=ENVIRONMENT)
-    until(RunFolder(ComparisonFolder(folder).run(job)).last.is_file, 120)
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
-    assert ComparisonFolder(folder).claim(job).is_file()
-    work(ComparisonFolder(folder), plan)
-    summary = json.loads((ComparisonFolder(folder).run(job) / "summary.json").read_text())
-    assert summary["status"] == "finished"
-    assert epochs_of(ComparisonFolder(folder).run(job)) == list(
-        range(150)
-    )  # it went on from the checkpoint; no epoch is missing or there twice
+def test_a_run_that_another_process_trains_is_waited_for(tmp_path, monkeypatch, capsys):
+    folder = ComparisonFolder(tmp_path / "c")
+    plan = keep_plan(folder, make_plan(build_arms([], ["baseline"], SMALL), 1))
+    (first,) = plan.jobs()
+    monkeypatch.setattr(one_job, "POLL_SECONDS", 0.05)
+    held = lock(RunFolder(folder.run(first)))
+    held.__enter__()
+    said: list[str] = []
+
+    def let_go() -> None:
+        until(lambda: "is being trained by" in (said.append(read(folder.marker(first))) or said[-1]))
+        held.__exit__(None, None, None)
+
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    result = coterie.compare(methods=["baseline"], seeds=1, output=folder.path, overrides=SMALL)
+    thread.join()
+    assert [each["status"] for each in result.comparison["runs"]] == ["finished"]
 
 
 def test_an_interruption_can_be_gone_on_from(tmp_path, monkeypatch, capsys):
@@ -213,7 +209,7 @@ def test_an_interruption_can_be_gone_on_from(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert len(list(folder.glob("runs/*/*/checkpoint/last.pt"))) == 1
-    assert not list(folder.rglob("*.claim"))
+    assert not list(folder.rglob("*.running"))
     cli.main()
     assert len(finished(folder)) == 4
 
@@ -238,46 +234,19 @@ def test_the_report_of_an_unfinished_comparison(comparison, tmp_path, monkeypatc
     assert "1 of 4 runs are not finished." in (folder / "comparison.md").read_text()
 
 
-def test_one_who_lost_its_claim_leaves_the_run_and_does_it_when_it_is_free(tmp_path, monkeypatch):
-    folder = ComparisonFolder(tmp_path / "c")
-    plan = keep_plan(folder, make_plan(build_arms([], ["baseline"], [*SMALL, "training.epochs=60"]), 1))
-    (job,) = plan.jobs()
-    monkeypatch.setattr(run, "claim", functools.partial(claim, heartbeat=0.05))
-    monkeypatch.setattr(run, "POLL_SECONDS", 0.05)
-    left: list[dict] = []
-
-    def other_machine() -> None:
-        """Take the run over when it is under way; give it back when its first owner has let go."""
-        until(RunFolder(folder.run(job)).last.is_file)
-        theirs = tmp_path / "theirs"
-        theirs.write_text(json.dumps({"host": "elsewhere", "pid": 1, "processes": "other", "token": "theirs"}))
-        os.replace(theirs, folder.claim(job))
-        until(lambda: RunFolder(folder.run(job)).read_summary()["status"] != "running")
-        left.append(RunFolder(folder.run(job)).read_summary())
-        folder.claim(job).unlink()
-
-    thread = threading.Thread(target=other_machine)
-    thread.start()
-    work(folder, plan)
-    thread.join()
-    assert left[0]["status"] == "interrupted"
-    assert RunFolder(folder.run(job)).read_summary()["status"] == "finished"
-    assert not folder.failure(job).exists()
-    assert epochs_of(folder.run(job)) == list(range(60))
-
-
-def test_what_dying_worker_processes_leave_is_done_by_the_one_that_started_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "_work_in_processes", lambda *arguments: None)
-    result = coterie.compare(methods=["baseline"], seeds=1, output=tmp_path / "c", overrides=SMALL, workers=2)
-    assert [each["status"] for each in result.comparison["runs"]] == ["finished"]
-
-
 @pytest.mark.parametrize(
-    ("peak", "free", "cores", "expected"),
-    [(3, 40, 16, 9), (3, 40, 4, 4), (39, 40, 16, 1), (60, 10, 16, 1)],  # 0.9 * 40 / (3 + 1)
+    ("peak", "free", "cards", "cores", "expected"),
+    [
+        (3, 40, 1, 16, 9),
+        (3, 40, 1, 4, 4),
+        (39, 40, 1, 16, 1),
+        (60, 10, 1, 16, 1),
+        (7, 40, 2, 16, 8),
+    ],  # 0.9 * 40 / (3 + 1)
 )
-def test_workers_that_fit_a_gpu(monkeypatch, peak, free, cores, expected):
-    monkeypatch.setattr(run, "_cores", lambda: cores)
+def test_workers_that_fit_gpus(monkeypatch, peak, free, cards, cores, expected):
+    monkeypatch.setattr(run, "cores", lambda: cores)
+    monkeypatch.setattr(run, "devices", lambda: ["0"] * cards)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: peak * 2**30)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free * 2**30, 80 * 2**30))
@@ -286,7 +255,7 @@ def test_workers_that_fit_a_gpu(monkeypatch, peak, free, cores, expected):
 
 
 def test_workers_that_fit_the_memory(monkeypatch):
-    monkeypatch.setattr(run, "_cores", lambda: 8)
+    monkeypatch.setattr(run, "cores", lambda: 8)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     for times, expected in ((100, 8), (5.1, 3), (1, 1)):  # 0.6 of the memory
         sizes = {"SC_PHYS_PAGES": int(times * used / 4096), "SC_PAGE_SIZE": 4096}
@@ -327,4 +296,4 @@ def test_a_signal_puts_the_runs_of_all_worker_processes_away(tmp_path, number, c
     assert "Traceback" not in error
     summaries = [json.loads(path.read_text()) for path in folder.glob("runs/*/*/summary.json")]
     assert [summary["status"] for summary in summaries] == ["interrupted"] * 2
-    assert not list(folder.rglob("*.claim"))
+    assert not list(folder.rglob("*.running"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 import yaml
 
 from coterie.documents import TooMuch, parse_yaml
@@ -15,6 +16,11 @@ from coterie.recipe.tree import number_with_exponent
 
 if TYPE_CHECKING:
     from coterie.recipe import Recipe
+
+
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Let a file name a method of its own, whose code is then imported and run.")
+]
 
 
 def recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:

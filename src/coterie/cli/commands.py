@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from coterie.cli.arguments import read_options, read_seeds, recipe_and_overrides, recipes_and_overrides, require_data
+from coterie.cli.arguments import TrustCode, read_options, recipe_and_overrides, require_data
+from coterie.cli.comparisons import compare
 from coterie.cli.listings import LISTINGS
-from coterie.cli.output import print_classes, print_comparison, print_figures, print_line
+from coterie.cli.output import print_classes, print_figures, print_line
 from coterie.errors import CoterieError, RunError, did_you_mean
 
 app = typer.Typer(
@@ -22,9 +23,6 @@ app = typer.Typer(
 )
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
-TrustCode = Annotated[
-    bool, typer.Option("--trust-code", help="Let a file name a method of its own, whose code is then imported and run.")
-]
 SETTINGS = (
     "A recipe's file or published name, or a folder of data; and settings such as training.epochs=30, in the sections data, "
     "network, method, optimizer, schedule, training, teacher and teaching. `coterie list settings` shows them all."
@@ -175,64 +173,7 @@ def export(
     print_line(str(folder))
 
 
-@app.command()
-def compare(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[RECIPE]... [KEY=VALUE]...", help="Recipes, and settings for all.", show_default=False),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The comparison's folder; the same command goes on with it.")
-    ] = Path("comparisons/comparison"),
-    methods: Annotated[
-        str | None, typer.Option("--methods", "-m", help="Names, separated by commas; default: the recipes' own.")
-    ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", "-s", help="How many (5: seeds 0 to 4), or which (3,5,7).")] = "3",
-    reference: Annotated[
-        str | None, typer.Option("--reference", help="The arm that others are compared with; default: baseline.")
-    ] = None,
-    workers: Annotated[
-        str, typer.Option("--workers", "-w", help="Trainings at once on this machine, or auto: as many as fit.")
-    ] = "1",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
-    trust_code: TrustCode = False,
-) -> None:
-    """Train every method with every seed, and say what can be said of the differences."""
-    arguments = arguments or []
-    recipes, overrides = recipes_and_overrides(arguments)
-    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
-    if names == []:
-        raise CoterieError(f"--methods {methods!r} names no method; expected names separated by commas")
-    chosen = read_seeds(seeds)
-    if workers != "auto" and not (workers.isdecimal() and int(workers) > 0):
-        raise CoterieError(f"--workers {workers}: expected a number of at least 1, or auto")
-    from coterie.comparison.plan import build_arms, make_plan
-
-    arms = build_arms(recipes, names, overrides, trust_code)
-    make_plan(arms, chosen)  # a mistake is named before all of training is imported
-    for arm in arms.values():
-        require_data(arm)
-    from coterie.comparison.run import compare as run
-
-    number = "auto" if workers == "auto" else int(workers)
-    try:
-        result = run(
-            recipes,
-            methods=names,
-            seeds=chosen,
-            output=output,
-            reference=reference,
-            overrides=overrides,
-            workers=number,  # type: ignore[arg-type]  # typer's text was checked above
-            quiet=quiet,
-            trust_code=trust_code,
-        )
-    except RunError:
-        if (output / "report.html").is_file():  # runs failed; the others count
-            print_comparison(output)
-        raise
-    print_comparison(result.path)
-    print_line(f"report  {result.path / 'report.html'}")
+app.command()(compare)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coterie.recipe import Recipe
+from coterie.run_folder import RunFolder
 from coterie.run_schema import Content
 
 
@@ -53,6 +54,7 @@ class ComparisonFolder:
         self.plan = self.path / "plan.json"
         self.comparison = self.path / "comparison.json"
         self.report = self.path / "report.html"
+        self.lock = self.path / ".lock"
 
     @property
     def is_comparison(self) -> bool:
@@ -64,15 +66,19 @@ class ComparisonFolder:
 
     def has_begun(self, label: str) -> bool:
         """Whether a run of an arm was started; one that failed before that, by a wrong setting, does not count."""
-        return any(next(self.runs(label).glob(pattern), None) for pattern in ("seed*/recipe.yaml", "seed*.claim"))
+        return next(self.runs(label).glob("seed*/recipe.yaml"), None) is not None
 
     def run(self, job: Job) -> Path:
         """The run folder of a job."""
         return self.runs(job.label) / f"seed{job.seed}"
 
-    def claim(self, job: Job) -> Path:
-        """The file by which a process says that it works on a job."""
-        return self.run(job).with_suffix(".claim")
+    def marker(self, job: Job) -> Path:
+        """The file that is there while a job is being done, for those who look on; its text says what it waits for, if anything."""
+        return self.run(job).with_suffix(".running")
+
+    def is_done(self, job: Job) -> bool:
+        """Whether a run is finished, or failed since the comparison was started."""
+        return self.failure(job).is_file() or RunFolder(self.run(job)).read_summary().get("status") == "finished"
 
     def failure(self, job: Job) -> Path:
         """The file that holds the error of a job that failed."""

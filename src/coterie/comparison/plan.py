@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coterie.comparison.claims import wait_for
 from coterie.comparison.folder import ComparisonFolder, Plan, PlanContent, file_name
 from coterie.errors import CoterieError, did_you_mean
 from coterie.files import write_json
@@ -184,8 +183,22 @@ def with_reference(plan: Plan, reference: str) -> Plan:
     return replace(plan, reference=reference)
 
 
+def require_place(folder: ComparisonFolder, plan: Plan, reference: str | None = None) -> None:
+    """What a new comparison needs, before anything is written.
+
+    Raises:
+        CoterieError: a reference that is no arm, or a folder with something else in it.
+    """
+    if folder.is_comparison:
+        return
+    if reference is not None:
+        with_reference(plan, reference)
+    if folder.path.is_dir() and any(path.name[:1] != "." for path in folder.path.iterdir()):
+        raise CoterieError(f"{str(folder.path)!r} is not empty and holds no comparison; choose another --output")
+
+
 def keep_plan(folder: ComparisonFolder, plan: Plan, reference: str | None = None, *, trust_code: bool = False) -> Plan:
-    """Write the plan; where there is one, extend it by further arms and seeds.
+    """Write the plan; where there is one, extend it by further arms and seeds. The folder's lock is held by the caller.
 
     Args:
         reference: label of an arm; None: the stored plan's, in a new folder the plan's own.
@@ -194,21 +207,17 @@ def keep_plan(folder: ComparisonFolder, plan: Plan, reference: str | None = None
     Raises:
         CoterieError: an arm that has begun with other settings, a reference that is no arm, or a folder with something else in it.
     """
-    if not folder.is_comparison:
-        if reference is not None:
-            with_reference(plan, reference)  # before anything is written
-        _require_free(folder)
+    require_place(folder, plan, reference)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        with wait_for(folder.plan.with_suffix(".claim")):  # several machines may start, or extend it, at once
-            if folder.is_comparison:
-                stored = read_plan(folder)
-                require_trust(folder, stored, trust_code, besides=plan)
-                plan = _extended(folder, stored, plan)
-            if reference is not None:
-                plan = with_reference(plan, reference)
-            arms = {label: _without_seed(recipe) for label, recipe in plan.arms.items()}
-            write_json(folder.plan, {"reference": plan.reference, "seeds": list(plan.seeds), "arms": arms})
+        if folder.is_comparison:
+            stored = read_plan(folder)
+            require_trust(folder, stored, trust_code, besides=plan)
+            plan = _extended(folder, stored, plan)
+        if reference is not None:
+            plan = with_reference(plan, reference)
+        arms = {label: _without_seed(recipe) for label, recipe in plan.arms.items()}
+        write_json(folder.plan, {"reference": plan.reference, "seeds": list(plan.seeds), "arms": arms})
     except OSError as error:
         raise CoterieError(f"cannot write to {str(folder.path)!r}: {error.strerror}") from None
     return plan
@@ -223,17 +232,6 @@ def require_trust(folder: ComparisonFolder, stored: Plan, trust_code: bool, besi
     for label, recipe in stored.arms.items() if not trust_code else ():
         if besides is None or label not in besides.arms:
             require_no_code(recipe, str(folder.plan))
-
-
-def _require_free(folder: ComparisonFolder) -> None:
-    """A new comparison's folder may hold what another machine, starting at this moment, is writing there, and nothing else."""
-    starting = folder.plan.with_suffix(".claim").name
-    if folder.path.is_dir() and any(
-        starting not in path.name and path.name[:1] != "." for path in folder.path.iterdir()
-    ):
-        if folder.is_comparison:  # by now
-            return
-        raise CoterieError(f"{str(folder.path)!r} is not empty and holds no comparison; choose another --output")
 
 
 def _extended(folder: ComparisonFolder, stored: Plan, plan: Plan) -> Plan:

@@ -1,6 +1,6 @@
 """What the user sees of a comparison while it runs: every run's place in the whole, its result, and the time left of all.
 
-Everything is read from the comparison's folder, so that it does not matter which process, or which machine, trains a run.
+Everything is read from the comparison's folder, so that it does not matter which process, on which machine, trains a run.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ class State:
         epochs: that are done, of how many.
         seconds: that a finished run took.
         said: the result, or why it failed; of a running one its last validation figure.
+        waits: what a running one waits for, if anything.
     """
 
     status: Status
     epochs: tuple[int, int] = (0, 1)
     seconds: float = 0.0
     said: str = ""
+    waits: str = ""
 
 
 def state_of(folder: ComparisonFolder, job: Job) -> State:
@@ -69,11 +71,13 @@ def state_of(folder: ComparisonFolder, job: Job) -> State:
         row = _last_evaluation(run.metrics, job.recipe.task)
     except CoterieError:
         summary, row = {}, None
-    if not folder.claim(job).exists():
+    try:
+        waits_for = folder.marker(job).read_text(encoding="utf-8")
+    except OSError:
         return State("waiting")
     epochs = max(1, summary.get("epochs", 1))
-    if row is None:
-        return State("running", (0, epochs))
+    if row is None or waits_for:
+        return State("running", (0, epochs), said=waits_for, waits=waits_for)
     name, own = primary(row, summary.get("leader"))
     return State(
         "running", (min(epochs, row["epoch"] + 1), epochs), said=f"validation {figure.show(own[figure.key])} ({name})"
@@ -171,7 +175,7 @@ class ComparisonDisplay:
         """Read how far the runs are, and say what has changed."""
         before, self.states = self.states, self._read()
         for number, (old, new) in enumerate(zip(before, self.states, strict=True)):
-            if new.status != old.status and new.status != "waiting":
+            if (new.status, new.waits) != (old.status, old.waits) and new.status != "waiting":
                 self._say(number, new)
         if self._live is not None:
             self._live.update(self._picture(), refresh=True)
@@ -192,7 +196,7 @@ class ComparisonDisplay:
             return
         if state.status == "running":
             if self._live is None:  # there it stands below
-                self._print(self._name(number))
+                self._print(self._name(number) + (f" waits: {one_line(state.waits)}" if state.waits else ""))
             return
         self._print(f"{self._name(number)}: {state.said}, {duration(state.seconds)}; {self._left()}")
         for note in RunFolder(self.folder.run(self.jobs[number])).read_summary().get("data_notes", []):

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import resource
-import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,31 +12,26 @@ from typing import Any, Literal
 
 import torch
 
-from coterie.comparison.claims import Claim, claim
+from coterie.comparison.cluster import require_cluster, train_on_cluster
 from coterie.comparison.collect import collect
-from coterie.comparison.folder import ComparisonFolder, Job, Plan
+from coterie.comparison.folder import ComparisonFolder, Plan
+from coterie.comparison.job import train_job
 from coterie.comparison.plan import (
     RecipeSource,
     build_arms,
     keep_plan,
     make_plan,
-    read_plan,
+    require_place,
 )
 from coterie.comparison.progress import ComparisonDisplay
-from coterie.errors import CoterieError, RunError
-from coterie.files import write_text
+from coterie.comparison.workers import Workers, cores, devices
+from coterie.errors import RunError
 from coterie.recipe import Recipe
 from coterie.report.comparison import write_comparison_report
-from coterie.run_folder import RunFolder
-from coterie.run_lock import RunLocked
+from coterie.run_lock import lock
 from coterie.running.accelerator import require_trackers
-from coterie.running.train import train
-from coterie.terminal import error_message
-from coterie.training.interruption import Interrupted, Interruption
 
-POLL_SECONDS = 2.0
 CUDA_CONTEXT = 2**30  # bytes that a process takes on a GPU besides its tensors
-GO_ON = "the same command goes on from here"
 
 
 @dataclass(frozen=True)
@@ -66,13 +56,15 @@ def compare(
     reference: str | None = None,
     overrides: Sequence[str] = (),
     workers: int | Literal["auto"] = 1,
+    cluster: str | None = None,
+    cpus_per_run: float = 1.0,
+    gpus_per_run: float | None = None,
     quiet: bool = True,
     trust_code: bool = False,
 ) -> ComparisonResult:
     """Train every arm with every seed, as far as that is not done yet, and write tables, figures and a report.
 
-    Rounds of one seed for every arm. The same call goes on where it was stopped, and may run on several machines at once that
-    share the folder: each run is done once. A run that fails is noted, and the others go on.
+    Rounds of one seed for every arm. The same call goes on where it was stopped. A run that fails is noted, and the others go on.
 
     Args:
         recipes: a recipe, several, or a mapping label -> recipe.
@@ -83,11 +75,16 @@ def compare(
         overrides: ``key=value`` for all arms.
         workers: trainings at once on this machine, each a process of its own; ``auto``: as many as fit by what the first run took, on a
             GPU the first run of every arm.
+        cluster: have a Ray cluster train in place of this machine's workers: the address of its head, ``auto`` for the one that this machine belongs
+            to, ``local`` for one of this machine alone. All nodes must share the folder.
+        cpus_per_run, gpus_per_run: what Ray keeps for one run; 0.25 GPUs: four runs on one. None: one GPU where the cluster has any and a run may use
+            it.
         quiet: show no progress.
         trust_code: whether recipe files and the folder's plan may name methods by ``package.module:Class``.
 
     Raises:
-        CoterieError: bad input; nothing has been trained then.
+        CoterieError: bad input, or another process is at work in the folder; nothing has been trained then.
+        Interrupted: a signal came; runs in progress were put away.
         RunError: runs failed; everything else is done and written.
     """
     if isinstance(recipes, (str, Path, Recipe)):
@@ -96,17 +93,37 @@ def compare(
     asked = make_plan(build_arms(recipes, methods, overrides, trust_code), seeds)
     for arm in asked.arms.values():
         require_trackers(arm)
-    plan = keep_plan(folder, asked, reference, trust_code=trust_code)
-    for job in plan.jobs():  # what failed is tried once more by every call
-        folder.failure(job).unlink(missing_ok=True)
-    with ComparisonDisplay(folder, plan, quiet):
-        if workers == "auto":
-            work(folder, plan, limit=len(plan.arms) if torch.cuda.is_available() else 1)
-            workers = workers_that_fit()
-        if workers > 1 and not all(_is_done(folder, job) for job in plan.jobs()):
-            _work_in_processes(folder, workers)
-        work(folder, plan)  # with several processes there is nothing left, unless all of them were killed
-    return conclude(folder)
+    if cluster is not None:
+        require_cluster(cluster)
+    require_place(folder, asked, reference)
+    with lock(folder):
+        plan = keep_plan(folder, asked, reference, trust_code=trust_code)
+        for job in plan.jobs():
+            folder.failure(job).unlink(missing_ok=True)  # what failed is tried once more by every call
+            folder.marker(job).unlink(missing_ok=True)  # of a process that was killed
+        with ComparisonDisplay(folder, plan, quiet):
+            if cluster is not None:
+                train_on_cluster(folder, plan.jobs(), cluster, lambda: collect(folder), cpus=cpus_per_run, gpus=gpus_per_run)  # fmt: skip
+            else:
+                _train_here(folder, plan, workers)
+        return conclude(folder)
+
+
+def _train_here(folder: ComparisonFolder, plan: Plan, workers: int | Literal["auto"]) -> None:
+    if workers == "auto":
+        _train_in_turn(folder, plan, limit=len(plan.arms) if torch.cuda.is_available() else 1)
+        workers = workers_that_fit()
+    if workers > 1:
+        Workers(folder, plan.jobs(), workers, lambda: collect(folder)).run()
+    else:
+        _train_in_turn(folder, plan)
+
+
+def _train_in_turn(folder: ComparisonFolder, plan: Plan, limit: int | None = None) -> None:
+    """Train in this process what is not done, at most ``limit`` jobs."""
+    for job in [job for job in plan.jobs() if not folder.is_done(job)][:limit]:
+        train_job(folder, job)
+        collect(folder)
 
 
 def write_again(folder: str | Path) -> Path:
@@ -137,128 +154,14 @@ def conclude(folder: ComparisonFolder) -> ComparisonResult:
     return ComparisonResult(folder.path, comparison)
 
 
-def work(folder: ComparisonFolder, plan: Plan, limit: int | None = None) -> None:
-    """Do what is neither done nor being done, until nothing is left of the plan. Nothing is printed: that is :class:`ComparisonDisplay`'s work.
-
-    Args:
-        folder: of the comparison.
-        plan: what it consists of.
-        limit: stop after so many trainings.
-
-    Raises:
-        Interrupted: a signal came; the run in progress was put away.
-    """
-    trained = 0
-    while True:
-        is_waiting = False
-        for job in plan.jobs():
-            if _is_done(folder, job):
-                continue
-            held = claim(folder.claim(job), when_lost=_stop_training)
-            if held is None:
-                is_waiting = True
-                continue
-            with held:
-                if _is_done(folder, job):
-                    continue
-                try:
-                    _train(folder, job, held)
-                except RunLocked:  # somebody goes on with this run by itself
-                    is_waiting = True
-                    continue
-            is_waiting = is_waiting or held.lost
-            trained += 1
-            collect(folder)
-            if limit is not None and trained >= limit:
-                return
-        if not is_waiting:
-            return
-        time.sleep(POLL_SECONDS)  # others are at work; one of them may die
-
-
-def _is_done(folder: ComparisonFolder, job: Job) -> bool:
-    """Whether a run is finished, or failed in this call or in another one that is going on."""
-    return folder.failure(job).is_file() or RunFolder(folder.run(job)).read_summary().get("status") == "finished"
-
-
-def _stop_training() -> None:
-    """Have the training stop at its next step as if by a signal; where none is under way that would note it, do nothing."""
-    if isinstance(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), Interruption):
-        _thread.interrupt_main(signal.SIGTERM)
-
-
-def _train(folder: ComparisonFolder, job: Job, held: Claim) -> None:
-    """Start a run, or go on with it; a failure is noted, an interruption is passed on."""
-    run = RunFolder(folder.run(job))
-    if not run.is_run and run.path.exists():
-        shutil.rmtree(run.path)  # a kill came before anything of worth was written
-    try:
-        train(job.recipe, output=run.path, resume=run.is_run, quiet=True)
-    except Interrupted as stop:
-        if not held.lost:
-            raise Interrupted(stop.number, str(run.path), GO_ON) from None
-    except RunLocked:
-        raise
-    except Exception as error:
-        if held.lost:  # two were at work in one folder, which says nothing of the run
-            return
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
-        write_text(folder.failure(job), reason)
-
-
-def _cores() -> int:
-    """Cores that this process may use, which in a container or under a batch system are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _work_in_processes(folder: ComparisonFolder, workers: int) -> None:
-    threads = str(max(1, _cores() // workers))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    # The user's own methods are found where this process finds them, and in the same order (-P: the working folder not first).
-    environment["PYTHONPATH"] = os.pathsep.join(place or os.getcwd() for place in sys.path)
-    command = [sys.executable, "-P", "-m", "coterie.comparison.run", str(folder.path)]
-    with Interruption() as interruption:
-        processes = [subprocess.Popen(command, env=environment) for _ in range(workers)]
-        try:
-            while interruption.signal is None and any(process.poll() is None for process in processes):
-                time.sleep(0.2)
-        finally:
-            for process in processes:  # each finishes its step, writes a checkpoint and ends
-                process.terminate()
-            for process in processes:
-                process.wait()
-    codes = {process.returncode for process in processes}
-    signals = [number for number in (signal.SIGINT, signal.SIGTERM) if 128 + number in codes]
-    if interruption.signal is not None or signals:
-        raise Interrupted(interruption.signal or signals[0], str(folder.path), GO_ON)
-
-
 def workers_that_fit() -> int:
-    """Trainings that fit at once, by what those of this process took: at most one a core, on a GPU as many as its memory holds."""
+    """Trainings that fit at once, by what those of this process took: at most one a core, on GPUs as many as their memory holds."""
     peak = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
     if peak:
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()
-        fit = 0.9 * free / (peak + CUDA_CONTEXT)
+        fit: float = len(devices()) * int(0.9 * free / (peak + CUDA_CONTEXT))
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         fit = 0.6 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / peak
-    return max(1, min(_cores(), int(fit)))
-
-
-def main() -> None:
-    """A worker process: ``python -m coterie.comparison.run FOLDER`` does what is left of a comparison."""
-    folder = ComparisonFolder(sys.argv[1])
-    try:
-        work(folder, read_plan(folder))
-    except Interrupted as stop:
-        sys.exit(stop.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except (CoterieError, RunError) as error:
-        print(error_message(f"coterie: {error}"), file=sys.stderr)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    return max(1, min(cores(), int(fit)))
