@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,3 +78,23 @@ def read_seeds(text: str) -> int | list[int]:
     if not all(part.isdecimal() for part in parts) or parts == ["0"]:
         raise CoterieError(f"--seeds {text}: expected how many (5) or which, separated by commas (3,5,7)")
     return int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]
+
+
+def read_sweep(texts: list[str]) -> dict[str, list[str]]:
+    """Settings and the values to try, of ``KEY=A,B,C``; commas within brackets belong to a value.
+
+    Raises:
+        CoterieError: a text of another form, one value only, a value or a setting that is there twice.
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        key, _, rest = text.partition("=")
+        values = [each.strip() for each in re.split(r",(?![^\[{]*[\]}])", rest)]
+        if not key or len(values) < 2 or not all(values):
+            raise CoterieError(
+                f"--sweep {text!r}: expected a setting and several values, such as method.temperature=1,2,4"
+            )
+        if key in found or len(set(values)) < len(values):
+            raise CoterieError(f"--sweep {text!r}: a {'setting' if key in found else 'value'} is there twice")
+        found[key] = values
+    return found

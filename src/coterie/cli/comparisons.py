@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coterie.cli.arguments import TrustCode, read_seeds, recipes_and_overrides, require_data
+from coterie.cli.arguments import TrustCode, read_seeds, read_sweep, recipes_and_overrides, require_data
 from coterie.cli.output import print_comparison, print_line
 from coterie.errors import CoterieError, RunError
 
@@ -22,6 +22,14 @@ def compare(
     ] = Path("comparisons/comparison"),
     methods: Annotated[
         str | None, typer.Option("--methods", "-m", help="Names, separated by commas; default: the recipes' own.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="KEY=A,B,C",
+            help="Arms of a grid, measured on validation alone; may be given several times.",
+        ),
     ] = None,
     seeds: Annotated[str, typer.Option("--seeds", "-s", help="How many (5: seeds 0 to 4), or which (3,5,7).")] = "3",
     reference: Annotated[
@@ -51,9 +59,11 @@ def compare(
         raise CoterieError(f"--methods {methods!r} names no method; expected names separated by commas")
     chosen = read_seeds(seeds)
     check_workers(workers, cluster, cpus_per_run, gpus_per_run)
-    from coterie.comparison.plan import build_arms, make_plan
+    grid = read_sweep(sweep or [])
+    from coterie.comparison.plan import build_arms, make_plan, sweep_arms
 
     arms = build_arms(recipes, names, overrides, trust_code)
+    arms = sweep_arms(arms, grid) if grid else arms
     make_plan(arms, chosen)  # a mistake is named before all of training is imported
     for arm in arms.values():
         require_data(arm)
@@ -68,6 +78,7 @@ def compare(
             output=output,
             reference=reference,
             overrides=overrides,
+            sweep=grid,
             workers=number,  # type: ignore[arg-type]  # typer's text was checked above
             cluster=cluster,
             cpus_per_run=cpus_per_run,

@@ -58,6 +58,7 @@ def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "folder": str(run.path.relative_to(folder.path)),
         "status": summary.get("status", "missing"),
+        "evaluates_test": job.recipe.training.evaluate_test,
         "about": {},
         "figures": {},
         "curves": {},

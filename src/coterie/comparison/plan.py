@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from coterie.comparison.folder import ComparisonFolder, Plan, PlanContent, file_
 from coterie.errors import CoterieError, did_you_mean
 from coterie.files import write_json
 from coterie.methods import TABLE, find_method
+from coterie.methods.options import check_options, option_fields
 from coterie.recipe import Recipe, load_recipe
 from coterie.recipe.recipe import differing_keys, require_no_code
 from coterie.run_folder import read_json
@@ -83,6 +85,46 @@ def build_arms(
             arms[name if is_labelled else f"{name}:{method}" if len(named) > 1 else method] = recipe
     _require_folders_apart(arms)
     return arms
+
+
+def sweep_arms(arms: dict[str, Recipe], sweep: Mapping[str, Sequence[str]]) -> dict[str, Recipe]:
+    """The arms of a grid of settings: every arm with every combination of values, on the validation split alone.
+
+    Args:
+        arms: label -> recipe.
+        sweep: settings by their full names, each with the values that are tried. A method's setting goes to the methods that have it; the
+            others stay one arm.
+
+    Returns:
+        Label -> recipe, the label with the values behind it; no run measures the test split.
+
+    Raises:
+        CoterieError: an unknown setting or a wrong value.
+    """
+    found: dict[str, Recipe] = {}
+    untouched = ["training.evaluate_test=false"]
+    used: set[str] = set()
+    for label, recipe in arms.items():
+        own = {key: values for key, values in sweep.items() if _has_setting(recipe, key)}
+        used |= own.keys()
+        for values in product(*own.values()):
+            given = [f"{key}={value}" for key, value in zip(own, values, strict=True)]
+            said = " ".join(each.partition(".")[2] or each for each in given)
+            swept = load_recipe(recipe, [*given, *untouched])
+            check_options(find_method(swept.method.name), swept.method.options)
+            _check(swept)
+            found[f"{label} {said}".strip()] = swept
+    for key in sweep.keys() - used:  # no method has it; the error tells what there is
+        first = find_method(next(iter(arms.values())).method.name)
+        check_options(first, {key.partition(".")[2]: sweep[key][0]})
+    _require_folders_apart(found)
+    return found
+
+
+def _has_setting(recipe: Recipe, key: str) -> bool:
+    """Whether a method's setting is this recipe's; other settings are everybody's."""
+    section, _, name = key.partition(".")
+    return section != "method" or name in option_fields(find_method(recipe.method.name))
 
 
 def _refuse_what_the_comparison_sets(overrides: Sequence[str], has_methods: bool) -> None:

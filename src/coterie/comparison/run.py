@@ -22,6 +22,7 @@ from coterie.comparison.plan import (
     keep_plan,
     make_plan,
     require_place,
+    sweep_arms,
 )
 from coterie.comparison.progress import ComparisonDisplay
 from coterie.comparison.workers import Workers, cores, devices
@@ -55,6 +56,7 @@ def compare(
     output: str | Path,
     reference: str | None = None,
     overrides: Sequence[str] = (),
+    sweep: Mapping[str, Sequence[Any]] | None = None,
     workers: int | Literal["auto"] = 1,
     cluster: str | None = None,
     cpus_per_run: float = 1.0,
@@ -73,6 +75,8 @@ def compare(
         output: the comparison's folder, new or with the same comparison; further arms and seeds extend it.
         reference: label of the arm that the others are compared with; None: the first one whose method is ``baseline``, else the first.
         overrides: ``key=value`` for all arms.
+        sweep: settings with the values to try, ``{"method.diversity_weight": [0.1, 1, 10]}``: every combination is an arm. A method's setting goes to the
+            methods that have it. Such runs measure the validation split alone; the test split stays untouched until something is chosen.
         workers: trainings at once on this machine, each a process of its own; ``auto``: as many as fit by what the first run took, on a
             GPU the first run of every arm.
         cluster: have a Ray cluster train in place of this machine's workers: the address of its head, ``auto`` for the one that this machine belongs
@@ -90,7 +94,10 @@ def compare(
     if isinstance(recipes, (str, Path, Recipe)):
         recipes = [recipes]
     folder = ComparisonFolder(output)
-    asked = make_plan(build_arms(recipes, methods, overrides, trust_code), seeds)
+    arms = build_arms(recipes, methods, overrides, trust_code)
+    if sweep:
+        arms = sweep_arms(arms, {key: [str(value) for value in values] for key, values in sweep.items()})
+    asked = make_plan(arms, seeds)
     for arm in asked.arms.values():
         require_trackers(arm)
     if cluster is not None:

@@ -90,7 +90,7 @@ def _reading(
     figure: Figure,
 ) -> list[str]:
     differences = compared.get(f"primary.{figure.key}", {})
-    said = _about_missing(runs)
+    said = _about_missing(runs) + _about_split(runs, methods, figure)
     if not methods.get(reference, {}).get("runs"):
         return [*said, f"The reference {reference} has no finished run, so nothing can be compared yet."]
     fewest = min((row["pairs"] for row in differences.values()), default=0)
@@ -118,6 +118,26 @@ def _about_missing(runs: Sequence[dict[str, Any]]) -> list[str]:
     missing = sum(run["status"] not in {"finished", "failed"} for run in runs)
     said = [f"Failed and left out: {'; '.join(failed)}."] if failed else []
     return said + ([f"{missing} of {len(runs)} runs are not finished."] if missing else [])
+
+
+def _about_split(runs: Sequence[dict[str, Any]], methods: dict[str, Any], figure: Figure) -> list[str]:
+    """Of runs that left the test split alone: what was chosen on validation, and what is to be done with it."""
+    done = [run for run in runs if run["status"] == "finished"]
+    if not done or any(run.get("evaluates_test", True) for run in done):
+        return []
+    said = "Figures are of the validation split; the test split was not touched"
+    main = f"primary.{figure.key}"
+    means = {
+        label: entry["figures"][main]["mean"]
+        for label, entry in methods.items()
+        if entry["runs"] and main in entry["figures"]
+    }
+    if len(done) < len(runs) or figure.better is None or not means:
+        return [f"{said}."]
+    best = (max if figure.better == "higher" else min)(means, key=lambda label: means[label])
+    return [
+        f"{said}. By its mean {figure.label} {best} is chosen; what it is worth the test split says, once (`coterie evaluate`), or a comparison of its own."
+    ]
 
 
 def _p(value: float) -> str:

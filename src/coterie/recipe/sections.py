@@ -257,6 +257,10 @@ class TrainingRecipe(Section):
         None,
         description="End the training when the task's first figure on validation has not been better for this many evaluations. The learning rate stays planned for all `epochs`.",
     )
+    evaluate_test: bool = Field(
+        True,
+        description="Measure the test split at the end. false leaves it untouched, for runs among which something is chosen: their figures are the validation split's.",
+    )
     evaluate_every: Positive = Field(1, description="Epochs between evaluations on the validation split.")
     log_every: Positive = Field(
         50, description="Steps between rows of training losses, and between checks for values that are not finite."

@@ -24,6 +24,7 @@ from coterie.training.state import load_best
 def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> dict[str, Any]:
     """Choose what is deployed, evaluate it once on test, and write what the run is for."""
     recipe, task, folder, accelerator = trainer.recipe, trainer.task, trainer.folder, trainer.accelerator
+    test = task.data.test if recipe.training.evaluate_test else None
     selected = trainer.epoch - 1
     if recipe.training.select == "best" and trainer.best.epoch >= 0:
         load_best(trainer)
@@ -36,19 +37,19 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
             "student": method.deployed_student,
             **validation.figures["students"][method.deployed_student],
         }
-    tested = task.evaluate(method, task.data.test) if task.data.test is not None else validation
+    tested = task.evaluate(method, test) if test is not None else validation
     on_train = task.evaluate(method, task.data.train_evaluation)
     require_usable(
         task.guess(on_train), trainer.divergence.latest, method, trainer.step, averaged=trainer.ema is not None
     )
     if warning := task.learnt_nothing(on_train):
         trainer.display.note(warning)
-    loader = task.data.test or task.data.validation or task.data.train_evaluation
+    loader = test or task.data.validation or task.data.train_evaluation
     teachers = task.evaluate_teachers(trainer.method, loader)
     student = method.student().cpu().eval()
     samples = header["num_train"] * trainer.epoch
     final = tested if tested is not None else on_train
-    split = "test" if task.data.test is not None else "validation" if validation is not None else "train"
+    split = "test" if test is not None else "validation" if validation is not None else "train"
     primary = trainer.figures[0].key
     summary = {
         "status": "finished",

@@ -193,6 +193,10 @@ def _run(
     accelerator = build_accelerator(recipe, folder)
     task = find_task(taught)(taught, accelerator, network, datasets, teachers=teachers)
     note = require_same_data(folder, task.data.fingerprint) if resume else None
+    if not recipe.training.evaluate_test and task.data.validation is None:
+        raise CoterieError(
+            f"training.evaluate_test=false leaves nothing to measure: {task.data.info.name!r} has no validation split here; set data.validation"
+        )
     fitted = task.recipe.model_copy(update={"teacher": recipe.teacher, "teachers": recipe.teachers})
     epochs = settled(fitted.training.epochs)
     steps = epochs * -(-task.data.train.steps_per_epoch // fitted.training.accumulate)
