@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import coterie
 from coterie.data.batch import Batch
 from coterie.data.order import Order
+from coterie.data.stdlib import stdlib_docstrings, stdlib_files
 from coterie.files import write_atomically
 from coterie.networks.teacher import Teacher, Teachers
 from coterie.randomness import derive_seed
@@ -27,7 +28,6 @@ from coterie.tasks.language.causal_lm import CausalLM, LanguageGroup, example_ba
 from coterie.tasks.language.data.loaders import LanguageEvaluationLoader, LanguageTrainLoader
 from coterie.tasks.language.data.rows import Rows
 from coterie.tasks.language.data.sets import LanguageSets, corpus_texts, load_sets
-from coterie.tasks.language.data.stdlib import stdlib_docstrings, stdlib_files
 from coterie.tasks.language.figures import LanguageFigures, top_tokens
 from coterie.tasks.language.layers import cut_layers, kept_layers
 from coterie.tasks.language.networks import load_causal_lm, read_tokenizer, shared_vocabulary, vocabulary_size

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coterie.methods import METHODS, TABLE, create_method
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import TaughtMethod
 from coterie.networks.branching import branch
@@ -22,7 +23,7 @@ from coterie.networks.teacher import Teacher, Teachers
 from coterie.training.capture import CapturedStep
 
 register()
-FAMILY = list(TABLE)
+FAMILY = [name for name in TABLE if issubclass(METHODS[name], GroupMethod)]
 LONE = [name for name in FAMILY if METHODS[name].max_students == 1]
 GROUPS = [name for name in FAMILY if name not in LONE]
 NEEDS_TRUNK = {"one"}  # its gate reads the trunk's map

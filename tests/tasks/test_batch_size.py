@@ -13,7 +13,9 @@ from coterie.methods import TABLE, find_method
 from coterie.networks.papers.tiny import tiny_cifar
 from coterie.networks.teacher import Teacher, Teachers
 
-NEEDS = {"one": 2, "diffkd": 2, "dist": 2, "rkd": 3, "mcl": 3}
+NEEDS = {"one": 2, "diffkd": 2, "dist": 2, "rkd": 3, "mcl": 3} | dict.fromkeys(
+    ("contrastive", "embed_distill", "margin_mse"), 2
+)
 
 
 def test_which_methods_compare_samples():

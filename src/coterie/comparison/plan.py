@@ -144,7 +144,7 @@ def _with_method(recipe: Recipe, method: str) -> dict[str, Any]:
         kind = find_method(method)
         if _too_many(kind, recipe.network.branches):
             tree["network"] = recipe.network.of_one().model_dump()
-        if not kind.needs_teacher:
+        if not (kind.needs_teacher or kind.takes_teachers):
             del tree["teacher"], tree["teachers"], tree["teaching"]
     return tree
 

@@ -38,6 +38,7 @@ class Method(nn.Module):
     min_batch: ClassVar[int] = 1  # samples that a batch must hold for the losses to say something
     uses_taps: ClassVar[bool] = False  # whether the students shall return the ends of their stages
     needs_teacher: ClassVar[bool] = False
+    takes_teachers: ClassVar[bool] = False  # whether one that is there serves it, although it needs none
     max_teachers: ClassVar[int | None] = None
     mixes_inputs: ClassVar[bool] = False  # whether it computes with its inputs, which tokens do not allow
     first_stage: ClassVar[str | None] = None  # a method whose deployed student is this one's teacher, trained first

@@ -88,6 +88,19 @@ TASKS: MutableMapping[str, Row] = {
         panels="coterie.tasks.language.panels:panels",
         pipeline="text-generation",
     ),
+    "retrieval": Row(
+        line="Queries to documents, by the inner products of their vectors.",
+        settings="coterie.tasks.retrieval.settings:SETTINGS",
+        figures="coterie.tasks.retrieval.declared:FIGURES",
+        deployed="coterie.tasks.retrieval.deployed",
+        kind="coterie.tasks.retrieval.task:Retrieval",
+        sample="query text",
+        description="coterie.tasks.retrieval.description:RetrievalStudent",
+        formats="coterie.tasks.retrieval.formats:FORMATS",
+        card="coterie.tasks.retrieval:card.md.jinja",
+        panels="coterie.tasks.retrieval.panels:panels",
+        pipeline="sentence-similarity",
+    ),
 }
 
 

@@ -21,6 +21,7 @@ from coterie import cli
 from coterie.benchmark.measure import measure
 from coterie.benchmark.table import markdown
 from coterie.methods import TABLE, find_method
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.teacher.taught import TaughtMethod
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
@@ -371,7 +372,7 @@ def test_the_original_folder_is_not_needed_any_more(place, tmp_path, save_networ
 REFUSED = {"fitnet", "at", "ofa", "byot", "dks", "frskd", "multilevel", "stkd", "amd", "one"}
 
 
-@pytest.mark.parametrize("method", list(TABLE))
+@pytest.mark.parametrize("method", [name for name in TABLE if issubclass(find_method(name), GroupMethod)])
 def test_every_other_method_takes_texts_or_says_why_not(place, method):
     kind = find_method(method)
     taught = place.taught(*(["teacher", "other"] if kind.max_teachers is None else ["teacher"])) if issubclass(kind, TaughtMethod) else {}  # fmt: skip

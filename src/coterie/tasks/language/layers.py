@@ -1,7 +1,4 @@
-"""A student cut from a teacher: some of its blocks, with its embeddings, last norm and output embedding.
-
-Source: DistilBERT's initialisation (Sanh et al., 2019, arXiv 1910.01108, section 3), which takes every second layer of the teacher.
-"""
+"""A student cut from a teacher: some of its blocks, with its embeddings, last norm and output embedding; see :mod:`coterie.networks.blocks`."""
 
 from __future__ import annotations
 
@@ -13,57 +10,8 @@ import torch
 from torch import nn
 
 from coterie.errors import CoterieError
+from coterie.networks.blocks import config_with, cut_state, kept_layers
 from coterie.tasks.language.networks import build_causal_lm
-
-
-def kept_layers(count: int, *, layers: Sequence[int] | None = None, every: int | None = None) -> list[int]:
-    """The numbers of the blocks that stay, from 0.
-
-    Args:
-        count: blocks of the teacher.
-        layers: their numbers.
-        every: each so-manieth, the first one always.
-
-    Raises:
-        CoterieError: both or neither given, or numbers out of bounds, twice or out of order.
-
-    >>> kept_layers(7, every=3)
-    [0, 3, 6]
-    """
-    if (layers is None) == (every is None):
-        raise CoterieError("expected layers=[0,3,6] or every=3, one of them")
-    if every is not None:
-        if every < 1:
-            raise CoterieError(f"every={every}: expected 1 or more")
-        return list(range(0, count, every))
-    assert layers is not None
-    kept = list(layers)
-    if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= count:
-        raise CoterieError(
-            f"layers={kept}: expected rising numbers from 0 to {count - 1}, the network has {count} layers"
-        )
-    return kept
-
-
-def blocks_path(network: nn.Module) -> str:
-    """Path of the list of a network's blocks.
-
-    Raises:
-        CoterieError: none, or several lists have as many modules as the configuration has layers.
-    """
-    config: Any = network.config
-    found = [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
-    ]
-    outer = [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
-    if len(outer) != 1:
-        lists = ", ".join(outer) or "none"
-        raise CoterieError(
-            f"{type(network).__name__} shows {lists} where one list of {config.num_hidden_layers} blocks was expected; it cannot be cut"
-        )
-    return outer[0]
 
 
 @torch.no_grad()
@@ -84,31 +32,13 @@ def cut_layers(network: nn.Module, layers: Sequence[int]) -> nn.Module:
         CoterieError: an architecture whose blocks are not found, or with other weights for other numbers of layers.
     """
     config: Any = network.config
-    path, count = blocks_path(network), int(config.num_hidden_layers)
-    kept = kept_layers(count, layers=layers)
-    student = build_causal_lm(_config_with(config, kept), dtype=next(network.parameters()).dtype)
+    kept = kept_layers(int(config.num_hidden_layers), layers=layers)
+    state = cut_state(network, kept)
+    student = build_causal_lm(config_with(config, kept), dtype=next(network.parameters()).dtype)
     student.generation_config = copy.deepcopy(network.generation_config)
-    places = {f"{path}.{old}.": f"{path}.{new}." for new, old in enumerate(kept)}
-    state = {}
-    for name, value in network.state_dict().items():
-        if not name.startswith(f"{path}."):
-            state[name] = value
-        elif place := next((old for old in places if name.startswith(old)), None):
-            state[places[place] + name.removeprefix(place)] = value
     try:
         student.load_state_dict(state, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:160]
         raise CoterieError(f"{type(network).__name__} cannot be cut to {len(kept)} layers: {reason}") from None
     return student.to(next(network.parameters()).device).train(network.training)
-
-
-def _config_with(config: Any, kept: Sequence[int]) -> Any:
-    """The configuration with these layers only."""
-    cut = copy.deepcopy(config)
-    count = int(config.num_hidden_layers)
-    for name, value in config.to_dict().items():
-        if "layer" in name and isinstance(value, list | tuple) and len(value) == count:
-            setattr(cut, name, [value[number] for number in kept])
-    cut.num_hidden_layers = len(kept)
-    return cut

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from coterie.data import stdlib
 from coterie.errors import CoterieError
-from coterie.tasks.language.data import stdlib
 from coterie.tasks.language.data.sets import corpus_texts, load_sets
 from coterie.tasks.language.settings import LanguageData
 from coterie.tasks.language.tokenizer import train_tokenizer

@@ -13,11 +13,11 @@ from pathlib import Path
 from coterie.data.cache import fingerprint, remembered
 from coterie.data.records import SUFFIXES as RECORD_SUFFIXES
 from coterie.data.split_names import split_of, splits_by_name
+from coterie.data.stdlib import stdlib_files, stdlib_name
 from coterie.errors import CoterieError
 from coterie.tasks.language.data.documents import Kind, Source
 from coterie.tasks.language.data.hub import HUB, hub_sources
 from coterie.tasks.language.data.readers import columns_key, kind_of_file, read_docstrings, read_rows, read_text_files
-from coterie.tasks.language.data.stdlib import stdlib_files, stdlib_name
 from coterie.tasks.language.settings import LanguageData
 
 TEXT_SUFFIXES = (

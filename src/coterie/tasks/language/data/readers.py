@@ -9,9 +9,9 @@ from typing import Any
 
 from coterie.data.records import SUFFIXES as RECORD_SUFFIXES
 from coterie.data.records import read_records, value_of
+from coterie.data.stdlib import stdlib_docstrings
 from coterie.errors import CoterieError
 from coterie.tasks.language.data.documents import Content, Document, Kind, Tally
-from coterie.tasks.language.data.stdlib import stdlib_docstrings
 from coterie.tasks.language.settings import LanguageData
 
 # Characters of a text file beyond which it is several documents: one file may be the whole corpus, and splits need several documents.

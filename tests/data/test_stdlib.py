@@ -4,8 +4,8 @@ import platform
 
 import pytest
 
+from coterie.data.stdlib import stdlib_docstrings, stdlib_files, stdlib_name
 from coterie.errors import CoterieError
-from coterie.tasks.language.data.stdlib import stdlib_docstrings, stdlib_files, stdlib_name
 
 SOURCE = '''"""The module."""
 import never_imported

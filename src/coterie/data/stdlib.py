@@ -60,17 +60,30 @@ def stdlib_docstrings(root: Path | None = None) -> list[tuple[str, str]]:
     return [(module, docstring) for module, docstring in found]
 
 
+def stdlib_definitions(root: Path | None = None) -> list[tuple[str, str, str]]:
+    """Module, name and docstring of each definition, as :func:`stdlib_docstrings` finds them: each docstring once. A module's own has the module's last name."""
+    root = root or Path(sysconfig.get_paths()["stdlib"])
+    files = stdlib_files(root)
+    key = fingerprint(files, f"definitions 1, Python {platform.python_version()}")
+    found = remembered("stdlib", key, lambda: _unique_definitions(root, files))
+    return [(module, name, docstring) for module, name, docstring in found]
+
+
 def _unique(root: Path, files: list[Path]) -> list[tuple[str, str]]:
-    first: dict[str, str] = {}
+    return [(module, docstring) for module, _, docstring in _unique_definitions(root, files)]
+
+
+def _unique_definitions(root: Path, files: list[Path]) -> list[tuple[str, str, str]]:
+    first: dict[str, tuple[str, str]] = {}
     for path in files:
         module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-        for docstring in _docstrings(path):
-            first.setdefault(docstring, module)
-    return [(module, docstring) for docstring, module in first.items()]
+        for name, docstring in _docstrings(path):
+            first.setdefault(docstring, (module, name or module.rpartition(".")[2]))
+    return [(module, name, docstring) for docstring, (module, name) in first.items()]
 
 
-def _docstrings(path: Path) -> Iterator[str]:
-    """Of the module, its classes and functions, without their indentation."""
+def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
+    """Of the module, its classes and functions: name (empty: the module) and docstring without its indentation."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old escapes in the library's own texts
@@ -83,7 +96,7 @@ def _docstrings(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             docstring = ast.get_docstring(node)
             if docstring and docstring.strip():
-                yield docstring
+                yield getattr(node, "name", ""), docstring
         # Definitions stand in statements and in the handlers of exceptions, never in expressions.
         inner = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.stmt | ast.excepthandler)]
         waiting.extend(reversed(inner))

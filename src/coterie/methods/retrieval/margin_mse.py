@@ -1,0 +1,51 @@
+"""Margin-MSE: how far a query's document lies above the others, as the teacher has it (Hofstätter et al., 2020, arXiv 2010.02666)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from coterie.data.nested import Inputs
+from coterie.losses.embedding import margin_mse, one_hot_loss
+from coterie.methods.options import NonNegative, Positive
+from coterie.methods.progress import Progress
+from coterie.methods.retrieval.dual_encoder import DualEncoderMethod, without_excluded
+
+
+class MarginMSE(DualEncoderMethod):
+    """A control for EmbedDistill: scores alone, and their differences alone.
+
+    The paper takes one mined negative a query and a cross-encoder's scores; here all documents of the batch are negatives, and the scores are the teacher's.
+
+    Args:
+        encoder: see :class:`~coterie.methods.retrieval.dual_encoder.DualEncoderMethod`.
+        weight: of the margins' squared error.
+        onehot: weight of the labels' loss, 0 (paper).
+        temperature: of the labels' loss.
+
+    Losses: ``distillation``, and ``label`` where its weight is above 0.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, *, weight: Positive = 1.0, onehot: NonNegative = 0.0, temperature: Positive = 0.05
+    ) -> None:
+        super().__init__(encoder)
+        self.weight, self.onehot, self.temperature = weight, onehot, temperature
+
+    @property
+    def label_factor(self) -> float:
+        return self.onehot
+
+    @property
+    def reads_teacher(self) -> bool:
+        return True
+
+    def forward(self, inputs: Inputs, targets: Any, progress: Progress | None = None) -> dict[str, Tensor]:
+        batch = self.encode(inputs, targets)
+        scores = batch.scores
+        losses = {"distillation": self.weight * margin_mse(scores, batch.teacher_scores)}
+        if self.onehot:
+            masked = without_excluded(scores, batch.excluded)
+            losses["label"] = self.onehot * one_hot_loss(masked, self.temperature)
+        return losses

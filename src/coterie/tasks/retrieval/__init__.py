@@ -1,0 +1,1 @@
+"""Retrieval: dual encoders that find the documents of a query."""

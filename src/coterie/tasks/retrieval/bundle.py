@@ -1,0 +1,153 @@
+"""All loaders of a run: tokens for the student, the teacher's vectors where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from coterie.data.batch import Loaders, SetInfo
+from coterie.data.order import Order
+from coterie.recipe import Recipe
+from coterie.recipe.sections import settled
+from coterie.tasks.retrieval.data.loaders import PairLoader, QueryLoader, TrainingTexts
+from coterie.tasks.retrieval.data.relevance import Queries
+from coterie.tasks.retrieval.data.sets import RetrievalSets
+from coterie.tasks.retrieval.data.tokens import TokenTable, joined
+from coterie.tasks.retrieval.data.vectors import Vectors, read_rows, teacher_vectors
+from coterie.tasks.retrieval.evaluation import CHUNK, DocumentSource
+from coterie.tasks.retrieval.ranking import Numbers, search
+from coterie.tasks.retrieval.settings import data_of
+from coterie.tasks.retrieval.sources import TeacherFound
+from coterie.tasks.retrieval.students import teacher_encodes
+
+TRAINING_QUERIES = 512  # that are measured at the end
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Attributes:
+    loaders: of all splits.
+    documents: among which is searched.
+    document_vectors: the teacher's; None without one.
+    query_vectors: the teacher's, by the name of a loader's split.
+    """
+
+    loaders: Loaders
+    documents: DocumentSource
+    document_vectors: Vectors | None
+    query_vectors: Mapping[str, Vectors]
+
+    def teacher_queries(self, loader: QueryLoader) -> Vectors:
+        """The teacher's vectors of a loader's queries."""
+        return self.query_vectors[loader.split]
+
+    def rank_by_teacher(self, loader: QueryLoader, device: torch.device) -> Numbers:
+        """The teacher's ranking of a loader's queries, int64 [Q, depth]."""
+        vectors = self.document_vectors
+        assert vectors is not None
+        queries = torch.from_numpy(self.teacher_queries(loader).copy()).to(device)
+        chunks = (
+            (first, read_rows(vectors, range(first, min(first + CHUNK, len(vectors))), device))
+            for first in range(0, len(vectors), CHUNK)
+        )
+        found: NDArray = search(queries, chunks)[1].cpu().numpy()  # type: ignore[type-arg]
+        return found
+
+
+def make_bundle(
+    recipe: Recipe,
+    sets: RetrievalSets,
+    encoder: object,
+    teacher: TeacherFound | None,
+    accelerator: Accelerator,
+    notes: tuple[str, ...] = (),
+) -> Bundle:
+    """Tokenise all texts, ask the teacher for its vectors (of each text once, whatever the run), and make the loaders.
+
+    Args:
+        recipe: fitted.
+        sets: documents and queries.
+        encoder: the student, whose tokenizer is used.
+        teacher: None where there is none.
+        accelerator: gives device and place.
+        notes: what else was found, in sentences.
+    """
+    device = accelerator.device
+    place = (accelerator.process_index, accelerator.num_processes)
+    asymmetric = teacher is not None and teacher_encodes(recipe, True)
+    document_tokens = None if asymmetric else TokenTable(sets.documents.texts, encoder, "document")
+    tokens = {split: TokenTable(queries.texts, encoder, "query") for split, queries in sets.queries.items()}
+    held = {split: queries for split, queries in sets.queries.items() if split != "train"}
+    measured = _at_equal_distances(len(sets.queries["train"]), TRAINING_QUERIES)
+    on_train = sets.queries["train"].take(measured)
+    vectors: dict[str, Vectors] = {}
+    document_vectors = None
+    said: list[str] = []
+    if teacher is not None:
+
+        def ask(texts: list[str], side: str) -> Vectors:
+            assert teacher is not None
+            with accelerator.main_process_first():
+                return teacher_vectors(
+                    teacher.encoder,
+                    teacher.digest,
+                    texts,
+                    side,  # type: ignore[arg-type]
+                    normalize=teacher.normalize,
+                    batch_size=teacher.batch_size,
+                    device=device,
+                    announce=said.append,
+                )
+
+        document_vectors = ask(sets.documents.texts, "document")
+        vectors = {split: ask(queries.texts, "query") for split, queries in held.items()}
+        vectors["all training queries"] = ask([*sets.queries["train"].texts, *sets.unlabelled], "query")
+        vectors["train"] = vectors["all training queries"][measured]
+    unlabelled = [TokenTable(sets.unlabelled, encoder, "query")] if len(sets.unlabelled) else []
+    texts = TrainingTexts(
+        sets.queries["train"],
+        joined([tokens["train"], *unlabelled]),
+        document_tokens,
+        vectors.get("all training queries"),
+        document_vectors,
+        data_of(recipe).max_negatives,
+    )
+    lengths = tokens["train"].lengths[[query for query, _ in texts.queries.pairs]]
+    if document_tokens is not None:
+        lengths = lengths + document_tokens.lengths[[document for _, document in texts.queries.pairs]]
+    order = Order(len(lengths), settled(recipe.training.batch_size), recipe.seed, *place, torch.from_numpy(lengths))
+
+    def loader(split: str, queries: Queries, table: TokenTable) -> QueryLoader:
+        return QueryLoader(split, queries, table, settled(recipe.training.batch_size), device, *place)
+
+    evaluation = {split: loader(split, queries, tokens[split]) for split, queries in held.items()}
+    info = SetInfo(
+        sets.name,
+        (),
+        skipped=sets.skipped,
+        passed_over=sets.passed_over,
+        duplicates=sets.duplicates,
+        notes=(*sets.notes, *notes, *said, *_unlabelled_note(sets)),
+    )
+    loaders = Loaders(
+        info,
+        PairLoader(texts, order, device),
+        evaluation.get("validation"),
+        evaluation.get("test"),
+        loader("train", on_train, TokenTable(on_train.texts, encoder, "query")),
+        dict(sets.fingerprint),
+    )
+    return Bundle(loaders, DocumentSource(document_tokens, document_vectors), document_vectors, vectors)
+
+
+def _at_equal_distances(count: int, most: int) -> list[int]:
+    kept = min(count, most)
+    return [number * count // kept for number in range(kept)]
+
+
+def _unlabelled_note(sets: RetrievalSets) -> tuple[str, ...]:
+    return (f"{len(sets.unlabelled):,} queries without a label",) if len(sets.unlabelled) else ()

@@ -1,0 +1,156 @@
+"""Batches of pairs for training in an order that is a function of (seed, epoch), and queries for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coterie.data.batch import Batch
+from coterie.data.order import InOrder, Order, longest_first
+from coterie.randomness import derive_seed
+from coterie.tasks.retrieval.data.relevance import Queries
+from coterie.tasks.retrieval.data.tokens import TokenTable, sent
+from coterie.tasks.retrieval.data.vectors import Vectors, read_rows
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainingTexts:
+    """What training batches are made of.
+
+    Attributes:
+        queries: the split's.
+        query_tokens: of these, and of unlabelled queries behind them.
+        document_tokens: of all documents; None: the teacher encodes them.
+        query_vectors: the teacher's, of the queries and the unlabelled ones behind them; None: no teacher.
+        document_vectors: the teacher's, of all documents.
+        max_negatives: hard negatives of a pair in a batch, at most.
+    """
+
+    queries: Queries
+    query_tokens: TokenTable
+    document_tokens: TokenTable | None
+    query_vectors: Vectors | None
+    document_vectors: Vectors | None
+    max_negatives: int
+
+    @property
+    def num_unlabelled(self) -> int:
+        return len(self.query_tokens) - len(self.queries)
+
+
+class PairLoader(InOrder):
+    """Training batches of pairs, see :class:`coterie.data.batch.TrainLoader` and :class:`coterie.methods.retrieval.dual_encoder.DualEncoderMethod`.
+
+    Each batch holds as many unlabelled queries, where there are any, as pairs; they come in an order of their own, round after round.
+
+    Args:
+        texts: tokens and vectors.
+        order: of the pairs.
+        device: where batches go.
+    """
+
+    def __init__(self, texts: TrainingTexts, order: Order, device: torch.device) -> None:
+        self.texts, self.order, self.device = texts, order, device
+        self.pairs: Integers = np.array(texts.queries.pairs, dtype=np.int64).reshape(-1, 2)
+        self.relevant = [np.array([number for number, _ in each.relevant]) for each in texts.queries.items]
+        self.views, self.ahead = 1, 0
+        self.repeats = False  # teachers are not asked by the loop: their vectors come with the batch
+        self._rounds: dict[int, Integers] = {}
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from a step on: the same whatever was drawn before."""
+        for step, numbers in enumerate(self.order.batches(epoch, first_step), first_step):
+            yield self._batch(numbers.numpy(), epoch, step)
+
+    def _batch(self, numbers: Integers, epoch: int, step: int) -> Batch:
+        texts = self.texts
+        labelled, documents = self.pairs[numbers].T
+        documents = np.concatenate([documents, self._negatives(numbers, epoch)])
+        queries = np.concatenate([labelled, self._unlabelled(len(numbers), epoch, step)])
+        excluded = np.stack([np.isin(documents, self.relevant[query]) for query in labelled])
+        excluded[np.arange(len(numbers)), np.arange(len(numbers))] = False
+        inputs: dict[str, Any] = {
+            "query": texts.query_tokens.batch(queries, self.device),
+            "excluded": sent(torch.from_numpy(excluded), self.device),
+        }
+        if texts.document_tokens is not None:
+            inputs["document"] = texts.document_tokens.batch(documents, self.device)
+        if texts.query_vectors is not None and texts.document_vectors is not None:
+            inputs["teacher_query"] = read_rows(texts.query_vectors, queries, self.device)
+            inputs["teacher_document"] = read_rows(texts.document_vectors, documents, self.device)
+        targets = sent(torch.arange(len(numbers)), self.device)
+        return Batch(inputs, targets, sent(torch.from_numpy(numbers), self.device))
+
+    def _negatives(self, numbers: Integers, epoch: int) -> Integers:
+        """Hard negatives of the batch's pairs, each once; of a pair's many, others in each epoch."""
+        found: dict[int, None] = {}
+        most = self.texts.max_negatives
+        for number in numbers.tolist():
+            own = self.texts.queries.items[self.pairs[number, 0]].negatives
+            if len(own) > most:
+                drawn = np.random.default_rng(derive_seed(self.order.seed, "negatives", epoch, number))
+                own = tuple(own[place] for place in drawn.choice(len(own), most, replace=False))
+            found |= dict.fromkeys(own)
+        return np.array(list(found), dtype=np.int64)
+
+    def _unlabelled(self, count: int, epoch: int, step: int) -> Integers:
+        """Numbers of this process's unlabelled queries of a step."""
+        total = self.texts.num_unlabelled
+        if not total:
+            return np.empty(0, dtype=np.int64)
+        count = min(count, total)
+        processes = self.order.num_processes
+        first = (epoch * self.order.steps_per_epoch + step) * count * processes + self.order.process_index
+        places = first + processes * np.arange(count)
+        rounds = [self._round(int(place // total))[place % total] for place in places]
+        return len(self.texts.queries) + np.array(rounds, dtype=np.int64)
+
+    def _round(self, number: int) -> Integers:
+        if number not in self._rounds:
+            seed = derive_seed(self.order.seed, "unlabelled", number)
+            self._rounds = {key: value for key, value in self._rounds.items() if key == number - 1}
+            self._rounds[number] = np.random.default_rng(seed).permutation(self.texts.num_unlabelled)
+        return self._rounds[number]
+
+
+class QueryLoader:
+    """The queries of a split, see :class:`coterie.data.batch.EvaluationLoader`; the longest first, so that little is padded.
+
+    Args:
+        split: its name.
+        queries: of the split, or a part of them.
+        tokens: of these.
+        batch_size: queries a batch of this process.
+        device: where batches go.
+        process_index, num_processes: this process's place.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        queries: Queries,
+        tokens: TokenTable,
+        batch_size: int,
+        device: torch.device,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.split, self.queries, self.tokens, self.device = split, queries, tokens, device
+        self.batch_size = batch_size
+        self.indices = longest_first(torch.from_numpy(tokens.lengths), process_index, num_processes)
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.queries)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for indices in self.indices.split(self.batch_size):
+            numbers = indices.clamp(min=0).numpy()
+            yield Batch(self.tokens.batch(numbers, self.device), sent(indices, self.device), sent(indices, self.device))

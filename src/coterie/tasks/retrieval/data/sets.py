@@ -1,0 +1,264 @@
+"""From the settings to the documents and to the queries of every split, with what was found on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coterie.data.records import SUFFIXES, load_hub
+from coterie.data.split_names import split_of, splits_by_name
+from coterie.data.stdlib import stdlib_name
+from coterie.errors import CoterieError
+from coterie.randomness import derive_seed
+from coterie.tasks.retrieval.data.docstrings import docstring_pairs
+from coterie.tasks.retrieval.data.pseudo import pseudo_queries
+from coterie.tasks.retrieval.data.readers import Row, Tally, is_beir, read_beir, read_pairs, read_texts, rows_of_files
+from coterie.tasks.retrieval.data.relevance import Documents, Queries, Query, texts_digest
+from coterie.tasks.retrieval.settings import RetrievalData
+
+HUB = "hf-text://"
+TEST_SHARE = 0.2  # of the queries, where the data bring neither a validation nor a test split
+EXPECTED = f"stdlib, a file or folder of {', '.join(SUFFIXES)}, a folder of BEIR, or {HUB}user/dataset"
+
+
+@dataclass(frozen=True)
+class RetrievalSets:
+    """A data set for retrieval.
+
+    Attributes:
+        name: to be shown.
+        documents: all of them, among which is searched, whatever the split.
+        queries: by split, ``train`` among them.
+        unlabelled: queries whose documents are not known.
+        skipped: rows and judgements that were left out.
+        passed_over: files that were not read.
+        duplicates: by held-out split, how many of its queries are training queries too, word by word.
+        notes: these and what else was found, in sentences.
+        fingerprint: what identifies the data, as ``data.json`` holds it.
+    """
+
+    name: str
+    documents: Documents
+    queries: Mapping[str, Queries]
+    unlabelled: Sequence[str]
+    skipped: int
+    passed_over: int
+    duplicates: Mapping[str, int]
+    notes: tuple[str, ...]
+    fingerprint: Mapping[str, Any]
+
+
+def load_sets(settings: RetrievalData, seed: int = 0, whole: bool = False) -> RetrievalSets:
+    """Read and split what a recipe names.
+
+    Args:
+        settings: the recipe's section ``data``.
+        seed: of pseudo-queries.
+        whole: queries without splits are the test split as a whole: nothing is trained on them.
+
+    Raises:
+        CoterieError: nothing that can be read, a missing column, no training queries, too few to hold out any.
+    """
+    tally = Tally()
+    name, documents, found, passed_over, notes = _read(settings, tally)
+    if "train" not in found:
+        raise CoterieError(f"data={settings.name} has no training queries, only {', '.join(found)}")
+    if not found["train"]:
+        raise CoterieError(f"data={settings.name} has no pair of a query and a document")
+    whole = whole and len(found) == 1
+    splits = _split(found, settings.model_copy(update={"test": 0, "validation": 0}) if whole else settings)
+    if whole:
+        splits["test"] = splits["train"]
+    unlabelled = _unlabelled(settings, splits["train"], documents, seed)
+    duplicates, found_again = _duplicates(splits)
+    counted = {"left out: empty, or naming what is not there": tally.skipped, "there twice": tally.duplicates}
+    notes += [f"{count:,} {'pairs' if count > 1 else 'pair'} {what}" for what, count in counted.items() if count]
+    return RetrievalSets(
+        name=name,
+        documents=documents,
+        queries=splits,
+        unlabelled=unlabelled,
+        skipped=tally.skipped,
+        passed_over=passed_over,
+        duplicates=duplicates,
+        notes=(*notes, *found_again),
+        fingerprint=_fingerprint(documents, splits, unlabelled),
+    )
+
+
+def _read(settings: RetrievalData, tally: Tally) -> tuple[str, Documents, dict[str, Sequence[Query]], int, list[str]]:
+    """Name, documents, queries by split, files that were not read, notes."""
+    name = settings.name
+    if name == "stdlib":
+        documents, queries, twice = docstring_pairs()
+        note = f"{twice} docstrings repeat another's first sentence or rest and are left out; other versions have other docstrings, and figures on them do not compare"
+        return stdlib_name(), documents, {"train": queries}, 0, [note]
+    documents = Documents()
+    if name.startswith(HUB):
+        rows = _hub_rows(name)
+        return (
+            name,
+            documents,
+            {split: read_pairs(each, settings, documents, tally) for split, each in rows.items()},
+            0,
+            [],
+        )
+    path = Path(name).expanduser()
+    if path.is_dir() and is_beir(path):
+        documents, judged = read_beir(path, tally)
+        return path.resolve().name, documents, dict(judged), 0, []
+    if path.is_dir():
+        files, passed_over = _files_by_split(path)
+    elif path.is_file():
+        files, passed_over = {"train": [path]}, 0
+    else:
+        raise CoterieError(f"there is no {name!r}; data.name of task=retrieval is {EXPECTED}")
+    queries_by_split = {
+        split: read_pairs(rows_of_files(each), settings, documents, tally) for split, each in files.items()
+    }
+    notes = [f"{passed_over:,} files of no format that is read, passed over"] if passed_over else []
+    return path.stem if path.is_file() else path.resolve().name, documents, dict(queries_by_split), passed_over, notes
+
+
+def _hub_rows(name: str) -> dict[str, list[Row]]:
+    found = load_hub(name, name.removeprefix(HUB))
+    splits = splits_by_name(map(str, found), name) or {"train": next(iter(found))}
+    return {
+        split: [(f"data={name}, {split}, row {number}", row) for number, row in enumerate(found[each], 1)]
+        for split, each in splits.items()
+    }
+
+
+def _files_by_split(folder: Path) -> tuple[dict[str, list[Path]], int]:
+    """Files whose names are splits, or else all files as the training split; and how many others there are.
+
+    Raises:
+        CoterieError: no file that is read, or two of one split.
+    """
+    below = sorted(each for each in folder.iterdir() if each.is_file() and not each.name.startswith("."))
+    found = [each for each in below if each.suffix.lower() in SUFFIXES]
+    if not found:
+        raise CoterieError(f"{str(folder)!r} holds no file that is read; expected {', '.join(SUFFIXES)}")
+    named: dict[str, list[Path]] = {}
+    for path in found:
+        if (split := split_of(path.stem)) is not None:
+            named.setdefault(split, []).append(path)
+    for split, paths in named.items():
+        if len(paths) > 1:
+            raise CoterieError(f"{str(folder)!r} holds two files for {split}: {paths[0].name} and {paths[1].name}")
+    chosen = named if "train" in named else {"train": found}
+    return chosen, len(below) - sum(map(len, chosen.values()))
+
+
+def _split(found: Mapping[str, Sequence[Query]], settings: RetrievalData) -> dict[str, Queries]:
+    """The splits that the data bring, or that are carved from the training queries by their groups, else by their texts.
+
+    Where only one held-out split exists it is the test split, whatever its name, unless ``data.test`` is a number.
+    """
+    splits = {split: Queries.of(each) for split, each in found.items() if len(each)}
+    train, validation, test = splits["train"], splits.get("validation"), splits.get("test")
+    share = settings.test
+    if share == "auto":
+        if test is None:
+            validation, test = None, validation
+        share = TEST_SHARE if test is None else 0
+    elif test is not None and share > 0:
+        raise CoterieError(
+            f"data.test={share:g}: the data bring a test split of {len(test):,} queries; leave data.test out"
+        )
+    if share > 0:
+        train, test = _carve(train, share, settings.validation_seed, "test")
+    if validation is None and settings.validation > 0:
+        train, validation = _carve(train, settings.validation, settings.validation_seed, "validation")
+    if settings.train_limit is not None:
+        train = _limit(train, settings.train_limit, settings.validation_seed)
+    kept = {"train": train, "validation": validation, "test": test}
+    return {split: queries for split, queries in kept.items() if queries is not None}
+
+
+def _carve(queries: Queries, share: float, seed: int, what: str) -> tuple[Queries, Queries]:
+    """(rest, carved), each in the original order: whole groups until the share of queries is reached, at least one and not all.
+
+    Raises:
+        CoterieError: there is one group only.
+    """
+    groups = np.array([each.group or each.text for each in queries.items])
+    names, counts = np.unique(groups, return_counts=True)
+    if len(names) < 2:
+        raise CoterieError(
+            f"there is one query (or group): too few to carve a {what} split from; bring more, or set data.test=0 data.validation=0"
+        )
+    order = np.random.default_rng(derive_seed(seed, what)).permutation(len(names))
+    wanted = np.searchsorted(np.cumsum(counts[order]), share * len(queries)) + 1
+    chosen = np.isin(groups, names[order[: min(len(names) - 1, max(1, int(wanted)))]])
+    return queries.take(np.flatnonzero(~chosen).tolist()), queries.take(np.flatnonzero(chosen).tolist())
+
+
+def _limit(queries: Queries, count: int, seed: int) -> Queries:
+    pairs = queries.pairs
+    if count > len(pairs):
+        raise CoterieError(f"data.train_limit={count} is above the number of training pairs, {len(pairs)}")
+    kept: dict[int, set[int]] = {}
+    for place in np.random.default_rng(derive_seed(seed, "limit")).permutation(len(pairs))[:count]:
+        query, document = pairs[place]
+        kept.setdefault(query, set()).add(document)
+    return Queries.of(
+        Query(each.text, tuple(pair for pair in each.relevant if pair[0] in kept[number]), each.negatives, each.group)
+        for number, each in enumerate(queries.items)
+        if number in kept
+    )
+
+
+def _unlabelled(settings: RetrievalData, train: Queries, documents: Documents, seed: int) -> list[str]:
+    """Queries of the file, and pseudo-queries, each once; none that has a label."""
+    found: list[str] = []
+    if settings.unlabelled is not None:
+        path = Path(settings.unlabelled).expanduser()
+        if not path.is_file():
+            raise CoterieError(f"data.unlabelled={settings.unlabelled!r}: there is no such file")
+        known = set(train.texts)
+        found += [text for text in read_texts(path, settings.query, "data.query") if text not in known]
+    if settings.pseudo_queries > 0:
+        pairs = train.pairs
+        own = [documents.texts[number] for number in dict.fromkeys(document for _, document in pairs)]
+        found += pseudo_queries(train.texts, own, round(settings.pseudo_queries * len(pairs)), seed)
+    return list(dict.fromkeys(found))
+
+
+def _duplicates(splits: Mapping[str, Queries]) -> tuple[dict[str, int], list[str]]:
+    train = set(splits["train"].texts)
+    counts, notes = {}, []
+    for split, queries in splits.items():
+        if split == "train" or queries is splits["train"]:
+            continue
+        count = counts[split] = sum(text in train for text in queries.texts)
+        if count:
+            notes.append(
+                f"{count} of the {len(queries)} {split} queries {'are' if count > 1 else 'is'} among the training queries too, word by word: "
+                f"figures on {split} are too good by that"
+            )
+    return counts, notes
+
+
+def _fingerprint(documents: Documents, splits: Mapping[str, Queries], unlabelled: Sequence[str]) -> dict[str, Any]:
+    digests = {
+        split: texts_digest(f"{each.text}\0{each.relevant}" for each in queries.items)
+        for split, queries in splits.items()
+    }
+    searched = [len(documents), texts_digest(documents.texts)]
+    return {
+        "classes": [],
+        "preparation": {"unlabelled": texts_digest(unlabelled)},
+        "splits": {
+            split: {
+                "samples": len(queries),
+                "order": digests[split],
+                "classes": {"queries": [len(queries), digests[split]], "documents": searched},
+            }
+            for split, queries in splits.items()
+        },
+    }

@@ -1,0 +1,89 @@
+"""A teacher's vectors of texts: computed once, kept in a file of the cache folder, read from there as they are needed.
+
+The file's name holds a digest of the teacher and one of the texts. A million documents of 384 numbers are 1.5 GB on disk, and none of it in memory but what a batch reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coterie.data.cache import cache_folder
+from coterie.errors import RunError
+from coterie.tasks.retrieval.data.relevance import texts_digest
+from coterie.tasks.retrieval.data.tokens import Side, sent
+
+CHUNK = 8_192  # texts between two writes
+FOLDER = "retrieval_vectors"
+Vectors = NDArray[np.float32]
+
+
+def teacher_vectors(
+    encoder: Any,
+    digest: str,
+    texts: Sequence[str],
+    side: Side,
+    *,
+    normalize: bool,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    announce: Callable[[str], None] = lambda line: None,
+) -> Vectors:
+    """Vectors of texts, float32 [N, D], memory-mapped.
+
+    Args:
+        encoder: the teacher, of sentence-transformers.
+        digest: of it, see :func:`coterie.tasks.retrieval.encoders.encoder_digest`.
+        texts: what is encoded.
+        side: whether they are queries or documents.
+        normalize: to length 1.
+        batch_size: texts at once.
+        device: where it computes.
+        announce: is told in a sentence that something was not there.
+
+    Raises:
+        RunError: the cache folder cannot be written.
+    """
+    path = cache_folder() / FOLDER / f"{digest}-{side}-{'unit' if normalize else 'plain'}-{texts_digest(texts)}.npy"
+    with contextlib.suppress(OSError, ValueError):
+        found: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        if len(found) == len(texts):
+            return found
+    what = "queries" if side == "query" else "documents"
+    announce(f"the teacher's vectors of {len(texts):,} {what} were computed and are kept in the cache folder")
+    width = int(encoder.get_embedding_dimension())
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    encode = encoder.encode_query if side == "query" else encoder.encode_document
+    encoder.to(device)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(len(texts), width))
+        for start in range(0, len(texts), CHUNK):
+            part = list(texts[start : start + CHUNK])
+            table[start : start + len(part)] = encode(
+                part, batch_size=batch_size, normalize_embeddings=normalize, show_progress_bar=False
+            )
+        table.flush()
+        del table
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"the teacher's vectors cannot be kept in {str(path.parent)!r}: {error.strerror}") from None
+    finally:
+        encoder.to("cpu")
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+    vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    return vectors
+
+
+def read_rows(vectors: Vectors, numbers: Sequence[int] | NDArray[np.int64], device: torch.device) -> Tensor:
+    """Some of the vectors on the device, [B, D]."""
+    return sent(torch.from_numpy(np.ascontiguousarray(vectors[np.asarray(numbers)])), device)

@@ -1,0 +1,303 @@
+"""Dual encoders of sentence-transformers: read, built from sizes, cut to some of their layers, projected, and described so that they can be built again.
+
+An encoder is a :class:`sentence_transformers.SentenceTransformer` of the modules Transformer, Pooling, Dense and Normalize. Code that comes with weights is never run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from coterie.errors import CoterieError
+from coterie.networks.blocks import config_with, cut_state, kept_layers
+from coterie.networks.hugging_face import config_of, describe_config, quiet_transformers, require_place, short_reason
+from coterie.randomness import derive_seed, seeded
+from coterie.tasks.retrieval.tokenizers import placeholder_tokenizer
+
+MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
+LONGEST = 256  # tokens of a text, where a network does not say
+ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh, "GELU": nn.GELU, "ReLU": nn.ReLU}
+
+
+@contextlib.contextmanager
+def quiet_sentence_transformers() -> Iterator[Any]:
+    """The package, silent while it loads.
+
+    Raises:
+        CoterieError: it is not installed.
+    """
+    with quiet_transformers():
+        try:
+            import sentence_transformers
+        except ImportError:
+            raise CoterieError(
+                "retrieval needs the package sentence-transformers: pip install 'coterie[retrieval]'"
+            ) from None
+        logger = logging.getLogger("sentence_transformers")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield sentence_transformers
+        finally:
+            logger.setLevel(level)
+
+
+def load_encoder(name: str, *, pooling: str = "mean", max_length: int | None = None) -> Any:
+    """An encoder with its weights, on the CPU in float32.
+
+    Args:
+        name: a folder as sentence-transformers or transformers saves it, or a name of the Hub.
+        pooling: ``mean`` or ``cls``, of a network of transformers alone.
+        max_length: tokens of a text at most; None: what the folder says, else at most 256.
+
+    Raises:
+        CoterieError: nothing there, weights in pickles alone, or something that is no encoder of texts.
+    """
+    path = Path(name).expanduser()
+    whole = not path.is_dir() or (path / "modules.json").is_file()
+    place = str(path) if path.is_dir() and whole else require_place(name, "an encoder")
+    if path.is_dir() and not any(path.rglob("*.safetensors")):
+        raise CoterieError(f"{name!r} holds no weights in safetensors, the only format that is read")
+    with quiet_sentence_transformers() as library:
+        try:
+            encoder = library.SentenceTransformer(
+                place,
+                device="cpu",
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+            )
+        except Exception as error:  # files, network, formats: the library raises many kinds
+            raise CoterieError(f"{name!r} is no encoder that can be read: {short_reason(error)}") from None
+    names = [type(each).__name__ for each in encoder]
+    if pooling != "mean" and not whole and "Pooling" in names:
+        encoder[names.index("Pooling")].pooling_mode = pooling
+    _set_length(encoder, max_length)
+    return encoder.eval()
+
+
+def build_encoder(
+    config: Any, tokenizer: Any, *, pooling: str = "mean", seed: int = 0, max_length: int | None = None
+) -> Any:
+    """An encoder with initial weights, of a configuration of transformers and a tokenizer.
+
+    Args:
+        config: its sizes.
+        tokenizer: of transformers.
+        pooling: ``mean`` or ``cls``.
+        seed: of the weights.
+        max_length: tokens of a text at most; None: 256, or as many as there are positions.
+
+    Raises:
+        CoterieError: no network of texts.
+    """
+    with quiet_sentence_transformers() as library:
+        transformer = _transformer(config, tokenizer, seed)
+        pool = _module_class("Pooling")(transformer.get_embedding_dimension(), pooling)
+        encoder = library.SentenceTransformer(modules=[transformer, pool], device="cpu")
+    room = getattr(config, "max_position_embeddings", None) or LONGEST
+    _set_length(encoder, max_length or min(LONGEST, room))
+    return encoder.eval()
+
+
+def _transformer(config: Any, tokenizer: Any, seed: int) -> nn.Module:
+    """The module Transformer with a new network; the library reads it from a folder only."""
+    with quiet_transformers() as transformers, tempfile.TemporaryDirectory() as folder:
+        try:
+            with seeded(derive_seed(seed, "network")):
+                network = transformers.AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32)
+            network.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            made = _module_class("Transformer")(folder)
+        except Exception as error:
+            raise CoterieError(f"the configuration gives no encoder of texts: {short_reason(error)}") from None
+    for each in (made.model, made.model.config, made.tokenizer):
+        for key in ("name_or_path", "_name_or_path"):
+            if getattr(each, key, None):  # a folder that is gone
+                with contextlib.suppress(AttributeError):
+                    setattr(each, key, "")
+    module: nn.Module = made
+    return module
+
+
+def _module_class(name: str) -> Any:
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    return {"Transformer": Transformer, "Pooling": Pooling, "Dense": Dense, "Normalize": Normalize}[name]
+
+
+def _set_length(encoder: Any, max_length: int | None) -> None:
+    room = getattr(encoder[0].model.config, "max_position_embeddings", None) if hasattr(encoder[0], "model") else None
+    said = encoder.max_seq_length
+    length = max_length or min(said if said is not None and said < 10**6 else LONGEST, room or LONGEST)
+    if room is not None and length > room:
+        raise CoterieError(f"network.max_length={length} is above the network's {room} positions")
+    if said != length:
+        encoder.max_seq_length = length
+
+
+def require_plain(encoder: Any, name: str) -> None:
+    """What a student can be: these modules, and prompts that are pooled like any words.
+
+    Raises:
+        CoterieError: other modules, or pooling that leaves prompts out.
+    """
+    for module in encoder:
+        if type(module).__name__ not in MODULES:
+            raise CoterieError(
+                f"{name!r} holds a module {type(module).__name__}; a student is made of {', '.join(MODULES)}"
+            )
+        if not getattr(module, "include_prompt", True):
+            raise CoterieError(f"{name!r} leaves its prompt out of the pooling, which is not supported for a student")
+
+
+def cut_encoder(encoder: Any, layers: Sequence[int]) -> Any:
+    """A copy with some of the transformer's layers.
+
+    Args:
+        encoder: stays as it is.
+        layers: their numbers, see :func:`coterie.networks.blocks.kept_layers`.
+
+    Raises:
+        CoterieError: numbers out of bounds, or an architecture whose blocks are not found.
+    """
+    network = encoder[0].model
+    kept = kept_layers(int(network.config.num_hidden_layers), layers=layers)
+    state = cut_state(network, kept)
+    with quiet_transformers() as transformers:
+        cut = transformers.AutoModel.from_config(
+            config_with(network.config, kept), trust_remote_code=False, dtype=torch.float32
+        )
+    try:
+        cut.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise CoterieError(
+            f"{type(network).__name__} cannot be cut to {len(kept)} layers: {short_reason(error)}"
+        ) from None
+    result = copy.deepcopy(encoder)
+    result[0].model = cut
+    return result.eval()
+
+
+def width_of(encoder: Any) -> int:
+    """Numbers of a vector."""
+    return int(encoder.get_embedding_dimension())
+
+
+def is_normalized(encoder: Any) -> bool:
+    """Whether vectors are compared by their angle: the encoder makes them of length 1, or says that similarity is the cosine."""
+    return type(encoder[-1]).__name__ == "Normalize" or encoder.similarity_fn_name == "cosine"
+
+
+def projected(encoder: Any, width: int | None, normalize: bool, seed: int) -> Any:
+    """The encoder with ψ, a linear layer without bias to another width, and vectors of length 1.
+
+    Args:
+        encoder: is owned by the result.
+        width: of ψ's result; None: no ψ.
+        normalize: whether vectors have length 1.
+        seed: of ψ's initial weights; of equal widths it starts as the identity.
+    """
+    kept = [each for each in encoder if type(each).__name__ != "Normalize"]
+    added: list[nn.Module] = []
+    if width is not None:
+        with seeded(derive_seed(seed, "projection")):
+            dense = _module_class("Dense")(width_of(encoder), width, bias=False, activation_function=nn.Identity())
+        if dense.in_features == width:
+            nn.init.eye_(dense.linear.weight)
+        added.append(dense)
+    if normalize:
+        added.append(_module_class("Normalize")())
+    with quiet_sentence_transformers() as library:
+        made = library.SentenceTransformer(
+            modules=[*kept, *added],
+            device="cpu",
+            prompts=dict(encoder.prompts),
+            default_prompt_name=encoder.default_prompt_name,
+            similarity_fn_name="cosine" if normalize else "dot",
+        )
+    return made.eval()
+
+
+def describe_encoder(encoder: Any) -> dict[str, Any]:
+    """JSON values from which :func:`rebuild_encoder` makes the same modules, without weights and tokenizer."""
+    modules = []
+    for module in encoder:
+        kind = type(module).__name__
+        if kind == "Transformer":
+            modules.append({"type": kind, "config": describe_config(module.model.config)})
+        else:
+            values = json.loads(json.dumps(module.get_config_dict() if hasattr(module, "get_config_dict") else {}))
+            modules.append({"type": kind, **values})
+    return {
+        "modules": modules,
+        "max_length": encoder.max_seq_length,
+        "prompts": dict(encoder.prompts),
+        "default_prompt": encoder.default_prompt_name,
+        "similarity": encoder.similarity_fn_name,
+    }
+
+
+def rebuild_encoder(description: dict[str, Any], tokenizer: Any = None) -> Any:
+    """The encoder that was described, with weights that mean nothing yet.
+
+    Args:
+        description: of :func:`describe_encoder`.
+        tokenizer: its tokenizer; None: one that knows no words, for an encoder that is given tokens only.
+
+    Raises:
+        CoterieError: values that give no encoder.
+    """
+    modules: list[nn.Module] = []
+    with quiet_sentence_transformers() as library:
+        try:
+            for each in description["modules"]:
+                values = {key: value for key, value in each.items() if key != "type"}
+                if each["type"] == "Transformer":
+                    config = config_of(values["config"])
+                    modules.append(_transformer(config, tokenizer or placeholder_tokenizer(), 0))
+                    continue
+                if "activation_function" in values:
+                    values["activation_function"] = ACTIVATIONS[values["activation_function"].rpartition(".")[2]]()
+                modules.append(_module_class(each["type"])(**values))
+            encoder = library.SentenceTransformer(
+                modules=modules,
+                device="cpu",
+                prompts=description["prompts"],
+                default_prompt_name=description["default_prompt"],
+                similarity_fn_name=description["similarity"],
+            )
+            encoder.max_seq_length = description["max_length"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CoterieError(f"the description gives no encoder: {short_reason(error)}") from None
+    return encoder.eval()
+
+
+def encoder_digest(encoder: Any) -> str:
+    """A text that changes with any weight, and with what else decides a text's vector."""
+    whole = hashlib.blake2b(digest_size=16)
+    said = [
+        repr(module) if type(module).__name__ != "Transformer" else describe_config(module.model.config)
+        for module in encoder
+    ]
+    known = json.dumps(
+        [said, encoder.prompts, encoder.default_prompt_name, encoder.max_seq_length], sort_keys=True, default=str
+    )
+    whole.update(known.encode())
+    tokenizer = getattr(encoder.tokenizer, "backend_tokenizer", None)
+    if tokenizer is not None:
+        whole.update(tokenizer.to_str().encode())
+    for name, tensor in encoder.state_dict().items():
+        whole.update(name.encode())
+        whole.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()

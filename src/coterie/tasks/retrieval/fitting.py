@@ -1,0 +1,33 @@
+"""Settings of a dual encoder that fit its data and network."""
+
+from __future__ import annotations
+
+from coterie.recipe import Recipe
+from coterie.recipe.fitting import Facts, fit, with_settings
+from coterie.recipe.sections import AUTO
+from coterie.tasks.retrieval.settings import network_of
+from coterie.tasks.retrieval.sources import cuts_teacher, starts_pretrained
+
+
+def fit_retrieval(recipe: Recipe, samples: int, has_teacher: bool) -> tuple[Recipe, dict[str, str]]:
+    """The recipe without an ``auto`` whose value depends on texts or networks, and what was chosen, with its reason.
+
+    Args:
+        recipe: what it sets stays.
+        samples: pairs that are trained on.
+        has_teacher: whether there is a teacher.
+    """
+    settings: dict[str, object] = {}
+    reasons: dict[str, str] = {}
+    pretrained = starts_pretrained(recipe)
+    if recipe.network.pretrained == AUTO:
+        settings["network.pretrained"] = pretrained
+        found = (
+            "the teacher's layers" if cuts_teacher(recipe) else "the weights are there" if pretrained else "untrained"
+        )
+        reasons["network.pretrained"] = found
+    if network_of(recipe).documents == AUTO:
+        settings["network.documents"] = "teacher" if has_teacher else "student"
+        reasons["network.documents"] = "there is a teacher" if has_teacher else "there is no teacher"
+    fitted, others = fit(with_settings(recipe, settings), Facts("text network", pretrained, samples))
+    return fitted, reasons | others

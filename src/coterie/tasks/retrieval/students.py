@@ -1,0 +1,82 @@
+"""From a recipe and a student to its method, and what does not go together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.errors import CoterieError
+from coterie.methods import TABLE, find_method
+from coterie.methods.method import Method
+from coterie.methods.options import check_options
+from coterie.methods.retrieval.dual_encoder import DualEncoderMethod
+from coterie.methods.teacher.taught import teacher_wanted
+from coterie.randomness import derive_seed, seeded
+from coterie.recipe import Recipe
+from coterie.recipe.sections import TeachingRecipe
+from coterie.tasks.retrieval.encoders import width_of
+from coterie.tasks.retrieval.settings import network_of
+from coterie.tasks.retrieval.sources import TeacherFound
+from coterie.tasks.retrieval.tower import Tower
+
+
+def teacher_encodes(recipe: Recipe, has_teacher: bool) -> bool:
+    """Whether documents have the teacher's vectors."""
+    who = network_of(recipe).documents
+    return has_teacher if who == "auto" else who == "teacher"
+
+
+def require_teacher(recipe: Recipe) -> None:
+    """A teacher where one is needed.
+
+    Raises:
+        CoterieError: there is none, or the method is none of this task.
+    """
+    method = make_method_class(recipe.method.name)
+    if recipe.all_teachers():
+        return
+    if network_of(recipe).documents == "teacher":
+        raise CoterieError("network.documents=teacher: there is no teacher; set teacher.run or teacher.network")
+    probe = method(_nothing(), **check_options(method, recipe.method.options))
+    if probe.reads_teacher:
+        raise CoterieError(f"{teacher_wanted(recipe.method.name)}; from labels alone: method=contrastive")
+
+
+def _nothing() -> Any:
+    from torch import nn
+
+    return nn.Identity()
+
+
+def make_method_class(name: str) -> type[DualEncoderMethod]:
+    """The method's class.
+
+    Raises:
+        CoterieError: a method of another task.
+    """
+    found = find_method(name)
+    if not issubclass(found, DualEncoderMethod):
+        own = ", ".join(each for each, entry in TABLE.items() if entry.kind == "retrieval")
+        raise CoterieError(f"method={name} trains no dual encoder; task=retrieval takes {own}")
+    return found
+
+
+def make_method(recipe: Recipe, encoder: Any, teacher: TeacherFound | None = None) -> Method:
+    """The recipe's method around an encoder, which it owns afterwards.
+
+    Raises:
+        CoterieError: a method of another task, ``teaching.*``, or widths that do not allow the comparison.
+    """
+    kind = make_method_class(recipe.method.name)
+    if recipe.teaching != TeachingRecipe():
+        raise CoterieError(
+            f"teaching.* says how a teacher joins a method that has none; {recipe.method.name} has settings of its own for it"
+        )
+    with seeded(derive_seed(recipe.seed, "method")):
+        method = kind(Tower(encoder), **check_options(kind, recipe.method.options))
+    if teacher is not None and width_of(encoder) != (width := teacher.note["width"]):
+        what = "its documents are compared with" if teacher_encodes(recipe, True) else "vectors are matched with"
+        if teacher_encodes(recipe, True) or method.matches_vectors:
+            raise CoterieError(
+                f"the student's vectors have {width_of(encoder)} numbers, the teacher's, which {what}, {width}: leave network.projection=false out"
+            )
+    return method
