@@ -18,6 +18,7 @@ from PIL import Image
 import coterie.tasks
 from coterie import cli
 from coterie.benchmark import measure
+from coterie.data import stdlib
 from coterie.tasks.images.data import sources
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,7 @@ SMALLER = ["training.epochs=1", "training.device=cpu", "network.pretrained=false
 SMALLER_IMAGES = ["data.image_size=32", "data.workers=0"]
 SMALLEST = "network=tiny_cifar"  # README.md trains what is chosen by itself
 # Run elsewhere: `make test` runs this test, `make demo` is test_demo, the launchers are test_processes, pip sets .venv up.
+OPTIONAL = ("trl", "datasets")  # a page's code that imports them is run where they are
 ELSEWHERE = ("make ", "pip install", "accelerate launch", "torchrun")
 
 
@@ -88,6 +90,13 @@ def few_digits(monkeypatch):
     monkeypatch.setattr(sources, "digits", fewer)
 
 
+@pytest.fixture(autouse=True)
+def few_sources(monkeypatch):
+    """A tenth of the standard library's files, whose docstrings are parsed in a second."""
+    original = stdlib.stdlib_files
+    monkeypatch.setattr(stdlib, "stdlib_files", lambda root=None: original(root)[::10])
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_page(page, place, monkeypatch, capsys, quick_ceiling):
     monkeypatch.chdir(place)
@@ -100,8 +109,8 @@ def test_page(page, place, monkeypatch, capsys, quick_ceiling):
     for language, block in BLOCK.findall(text):
         if language == "python":
             code = compile(block, page, "exec")
-            if "from trl import" in block and importlib.util.find_spec("trl") is None:
-                continue  # a visible skip: tests/losses/test_in_trainers.py
+            if any(f"from {each} import" in block and importlib.util.find_spec(each) is None for each in OPTIONAL):
+                continue  # visible skips: tests/losses/test_in_trainers.py, test_dual_encoder.py
             first = next(iter(re.findall(r"`(\w+\.py)`", text[: text.index(block)])[-1:]), None)
             if "class " in block and first:
                 Path(first).write_text(block)

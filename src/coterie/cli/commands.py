@@ -109,13 +109,23 @@ def predict(
         typer.Argument(
             metavar="PATHS...",
             help="Image files, folders, patterns such as 'shots/*.jpg', or - for a list on standard input, one a line. "
-            "Of a run of texts or of a language model: texts (pairs: a tab between), or -.",
+            "Of a run of texts or of a language model: texts (pairs: a tab between), or -. Of a run of retrieval: queries, or -.",
             show_default=False,
         ),
     ],
     top: Annotated[
         int | None,
-        typer.Option("--top", min=1, help="How many classes to print for each sample (5).", show_default=False),
+        typer.Option(
+            "--top", min=1, help="How many classes, or documents, to print for each sample (5).", show_default=False
+        ),
+    ] = None,
+    documents: Annotated[
+        Path | None,
+        typer.Option(
+            "--documents",
+            help="Of a run of retrieval: a file of the documents among which is searched, one a line or in rows (the run's own).",
+            show_default=False,
+        ),
     ] = None,
     options: Annotated[
         list[str] | None,
@@ -127,10 +137,11 @@ def predict(
     ] = None,
     format: Annotated[str, typer.Option("--format", "-f", help="table, json (one object a line) or csv.")] = "table",
 ) -> None:
-    """Ask a run's deployed student: classes of images or texts, the continuation of a prompt. What cannot be read is reported, and the others go on."""
+    """Ask a run's deployed student: classes of images or texts, the continuation of a prompt, the documents of a query. What cannot be read is reported, and the others go on."""
     from coterie.cli.predictions import print_predictions
 
     given = read_options(options or []) | ({} if top is None else {"top": top})
+    given |= {} if documents is None else {"documents": str(documents)}
     if failed := print_predictions(run, inputs, given, format):
         raise RunError(failed)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.embedding import in_batch_scores
-from coterie.methods.method import Method
+from coterie.methods.method import Method, method_name
 
 
 class DualBatch(NamedTuple):
@@ -107,7 +107,7 @@ class DualEncoderMethod(Method):
         documents = self.encoder(inputs["document"]) if own else teacher_documents
         if len(documents) < self.min_batch:
             raise CoterieError(
-                f"{type(self).__name__} compares the documents of a batch and needs at least {self.min_batch}, got {len(documents)}"
+                f"{method_name(type(self))} compares the documents of a batch and needs at least {self.min_batch}, got {len(documents)}"
             )
         return DualBatch(
             queries,

@@ -109,7 +109,7 @@ def build_encoder(
     return encoder.eval()
 
 
-def _transformer(config: Any, tokenizer: Any, seed: int) -> nn.Module:
+def _transformer(config: Any, tokenizer: Any, seed: int) -> Any:
     """The module Transformer with a new network; the library reads it from a folder only."""
     with quiet_transformers() as transformers, tempfile.TemporaryDirectory() as folder:
         try:
@@ -125,8 +125,7 @@ def _transformer(config: Any, tokenizer: Any, seed: int) -> nn.Module:
             if getattr(each, key, None):  # a folder that is gone
                 with contextlib.suppress(AttributeError):
                     setattr(each, key, "")
-    module: nn.Module = made
-    return module
+    return made
 
 
 def _module_class(name: str) -> Any:
