@@ -6,19 +6,22 @@ The package is imported when a network is needed. Code that comes with weights i
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from coterie.errors import CoterieError
+from coterie.errors import CoterieError, did_you_mean
 from coterie.networks.hub import why_not_on_the_hub
 
 # Keys of a configuration by which transformers finds code, kernels or weights elsewhere.
 FOREIGN = {"auto_map", "trust_remote_code", "_name_or_path", "name_or_path", "custom_pipelines", "quantization_config"}
 FOREIGN |= {"attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"}
+# Keys that are read when a configuration is made, and are no fields of it.
+READ_TOO = {"rope_theta", "rope_scaling", "torch_dtype", "num_labels"}
 
 
 @contextlib.contextmanager
@@ -94,6 +97,39 @@ def read_config(name: str) -> Any:
             raise CoterieError(
                 f"network {name!r} has no configuration that can be read: {short_reason(error)}"
             ) from None
+
+
+def require_known_values(values: Mapping[str, Any], where: str) -> None:
+    """Refuse values of a configuration, as somebody has written them, that no network would read: transformers takes any key and keeps it.
+
+    Args:
+        values: ``model_type`` among them.
+        where: they stand, for the message.
+
+    Raises:
+        CoterieError: no such kind of network, a value that it does not take, or a key that it does not know.
+    """
+    with quiet_transformers() as transformers:
+        kinds = transformers.CONFIG_MAPPING
+        if (kind := values.get("model_type")) not in kinds:
+            near = did_you_mean(str(kind), list(kinds))
+            raise CoterieError(f"{where}: model_type={kind!r} is no network of transformers{near}")
+        _require_read(values, config_of(dict(values)), where)
+
+
+def _require_read(values: Mapping[str, Any], config: Any, where: str) -> None:
+    """What is not a field of the configuration, nor read when it is made, ends as one of its attributes."""
+    kind = type(config)
+    fields = {*getattr(kind, "__dataclass_fields__", {}), *config.attribute_map, *inspect.signature(kind).parameters}
+    with contextlib.suppress(Exception):  # a kind that cannot be made without values
+        fields |= vars(kind()).keys()
+    for key in values:
+        if key in vars(config) and key not in fields | FOREIGN and not hasattr(kind, key):
+            near = did_you_mean(key, [each for each in fields | READ_TOO if not each.startswith("_")])
+            raise CoterieError(f"{where}: {kind.__name__} knows no {key!r}{near}; nothing would read it")
+    for key in config.sub_configs:
+        if isinstance(values.get(key), Mapping):
+            _require_read(values[key], getattr(config, key), f"{where}, {key}")
 
 
 def describe_config(config: Any) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class DataRecipe(Located):
 
     places: ClassVar[tuple[str, ...]] = ("name",)
     without_effect: ClassVar[tuple[str, ...]] = ()  # settings that change how fast a run goes, not what comes out
+    training_only: ClassVar[tuple[str, ...]] = ("train_limit", "views")  # settings that no evaluation reads
 
     name: Text = Field("", description="Which data.")
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from coterie.running.arguments import sort_arguments
 from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.task import Task, find_task
 from coterie.training.checkpoint import load_checkpoint, restoring
+
+MEASURED_WITH = ("batch_size", "channels_last", "device", "precision")  # settings of training that an evaluation reads
 
 
 def load_method(run: str | Path, network: NetworkSource | None = None, *, trust_code: bool = False) -> Method:
@@ -84,13 +87,14 @@ def evaluate_run(
     objects = sort_arguments(data, network)
     if objects.sections.get("network") is not None:
         raise CoterieError("network= takes the untrained network of your own, a module or a callable that builds one")
-    method = load_method(run, objects.network, trust_code=trust_code)
-    folder = RunFolder(run)
+    folder = RunFolder(run).require()
     stored = load_recipe(folder.recipe, trust_code=trust_code)
     for override in overrides:
         section = override.partition("=")[0].partition(".")[0]
         if section not in {"data", "training"}:
             raise CoterieError(f"{override!r}: only data.* and training.* can differ from the run that is evaluated")
+    _require_read(overrides, stored)
+    method = load_method(run, objects.network, trust_code=trust_code)
     # A limit on training samples has no say here.
     recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"], **objects.sections)
     accelerator = build_accelerator(recipe)
@@ -117,6 +121,21 @@ def evaluate_run(
         "data_notes": list(task.data.info.notes),
     }
     return "test" if task.data.test else "validation", replace(evaluation, figures=figures)
+
+
+def _require_read(overrides: Sequence[str], stored: Recipe) -> None:
+    """Refuse settings that change how networks are trained, and nothing of how they are measured.
+
+    Raises:
+        CoterieError: one of them is named.
+    """
+    keys = {override.partition("=")[0]: override for override in overrides}
+    trained = {f"data.{key}" for key in stored.data.training_only}
+    trained |= {f"training.{key}" for key in type(stored.training).model_fields if key not in MEASURED_WITH}
+    for key in keys.keys() & trained:
+        raise CoterieError(
+            f"{keys[key]!r} changes how a network is trained and nothing of an evaluation; of training.* it reads {', '.join(MEASURED_WITH)}"
+        )
 
 
 def load_run_data(folder: RunFolder, stored: Recipe) -> Loaders:

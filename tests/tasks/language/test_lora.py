@@ -94,11 +94,32 @@ def test_settings_out_of_bounds_and_unknown_layers_are_refused(tiny_lm, monkeypa
     for wrong in ({"rank": 0}, {"alpha": 0}, {"dropout": 1.0}):
         with pytest.raises(CoterieError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
             add_lora(tiny_lm(), **wrong)
-    with pytest.raises(CoterieError, match=r"no LoRA for LlamaForCausalLM: .*no_such_layer"):
+    with pytest.raises(CoterieError, match=r"network.lora.targets: no layer is called 'no_such_layer'; .*o_proj"):
         add_lora(tiny_lm(), targets=["no_such_layer"])
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(CoterieError, match="needs the package peft"):
         add_lora(tiny_lm())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_every_layer_is_a_target_by_its_name_and_none_by_a_misspelt_one(tiny_lm, kind):
+    names = {"llama": ["q_proj", "down_proj", "embed_tokens"], "gpt2": ["c_attn", "c_fc", "wte"]}[kind]
+    for name in names:
+        wrong = name[:1] + name[2:]
+        for targets in (wrong, [wrong], f"{names[0]},{wrong}"):
+            with pytest.raises(CoterieError, match=rf"no layer is called '{wrong}' \(did you mean '{name}'\?\)"):
+                add_lora(tiny_lm(kind), targets=targets)
+        adapted = add_lora(tiny_lm(kind), targets=name)
+        assert all(f".{name}.lora_" in key for key, value in adapted.named_parameters() if value.requires_grad)
+    both = add_lora(tiny_lm(kind), targets=", ".join(names[:2]))
+    assert {name for name in names[:2] if any(f".{name}.lora_" in key for key, _ in both.named_parameters())} == set(
+        names[:2]
+    )
+    with pytest.raises(CoterieError, match="did you mean 'all-linear'"):
+        add_lora(tiny_lm(kind), targets="all-linaer")
+    container = {"llama": "mlp", "gpt2": "attn"}[kind]
+    with pytest.raises(CoterieError, match=f"'{container}' is no layer with a matrix"):
+        add_lora(tiny_lm(kind), targets=[container])
 
 
 @pytest.mark.parametrize("lora", [False, True])

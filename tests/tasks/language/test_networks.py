@@ -10,6 +10,7 @@ import torch
 
 from coterie.errors import CoterieError
 from coterie.networks import hub
+from coterie.networks.hugging_face import describe_config, require_known_values
 from coterie.tasks.language.layers import cut_layers
 from coterie.tasks.language.networks import (
     build_causal_lm,
@@ -94,8 +95,44 @@ def test_what_holds_no_weights_that_are_read_is_refused(tmp_path):
         load_causal_lm(tmp_path / "missing.json")
     with pytest.raises(CoterieError, match="gives no causal language model"):
         load_causal_lm({"model_type": "vit"})
-    with pytest.raises(CoterieError, match="no configuration of transformers"):
+    with pytest.raises(CoterieError, match="model_type='no_such_thing' is no network of transformers"):
         load_causal_lm({"model_type": "no_such_thing"})
+
+
+KINDS = ["llama", "gpt2", "qwen2", "mistral", "gpt_neox", "opt", "bloom", "phi3", "gemma3_text", "mamba", "deepseek_v3"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_misspelt_key_of_a_configuration_is_named_with_the_right_one(kind):
+    """Every key that a kind writes itself is taken, and none with two letters changed places."""
+    from transformers import CONFIG_MAPPING
+
+    own = describe_config(CONFIG_MAPPING[kind]())
+    require_known_values(own, "here")
+    for key in sorted(each for each in own if each[0] != "_" and each != "model_type")[::4]:
+        wrong = key[:2] + key[3:4] + key[2:3] + key[4:] if key[2:3] != key[3:4] else f"{key}_"
+        values = {name: value for name, value in own.items() if name != key} | {wrong: own[key]}
+        with pytest.raises(CoterieError, match=rf"here: \w+ knows no '{wrong}' \(did you mean '\w+'\?\)") as caught:
+            require_known_values(values, "here")
+        assert f"'{key}'" in str(caught.value)
+
+
+def test_keys_that_are_read_without_being_fields_are_taken():
+    require_known_values({**TINY, "rope_theta": 5e5, "torch_dtype": "float32", "transformers_version": "4.40"}, "here")
+    require_known_values({"model_type": "gpt2", "hidden_size": 32, "num_hidden_layers": 1}, "here")  # other names
+    require_known_values({"model_type": "gpt_neox", "rotary_pct": 0.5}, "here")
+
+
+def test_misspelt_keys_of_files_and_of_networks_within_networks(tmp_path):
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps({**TINY, "num_hiden_layers": 7}))
+    with pytest.raises(CoterieError, match=r"tiny.json.: LlamaConfig knows no .*did you mean 'num_hidden_layers'"):
+        load_causal_lm(path)
+    path.write_text(json.dumps({**TINY, "model_type": "lama"}))
+    with pytest.raises(CoterieError, match=r"model_type='lama' is no network of transformers \(did you mean 'llama'"):
+        load_causal_lm(path)
+    with pytest.raises(CoterieError, match=r"here, text_config: .*did you mean 'hidden_size'"):
+        require_known_values({"model_type": "gemma3", "text_config": {"hiden_size": 8}}, "here")
 
 
 def test_weights_that_are_not_all_there_are_refused(tmp_path):

@@ -26,6 +26,10 @@ class ImageData(ClassDataRecipe):
     places: ClassVar[tuple[str, ...]] = ("name", "root")
     names: ClassVar = DATA
     without_effect: ClassVar[tuple[str, ...]] = ("workers",)
+    training_only: ClassVar[tuple[str, ...]] = (
+        *ClassDataRecipe.training_only,
+        *("normalize", "crop_padding", "crop_scale", "flip", "cutout", "auto_augment", "mixup", "cutmix"),
+    )
 
     name: Text = Field(
         "digits",

@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from coterie.errors import CoterieError
+from coterie.errors import CoterieError, did_you_mean
 from coterie.networks.hugging_face import short_reason
 from coterie.randomness import derive_seed, seeded
 
 ADAPTER = "default"
+ALL = "all-linear"
 
 
 def add_lora(
@@ -35,7 +36,7 @@ def add_lora(
         rank: r, of the matrices that are added.
         alpha: their product counts by alpha / r. 8 and 16 are peft's users' common choice; peft's own are 8 and 8.
         dropout: of what goes into them.
-        targets: names of layers that get them; ``all-linear``: all linear ones but the output embedding; None: peft's own for the architecture.
+        targets: names of layers that get them, as a list or parted by commas; ``all-linear``: all linear ones but the output embedding; None: peft's own for the architecture.
         seed: of the initial values, each layer's a function of this and its name. At the start nothing is changed: the second matrix is zero.
 
     Returns:
@@ -53,7 +54,7 @@ def add_lora(
         from peft.tuners.lora import LoraLayer
     except ImportError:
         raise CoterieError("LoRA needs the package peft: pip install 'coterie[text]'") from None
-    modules = targets if targets is None or isinstance(targets, str) else list(targets)
+    modules = _require_layers(network, targets)
     config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules, task_type="CAUSAL_LM"
     )
@@ -72,6 +73,37 @@ def add_lora(
             with seeded(derive_seed(seed, name)):
                 module.reset_lora_parameters(ADAPTER, init_lora_weights=True)
     return adapted
+
+
+def _require_layers(network: nn.Module, targets: str | Sequence[str] | None) -> str | list[str] | None:
+    """The targets as peft takes them: a list of names, all of which are layers of the network.
+
+    Raises:
+        CoterieError: a name that no layer has, or one of what is no layer with weights.
+    """
+    if targets is None:
+        return None
+    names = [each.strip() for each in targets.split(",")] if isinstance(targets, str) else list(targets)
+    if names == [ALL]:
+        return ALL
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, Conv1D, BaseTunerLayer)
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, kinds)}
+    known = sorted({name.rpartition(".")[2] for name in layers if not name.rpartition(".")[2].isdecimal()})
+    for target in names:
+        found = [name for name, _ in network.named_modules() if name == target or name.endswith(f".{target}")]
+        if not found:
+            raise CoterieError(
+                f"network.lora.targets: no layer is called {target!r}{did_you_mean(target, [*known, *layers, ALL])}; "
+                f"{type(network).__name__} has {', '.join(known)}, or all-linear"
+            )
+        if not layers.keys() & set(found):
+            raise CoterieError(
+                f"network.lora.targets: {target!r} is no layer with a matrix; {type(network).__name__} has {', '.join(known)}, or all-linear"
+            )
+    return names
 
 
 def _require_conv1d_known(config: Any, network: nn.Module) -> None:

@@ -15,6 +15,7 @@ from coterie.networks.hugging_face import (
     config_of,
     quiet_transformers,
     read_config,
+    require_known_values,
     require_place,
     short_reason,
 )
@@ -43,6 +44,7 @@ def load_causal_lm(
     """
     if isinstance(source, Mapping):
         _require_no_weights_wanted(pretrained, "a configuration's values")
+        require_known_values(source, "network")
         return build_causal_lm(config_of(dict(source)), seed=seed, dtype=dtype)
     name, path = str(source), Path(source).expanduser()
     if path.suffix == ".gguf":
@@ -131,7 +133,7 @@ def read_values(path: Path) -> dict[str, Any]:
     """A configuration's values in a JSON file.
 
     Raises:
-        CoterieError: it cannot be read, or is none.
+        CoterieError: it cannot be read, is none, or holds a key that its kind of network does not know.
     """
     try:
         values = json.loads(path.read_text("utf-8"))
@@ -141,6 +143,7 @@ def read_values(path: Path) -> dict[str, Any]:
         raise CoterieError(f"{str(path)!r} names no model_type; expected a configuration's values, such as llama's")
     if not isinstance(size := values.get("vocab_size", 0), int):
         raise CoterieError(f"{str(path)!r}: vocab_size={size!r}, expected a whole number")
+    require_known_values(values, repr(str(path)))
     return values
 
 

@@ -77,7 +77,7 @@ class LoraSettings(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Of what goes into the added matrices.")
     targets: Text | list[str] | None = Field(
         None,
-        description="Names of the layers that get them, or all-linear (but the output embedding); null: peft's own for the architecture.",
+        description="Names of the layers that get them, a list or parted by commas, or all-linear (but the output embedding); null: peft's own for the architecture.",
     )
 
     @model_validator(mode="after")

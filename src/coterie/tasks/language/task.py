@@ -98,7 +98,7 @@ class LanguageModeling(TaskDefaults):
             tokenizer, note = find_tokenizer(recipe, self.teachers)
             notes = (note,) if note else ()
         self.tokenizer = tokenizer
-        self.sets = load_sets(data_of(recipe), tokenizer, whole)
+        self.sets = load_sets(data_of(recipe), tokenizer, whole, inherited=not self.asks)
         self.length = data_of(recipe).block_length
         if self.asks:  # an evaluation's recipe is a finished run's
             recipe, self.chosen = fit_language(recipe, len(self.sets.rows["train"]), num_tokens(tokenizer))

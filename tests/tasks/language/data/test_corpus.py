@@ -121,6 +121,28 @@ def test_a_row_that_is_no_document_is_said(tmp_path, row, message):
         read(path)
 
 
+ROWS = {
+    "text": {"text": "a"},
+    "completion": {"prompt": "a", "completion": "b"},
+    "chat": {"messages": [{"role": "user", "content": "a"}]},
+}
+
+
+@pytest.mark.parametrize("kind", ["text files", *ROWS])
+@pytest.mark.parametrize("key", ["text", "prompt", "completion", "messages"])
+def test_a_setting_that_names_a_column_which_nothing_reads_is_found(tmp_path, kind, key):
+    """Of every kind of documents: the setting is read exactly where it can name a column of theirs."""
+    row = ROWS.get(kind, {})
+    if kind == "text files":
+        path = tmp_path / "a.txt"
+        path.write_text("a")
+    else:
+        path = write_jsonl(tmp_path / "a.jsonl", [{("other" if name == key else name): row[name] for name in row}])
+    corpus = open_corpus(LanguageData(name=str(path), **{key: "other"}))
+    assert corpus.unread == (() if key in row else (f"data.{key}=other",))
+    assert corpus.are_rows == (kind != "text files")
+
+
 def test_messages_without_roles_are_refused(tmp_path):
     with pytest.raises(CoterieError, match=r"row 1: expected a list of messages with role and content"):
         read(write_jsonl(tmp_path / "a.jsonl", [{"messages": [{"from": "human"}]}]))

@@ -75,3 +75,18 @@ def test_the_embedded_set_is_split_by_module(tmp_path, monkeypatch):
     assert [len(modules[split]) for split in ("train", "validation", "test")] == [7, 1, 2]
     assert not modules["train"] & (modules["validation"] | modules["test"])
     assert sets.notes[0].startswith("10 source files; other versions")
+
+
+def test_a_setting_that_names_no_column_is_refused_and_said_of_an_evaluation(tokenizer, tmp_path, texts):
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number:02}.txt").write_text(text)
+    settings = LanguageData(name=str(tmp_path), text="body", block_length=16)
+    message = f"data.text=body has no effect: data={tmp_path.name} are texts, not rows with columns"
+    for refused in (lambda: load_sets(settings, tokenizer), lambda: next(corpus_texts(settings))):
+        with pytest.raises(CoterieError, match=f"{message}; leave it out"):
+            refused()
+    assert message in load_sets(settings, tokenizer, inherited=True).notes
+    rows = tmp_path / "rows.jsonl"
+    write_jsonl(rows, [{"text": text, "prompt": text} for text in texts])
+    with pytest.raises(CoterieError, match=r"data.messages=chat has no effect: data=rows are texts; leave it out"):
+        load_sets(LanguageData(name=str(rows), messages="chat"), tokenizer)

@@ -17,7 +17,14 @@ from coterie.data.stdlib import stdlib_files, stdlib_name
 from coterie.errors import CoterieError
 from coterie.tasks.language.data.documents import Kind, Source
 from coterie.tasks.language.data.hub import HUB, hub_sources
-from coterie.tasks.language.data.readers import columns_key, kind_of_file, read_docstrings, read_rows, read_text_files
+from coterie.tasks.language.data.readers import (
+    columns_key,
+    kind_of_file,
+    read_docstrings,
+    read_rows,
+    read_text_files,
+    unread_columns,
+)
 from coterie.tasks.language.settings import LanguageData
 
 TEXT_SUFFIXES = (
@@ -39,6 +46,8 @@ class Corpus:
         sources: by split, ``train`` among them.
         passed_over: files that were not read, since they are of no format that is.
         notes: what a run should say of them, in sentences.
+        are_rows: whether they are rows of tables, which have columns.
+        unread: settings that name columns which nothing reads of these documents, such as ``data.text=body``.
     """
 
     name: str
@@ -46,6 +55,8 @@ class Corpus:
     sources: Mapping[str, Source]
     passed_over: int = 0
     notes: tuple[str, ...] = ()
+    are_rows: bool = False
+    unread: tuple[str, ...] = ()
 
 
 def open_corpus(settings: LanguageData) -> Corpus:
@@ -58,10 +69,10 @@ def open_corpus(settings: LanguageData) -> Corpus:
     if settings.stream is not None and not name.startswith(HUB):
         raise CoterieError(f"data.stream={settings.stream} applies to {HUB}user/dataset, not to data={name}")
     if name == "stdlib":
-        return _stdlib()
+        return _stdlib(settings)
     if name.startswith(HUB):
         kind, sources = hub_sources(settings)
-        return _checked(Corpus(name, kind, sources))
+        return _checked(Corpus(name, kind, sources, are_rows=True, unread=tuple(unread_columns(kind, settings, True))))
     path = Path(name).expanduser()
     if path.is_dir():
         files, passed_over = _split_files(path)
@@ -76,7 +87,18 @@ def open_corpus(settings: LanguageData) -> Corpus:
         raise CoterieError(f"data={name}: the splits hold documents of different kinds, {found}")
     kind = next(iter(kinds.values()))
     sources = {split: _source(paths, root, kind, settings) for split, paths in files.items()}
-    return _checked(Corpus(path.stem if path.is_file() else path.resolve().name, kind, sources, passed_over))
+    are_rows = any(paths[0].suffix.lower() in RECORD_SUFFIXES for paths in files.values())
+    unread = tuple(unread_columns(kind, settings, are_rows))
+    return _checked(
+        Corpus(
+            path.stem if path.is_file() else path.resolve().name,
+            kind,
+            sources,
+            passed_over,
+            are_rows=are_rows,
+            unread=unread,
+        )
+    )
 
 
 def _checked(corpus: Corpus) -> Corpus:
@@ -87,11 +109,17 @@ def _checked(corpus: Corpus) -> Corpus:
     return corpus
 
 
-def _stdlib() -> Corpus:
+def _stdlib(settings: LanguageData) -> Corpus:
     files = stdlib_files()
     root = Path(os.path.commonpath([path.parent for path in files]))
     note = f"{len(files)} source files; other versions have other docstrings, and figures on them do not compare"
-    return Corpus(stdlib_name(), "text", {"train": Source(files_key(files, root), read_docstrings)}, notes=(note,))
+    return Corpus(
+        stdlib_name(),
+        "text",
+        {"train": Source(files_key(files, root), read_docstrings)},
+        notes=(note,),
+        unread=tuple(unread_columns("text", settings, False)),
+    )
 
 
 def _source(paths: Sequence[Path], root: Path, kind: Kind, settings: LanguageData) -> Source:

@@ -56,6 +56,21 @@ def kind_of_row(record: Mapping[str, Any], settings: LanguageData, where: str) -
     return kinds[0]
 
 
+def unread_columns(kind: Kind, settings: LanguageData, are_rows: bool) -> list[str]:
+    """Settings that name columns which nothing reads: of documents of another kind, or of text files, which have none.
+
+    Args:
+        kind: of the documents.
+        settings: a setting that is null, or as it is by default, names nothing.
+        are_rows: whether the documents are rows of a table.
+    """
+    read = {"text": ("text",), "completion": ("prompt", "completion"), "chat": ("messages",)}[kind] if are_rows else ()
+    others = [key for key in ("text", "prompt", "completion", "messages") if key not in read]
+    named = {key: getattr(settings, key) for key in others}
+    default = type(settings).model_fields
+    return [f"data.{key}={value}" for key, value in named.items() if value not in (None, default[key].default)]
+
+
 def columns_key(kind: Kind, settings: LanguageData) -> str:
     """The settings on which the documents of rows depend."""
     columns = {

@@ -11,7 +11,7 @@ from coterie.errors import CoterieError
 from coterie.tasks.language.data.corpus import Corpus, open_corpus
 from coterie.tasks.language.data.documents import Kind, Tally, plain_text
 from coterie.tasks.language.data.rows import Rows
-from coterie.tasks.language.data.splits import Selection, find_duplicates, split_documents
+from coterie.tasks.language.data.splits import Selection, find_duplicates, split_documents, unread_shares
 from coterie.tasks.language.data.tokens import TokenStore, tokenise
 from coterie.tasks.language.settings import LanguageData
 from coterie.tasks.language.tokenizer import tokenizer_digest
@@ -46,19 +46,22 @@ class LanguageSets:
     fingerprint: Mapping[str, Any]
 
 
-def load_sets(settings: LanguageData, tokenizer: Any, whole: bool = False) -> LanguageSets:
+def load_sets(settings: LanguageData, tokenizer: Any, whole: bool = False, inherited: bool = False) -> LanguageSets:
     """Find, tokenise and split the documents that a recipe names, and cut them into rows.
 
     Args:
         settings: the recipe's section ``data``.
         tokenizer: of the students, see :func:`coterie.tasks.language.tokenizer.load_tokenizer`.
         whole: documents without splits are the test split as a whole: nothing is trained on them.
+        inherited: the settings are a finished run's, and may name columns that other data do not have; that is said and not refused.
 
     Raises:
-        CoterieError: what reading, encoding and splitting raise; ``loss_on=completion`` of texts; a split without a row.
+        CoterieError: a setting that names a column which nothing reads; what reading, encoding and splitting raise; ``loss_on=completion`` of texts; a split without a row.
         RunError: the cache folder cannot be written.
     """
     corpus = open_corpus(settings)
+    if not inherited:
+        _require_read(corpus)
     loss_on = settings.loss_on
     if loss_on == "auto":
         loss_on = "all" if corpus.kind == "text" else "completion"
@@ -94,6 +97,8 @@ def load_sets(settings: LanguageData, tokenizer: Any, whole: bool = False) -> La
         duplicates=duplicates,
         notes=(
             *corpus.notes,
+            *([_names_no_column(corpus)] if corpus.unread else []),
+            *([] if inherited else unread_shares(stores, settings)),
             *_reading_notes(corpus, tallies, stores),
             *notes,
             *_row_notes(rows, settings.block_length),
@@ -105,13 +110,24 @@ def load_sets(settings: LanguageData, tokenizer: Any, whole: bool = False) -> La
     )
 
 
+def _require_read(corpus: Corpus) -> None:
+    if corpus.unread:
+        raise CoterieError(f"{_names_no_column(corpus)}; leave it out")
+
+
+def _names_no_column(corpus: Corpus) -> str:
+    what = {"text": "texts", "completion": "prompts and completions", "chat": "chats"}[corpus.kind]
+    return f"{corpus.unread[0]} has no effect: data={corpus.name} are {what}{'' if corpus.are_rows else ', not rows with columns'}"
+
+
 def corpus_texts(settings: LanguageData) -> Iterator[str]:
     """The training documents' texts, one after the other, for :func:`coterie.tasks.language.tokenizer.train_tokenizer`.
 
     Where the data bring no splits, the documents that are held out later are among them: which these are is known when all are tokenised.
     """
-    source = open_corpus(settings).sources["train"]
-    for document in source.read(Tally()):
+    corpus = open_corpus(settings)
+    _require_read(corpus)
+    for document in corpus.sources["train"].read(Tally()):
         try:
             document.encoded()
         except UnicodeEncodeError:

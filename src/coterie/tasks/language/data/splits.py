@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,12 @@ def split_documents(stores: Mapping[str, TokenStore], settings: LanguageData) ->
         raise CoterieError(
             f"data.test={share:g}: the data bring a test split of {len(test):,} documents; leave data.test out"
         )
+    wanted = [
+        what
+        for what, each in (("test", share > 0), ("validation", validation is None and settings.validation > 0))
+        if each
+    ]
+    _require_enough(train, wanted)
     if share > 0:
         train, test = carve(train, share, settings.validation_seed, "test")
     if validation is None and settings.validation > 0:
@@ -73,6 +79,20 @@ def split_documents(stores: Mapping[str, TokenStore], settings: LanguageData) ->
         train = limit(train, settings.train_limit, settings.validation_seed)
     found = {"train": train, "validation": validation, "test": test}
     return {split: selection for split, selection in found.items() if selection is not None}
+
+
+def unread_shares(stores: Mapping[str, TokenStore], settings: LanguageData) -> list[str]:
+    """Settings of the splits that the data leave without effect, and why, in sentences."""
+    default = type(settings).model_fields
+    brought = "validation" in stores and ("test" in stores or settings.test != "auto")
+    found = []
+    if brought and settings.validation != default["validation"].default:
+        found.append(f"data.validation={settings.validation:g} has no effect: the data bring a validation split")
+    draws = settings.train_limit is not None or not (brought or settings.validation == 0)
+    draws = draws or (settings.test not in ("auto", 0)) or (settings.test == "auto" and len(stores) == 1)
+    if settings.validation_seed != default["validation_seed"].default and not draws:
+        found.append(f"data.validation_seed={settings.validation_seed} has no effect: no document is drawn")
+    return found
 
 
 def carve(selection: Selection, share: float, seed: int, what: str) -> tuple[Selection, Selection]:
@@ -90,15 +110,33 @@ def carve(selection: Selection, share: float, seed: int, what: str) -> tuple[Sel
     Raises:
         CoterieError: there is one group only.
     """
+    _require_enough(selection, [what])
     groups = selection.store.groups[selection.numbers]
     names = np.unique(groups)
-    if len(names) < 2:
-        raise CoterieError(
-            f"there is one document (or copies of one): too few to carve a {what} split from; bring more, or set data.test=0 data.validation=0"
-        )
     shuffled = names[np.random.default_rng(derive_seed(seed, what)).permutation(len(names))]
     chosen = np.isin(groups, shuffled[: min(len(names) - 1, max(1, round(share * len(names))))])
     return Selection(selection.store, selection.numbers[~chosen]), Selection(selection.store, selection.numbers[chosen])
+
+
+def _require_enough(selection: Selection, carved: Sequence[str]) -> None:
+    """A group of documents for each split that is carved, and one to train on.
+
+    Raises:
+        CoterieError: there are fewer.
+    """
+    groups = len(np.unique(selection.store.groups[selection.numbers]))
+    if groups > len(carved):
+        return
+    count, different = len(selection), len(np.unique(selection.digests))
+    there = f"{count} document{'s' if count > 1 else ''}"
+    if different < count:
+        there += f", {different} different one{'s' if different > 1 else ''} among them"
+    elif groups < count:
+        there += f" of {groups} group{'s' if groups > 1 else ''} that stay together"
+    raise CoterieError(
+        f"the training split is {there}: too few to hold out {' and '.join(carved)} and train on the rest; "
+        f"bring more, or set {' '.join(f'data.{each}=0' for each in carved[max(0, groups - 1) :])}"
+    )
 
 
 def limit(selection: Selection, count: int, seed: int) -> Selection:
