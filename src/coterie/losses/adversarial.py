@@ -1,0 +1,58 @@
+"""Losses of two networks that play against one another: one makes samples, the other tells them from real ones.
+
+Source: the non-saturating game (Goodfellow et al., NeurIPS 2014, arXiv 1406.2661, section 3), in logits. Computed in float32 or float64. Nothing here detaches.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coterie.losses.precision import at_least_float32
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    r"""What the maker of samples minimises, :math:`-\overline{\log \sigma(s)}`.
+
+    Args:
+        fake: logits of the made samples of being real, any shape; each counts alike.
+
+    Returns:
+        0-d; ln 2 where the other network knows nothing.
+
+    >>> round(generator_loss(torch.zeros(2, 1, 4, 4)).item(), 4)
+    0.6931
+    """
+    return F.softplus(-at_least_float32(fake)).mean()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    r"""What the other one minimises, :math:`-\overline{\log \sigma(s_{real})} - \overline{\log(1 - \sigma(s_{fake}))}`.
+
+    Args:
+        real, fake: logits of being real, any shapes.
+
+    Returns:
+        0-d; 2 ln 2 where it knows nothing.
+
+    >>> round(discriminator_loss(torch.zeros(3), torch.zeros(5)).item(), 4)
+    1.3863
+    """
+    return F.softplus(-at_least_float32(real)).mean() + F.softplus(at_least_float32(fake)).mean()
+
+
+def gradient_penalty(real_scores: Tensor, real: Tensor) -> Tensor:
+    r"""R1, :math:`\overline{\|\nabla_x \sum s(x)\|^2}`: how fast the score changes at real samples.
+
+    Args:
+        real_scores: of real samples [B, ...], computed from ``real``.
+        real: the samples [B, ...]; they require gradients.
+
+    Returns:
+        0-d, the mean over samples; it can be differentiated again.
+
+    Source: Mescheder et al., ICML 2018, arXiv 1801.04406, section 4.1, without its factor 1/2.
+    """
+    (slopes,) = torch.autograd.grad(at_least_float32(real_scores).sum(), real, create_graph=True)
+    return at_least_float32(slopes).flatten(1).square().sum(1).mean()

@@ -1,0 +1,186 @@
+"""The network that DISTS looks at images with: VGG-16 with smooth pooling, frozen. The formula is in :mod:`coterie.losses.perceptual`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coterie.errors import CoterieError
+from coterie.losses.perceptual import EdgeChannels, EdgeScale, dists, sobel_magnitude
+from coterie.networks.hub import why_no_answer
+from coterie.randomness import derive_seed, seeded
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # VGG-16's convolutions
+NARROW = 8  # the random network's are so many times narrower: it is there for tests and small experiments
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+SMALLEST = 16  # pixels a side: four poolings
+
+
+class DISTS(nn.Module):
+    """Distance of images by structure and texture, [B, 3, H, W] twice to [B]; 0 for equal images. Frozen; gradients reach the images.
+
+    Args:
+        backbone: ``vgg16``: torchvision's weights from ImageNet (downloaded once), every channel counts alike; ``random``: an untrained narrow network, of
+            which the distance is no DISTS; or a file of the channels' weights ``alpha`` and ``beta``, as DISTS's authors and piq publish them (.pt, read
+            without executing anything, or .safetensors), with torchvision's weights.
+        seed: of the random network.
+
+    Attributes:
+        name: of the distance: ``dists`` with the published channels' weights, ``dists_equal``, or ``dists_random``.
+
+    Source: Ding et al., TPAMI 2020, arXiv 2004.07728, section 3.1, and their code: L2 pooling with a Hanning window of three in place of max-pooling.
+
+    Raises:
+        CoterieError: weights that cannot be had or do not fit.
+    """
+
+    alpha: Tensor | None
+    beta: Tensor | None
+    window: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: str = "vgg16", *, seed: int = 0) -> None:
+        super().__init__()
+        divisor = NARROW if backbone == "random" else 1
+        with seeded(derive_seed(seed, "dists")):
+            self.stages, channels = _stages(divisor)
+        self.register_buffer("alpha", None)
+        self.register_buffer("beta", None)
+        self.name = "dists_random" if backbone == "random" else "dists_equal"
+        if backbone != "random":
+            _fill(self.stages, _vgg16_weights())
+        if backbone not in {"random", "vgg16"}:
+            self.name = "dists"
+            for name, weights in _channel_weights(backbone, channels).items():
+                setattr(self, name, weights)
+        window = torch.hann_window(5, periodic=False)[1:-1]
+        window = torch.outer(window, window)
+        self.register_buffer("window", window / window.sum())
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> DISTS:
+        """It stays in eval mode."""
+        return super().train(False)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The images themselves and five stages, of images [B, 3 or 1, H, W] in 0 to 1; one channel stands for three equal ones.
+
+        Raises:
+            CoterieError: images below 16 pixels a side.
+        """
+        if min(images.shape[-2:]) < SMALLEST:
+            raise CoterieError(
+                f"DISTS needs images of at least {SMALLEST}x{SMALLEST} pixels, got {list(images.shape[-2:])}"
+            )
+        images = images.float().expand(-1, 3, -1, -1)
+        with torch.autocast(images.device.type, enabled=False):
+            found, values = [images], (images - self.mean) / self.std
+            for number, stage in enumerate(self.stages):
+                values = stage(self._pooled(values) if number else values)
+                found.append(values)
+        return found
+
+    def _pooled(self, values: Tensor) -> Tensor:
+        count = values.shape[1]
+        kernel = self.window.expand(count, 1, 3, 3)
+        return (F.conv2d(values.square(), kernel, stride=2, padding=1, groups=count) + 1e-12).sqrt()
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        """Distances [B] of images in 0 to 1."""
+        return dists(self.features(images), self.features(others), self.alpha, self.beta)
+
+    def edge_aware(
+        self, images: Tensor, others: Tensor, channels: EdgeChannels = "mean", scale: EdgeScale = "none"
+    ) -> Tensor:
+        """EA-DISTS [B]: the distance of the images, and that of their edges, see :func:`coterie.losses.perceptual.sobel_magnitude`.
+
+        Source: D3SR (Li et al., NeurIPS 2025, arXiv 2410.04224), section 3.3; both terms count alike, as in the demonstration code of its authors.
+        """
+        edges = (sobel_magnitude(each, channels, scale) for each in (images, others))
+        return self(images, others) + self(*edges)
+
+
+def _stages(divisor: int) -> tuple[nn.ModuleList, int]:
+    """VGG-16's convolutions, ``divisor`` times narrower, and the number of channels of all stages and the image."""
+    stages, width, total = nn.ModuleList(), 3, 3
+    for channels in STAGES:
+        layers: list[nn.Module] = []
+        for wanted in channels:
+            convolution = nn.Conv2d(width, wanted // divisor, 3, padding=1)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+            layers += [convolution, nn.ReLU()]
+            width = wanted // divisor
+        stages.append(nn.Sequential(*layers))
+        total += width
+    return stages, total
+
+
+def _vgg16_weights() -> dict[str, Tensor]:
+    """Torchvision's, from its cache or the network.
+
+    Raises:
+        CoterieError: they cannot be had.
+    """
+    from torchvision.models import VGG16_Weights
+
+    weights = VGG16_Weights.IMAGENET1K_V1
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    if not file.is_file():
+        import urllib.request
+
+        reason = why_no_answer(lambda: urllib.request.urlopen(weights.url, timeout=3).close())
+        if reason is not None:
+            raise CoterieError(
+                f"DISTS needs torchvision's VGG-16 weights, which are not in {str(file.parent)!r}, and {weights.url} gives: {reason}; "
+                "dists_backbone=random needs none, and its distance is no DISTS"
+            )
+    state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    return state
+
+
+def _fill(stages: nn.ModuleList, weights: dict[str, Tensor]) -> None:
+    """Convolutions in the order of torchvision's ``features``."""
+    names = sorted({key.rsplit(".", 1)[0] for key in weights if key.startswith("features.")}, key=_number)
+    convolutions = [each for each in stages.modules() if isinstance(each, nn.Conv2d)]
+    for name, convolution in zip(names, convolutions, strict=True):
+        convolution.load_state_dict({part: weights[f"{name}.{part}"] for part in ("weight", "bias")})
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition(".")[2])
+
+
+def _channel_weights(place: str, channels: int) -> dict[str, Tensor]:
+    """``alpha`` and ``beta`` of a file, [channels] each.
+
+    Raises:
+        CoterieError: no such file, one that cannot be read, or weights of another shape.
+    """
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise CoterieError(
+            f"no backbone of DISTS {place!r}: expected vgg16, random, or a file of the channels' weights alpha and beta"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        found = {name: state[name].detach().float().flatten() for name in ("alpha", "beta")}
+    except Exception as error:  # readers raise many kinds
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise CoterieError(f"{place!r} holds no weights alpha and beta that can be read: {reason}") from None
+    if any(each.shape != (channels,) for each in found.values()):
+        shapes = [list(each.shape) for each in found.values()]
+        raise CoterieError(f"{place!r}: alpha and beta are {shapes}, expected {channels} numbers each")
+    return found

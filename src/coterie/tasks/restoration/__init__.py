@@ -1,0 +1,1 @@
+"""Restoration: small or spoilt images to large, sharp ones, in one step of a diffusion network."""
