@@ -18,7 +18,7 @@ FLOORS = [
     ["running"],
     ["report"],
     ["training"],
-    ["prediction", "student", "tasks"],
+    ["integrations", "prediction", "student", "tasks"],
     ["methods"],
     ["networks"],
     ["data"],

@@ -1,0 +1,52 @@
+"""Methods in transformers' ``Trainer``, of images and of texts; for language models see docs/language-trainers.md."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from coterie.errors import CoterieError
+from coterie.integrations.following import follow
+from coterie.methods.progress import Progress
+
+if TYPE_CHECKING:
+    from coterie.methods.method import Method
+
+try:
+    from transformers import Trainer
+except ImportError:
+    raise CoterieError('coterie.integrations.transformers needs transformers: pip install "coterie[text]"') from None
+
+
+class MethodTrainer(Trainer):
+    """A ``Trainer`` whose model is a method: ``MethodTrainer(model=method, args=TrainingArguments(...), train_dataset=...)``.
+
+    Batches are mappings with ``labels``; of images with nothing else than ``pixel_values``, which the method gets as a tensor. Each term is logged by
+    its name. Set ``remove_unused_columns=False``: the method's signature names no columns.
+    """
+
+    progress: Progress | None = None
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        rest = dict(inputs)
+        labels = rest.pop("labels")
+        batch = rest["pixel_values"] if rest.keys() == {"pixel_values"} else rest
+        losses = model(batch, labels, self.progress)
+        loss: Tensor = torch.stack(tuple(losses.values())).sum()
+        return (loss, {name: each.detach() for name, each in losses.items()}) if return_outputs else loss
+
+    def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
+        """transformers' own, which the method then follows."""
+        optimizer = super().create_optimizer(*arguments, **options)
+        if self.progress is None:
+            steps = self.args.max_steps
+            loader = self.get_train_dataloader()
+            each = max(1, len(loader) // self.args.gradient_accumulation_steps)
+            epochs = math.ceil(self.args.num_train_epochs) if steps <= 0 else max(1, math.ceil(steps / each))
+            self.progress = follow(cast("Method", self.model), optimizer, epochs=epochs, steps_per_epoch=each)
+        return optimizer
