@@ -401,3 +401,29 @@ def test_a_recorded_step_is_the_step(name, options, images, monkeypatch):
         torch.testing.assert_close(
             ours[key], theirs[key], atol=1e-5, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}"
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [each for each in VARIANTS if METHODS[each[0]].compares_logits()], ids=lambda value: str(value)
+)
+def test_a_comparison_of_parts_of_a_batch_gives_that_of_the_whole(name, options):
+    """What lets a vocabulary's logits be computed for some positions at a time."""
+    method = make(name, **options)
+    teachers = len(method.teachers) if method.teachers is not None else 0
+    logits = torch.randn(method.num_students, 8, 5)
+    taught = torch.randn(teachers, 8, 5) if teachers else None
+    targets = torch.randint(5, (8,))
+    progress = Progress(3, 10, 30, 100)
+    whole = method.compare(logits, taught, targets, progress)
+    pieces = [slice(0, 3), slice(3, 8)]
+    parts = [
+        method.compare(logits[:, piece], None if taught is None else taught[:, piece], targets[piece], progress)
+        for piece in pieces
+    ]
+    for term, value in whole.items():
+        torch.testing.assert_close((3 * parts[0][term] + 5 * parts[1][term]) / 8, value, msg=term)
+
+
+def test_which_methods_compare_logits_alone():
+    found = {name for name in FAMILY if METHODS[name].compares_logits()}
+    assert found == {"baseline", "independent", "dml", "cl_ilr", "kdcl", "kd", "amd", "dkd", "rlkd"}

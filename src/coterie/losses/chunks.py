@@ -203,8 +203,13 @@ def _are_one(factors: Sequence[Tensor | None]) -> bool:
 def _chunk_of(other: Projection | Tensor | None, part: slice) -> Tensor | None:
     if isinstance(other, Projection):
         with torch.no_grad():
-            return _finished(other, _product(other, part))
+            return projected(other, part)
     return None if other is None else other[part]
+
+
+def projected(head: Projection, part: slice) -> Tensor:
+    """Logits of some positions, [c, V]."""
+    return _finished(head, torch.nn.functional.linear(head.hidden[part], head.weight, head.bias))
 
 
 def _product(head: Projection, part: slice) -> Tensor:

@@ -45,6 +45,11 @@ class LabelLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.register_buffer("class_weights", class_weights, persistent=False)
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether every sample counts alike, so that the means of parts of a batch give that of the whole."""
+        return self.class_weights is None
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits = logits.float()
         if self.kind == "cross_entropy":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -86,13 +87,55 @@ class GroupMethod(Method):
         return self.group
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        """Weighted loss terms by name, see :meth:`Method.forward`; targets are class indices [B] or distributions [B, K]."""
+        """Weighted loss terms by name, see :meth:`Method.forward`; targets are class indices [B] or distributions [B, K].
+
+        Here those of :meth:`compare`. Where logits would be very large, as over a vocabulary, the group may compare parts of the batch one after the other.
+        """
+        compare = partial(self.compare, progress=progress)
+        if getattr(self.label_loss, "is_mean", False):
+            terms = self.group.terms_in_parts(compare, inputs, targets, self.teachers, self.own_parameters)
+            if terms is not None:
+                return terms
+        taught = self.teachers.logits(inputs) if self.teachers is not None else None
+        return compare(self.group(inputs).logits, taught, targets)
+
+    def compare(
+        self, logits: Tensor, taught: Tensor | None, targets: Tensor, progress: Progress | None = None
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms by name, from logits alone, for methods that read nothing else. One that defines it needs no :meth:`forward`.
+
+        A term is a mean over samples, or a sum of such means, in which a sample's share depends on that sample alone: parts of a batch then give the whole one's.
+
+        Args:
+            logits: every student's, [n, B, K].
+            taught: every teacher's, constants, [m, B, K]; [m, n, B, K] where each student has a view of its own; None without teachers.
+            targets: of the samples.
+            progress: as in :meth:`forward`.
+        """
         raise TypeError(f"{method_name(type(self))} does not define its losses")
+
+    @classmethod
+    def compares_logits(cls) -> bool:
+        """See :meth:`Method.compares_logits`: where the losses are those of :meth:`compare`."""
+        return cls.compare is not GroupMethod.compare and cls.forward is GroupMethod.forward
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Those that are not the students'."""
+        modules = [module for module in self.children() if module is not self.group]
+        own = [each for each in self._parameters.values() if each is not None]
+        return [*own, *(each for module in modules for each in module.parameters())]
 
     def predict(self, inputs: Inputs) -> Predictions:
         """Every student's logits; here the ensemble is the mean probability."""
-        logits = self.group(inputs).logits
-        return Predictions(logits, mean_probability(logits), logits[self.deployed_student], {})
+        return self.predictions_of(self.group(inputs).logits)
+
+    def predictions_of(self, logits: Tensor) -> Predictions:
+        """:meth:`predict` for logits that are there, [n, B, K]; of a method that does not define ``predict``."""
+        return Predictions(logits, self.ensemble_of(logits), logits[self.deployed_student], {})
+
+    def ensemble_of(self, logits: Tensor) -> Tensor:
+        """The ensemble's logits [B, K] from the students' [n, B, K], each sample's from its own: here of the mean probability."""
+        return mean_probability(logits)
 
     def supervision(self, logits: Tensor, inputs: Inputs, targets: Tensor, weight: float = 1.0) -> dict[str, Tensor]:
         """What the students learn from outside: the labels, and a teacher where one joins the group (:meth:`join`).
@@ -108,14 +151,21 @@ class GroupMethod(Method):
         Raises:
             CoterieError: a batch of fewer samples than :attr:`min_batch`, with which the method's other terms would say nothing.
         """
+        taught = self.guide.teachers.logits(inputs) if self.guide is not None else None
+        return self.supervised(logits, taught, targets, weight)
+
+    def supervised(
+        self, logits: Tensor, taught: Tensor | None, targets: Tensor, weight: float = 1.0
+    ) -> dict[str, Tensor]:
+        """:meth:`supervision` where the teachers' logits are there, as in :meth:`compare`."""
         if logits.shape[1] < self.min_batch:
             raise CoterieError(
                 f"{method_name(type(self))} compares the samples of a batch and needs at least {self.min_batch}, got {logits.shape[1]}"
             )
         label = self.label_losses(logits, targets)
         losses = {"label": label if weight == 1.0 else weight * label}
-        if self.guide is not None:
-            losses["teacher"] = self.guide(logits, inputs)
+        if self.guide is not None and taught is not None:
+            losses["teacher"] = self.guide(logits, taught)
         return losses
 
     def join(self, guide: Guide) -> None:

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from coterie.data.nested import Inputs
 from coterie.methods.group_method import GroupMethod
 from coterie.methods.progress import Progress
 
@@ -17,8 +16,10 @@ class Independent(GroupMethod):
     It tells what branches and their ensemble give without any distillation.
     """
 
-    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        return self.supervision(self.group(inputs).logits, inputs, targets)
+    def compare(
+        self, logits: Tensor, taught: Tensor | None, targets: Tensor, progress: Progress | None = None
+    ) -> dict[str, Tensor]:
+        return self.supervised(logits, taught, targets)
 
 
 class Baseline(Independent):

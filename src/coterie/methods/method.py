@@ -88,6 +88,11 @@ class Method(nn.Module):
         """The loss term ``label`` of predictions that know nothing, beside which a training would have diverged; NaN: not known."""
         return math.nan
 
+    @classmethod
+    def compares_logits(cls) -> bool:
+        """Whether the losses read nothing but logits, sample by sample, so that a batch may be compared in parts."""
+        return False
+
     def forward(self, inputs: Inputs, targets: Any, progress: Progress | None = None) -> dict[str, Tensor]:
         """Weighted loss terms by name; their sum is what is minimised.
 

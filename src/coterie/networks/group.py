@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from coterie.data.nested import Inputs, batch_size, concatenated
 from coterie.errors import CoterieError
+from coterie.losses.chunked import Compare
 from coterie.networks.cutting import Parts, input_size, say_left_out
 from coterie.networks.initialization import materialised
 from coterie.networks.pieces import Assembled, AverageGradient, body_of
 from coterie.networks.recomputation import recomputed
 from coterie.networks.taps import stage_taps
+from coterie.networks.teacher import Teachers
 from coterie.networks.tracing import quiet_eval, trace
 from coterie.randomness import derive_seed
 
@@ -246,6 +248,26 @@ class StudentGroup(nn.Module):
             tuple(each for each in maps if each is not None),
             tuple(_taps(output) for output in outputs),
         )
+
+    def terms_in_parts(
+        self,
+        compare: Compare,
+        inputs: Inputs,
+        targets: Tensor,
+        teachers: Teachers | None,
+        parameters: Callable[[], Sequence[Tensor]],
+    ) -> dict[str, Tensor] | None:
+        """The terms of a comparison of logits, without the logits of the whole batch; None: these shall be computed, as they are here.
+
+        A group whose logits would be very large does otherwise.
+
+        Args:
+            compare: takes students' logits [n, c, K], teachers' [m, c, K] or None, and targets [c], of parts of the batch; returns 0-d means over them.
+            inputs, targets: the batch.
+            teachers: that are asked; None: nobody.
+            parameters: gives those of ``compare``'s own.
+        """
+        return None
 
     def require_student(self, number: int) -> None:
         """Refuse a number that no student has.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coterie.data.nested import Inputs, batch_size
+from coterie.data.nested import Inputs, batch_size, concatenated
 from coterie.errors import CoterieError
 from coterie.networks.cutting import whole
 from coterie.networks.initialization import is_lazy
@@ -234,6 +234,18 @@ class Teachers(nn.Module):
     def stop_using_cached(self) -> None:
         """Compute logits again; the cache stays."""
         self._cached_batch = None
+
+    @property
+    def answer_from_cache(self) -> bool:
+        """Whether the next batch's logits are read from the cache."""
+        return self._cached_batch is not None
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """Every teacher's logits, [m, B, K]; of several views, which a list holds, [m, n, B, K]: a teacher sees what the student sees."""
+        if not isinstance(inputs, list):
+            return torch.stack([output.logits for output in self(inputs)])
+        logits = torch.stack([output.logits for output in self(concatenated(inputs))])
+        return logits.unflatten(1, (len(inputs), -1)) if len(inputs) > 1 else logits
 
     def forward(self, inputs: Inputs) -> tuple[TeacherOutput, ...]:
         """Every teacher's output for one batch, or for several views of one behind one another."""

@@ -19,8 +19,13 @@ coterie.train(json.loads(sys.argv[2]), output=sys.argv[1], quiet=True)
 """
 
 
+# Few logits are computed at once; many in parts, see test_losses_in_parts.
+IN_PARTS = "import coterie.tasks.language.causal_lm as causal_lm; causal_lm.WHOLE_LOGITS = 0"
+
+
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path, trained):
+@pytest.mark.parametrize("parts", [False, True])
+def test_two_processes_equal_one(tmp_path, trained, parts):
     pairs = [{"prompt": f"number {number}:", "completion": " the cat sat" * (1 + number % 7)} for number in range(45)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -38,7 +43,7 @@ def test_two_processes_equal_one(tmp_path, trained):
     }
     for name, processes in (("one", 1), ("two", 2)):
         script = tmp_path / "script.py"
-        script.write_text(TRAIN)
+        script.write_text(f"{IN_PARTS if parts else ''}\n{TRAIN}")
         several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         command = [sys.executable, *(several if processes > 1 else []), str(script), str(tmp_path / name)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}

@@ -14,6 +14,7 @@ from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
 from coterie.running.reload import evaluate_run
 from coterie.tasks.figures import figures_of
+from coterie.tasks.language import causal_lm, task
 from coterie.tasks.language.networks import load_causal_lm
 from coterie.tasks.language.panels import panels
 
@@ -94,6 +95,37 @@ def test_a_group_learns_far_below_a_uniform_guess(place):
     assert summary["ensemble"]["method"]["nll"] < summary["mean_student"]["nll"] + 0.05
     assert "cr_1" not in summary["deployed"]
     assert summary["deployed_reason"].startswith("its validation NLL is the lowest")
+
+
+def test_a_run_whose_logits_are_computed_in_parts_is_the_same(place, monkeypatch, capsys):
+    found, said = [], []
+    for number, most in enumerate((2**26, 0)):
+        for module in (causal_lm, task):
+            monkeypatch.setattr(module, "WHOLE_LOGITS", most)
+        recipe = settings(
+            place,
+            method={"name": "rlkd", "label_weight": 1.0},
+            teacher={"network": str(place / "teacher")},
+            optimizer={"name": "sgd", "learning_rate": 0.05},
+            training={"epochs": 1},
+        )
+        found.append(coterie.train(recipe, output=place / f"parts{number}"))
+        said.append(" ".join(capsys.readouterr().err.split()))
+    assert "a model's logits of a batch take 0.1 MiB" in said[0]
+    assert "a model's logits of a batch would take 0.1 MiB, and are computed in parts" in said[1]
+    whole, parts = (each.student().state_dict() for each in found)
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-4)
+    for key in ("nll", "mor_5"):
+        assert found[1].summary["deployed"][key] == pytest.approx(found[0].summary["deployed"][key], rel=1e-3)
+
+
+def test_a_network_whose_logits_cannot_be_computed_in_parts_is_named(place, monkeypatch, capsys):
+    for module in (causal_lm, task):
+        monkeypatch.setattr(module, "WHOLE_LOGITS", 0)
+    monkeypatch.setattr(causal_lm, "find_finish", lambda *_: None)
+    recipe = settings(place, method="baseline", training={"epochs": 1})
+    coterie.train(recipe, output=place / "unknown")
+    assert "the logits of student 0 cannot be computed in parts" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_interrupted_run_goes_on_bit_by_bit(place, taught, monkeypatch):

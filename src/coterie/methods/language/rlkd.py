@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.divergences import DivergenceName, find_divergence
 from coterie.losses.ranking import Correlation, ranking_loss, top_union
@@ -78,11 +77,12 @@ class RankingKD(LogitTaughtMethod):
         self.strength = strength
         self.temperature = temperature
 
-    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
+    def compare(
+        self, logits: Tensor, taught: Tensor | None, targets: Tensor, progress: Progress | None = None
+    ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
-        teacher = self.target(inputs, targets, losses)
-        logits = self.group(inputs).logits
-        losses |= self.supervision(logits, inputs, targets, self.label_weight)
+        teacher = self.combined(taught, targets, losses)
+        losses |= self.supervised(logits, taught, targets, self.label_weight)
         (student,) = logits
         union = top_union(student, teacher, self.k)
         ranking = ranking_loss(student, teacher, self.k, self.strength, self.deduplicate, self.measure, union)

@@ -6,7 +6,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.losses.mutual import mean_of_others
 from coterie.methods.group_method import GroupMethod
@@ -62,15 +61,16 @@ class CLILR(GroupMethod):
     def label_factor(self) -> float:
         return super().label_factor * (self.label_weight if self.group.num_students > 1 else 1.0)
 
-    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        logits = self.group(inputs).logits
+    def compare(
+        self, logits: Tensor, taught: Tensor | None, targets: Tensor, progress: Progress | None = None
+    ) -> dict[str, Tensor]:
         if len(logits) == 1:  # a lone head is a plain network
-            return self.supervision(logits, inputs, targets)
+            return self.supervised(logits, taught, targets)
         others = mean_of_others(logits.float())
         if self.detach_target:
             others = others.detach()
         weight = self.distillation_weight * self.ramp(progress, self.ramp_up)
         return {
-            **self.supervision(logits, inputs, targets, self.label_weight),
+            **self.supervised(logits, taught, targets, self.label_weight),
             "distillation": weight * kl_divergence(logits, others, self.temperature).sum(),
         }

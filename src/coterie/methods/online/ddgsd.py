@@ -68,7 +68,7 @@ class DDGSD(GroupMethod):
         logits = output.logits[0].unflatten(0, (2, -1))
         losses = {"label": self.label_weight * self.label_losses(logits, targets) / 2}
         if self.guide is not None:
-            losses["teacher"] = self.guide(logits, pair) / 2
+            losses["teacher"] = self.guide(logits, self.guide.teachers.logits(pair)) / 2
         divergence = mutual_divergence(logits, logits.detach(), self.temperature)
         losses["distillation"] = self.distillation_weight * divergence
         first, second = output.feature_maps[0].float().chunk(2)

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.losses.mutual import log_mean_probability_of_others, mean_of_others, mutual_divergence
 from coterie.methods.group_method import GroupMethod
@@ -56,9 +55,10 @@ class DML(GroupMethod):
         self.ramp_up = ramp_up
         self.detach_target = detach_target
 
-    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        logits = self.group(inputs).logits
-        losses = self.supervision(logits, inputs, targets)
+    def compare(
+        self, logits: Tensor, taught: Tensor | None, targets: Tensor, progress: Progress | None = None
+    ) -> dict[str, Tensor]:
+        losses = self.supervised(logits, taught, targets)
         if len(logits) > 1:
             weight = self.distillation_weight * self.ramp(progress, self.ramp_up)
             losses["distillation"] = weight * self._divergence(

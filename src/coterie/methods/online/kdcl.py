@@ -7,12 +7,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.collaboration import covariance_weights, linear_target, min_logit_target, naive_target
 from coterie.losses.precision import einsum
-from coterie.methods.group_method import GroupMethod, Predictions
+from coterie.methods.group_method import GroupMethod
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
@@ -84,18 +83,17 @@ class KDCL(GroupMethod):
         make = {"naive": naive_target, "linear": linear_target, "min_logit": min_logit_target}[self.target]
         return make(logits.detach(), targets)
 
-    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        logits = self.group(inputs).logits
-        losses = self.supervision(logits, inputs, targets)
+    def compare(
+        self, logits: Tensor, taught: Tensor | None, targets: Tensor, progress: Progress | None = None
+    ) -> dict[str, Tensor]:
+        losses = self.supervised(logits, taught, targets)
         if len(logits) > 1:
             divergence = kl_divergence(logits, self.soft_target(logits, targets), self.temperature).sum()
             losses["distillation"] = self.distillation_weight * self.ramp(progress, self.ramp_up) * divergence
         return losses
 
-    def predict(self, inputs: Inputs) -> Predictions:
-        logits = self.group(inputs).logits
-        ensemble = einsum("n,nbk->bk", self.weights, logits)
-        return Predictions(logits, ensemble, logits[self.deployed_student], {})
+    def ensemble_of(self, logits: Tensor) -> Tensor:
+        return einsum("n,nbk->bk", self.weights, logits)
 
     def after_validation(self, logits: Tensor, targets: Tensor) -> None:
         if self.target == "general":

@@ -6,7 +6,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from coterie.data.nested import Inputs
 from coterie.losses.decoupled import others_divergence, target_divergence
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
@@ -53,12 +52,13 @@ class DKD(LogitTaughtMethod):
         self.temperature = temperature
         self.warmup = warmup
 
-    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
+    def compare(
+        self, logits: Tensor, taught: Tensor | None, targets: Tensor, progress: Progress | None = None
+    ) -> dict[str, Tensor]:
         require_classes(targets, "dkd")
         losses: dict[str, Tensor] = {}
-        teacher = self.target(inputs, targets, losses)
-        logits = self.group(inputs).logits
-        losses |= self.supervision(logits, inputs, targets)
+        teacher = self.combined(taught, targets, losses)
+        losses |= self.supervised(logits, taught, targets)
         term = self.target_weight * target_divergence(logits[0], teacher, targets, self.temperature)
         term = term + self.others_weight * others_divergence(logits[0], teacher, targets, self.temperature)
         if progress is not None and self.warmup > 0:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from coterie.data.nested import Inputs, concatenated
 from coterie.losses import kl_divergence, mean_probability
 from coterie.networks.teacher import Teachers
 
@@ -42,23 +40,15 @@ class Guide:
         self.temperature = temperature
         self.combination: Combination = combination
 
-    def __call__(self, logits: Tensor, inputs: Inputs) -> Tensor:
+    def __call__(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Weighted divergence, summed over the students.
 
         Args:
             logits: the students', [n, B, K].
-            inputs: one batch, or a view for each student; the teacher sees what the student sees.
+            taught: the teachers', [m, B, K], or [m, n, B, K] where each student has a view of its own: see :meth:`Teachers.logits`.
 
         Returns:
             0-d float32.
         """
-        target = teacher_logits(self.teachers, inputs, self.combination)
+        target = combined_logits(taught, self.combination)
         return self.weight * kl_divergence(logits, target, self.temperature).sum()
-
-
-def teacher_logits(teachers: Teachers, inputs: Inputs, rule: Combination) -> Tensor:
-    """The teachers' combined prediction, [B, K], or [n, B, K] of n views."""
-    views = isinstance(inputs, list)
-    batch = concatenated(inputs) if views else inputs
-    combined = combined_logits(torch.stack([output.logits for output in teachers(batch)]), rule)
-    return combined.unflatten(0, (len(inputs), -1)) if views else combined

@@ -6,7 +6,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from coterie.data.nested import Inputs
 from coterie.losses.divergences import DivergenceName, find_divergence
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
@@ -50,10 +49,11 @@ class KD(LogitTaughtMethod):
         self.distillation_weight = distillation_weight
         self.divergence = find_divergence(divergence)
 
-    def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
+    def compare(
+        self, logits: Tensor, taught: Tensor | None, targets: Tensor, progress: Progress | None = None
+    ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
-        target = self.target(inputs, targets, losses)
-        logits = self.group(inputs).logits
-        losses |= self.supervision(logits, inputs, targets, self.label_weight)
+        target = self.combined(taught, targets, losses)
+        losses |= self.supervised(logits, taught, targets, self.label_weight)
         losses["distillation"] = self.distillation_weight * self.divergence(logits[0], target, self.temperature)
         return losses

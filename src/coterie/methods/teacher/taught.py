@@ -100,7 +100,11 @@ class LogitTaughtMethod(TaughtMethod):
 
     def target(self, inputs: Inputs, targets: Tensor, losses: dict[str, Tensor]) -> Tensor:
         """The teachers' combined logits, a constant, float32 [B, K]; with ``learned``, the term that trains the weights is added."""
-        logits = torch.stack([output.logits for output in self.taught(inputs)])
+        return self.combined(self.teachers.logits(inputs), targets, losses)
+
+    def combined(self, logits: Tensor | None, targets: Tensor, losses: dict[str, Tensor]) -> Tensor:
+        """:meth:`target` where the teachers' logits are there, [m, B, K], as in :meth:`compare`."""
+        assert logits is not None, "a taught method has teachers"
         if self.teacher_scores is None:
             rule: Combination = "mean_logit" if self.combination == "mean_logit" else "mean_probability"
             return combined_logits(logits, rule)

@@ -7,17 +7,24 @@ With P positions that count, row by row, logits are [P, V].
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
+from coterie.losses import Projection, chunked_terms
+from coterie.losses.chunked import Compare
 from coterie.networks.group import StudentGroup
 from coterie.networks.hugging_face import short_reason
+from coterie.networks.recomputation import recomputed
+from coterie.networks.teacher import Teachers
 from coterie.networks.tracing import quiet_eval
 from coterie.tasks.language.data.rows import label_positions
+from coterie.tasks.language.logits import WHOLE_LOGITS, Finish, find_finish
 from coterie.tasks.language.lora import merged
 
 TokenBatch = Mapping[str, Tensor]
@@ -46,17 +53,27 @@ class _Gather:
     """Set before a network's output embedding: it takes the positions that count out of the hidden states, and keeps them.
 
     So neither logits of other positions are computed, nor is an architecture named here: what a network does to its logits (caps, scales) it does itself.
+
+    Attributes:
+        positions: those that count; None: the output embedding is left alone.
+        hidden: what was taken.
+        probes: hidden states that stand in the place of what was taken.
+        without_logits: the output embedding gets no position at all.
     """
 
     def __init__(self) -> None:
         self.positions: Tensor | None = None
         self.hidden: Tensor | None = None
+        self.probes: Tensor | None = None
+        self.without_logits = False
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self.positions is None:
             return None
         self.hidden = gathered(inputs[0], self.positions)
-        return (self.hidden,)
+        if self.probes is not None:
+            return (self.probes,)
+        return (self.hidden[:0] if self.without_logits else self.hidden,)
 
 
 class CausalLM(nn.Module):
@@ -68,6 +85,7 @@ class CausalLM(nn.Module):
 
     Attributes:
         slices: whether all logits are computed and cut afterwards, since the output embedding is not what the network ends with.
+        finish: what the network does after its output embedding; None: not known, so that logits are computed whole.
 
     Raises:
         CoterieError: a network that does not take a batch, without an output embedding, or whose logits depend on later tokens.
@@ -93,6 +111,21 @@ class CausalLM(nn.Module):
                 self.slices = found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-4, rtol=1e-3)
             except (RuntimeError, IndexError, ValueError, TypeError):  # a head that asks for [B, L, d]
                 self.slices = True
+            self.finish = None if self.slices else self._find_finish(batch, expected)
+
+    def _find_finish(self, batch: TokenBatch, expected: Tensor) -> Finish | None:
+        """Checked on what the network says of a batch."""
+        head = self.network.get_output_embeddings()  # type: ignore[operator]
+        try:
+            form = find_finish(head, self.network.config, lambda probes: self._gathered(batch, probes=probes)[0])
+            if form is None:
+                return None
+            found = form(head(self._gathered(batch, without_logits=True)[1]))
+        except (RuntimeError, IndexError, ValueError, TypeError):  # a network that asks for one position at least
+            return None
+        if not torch.allclose(found, expected, atol=1e-4, rtol=1e-3):
+            return None
+        return replace(form, vocabulary=self.vocabulary)
 
     def example(self) -> dict[str, Tensor]:
         """:func:`example_batch` on the network's device, of tokens that it has."""
@@ -123,13 +156,17 @@ class CausalLM(nn.Module):
             **{name: inputs[name] for name in PASSED_ON if name in inputs}, use_cache=False, return_dict=True
         )
 
-    def _gathered(self, inputs: TokenBatch) -> tuple[Tensor, Tensor]:
+    def _gathered(
+        self, inputs: TokenBatch, probes: Tensor | None = None, without_logits: bool = False
+    ) -> tuple[Tensor, Tensor]:
         self._gather.positions = inputs["positions"]
+        self._gather.probes, self._gather.without_logits = probes, without_logits
         try:
             logits = self._run(inputs).logits
             hidden = self._gather.hidden
         finally:
-            self._gather.positions = self._gather.hidden = None
+            self._gather.positions = self._gather.hidden = self._gather.probes = None
+            self._gather.without_logits = False
         if hidden is None:
             raise RuntimeError("the output embedding was not called")
         return logits, hidden
@@ -154,6 +191,18 @@ class CausalLM(nn.Module):
             logits = logits[:, : self.vocabulary]
         return logits, hidden, hidden.unsqueeze(1)
 
+    def hidden(self, inputs: TokenBatch) -> Tensor:
+        """What the output embedding reads at the positions that count, [P, d]; no logits are computed.
+
+        Only where :attr:`finish` is known.
+        """
+        return self._gathered(inputs, without_logits=True)[1]
+
+    def projected(self, hidden: Tensor) -> Projection:
+        """Logits of hidden states [P, d] that are not multiplied out: those of :meth:`forward`."""
+        head = self.network.get_output_embeddings()  # type: ignore[operator]
+        return Projection(hidden, head.weight, head.bias, self.finish)
+
     def plain(self) -> nn.Module:
         """A copy of the network as transformers knows it, with its LoRA added to its weights."""
         network = merged(self.network)
@@ -172,6 +221,9 @@ class LanguageGroup(StudentGroup):
         students: at least one.
         example: a batch; None: the first student's own.
 
+    Attributes:
+        whole_logits: of all students and teachers in a batch at most, above which terms are computed in parts of the batch.
+
     Raises:
         CoterieError: students with different vocabularies.
     """
@@ -179,6 +231,40 @@ class LanguageGroup(StudentGroup):
     def __init__(self, students: Sequence[CausalLM], example: TokenBatch | None = None) -> None:
         names = [each.classifier_name for each in students]
         super().__init__(None, students, example=example or students[0].example(), classifiers=names)
+        self.whole_logits = WHOLE_LOGITS
+
+    def is_in_parts(self, inputs: Inputs, teachers: int = 0) -> bool:
+        """Whether logits of a batch, of the students and so many teachers, are too many to be computed at once, and can be computed in parts."""
+        if isinstance(inputs, list) or any(student.finish is None for student in self._students()):
+            return False
+        models = self.num_students + teachers
+        return inputs["positions"].numel() * models * self.num_classes > self.whole_logits
+
+    def _students(self) -> list[CausalLM]:
+        return [each for each in self.branches if isinstance(each, CausalLM)]
+
+    def projections(self, inputs: TokenBatch) -> list[Projection]:
+        """Every student's logits of a batch, not multiplied out."""
+        again = self.checkpoint_branches and self.training and torch.is_grad_enabled()
+        found = []
+        for each in self._students():
+            hidden = recomputed(_HiddenStates(each), (inputs,)) if again else each.hidden(inputs)
+            found.append(each.projected(hidden))
+        return found
+
+    def terms_in_parts(
+        self,
+        compare: Compare,
+        inputs: Inputs,
+        targets: Tensor,
+        teachers: Teachers | None,
+        parameters: Callable[[], Sequence[Tensor]],
+    ) -> dict[str, Tensor] | None:
+        """See :meth:`StudentGroup.terms_in_parts`: hidden states of the whole batch, logits of some positions at a time."""
+        if not self.is_in_parts(inputs, len(teachers) if teachers is not None else 0):
+            return None
+        taught = teachers_projections(teachers, inputs) if teachers is not None else []
+        return chunked_terms(compare, self.projections(inputs), taught, targets, parameters=parameters())
 
     def student(self, number: int) -> nn.Module:
         """See :meth:`StudentGroup.student`."""
@@ -186,3 +272,29 @@ class LanguageGroup(StudentGroup):
         branch = self.branches[number]
         assert isinstance(branch, CausalLM)
         return branch.plain().train(self.training)
+
+
+class _HiddenStates(nn.Module):
+    """A student as far as its hidden states."""
+
+    def __init__(self, student: CausalLM) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, inputs: TokenBatch) -> Tensor:
+        return self.student.hidden(inputs)
+
+
+@torch.no_grad()
+def teachers_projections(teachers: Teachers, inputs: TokenBatch) -> list[Projection | Tensor]:
+    """Every teacher's logits of a batch, not multiplied out; as logits [P, V] where they must be."""
+    if teachers.answer_from_cache:
+        return list(teachers.logits(inputs))
+    found: list[Projection | Tensor] = []
+    for teacher in teachers.each():
+        body = teacher.body
+        if isinstance(body, CausalLM) and body.finish is not None and teacher.class_order is None:
+            found.append(body.projected(body.hidden(inputs)))
+        else:
+            found.append(teacher(inputs).logits)
+    return found

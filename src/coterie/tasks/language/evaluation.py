@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,18 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from coterie.data.batch import EvaluationLoader
+from coterie.data.nested import Inputs
 from coterie.errors import RunError
-from coterie.methods.group_method import grouped
+from coterie.losses import Projection
+from coterie.losses.chunked import chunk_positions
+from coterie.losses.chunks import projected
+from coterie.methods.group_method import GroupMethod, Predictions, grouped
 from coterie.methods.method import Method
 from coterie.methods.teacher.guide import combined_logits
 from coterie.metrics import mean_figures
 from coterie.networks.teacher import Teachers
 from coterie.tasks.evaluation import Evaluation
+from coterie.tasks.language.causal_lm import LanguageGroup, teachers_projections
 from coterie.tasks.language.figures import LanguageFigures, top_tokens
 
 Curves = dict[str, list[float]]
@@ -59,20 +64,18 @@ def measure(
     statistics: dict[str, Tensor] = {}
     positions = torch.zeros((), dtype=torch.int64, device=accelerator.device)
     for batch in loader:
-        with accelerator.autocast():
-            predictions = method.predict(batch.inputs)
-            taught = [output.logits for output in teachers(batch.inputs)] if teachers is not None else []
-        vocabulary = predictions.logits.shape[-1]
-        if not sums:
-            sums = [LanguageFigures(vocabulary, length, device=accelerator.device) for _ in range(count)]
-        top = top_tokens(_combined(taught)) if taught else None
-        own = [*predictions.logits, *([predictions.ensemble] if students > 1 else [])]
         columns = batch.inputs["positions"] % batch.inputs["input_ids"].shape[1]
-        for number, logits in enumerate([*own, *taught]):
-            sums[number].update(logits, batch.targets, columns, top if number < len(own) else None)
+        for part, predictions, taught in _predicted(method, teachers, batch.inputs, accelerator):
+            if not sums:
+                vocabulary = predictions.logits.shape[-1]
+                sums = [LanguageFigures(vocabulary, length, device=accelerator.device) for _ in range(count)]
+            top = top_tokens(_combined(taught)) if taught else None
+            own = [*predictions.logits, *([predictions.ensemble] if students > 1 else [])]
+            for number, logits in enumerate([*own, *taught]):
+                sums[number].update(logits, batch.targets[part], columns[part], top if number < len(own) else None)
+            for name, values in predictions.statistics.items():
+                statistics[name] = statistics.get(name, 0) + values.float().sum(0)
         positions += len(batch.targets)
-        for name, values in predictions.statistics.items():
-            statistics[name] = statistics.get(name, 0) + values.float().sum(0)
     for each in sums:
         each.load(accelerator.reduce(each.state(), "sum"))
     found = [each.compute() for each in sums]
@@ -94,6 +97,33 @@ def measure(
         curves=[each.curves() for each in sums[:students]],
         teachers=[(found[number], sums[number].curves()) for number in range(first, count)],
     )
+
+
+def _predicted(
+    method: GroupMethod, teachers: Teachers | None, inputs: Inputs, accelerator: Accelerator
+) -> Iterator[tuple[slice, Predictions, list[Tensor]]]:
+    """What students and teachers say of a batch, in parts where its logits are many: which positions, predictions, each teacher's logits."""
+    group = method.group
+    if not (
+        isinstance(group, LanguageGroup)
+        and type(method).predict is GroupMethod.predict
+        and group.is_in_parts(inputs, len(teachers) if teachers is not None else 0)
+    ):
+        with accelerator.autocast():
+            predictions = method.predict(inputs)
+            taught = [output.logits for output in teachers(inputs)] if teachers is not None else []
+        yield slice(None), predictions, taught
+        return
+    with accelerator.autocast():
+        students = group.projections(inputs)
+        others = teachers_projections(teachers, inputs) if teachers is not None else []
+    size = chunk_positions(students)
+    for start in range(0, len(students[0].hidden), size):
+        part = slice(start, start + size)
+        with accelerator.autocast():
+            predictions = method.predictions_of(torch.stack([projected(each, part) for each in students]))
+            taught = [projected(each, part) if isinstance(each, Projection) else each[part] for each in others]
+        yield part, predictions, taught
 
 
 def _combined(logits: Sequence[Tensor]) -> Tensor:

@@ -38,8 +38,7 @@ def load_students(recipe: Recipe, tokenizer: Any) -> list[nn.Module]:
     Raises:
         CoterieError: not as many networks as students, settings that weights or networks do not allow, a tokenizer with more tokens than a network.
     """
-    settings, names = network_of(recipe), student_names(recipe)
-    count = len(names) if len(names) > 1 else settings.branches or find_method(recipe.method.name).default_branches
+    settings, names, count = network_of(recipe), student_names(recipe), num_students(recipe)
     if len(names) > 1 and settings.branches not in {None, len(names)}:
         raise CoterieError(f"network.branches={settings.branches} differs from the {len(names)} networks named")
     _require_weights(settings, names)
@@ -58,6 +57,12 @@ def load_students(recipe: Recipe, tokenizer: Any) -> list[nn.Module]:
         networks.append(_cut(network, settings))
         require_embedded(networks[-1], tokenizer, name or "the small network")
     return networks
+
+
+def num_students(recipe: Recipe) -> int:
+    """How many students a recipe asks for."""
+    named = len(student_names(recipe))
+    return named if named > 1 else network_of(recipe).branches or find_method(recipe.method.name).default_branches
 
 
 def _require_weights(settings: LanguageNetwork, names: Sequence[str]) -> None:
@@ -133,6 +138,16 @@ def make_teachers(networks: Sequence[nn.Module], names: Sequence[str], vocabular
         parts = CausalLM(network, vocabulary)
         built.append(Teacher(parts, parts.example(), name=name, in_parts=True))
     return Teachers(built) if built else None
+
+
+def whole_note(group: LanguageGroup, teachers: Teachers | None) -> str | None:
+    """Whose logits are computed whole, since what becomes of them after the output embedding is not known; None: of no network."""
+    named = [(f"student {number}", each) for number, each in enumerate(group.branches)]
+    named += [(f"the teacher {each.name}", each.body) for each in (teachers.each() if teachers is not None else [])]
+    whole = [name for name, each in named if isinstance(each, CausalLM) and each.finish is None]
+    if not whole:
+        return None
+    return f"the logits of {', '.join(whole)} cannot be computed in parts, since they are no plain function of the output embedding's"
 
 
 def make_method(

@@ -31,6 +31,7 @@ from coterie.tasks.language.data.bundle import make_loaders
 from coterie.tasks.language.data.sets import load_sets
 from coterie.tasks.language.evaluation import LanguageEvaluation, measure
 from coterie.tasks.language.fitting import fit_language
+from coterie.tasks.language.logits import WHOLE_LOGITS
 from coterie.tasks.language.networks import shared_vocabulary
 from coterie.tasks.language.settings import data_of
 from coterie.tasks.language.sources import find_tokenizer, read_teachers, shown_names
@@ -41,9 +42,11 @@ from coterie.tasks.language.students import (
     make_group,
     make_method,
     make_teachers,
+    num_students,
     rebuild_students,
     rebuild_teachers,
     require_positions,
+    whole_note,
 )
 from coterie.tasks.language.tokenizer import load_tokenizer, num_tokens, save_tokenizer
 
@@ -144,10 +147,19 @@ class LanguageModeling(TaskDefaults):
 
     @property
     def sample_size(self) -> str:
-        """See :class:`coterie.tasks.task.Task`. Logits are what decides the memory."""
+        """See :class:`coterie.tasks.task.Task`. Logits are what decides the memory, unless they are computed in parts."""
         tokens = num_tokens(self.tokenizer)
         size = 4 * settled(self.recipe.training.batch_size) * self.length * tokens / 2**20
-        return f"up to {self.length:,} of {tokens:,} tokens; a model's logits of a batch take {size:,.1f} MiB"
+        taken = "would take" if self._many_logits and find_method(self.recipe.method.name).compares_logits() else "take"
+        parts = ", and are computed in parts" if taken != "take" else ""
+        return f"up to {self.length:,} of {tokens:,} tokens; a model's logits of a batch {taken} {size:,.1f} MiB{parts}"
+
+    @property
+    def _many_logits(self) -> bool:
+        """Whether a step's logits are more than are computed at once."""
+        rows = -(-settled(self.recipe.training.batch_size) // self.accelerator.num_processes)
+        models = num_students(self.recipe) + len(self.teachers)
+        return models * rows * self.length * num_tokens(self.tokenizer) > WHOLE_LOGITS
 
     def build_method(self) -> Method:
         """Students, teachers, label loss and method for these data."""
@@ -164,7 +176,10 @@ class LanguageModeling(TaskDefaults):
         )
         training = self.recipe.training
         label_loss = LabelLoss(training.label_loss, training.label_smoothing)
-        method = make_method(self.recipe, make_group(self.recipe, students, shared.size), teachers, label_loss)
+        group = make_group(self.recipe, students, shared.size)
+        method = make_method(self.recipe, group, teachers, label_loss)
+        if self._many_logits and type(method).compares_logits() and (note := whole_note(group, teachers)):
+            self.data = replace(self.data, info=replace(self.data.info, notes=(*self.data.info.notes, note)))
         wanting = {
             "training.patience": training.patience is not None,
             "training.select=best": training.select == "best",
