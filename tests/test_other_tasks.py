@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from coterie.cli.output import print_comparison, print_figures
+from coterie.comparison.arms import build_arms
 from coterie.comparison.collect import collect
 from coterie.comparison.folder import ComparisonFolder
-from coterie.comparison.plan import build_arms, keep_plan, make_plan
+from coterie.comparison.plan import keep_plan, make_plan
 from coterie.errors import CoterieError
 from coterie.export.model_card import model_card
 from coterie.recipe import load_recipe

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import coterie
-from coterie.comparison.plan import build_arms
+from coterie.comparison.arms import build_arms
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
 from coterie.running.reload import evaluate_run, load_method

@@ -16,8 +16,9 @@ import pytest
 
 import coterie
 from coterie.comparison import cluster
+from coterie.comparison.arms import build_arms
 from coterie.comparison.folder import ComparisonFolder
-from coterie.comparison.plan import build_arms, keep_plan, make_plan
+from coterie.comparison.plan import keep_plan, make_plan
 from coterie.errors import CoterieError
 
 SMALL = ["data=digits", "data.train_limit=60", "training.batch_size=32", "training.device=cpu", "network=tiny_cifar"]

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from coterie.comparison.arms import build_arms
 from coterie.comparison.collect import collect, flat_figures
 from coterie.comparison.folder import ComparisonFolder
-from coterie.comparison.plan import build_arms, keep_plan, make_plan
+from coterie.comparison.plan import keep_plan, make_plan
 
 KEYS = ("top1", "top5", "nll", "brier", "ece")
 

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from coterie.comparison.arms import build_arms
 from coterie.comparison.folder import ComparisonFolder
-from coterie.comparison.plan import build_arms, keep_plan, make_plan, read_plan
+from coterie.comparison.plan import keep_plan, make_plan, read_plan
 from coterie.errors import CoterieError
 
 

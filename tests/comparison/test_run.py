@@ -18,8 +18,9 @@ import coterie
 from coterie import cli
 from coterie.comparison import job as one_job
 from coterie.comparison import run
+from coterie.comparison.arms import build_arms
 from coterie.comparison.folder import ComparisonFolder
-from coterie.comparison.plan import build_arms, keep_plan, make_plan
+from coterie.comparison.plan import keep_plan, make_plan
 from coterie.errors import CoterieError, RunError
 from coterie.run_folder import RunFolder
 from coterie.run_lock import lock

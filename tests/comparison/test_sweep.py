@@ -9,7 +9,7 @@ import pytest
 
 import coterie
 from coterie import cli
-from coterie.comparison.plan import build_arms, sweep_arms
+from coterie.comparison.arms import build_arms, sweep_arms
 from coterie.errors import CoterieError
 from coterie.tasks.images.task import ImageClassification
 

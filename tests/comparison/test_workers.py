@@ -14,9 +14,10 @@ import pytest
 
 import coterie
 from coterie.comparison import workers
+from coterie.comparison.arms import build_arms
 from coterie.comparison.folder import ComparisonFolder
 from coterie.comparison.job import DEATHS
-from coterie.comparison.plan import build_arms, keep_plan, make_plan
+from coterie.comparison.plan import keep_plan, make_plan
 from coterie.comparison.workers import Worker, Workers, environments
 from coterie.run_folder import RunFolder
 

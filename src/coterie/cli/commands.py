@@ -209,7 +209,7 @@ def benchmark(
     require_data(settings)
     from coterie.benchmark.measure import measure
     from coterie.benchmark.table import markdown
-    from coterie.comparison.plan import build_arms
+    from coterie.comparison.arms import build_arms
 
     other = None if against is None else build_arms([settings], [against])[against]
     found = measure(settings, other, repetitions)

@@ -60,7 +60,8 @@ def compare(
     chosen = read_seeds(seeds)
     check_workers(workers, cluster, cpus_per_run, gpus_per_run)
     grid = read_sweep(sweep or [])
-    from coterie.comparison.plan import build_arms, make_plan, sweep_arms
+    from coterie.comparison.arms import build_arms, sweep_arms
+    from coterie.comparison.plan import make_plan
 
     arms = build_arms(recipes, names, overrides, trust_code)
     arms = sweep_arms(arms, grid) if grid else arms

@@ -12,18 +12,12 @@ from typing import Any, Literal
 
 import torch
 
+from coterie.comparison.arms import RecipeSource, build_arms, sweep_arms
 from coterie.comparison.cluster import require_cluster, train_on_cluster
 from coterie.comparison.collect import collect
 from coterie.comparison.folder import ComparisonFolder, Plan
 from coterie.comparison.job import train_job
-from coterie.comparison.plan import (
-    RecipeSource,
-    build_arms,
-    keep_plan,
-    make_plan,
-    require_place,
-    sweep_arms,
-)
+from coterie.comparison.plan import keep_plan, make_plan, require_place
 from coterie.comparison.progress import ComparisonDisplay
 from coterie.comparison.workers import Workers, cores, devices
 from coterie.errors import RunError

@@ -1,0 +1,169 @@
+"""The arms of a comparison: recipes, each by its label, of recipes, methods and the values of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coterie.comparison.plan import require_folders_apart
+from coterie.errors import CoterieError
+from coterie.methods import TABLE, find_method
+from coterie.methods.options import check_options, option_fields
+from coterie.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from coterie.methods.method import Method
+
+RecipeSource = str | Path | Recipe | Mapping[str, Any]
+
+
+def _require_kinds(recipes: Any, methods: Any, overrides: Any) -> None:
+    """Lists of what they hold: a text would be taken letter by letter."""
+    for name, value in (("methods", methods or ()), ("overrides", overrides)):
+        if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+            raise CoterieError(f"{name}={value!r}: expected a list of texts, such as ['baseline', 'okdmde']")
+    sources = (
+        list(recipes.values()) if isinstance(recipes, Mapping) else [recipes] if isinstance(recipes, str) else recipes
+    )
+    for each in sources:
+        if not isinstance(each, (str, Path, Mapping, Recipe)):
+            raise CoterieError(f"a recipe is {type(each).__name__}: expected a file, a mapping or a Recipe")
+
+
+def build_arms(
+    recipes: Sequence[RecipeSource] | Mapping[str, RecipeSource],
+    methods: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+    trust_code: bool = False,
+) -> dict[str, Recipe]:
+    """The arms of recipes and methods, each checked as far as it can be without data.
+
+    A recipe's ``method.*`` settings belong to its own method; where another one takes its place, they are dropped and that one has
+    its defaults. The recipe's students and split point hold for all, except for methods that train one network (the baseline); its
+    teachers go to the methods that are made of teachers: beside another one (a baseline, a group) they would make it something else.
+
+    Args:
+        recipes: files, mappings or recipes; or a mapping from labels to them. None at all: the defaults (the digits demo).
+        methods: names that each recipe is run with; None: its own.
+        overrides: ``key=value`` for all arms; ``method.x=value`` must hold for every method.
+        trust_code: whether the files may name methods by ``package.module:Class``.
+
+    Returns:
+        Label -> recipe: the method's name, with several recipes ``<recipe>:<method>``, or the mapping's labels.
+
+    Raises:
+        CoterieError: an unknown method or setting, or two arms of one label.
+    """
+    _require_kinds(recipes, methods, overrides)
+    for method in methods or ():
+        if ":" not in method and method not in TABLE:
+            find_method(method)  # says so; names first, since finding the others imports torch
+    _refuse_what_the_comparison_sets(overrides, bool(methods))
+    named = _named(recipes)
+    of_method = [each for each in overrides if each.partition("=")[0].partition(".")[0] == "method"]
+    of_others = [each for each in overrides if each not in of_method]
+    arms: dict[str, Recipe] = {}
+    for name, source in named.items():
+        if methods:
+            common = load_recipe(source, of_others, trust_code=True)  # the methods are the caller's own word
+            found = {method: load_recipe(_with_method(common, method), of_method) for method in methods}
+        else:
+            own = load_recipe(source, overrides, trust_code=trust_code)
+            found = {own.method.name: own}
+        if len(found) < len(methods or found):
+            raise CoterieError(f"a method is named twice in {', '.join(methods or ())}; name each once")
+        for method, recipe in found.items():
+            _check(recipe)
+            is_labelled = isinstance(recipes, Mapping) and not methods
+            arms[name if is_labelled else f"{name}:{method}" if len(named) > 1 else method] = recipe
+    require_folders_apart(arms)
+    return arms
+
+
+def sweep_arms(arms: dict[str, Recipe], sweep: Mapping[str, Sequence[str]]) -> dict[str, Recipe]:
+    """The arms of a grid of settings: every arm with every combination of values, on the validation split alone.
+
+    Args:
+        arms: label -> recipe.
+        sweep: settings by their full names, each with the values that are tried. A method's setting goes to the methods that have it; the
+            others stay one arm.
+
+    Returns:
+        Label -> recipe, the label with the values behind it; no run measures the test split.
+
+    Raises:
+        CoterieError: an unknown setting or a wrong value.
+    """
+    found: dict[str, Recipe] = {}
+    untouched = ["training.evaluate_test=false"]
+    used: set[str] = set()
+    for label, recipe in arms.items():
+        own = {key: values for key, values in sweep.items() if _has_setting(recipe, key)}
+        used |= own.keys()
+        for values in product(*own.values()):
+            given = [f"{key}={value}" for key, value in zip(own, values, strict=True)]
+            said = " ".join(each.partition(".")[2] or each for each in given)
+            swept = load_recipe(recipe, [*given, *untouched])
+            check_options(find_method(swept.method.name), swept.method.options)
+            _check(swept)
+            found[f"{label} {said}".strip()] = swept
+    for key in sweep.keys() - used:  # no method has it; the error tells what there is
+        first = find_method(next(iter(arms.values())).method.name)
+        check_options(first, {key.partition(".")[2]: sweep[key][0]})
+    require_folders_apart(found)
+    return found
+
+
+def _has_setting(recipe: Recipe, key: str) -> bool:
+    """Whether a method's setting is this recipe's; other settings are everybody's."""
+    section, _, name = key.partition(".")
+    return section != "method" or name in option_fields(find_method(recipe.method.name))
+
+
+def _refuse_what_the_comparison_sets(overrides: Sequence[str], has_methods: bool) -> None:
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key == "seed":
+            raise CoterieError(f"{override!r}: a comparison's seeds are chosen by --seeds (seeds=[3, 5] in Python)")
+        if has_methods and key in {"method", "method.name"}:
+            raise CoterieError(f"{override!r}: the methods are chosen by --methods already; leave one of them out")
+
+
+def _with_method(recipe: Recipe, method: str) -> dict[str, Any]:
+    """The recipe's settings with another method in place of its own."""
+    tree = recipe.model_dump()
+    if method != recipe.method.name:
+        tree["method"] = {"name": method}
+        kind = find_method(method)
+        if _too_many(kind, recipe.network.branches):
+            tree["network"] = recipe.network.of_one().model_dump()
+        if not (kind.needs_teacher or kind.takes_teachers):
+            del tree["teacher"], tree["teachers"], tree["teaching"]
+    return tree
+
+
+def _too_many(method: type[Method], students: int | None) -> bool:
+    return students is not None and method.max_students is not None and students > method.max_students
+
+
+def _check(recipe: Recipe) -> None:
+    """What a run would refuse before it reads its data is refused once, for all runs of an arm."""
+    from coterie.tasks.task import find_task
+
+    find_task(recipe).require(recipe)
+
+
+def _named(recipes: Sequence[RecipeSource] | Mapping[str, RecipeSource]) -> dict[str, RecipeSource | None]:
+    if isinstance(recipes, Mapping):
+        return dict(recipes)
+    if not recipes:
+        return {"digits": None}
+    named: dict[str, RecipeSource | None] = {}
+    for number, source in enumerate(recipes):
+        name = Path(source).stem if isinstance(source, (str, Path)) else f"recipe{number}"
+        if name in named:
+            raise CoterieError(f"two recipes are called {name!r}; rename one of the files")
+        named[name] = source
+    return named
