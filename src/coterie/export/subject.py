@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from coterie.errors import CoterieError
 from coterie.losses import mean_probability
-from coterie.methods.group_method import GroupMethod, grouped
+from coterie.methods.group_method import GroupMethod
 from coterie.networks.branching import NetworkSource
 from coterie.networks.group import StudentGroup
 from coterie.recipe import Recipe
@@ -52,7 +52,11 @@ def load_subject(
         student = load_student(folder.path, module)
         return Subject(student, student.state_dict(), folder.read_description(), which, folder.tokenizer)
     kind = find_part(recipe.task, "deployed")
-    method = grouped(load_method(folder.path, network, trust_code=trust_code))
+    method = load_method(folder.path, network, trust_code=trust_code)
+    if not isinstance(method, GroupMethod):
+        raise CoterieError(
+            f"which={which}: a run of task={recipe.task} has one student, which is exported; leave it out"
+        )
     description = folder.read_description()
     summary = folder.read_summary()
     students = method.num_students

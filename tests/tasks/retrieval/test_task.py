@@ -124,7 +124,7 @@ def test_a_symmetric_student_of_the_teachers_layers_encodes_documents(place, tmp
 def test_a_teacher_is_trained_from_labels_and_teaches_as_a_run(place, tmp_path, pairs):
     (tmp_path / "sizes.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}))  # fmt: skip
     network = {"name": str(tmp_path / "sizes.json"), "pretrained": "auto"}
-    teacher = coterie.train(place.settings(method={"name": "contrastive"}, teacher=None, network=network, training={"epochs": 8}), output=tmp_path / "teacher", quiet=True)  # fmt: skip
+    teacher = coterie.train(place.settings(method={"name": "contrastive"}, teacher=None, network=network, training={"epochs": 6}), output=tmp_path / "teacher", quiet=True)  # fmt: skip
     assert teacher.summary["deployed"]["mrr_10"] > 0.15  # a random order has 0.03
     assert teacher.summary["teachers"] == []
     method = {"name": "margin_mse", "onehot": 1.0}
@@ -199,3 +199,18 @@ def test_another_teacher_than_the_runs_is_noticed(place, asymmetric, tmp_path, t
     tiny_encoder(9).save_pretrained(str(tmp_path / "teacher"))
     with pytest.raises(CoterieError, match="the teacher 'teacher' is not what it was when the run was trained"):
         coterie.predict(run, "a query")
+
+
+@pytest.mark.slow
+def test_methods_are_compared_with_one_teacher(place, tmp_path):
+    recipe = place.settings(training={"epochs": 1})
+    compared = coterie.compare(
+        [recipe], methods=["contrastive", "embed_distill"], seeds=2, output=tmp_path / "comparison", quiet=True
+    )
+    runs = sorted((tmp_path / "comparison").rglob("student.json"))
+    assert len(runs) == 4
+    found = [json.loads(path.read_text()) for path in runs]
+    assert {each["method"] for each in found} == {"contrastive", "embed_distill"}
+    assert {each["documents"] for each in found} == {"teacher"}  # both arms search the teacher's vectors
+    assert all("kept" in each["figures"] for each in found)
+    assert "primary.mrr_10" in compared.comparison["differences"]

@@ -81,7 +81,7 @@ def load_encoder(name: str, *, pooling: str = "mean", max_length: int | None = N
     names = [type(each).__name__ for each in encoder]
     if pooling != "mean" and not whole and "Pooling" in names:
         encoder[names.index("Pooling")].pooling_mode = pooling
-    _set_length(encoder, max_length)
+    set_length(encoder, max_length)
     return encoder.eval()
 
 
@@ -105,7 +105,7 @@ def build_encoder(
         pool = _module_class("Pooling")(transformer.get_embedding_dimension(), pooling)
         encoder = library.SentenceTransformer(modules=[transformer, pool], device="cpu")
     room = getattr(config, "max_position_embeddings", None) or LONGEST
-    _set_length(encoder, max_length or min(LONGEST, room))
+    set_length(encoder, max_length or min(LONGEST, room))
     return encoder.eval()
 
 
@@ -135,7 +135,12 @@ def _module_class(name: str) -> Any:
     return {"Transformer": Transformer, "Pooling": Pooling, "Dense": Dense, "Normalize": Normalize}[name]
 
 
-def _set_length(encoder: Any, max_length: int | None) -> None:
+def set_length(encoder: Any, max_length: int | None) -> None:
+    """Cut texts off at so many tokens; None: where the encoder says, else at 256 or at its last position.
+
+    Raises:
+        CoterieError: more tokens than positions.
+    """
     room = getattr(encoder[0].model.config, "max_position_embeddings", None) if hasattr(encoder[0], "model") else None
     said = encoder.max_seq_length
     length = max_length or min(said if said is not None and said < 10**6 else LONGEST, room or LONGEST)

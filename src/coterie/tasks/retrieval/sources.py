@@ -24,6 +24,7 @@ from coterie.tasks.retrieval.encoders import (
     load_encoder,
     projected,
     require_plain,
+    set_length,
     width_of,
 )
 from coterie.tasks.retrieval.settings import RetrievalTeacher, network_of
@@ -164,6 +165,7 @@ def build_student(recipe: Recipe, teacher: TeacherFound | None, texts: Iterable[
                 "network.layers without network.name takes the teacher's layers, and there is no teacher"
             )
         encoder = copy.deepcopy(teacher.encoder)
+        set_length(encoder, settings.max_length)
     elif settings.pretrained:
         encoder = load_encoder(str(name), pooling=pooling, max_length=settings.max_length)
     else:

