@@ -6,9 +6,12 @@ from itertools import combinations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from coterie.losses import mean_probability
+from coterie.metrics import sums
 from coterie.metrics.classification import CHUNK_ELEMENTS
 from coterie.tasks.group_figures import GroupSums, group_figures
 
@@ -121,3 +124,35 @@ def test_the_sums_are_as_large_for_any_number_of_samples():
 
     assert size(64) == size(640) < 1000
     assert CHUNK_ELEMENTS * 8 <= 2**24  # of one copy in float64, whatever the batch
+
+
+class NoFloat64(TorchDispatchMode):
+    """As on a device that has no numbers of 64 bits: an operation that would make some fails."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        assert not any(each.dtype == torch.float64 for each in tree_leaves(found) if isinstance(each, torch.Tensor)), (
+            func
+        )
+        return found
+
+
+def test_batches_are_added_up_without_float64_where_a_device_has_none(monkeypatch):
+    logits, ensemble, targets = make()
+    counted = torch.ones_like(targets, dtype=torch.bool)
+    statistics = {"attention": torch.rand(len(targets), 3)}
+    expected = GroupSums(3)
+    expected.add(logits, ensemble, statistics, targets, counted)
+    monkeypatch.setattr(sums, "WITHOUT_FLOAT64", {"cpu"})
+    with NoFloat64():
+        narrow = GroupSums(3)
+        narrow.add(logits, ensemble, statistics, targets, counted)
+    for first, second in zip(numbers_in(narrow.compute(0)), numbers_in(expected.compute(0)), strict=True):
+        assert first == pytest.approx(second, abs=2e-6)
+    assert narrow.compute(0)["statistics"] == expected.compute(0)["statistics"]  # float32 ones come out the same
+    with pytest.raises(AssertionError), NoFloat64():
+        logits.double()
+
+
+def numbers_in(tree):
+    return [each for each in tree_leaves(tree) if isinstance(each, float)]

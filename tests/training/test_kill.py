@@ -53,7 +53,7 @@ POINTS = {
     "while the first checkpoint is written": (("coterie.training.loop", "Trainer", "save"), 1),
     "while a later checkpoint is written": (("coterie.training.loop", "Trainer", "save"), 4),
     "during an evaluation": (("coterie.tasks.group_figures", "GroupSums", "compute"), 2),
-    "during the last evaluation, on test": (("coterie.tasks.group_figures", "GroupSums", "compute"), 5),
+    "during the last evaluation, on test": (("coterie.tasks.group_figures", "GroupSums", "compute"), 4),
 }
 
 

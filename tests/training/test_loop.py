@@ -321,6 +321,43 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(small, finished):
         coterie.train(small(training={"epochs": 1}), output=path, quiet=True)
 
 
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({}, 0),
+        ({"training": {"ema": 0.5}}, 0),
+        ({"method": {"name": "kdcl", "target": "general"}}, 1),  # what it learned from the evaluation is measured too
+    ],
+)
+def test_the_last_epoch_is_measured_once_on_validation(small, tmp_path, monkeypatch, changes, again):
+    from coterie.tasks.images.task import ImageClassification
+
+    original, measured = ImageClassification.evaluate, []
+
+    def noted(self, method, loader):
+        measured.append("validation" if loader is self.data.validation else "other")
+        return original(self, method, loader)
+
+    monkeypatch.setattr(ImageClassification, "evaluate", noted)
+    result = coterie.train(small(**changes), output=tmp_path / "run", quiet=True)
+    assert measured.count("validation") == 2 + again  # epochs
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if row["split"] == "validation"][-1]
+    assert result.summary["validation"]["students"] == last["students"]
+    assert result.summary["validation"]["deployed"] == last["deployed"]
+
+
+def test_the_best_epoch_is_measured_again_where_it_is_not_the_last(small, tmp_path, monkeypatch):
+    """Its figures are those that chose it, whichever epoch that is."""
+    settings = small(training={"epochs": 3, "select": "best"})
+    result = coterie.train(settings, output=tmp_path / "run", quiet=True)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    chosen = next(
+        row for row in rows if row["split"] == "validation" and row["epoch"] == result.summary["selected_epoch"]
+    )
+    assert result.summary["validation"]["students"] == chosen["students"]
+
+
 def test_a_network_whose_predictions_are_not_finite_fails_the_run_in_words(small, tmp_path, monkeypatch):
     from coterie.tasks.images.task import ImageClassification
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from coterie.metrics.sums import STEP, exact_sum, value_of
+from coterie.metrics.sums import STEP, exact_sum, value_of, widest
 
 CALIBRATION_BINS = 15
 CHUNK_ELEMENTS = 2**21  # of logits at once: 16 MiB in float64
@@ -37,7 +37,7 @@ class ClassificationSums:
 
         Args:
             logits: [C, B, K].
-            log_probabilities: their log-softmax, float64.
+            log_probabilities: their log-softmax, float64 where the device has it.
             targets: class indices [B].
             counted: bool [B], false for what only fills up.
         """
@@ -56,7 +56,7 @@ class ClassificationSums:
             probabilities.amax(-1).float().nan_to_num(0.0)
         )  # the NLL says of such a sample what there is to say
         place = (torch.bucketize(confidence, self.edges, right=True) - 1).clamp(0, CALIBRATION_BINS)
-        steps = (confidence.double() / STEP).round().long()
+        steps = (confidence / STEP).round().long()
         for name, values in (("bin_samples", counted), ("bin_right", right), ("bin_confidence", steps * counted)):
             state[name].scatter_add_(1, place, values.long().expand_as(place))
 
@@ -91,7 +91,7 @@ def classification_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
     size = max(1, CHUNK_ELEMENTS // logits.shape[1])
     for part, its_targets in zip(logits.split(size), targets.split(size), strict=True):
         counted = torch.ones_like(its_targets, dtype=torch.bool)
-        sums.add(part[None], torch.log_softmax(part[None].double(), dim=-1), its_targets, counted)
+        sums.add(part[None], torch.log_softmax(widest(part[None]), dim=-1), its_targets, counted)
     return sums.compute()[0]
 
 

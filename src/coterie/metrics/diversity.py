@@ -7,7 +7,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from coterie.metrics.sums import exact_sum, value_of
+from coterie.metrics.sums import exact_sum, value_of, widest
 
 
 class DiversitySums:
@@ -34,7 +34,7 @@ class DiversitySums:
 
         Args:
             logits: [n, B, K].
-            log_probabilities: their log-softmax, float64.
+            log_probabilities: their log-softmax, float64 where the device has it.
             targets: class indices [B].
             counted: bool [B], false for what only fills up.
         """
@@ -75,5 +75,5 @@ def diversity_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
     """
     sums = DiversitySums(len(logits), logits.device)
     counted = torch.ones_like(targets, dtype=torch.bool)
-    sums.add(logits, torch.log_softmax(logits.double(), dim=-1), targets, counted)
+    sums.add(logits, torch.log_softmax(widest(logits), dim=-1), targets, counted)
     return sums.compute()

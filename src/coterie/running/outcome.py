@@ -26,11 +26,15 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
     recipe, task, folder, accelerator = trainer.recipe, trainer.task, trainer.folder, trainer.accelerator
     test = task.data.test if recipe.training.evaluate_test else None
     selected = trainer.epoch - 1
+    validation = trainer.validated  # the epoch that ended last was measured there already
     if recipe.training.select == "best" and trainer.best.epoch >= 0:
         load_best(trainer)
+        if trainer.best.epoch != selected:
+            validation = None
         selected = trainer.best.epoch
     method: Method = trainer.evaluated
-    validation = task.evaluate(method, task.data.validation) if task.data.validation is not None else None
+    if validation is None and task.data.validation is not None:
+        validation = task.evaluate(method, task.data.validation)
     method.deployed_student, deployed_reason = task.choose_deployed(method, validation)
     if validation is not None:
         validation.figures["deployed"] = {

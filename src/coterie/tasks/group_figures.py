@@ -11,7 +11,7 @@ from torch import Tensor
 from coterie.losses import mean_probability
 from coterie.metrics.classification import CHUNK_ELEMENTS, ClassificationSums, mean_figures
 from coterie.metrics.diversity import DiversitySums
-from coterie.metrics.sums import exact_sum, value_of
+from coterie.metrics.sums import exact_sum, value_of, widest
 
 
 class GroupSums:
@@ -52,7 +52,7 @@ class GroupSums:
             own, its_targets, its_counted = logits[:, part], targets[part], counted[part]
             ensembles = [mean_probability(own), own.mean(0), ensemble[part]]
             every = torch.cat([own, torch.stack(ensembles)])
-            log_probabilities = torch.log_softmax(every.double(), dim=-1)
+            log_probabilities = torch.log_softmax(widest(every), dim=-1)
             self.classifiers.add(every, log_probabilities, its_targets, its_counted)
             self.diversity.add(own, log_probabilities[: self.students], its_targets, its_counted)
 

@@ -23,6 +23,7 @@ from coterie.randomness import derive_seed
 from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
 from coterie.run_folder import MetricsLog, RunFolder
+from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.figures import figures_of
 from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep
@@ -87,6 +88,9 @@ class Trainer:
         self.batch = 0  # batches of the present epoch that are done
         self.step = 0  # optimizer steps that are done
         self.seconds = 0.0  # spent training, without evaluations
+        self.validated: Evaluation | None = (
+            None  # of the weights as they are, by the last evaluation on the validation split
+        )
         self.best = BestEpoch(self.figures[0], settings.patience, recipe.schedule.restarts)
         self.losses = LossRecord(accelerator)
         self.divergence = DivergenceCheck(self.method)
@@ -156,6 +160,7 @@ class Trainer:
 
     def _begin_epoch(self) -> None:
         """Whatever changes from one epoch to the next is a function of its number."""
+        self.validated = None
         self.method.train()
         self.freezing.apply(self.epoch)
         if self.epoch and self.freezing.holds(self.epoch - 1) and not self.freezing.holds(self.epoch):
@@ -279,6 +284,8 @@ class Trainer:
             method = self.evaluated
             evaluation = self.task.evaluate(method, loader)
             figures = evaluation.figures
+            if not method.needs_validation:  # one that learns from it says something else afterwards
+                self.validated = evaluation
             for each in {self.method, method}:  # the moving average, where there is one, has buffers of its own
                 self.task.learn_from(each, evaluation)
             deployed = self.task.choose_deployed(method, evaluation).student

@@ -124,7 +124,7 @@ def symmetric_beta(uniform: Tensor, parameter: float) -> Tensor:
 
     Source: Devroye, "Random variate generation in one line of code" (1996), symmetric beta distribution.
     """
-    radius, angle, side = uniform.double()
+    radius, angle, side = uniform if uniform.device.type == "mps" else uniform.double()  # which Apple's GPUs have not
     spread = (1 - radius).pow(-1 / parameter) - 1
     distance = 1 / torch.sqrt(1 + 1 / (spread * torch.cos(2 * math.pi * angle).square()))
     return (0.5 + torch.where(side < 0.5, -0.5, 0.5) * distance).to(uniform.dtype)

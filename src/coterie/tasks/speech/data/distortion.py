@@ -132,9 +132,9 @@ def pink_filter(device: torch.device) -> Tensor:
     >>> pink_filter(torch.device("cpu"))[:3]
     tensor([1.0000, 0.5000, 0.3750])
     """
-    numbers = torch.arange(1, PINK_TAPS, device=device, dtype=torch.float64)
+    numbers = torch.arange(1, PINK_TAPS, dtype=torch.float64)  # on the CPU: not every device has such numbers
     steps = (numbers - 0.5) / numbers
-    return torch.cat([torch.ones(1, device=device, dtype=torch.float64), steps]).cumprod(0).float()
+    return torch.cat([torch.ones(1, dtype=torch.float64), steps]).cumprod(0).float().to(device)
 
 
 def reverberated(waveforms: Tensor, indices: Tensor, seed: int, rate: int) -> Tensor:
