@@ -46,7 +46,7 @@ def test_a_method_on_the_command_line_names_its_arm():
 
 
 def test_an_unknown_method_is_named_without_importing_torch():
-    code = "import sys; from coterie.comparison.plan import build_arms\ntry: build_arms([], ['baseline', 'okdmd'])\nexcept Exception as e: print('torch' in sys.modules, e)"
+    code = "import sys; from coterie.comparison.arms import build_arms\ntry: build_arms([], ['baseline', 'okdmd'])\nexcept Exception as e: print('torch' in sys.modules, e)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.startswith("False unknown method 'okdmd'")
 

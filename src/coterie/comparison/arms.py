@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from coterie.comparison.plan import require_folders_apart
 from coterie.errors import CoterieError
 from coterie.methods import TABLE, find_method
-from coterie.methods.options import check_options, option_fields
 from coterie.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -96,6 +95,8 @@ def sweep_arms(arms: dict[str, Recipe], sweep: Mapping[str, Sequence[str]]) -> d
     Raises:
         CoterieError: an unknown setting or a wrong value.
     """
+    from coterie.methods.options import check_options  # imports torch
+
     found: dict[str, Recipe] = {}
     untouched = ["training.evaluate_test=false"]
     used: set[str] = set()
@@ -118,6 +119,8 @@ def sweep_arms(arms: dict[str, Recipe], sweep: Mapping[str, Sequence[str]]) -> d
 
 def _has_setting(recipe: Recipe, key: str) -> bool:
     """Whether a method's setting is this recipe's; other settings are everybody's."""
+    from coterie.methods.options import option_fields
+
     section, _, name = key.partition(".")
     return section != "method" or name in option_fields(find_method(recipe.method.name))
 
