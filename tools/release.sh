@@ -15,9 +15,10 @@ rm -rf dist
 "$place/venv/bin/python" -m pip install --quiet dist/*.whl
 cd "$place" # so that nothing of the checkout is found
 "$place/venv/bin/coterie" --version
-"$place/venv/bin/coterie" list recipes | grep -q cifar # package data: recipes
+recipes=$("$place/venv/bin/coterie" list recipes)
+grep -q cifar <<<"$recipes" # package data: recipes
 "$place/venv/bin/coterie" train data=digits network=tiny_cifar training.epochs=1 --output run
-test -s run/report.html                                 # package data: templates of the report
+test -s run/report.html # package data: templates of the report
 "$place/venv/bin/coterie" export run --format timm --output exported
-test -s exported/README.md                              # and of the card
+test -s exported/README.md # and of the card
 echo "dist/ is ready: $(ls "$OLDPWD"/dist | tr '\n' ' ')"
