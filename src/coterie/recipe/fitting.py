@@ -66,7 +66,7 @@ SCRATCH, PRETRAINED = False, True
 TABLE: dict[tuple[Family, bool], Row] = {
     ("CIFAR network", SCRATCH): Row("sgd", 0.1, 2e-3, 0.05, 1_000, (30, 100)),
     ("convolutional network", SCRATCH): Row("adamw", 0.1, 2e-3, 0.05, 1_000, (30, 100)),
-    ("mobile network", SCRATCH): Row("adamw", 0.1, 2e-3, 0.05, 1_000, (30, 100)),
+    ("mobile network", SCRATCH): Row("sgd", 0.02, 2e-3, 0.05, 1_000, (30, 100)),
     ("transformer", SCRATCH): Row("adamw", 0.02, 5e-4, 0.05, 1_000, (30, 100)),
     ("text network", SCRATCH): Row("adamw", 0.02, 5e-4, 0.05, 1_000, (10, 30)),
     ("CIFAR network", PRETRAINED): Row("sgd", 0.02, 5e-4, 0.05, 600, (10, 50)),
