@@ -109,7 +109,7 @@ def predict(
         typer.Argument(
             metavar="PATHS...",
             help="Image files, folders, patterns such as 'shots/*.jpg', or - for a list on standard input, one a line. "
-            "Of a run of texts or of a language model: texts (pairs: a tab between), or -. Of a run of retrieval: queries, or -.",
+            "Of a run of texts or of a language model: texts (pairs: a tab between), files of them (.txt, one a line; .csv, .jsonl, ...), or -. Of a run of retrieval: queries, or -.",
             show_default=False,
         ),
     ],

@@ -1,12 +1,99 @@
-"""Samples that are named on a command line, where they are the words themselves. Nothing heavy is imported."""
+"""Samples that are named on a command line, where they are words themselves, or stand in files. Nothing heavy is imported."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from coterie.data.records import SUFFIXES, read_records, value_of
+from coterie.errors import CoterieError, did_you_mean
 from coterie.run_folder import RunFolder
+from coterie.terminal import one_line
+
+LINES = ".txt"
+READ = (LINES, *SUFFIXES)
 
 
 def as_they_stand(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[str]:
     """Each word is a sample, ``-`` stands for the lines of standard input."""
     return [sample for each in inputs for sample in (lines() if each == "-" else [each])]
+
+
+def texts_or_files(
+    inputs: Sequence[str],
+    lines: Callable[[], list[str]],
+    columns_of: Callable[[Sequence[str]], Sequence[str]],
+    key: str,
+) -> list[tuple[str, ...]]:
+    """Texts as they stand, ``-`` for the lines of standard input, and those of files that are there, which is said on standard error.
+
+    A ``.txt`` file holds a text a line; rows of a table hold theirs in columns. A tab parts the texts of one line.
+
+    Args:
+        inputs: the words.
+        lines: reads standard input.
+        columns_of: which columns of a table are read, of those that it has.
+        key: the setting that names them.
+
+    Raises:
+        CoterieError: a file of another format, one that is not there, that cannot be read or holds nothing, or rows without the columns.
+    """
+    found: list[tuple[str, ...]] = []
+    for each in inputs:
+        path = _file(each)
+        if path is None:
+            texts = lines() if each == "-" else [each]
+            found += [tuple(text.split("\t")) for text in texts]
+            continue
+        read = _lines_of(path) if path.suffix.lower() == LINES else _rows_of(path, columns_of, key)
+        how = "one a line" if path.suffix.lower() == LINES else "one a row"
+        found += read
+        print(f"coterie: {len(read):,} text{'s' if len(read) > 1 else ''}, {how}, of {one_line(each)}", file=sys.stderr)
+    return found
+
+
+def _file(word: str) -> Path | None:
+    """The file that a word names; None: it is a text."""
+    path = Path(word).expanduser()
+    try:
+        is_file, is_there = path.is_file(), path.exists()
+    except (OSError, ValueError):  # what no file can be called
+        return None
+    known = path.suffix.lower() in READ
+    if is_file and known:
+        return path
+    if is_file and path.suffix:
+        raise CoterieError(
+            f"{word!r} is a file of no format that is read: expected {', '.join(READ)}; its text is passed by standard input: - < {word}"
+        )
+    if known and not is_there and len(word.split()) == 1:
+        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*")])
+        raise CoterieError(
+            f"there is no file {word!r}{near}; a text that looks like one is passed by standard input: -"
+        )
+    if is_there and word.strip():
+        kind = "file" if is_file else "folder"
+        print(f"coterie: {one_line(word)} is taken as a text; there is a {kind} of that name", file=sys.stderr)
+    return None
+
+
+def _lines_of(path: Path) -> list[tuple[str, ...]]:
+    try:
+        texts = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CoterieError(f"{str(path)!r} cannot be read: {' '.join(str(error).split())[:160]}") from None
+    if not texts:
+        raise CoterieError(f"{str(path)!r} holds no text")
+    return [tuple(line.split("\t")) for line in texts]
+
+
+def _rows_of(path: Path, columns_of: Callable[[Sequence[str]], Sequence[str]], key: str) -> list[tuple[str, ...]]:
+    found = []
+    for number, record in read_records(path):
+        where = f"{str(path)!r}, row {number}"
+        texts = tuple(value_of(record, column, key, where) for column in columns_of(list(record)))
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise CoterieError(f"{where}: {str(wrong[0])[:40]!r}, expected a text")
+        found.append(texts)
+    return found

@@ -1,4 +1,4 @@
-"""Texts that are named on a command line. Nothing heavy is imported."""
+"""Texts that are named on a command line, or files of them. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ from typing import Any
 
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
+from coterie.tasks.inputs import texts_or_files
 from coterie.tasks.texts.settings import data_of
 
 
 def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[Any]:
-    """The texts as they stand, ``-`` for a list on standard input; pairs are parted by a tab."""
-    texts = [text for each in inputs for text in (lines() if each == "-" else [each])]
-    return [tuple(text.split("\t")) for text in texts] if text_columns(folder) > 1 else list(texts)
+    """Texts as they stand, ``-`` for a list on standard input, or files, see :func:`coterie.tasks.inputs.texts_or_files`; pairs are parted by a tab.
+
+    Raises:
+        CoterieError: a file that is not there or cannot be read.
+    """
+    columns = _columns(folder)
+    found = texts_or_files(inputs, lines, lambda _: columns, "data.columns")
+    return found if len(columns) > 1 else ["\t".join(texts) for texts in found]
 
 
 def text_columns(folder: RunFolder) -> int:
     """Whether a run of texts was trained on texts (1) or pairs (2)."""
-    return len(data_of(load_recipe(folder.recipe, trust_code=True)).columns)  # no method is imported for this
+    return len(_columns(folder))
+
+
+def _columns(folder: RunFolder) -> list[str]:
+    return data_of(load_recipe(folder.recipe, trust_code=True)).columns  # no method is imported for this
