@@ -174,19 +174,19 @@ TABLE: dict[str, MethodEntry] = {
         "coterie.methods.teacher.rl_kd:RLKD",
     ),
     "contrastive": MethodEntry(
-        "retrieval",
+        "dual encoder",
         "Henderson et al., 2017, arXiv 1705.00652",
         "A dual encoder from labels alone: each query's document among the batch's.",
         "coterie.methods.retrieval.contrastive:Contrastive",
     ),
     "embed_distill": MethodEntry(
-        "retrieval",
+        "dual encoder",
         "Kim et al., 2023, arXiv 2301.12005",
         "Vectors of queries and documents where the teacher's are, beside its scores and the labels.",
         "coterie.methods.retrieval.embed_distill:EmbedDistill",
     ),
     "margin_mse": MethodEntry(
-        "retrieval",
+        "dual encoder",
         "Hofstätter et al., 2020, arXiv 2010.02666",
         "Differences of the teacher's scores: a control.",
         "coterie.methods.retrieval.margin_mse:MarginMSE",

@@ -55,7 +55,7 @@ def make_method_class(name: str) -> type[DualEncoderMethod]:
     """
     found = find_method(name)
     if not issubclass(found, DualEncoderMethod):
-        own = ", ".join(each for each, entry in TABLE.items() if entry.kind == "retrieval")
+        own = ", ".join(each for each, entry in TABLE.items() if entry.kind == "dual encoder")
         raise CoterieError(f"method={name} trains no dual encoder; task=retrieval takes {own}")
     return found
 
