@@ -64,7 +64,7 @@ def test_autocast_does_not_round_it(images):
 def test_stages_are_those_of_torchvisions_network_with_smooth_pooling(images, monkeypatch, tmp_path):
     """Torchvision's own modules with other poolings, weights drawn here, and the formula written as the published code has it."""
     layers = convolutions()
-    monkeypatch.setattr(place, "_vgg16_weights", lambda: state_of(layers))
+    monkeypatch.setattr(place, "vgg16_weights", lambda: state_of(layers))
     generator = torch.Generator().manual_seed(3)
     alpha, beta = torch.rand(2, 1, 1475, 1, 1, generator=generator)
     save_file({"alpha": alpha.contiguous(), "beta": beta.contiguous()}, tmp_path / "weights.safetensors")
@@ -109,7 +109,7 @@ def test_stages_are_those_of_torchvisions_network_with_smooth_pooling(images, mo
 
 
 def test_what_is_not_there_or_too_small(images, monkeypatch, tmp_path):
-    monkeypatch.setattr(place, "_vgg16_weights", lambda: state_of(convolutions()))
+    monkeypatch.setattr(place, "vgg16_weights", lambda: state_of(convolutions()))
     with pytest.raises(CoterieError, match="expected vgg16, random, or a file"):
         DISTS("vgg19")
     (tmp_path / "weights.pt").write_bytes(b"no weights")

@@ -53,7 +53,7 @@ class DISTS(nn.Module):
         self.register_buffer("beta", None)
         self.name = "dists_random" if backbone == "random" else "dists_equal"
         if backbone != "random":
-            _fill(self.stages, _vgg16_weights())
+            _fill(self.stages, vgg16_weights())
         if backbone not in {"random", "vgg16"}:
             self.name = "dists"
             for name, weights in _channel_weights(backbone, channels).items():
@@ -123,7 +123,7 @@ def _stages(divisor: int) -> tuple[nn.ModuleList, int]:
     return stages, total
 
 
-def _vgg16_weights() -> dict[str, Tensor]:
+def vgg16_weights() -> dict[str, Tensor]:
     """Torchvision's, from its cache or the network.
 
     Raises:
