@@ -1,0 +1,1 @@
+"""Methods that train one step of a diffusion network to restore images."""
