@@ -135,13 +135,20 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for what is made of each sample: enlarged images.", show_default=False
+        ),
+    ] = None,
     format: Annotated[str, typer.Option("--format", "-f", help="table, json (one object a line) or csv.")] = "table",
 ) -> None:
-    """Ask a run's deployed student: classes of images or texts, the continuation of a prompt, the documents of a query. What cannot be read is reported, and the others go on."""
+    """Ask a run's deployed student: classes of images or texts, the continuation of a prompt, the documents of a query, an enlarged image. What cannot be read is reported, and the others go on."""
     from coterie.cli.predictions import print_predictions
 
     given = read_options(options or []) | ({} if top is None else {"top": top})
     given |= {} if documents is None else {"documents": str(documents)}
+    given |= {} if output is None else {"output": str(output)}
     if failed := print_predictions(run, inputs, given, format):
         raise RunError(failed)
 

@@ -39,7 +39,7 @@ def predicted_clean(sample: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
         noise: ε̂, like it; with the true noise, the result is the clean sample.
         alpha_bar: ᾱ, 0-d or [B], above 0.
 
-    Source: DDPM, equation 15; as one step of restoration D3SR (Li et al., NeurIPS 2025, arXiv 2410.04224), section 3.1.
+    Source: DDPM, equation 15; as the one step of D3SR (Li et al., NeurIPS 2025, arXiv 2410.04224), section 3.1.
 
     >>> clean, noise, share = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([0.9, 0.2])
     >>> torch.allclose(predicted_clean(noised(clean, noise, share), noise, share), clean, atol=1e-5)

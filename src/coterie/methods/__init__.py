@@ -191,6 +191,30 @@ TABLE: dict[str, MethodEntry] = {
         "Differences of the teacher's scores: a control.",
         "coterie.methods.retrieval.margin_mse:MarginMSE",
     ),
+    "dfosd": MethodEntry(
+        "one-step",
+        "Li et al., NeurIPS 2025, arXiv 2410.04224",
+        "One step of a diffusion network that shall pass for real before a discriminator made of another one.",
+        "coterie.methods.restoration.dfosd:DFOSD",
+    ),
+    "vsd": MethodEntry(
+        "one-step",
+        "after Wu et al., NeurIPS 2024, arXiv 2406.08177",
+        "One step distilled from a multi-step diffusion model, by the difference of two scores.",
+        "coterie.methods.restoration.vsd:VSD",
+    ),
+    "regression": MethodEntry(
+        "control",
+        "",
+        "One step trained on the squared error alone: what the others are compared with.",
+        "coterie.methods.restoration.regression:Regression",
+    ),
+    "denoising": MethodEntry(
+        "one-step",
+        "Ho et al., NeurIPS 2020, arXiv 2006.11239",
+        "The diffusion model itself, on sharp images: what the others start from without published weights.",
+        "coterie.methods.restoration.denoising:Denoising",
+    ),
     "byot": MethodEntry(
         "self",
         "Zhang et al., ICCV 2019, arXiv 1905.08094",

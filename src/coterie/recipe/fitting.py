@@ -6,6 +6,7 @@ hundred to a thousand steps below 20,000 images (BiT-HyperRule, Kolesnikov et al
 convolutional networks and 1e-4 for transformers (timm's and torchvision's fine-tuning recipes), 5e-5 for text (transformers' default).
 Language models: 2e-5 with weights (RLKD's, and instruction tuning's), 2e-4 with LoRA (QLoRA's), decay 0.1 from nothing (GPT-3's). Their rate from nothing is
 for small networks: of 1e-3, 3e-3 and 6e-3 at 8 rows, the second was best for one of 0.3 million parameters, in one run each.
+Diffusion networks with weights: D3SR's 5e-5 at a batch of 8, with AdamW's own decay; from nothing not measured.
 The CIFAR family keeps its papers' SGD on data as large as theirs. Measured on validation (benchmarks/own_images/pretrained.py): the rate of
 a pretrained CIFAR network, and that BatchNorm's statistics are held in a pretrained mobile network (+21 points with 10 images a
 class) and not in a CIFAR network (-6 points).
@@ -31,6 +32,8 @@ Family = Literal[
     "text network",
     "language model",
     "language model with LoRA",
+    "diffusion network",
+    "diffusion network with LoRA",
 ]
 
 
@@ -77,6 +80,10 @@ TABLE: dict[tuple[Family, bool], Row] = {
     ("language model", SCRATCH): Row("adamw", 0.1, 4e-3, 0.1, 600, (1, 10)),
     ("language model", PRETRAINED): Row("adamw", 0.002, 2e-5, 0.0, 300, (1, 3)),
     ("language model with LoRA", PRETRAINED): Row("adamw", 0.01, 2e-4, 0.0, 300, (1, 3)),
+    ("diffusion network", SCRATCH): Row("adamw", 0.1, 2e-3, 0.01, 1_000, (20, 200)),
+    ("diffusion network", PRETRAINED): Row("adamw", 0.005, 1e-4, 0.01, 600, (10, 100)),
+    ("diffusion network with LoRA", SCRATCH): Row("adamw", 0.1, 2e-3, 0.01, 1_000, (20, 200)),
+    ("diffusion network with LoRA", PRETRAINED): Row("adamw", 0.005, 1e-4, 0.01, 600, (10, 100)),
 }
 SGD_DECAY = 5e-4
 BATCH = 32  # to which the table's rates belong; SGD's serve all larger ones too (its papers take them for 128)

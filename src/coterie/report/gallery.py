@@ -28,5 +28,16 @@ def inline_image(path: Path) -> tuple[str, bool]:
     return _data_address("jpeg", buffer.getvalue()), False
 
 
+def whole_image(path: Path) -> str:
+    """An image in its own size as a ``data:`` address.
+
+    Raises:
+        OSError: the file is missing or no PNG image.
+    """
+    with Image.open(path, formats=("PNG",)) as image:
+        image.verify()
+    return _data_address("png", path.read_bytes())
+
+
 def _data_address(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

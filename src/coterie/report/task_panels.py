@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from coterie.errors import CoterieError
 from coterie.report.figures import STUDENT_COLOURS, STYLE, as_svg, student_colour
+from coterie.report.gallery import whole_image
 from coterie.report.run import RunData
 from coterie.tasks import find_part, find_row
 from coterie.tasks.panels import Table
@@ -24,6 +25,14 @@ PANEL_STYLE = {
 }
 
 
+class SliderSection(NamedTuple):
+    """Two pictures as ``data:`` addresses, and what they are."""
+
+    over: str
+    under: str
+    label: str
+
+
 class TaskSection(NamedTuple):
     """A part of the page.
 
@@ -31,12 +40,14 @@ class TaskSection(NamedTuple):
         title, text: above it.
         charts: one after the other.
         table: below them, or None.
+        sliders: above them.
     """
 
     title: str
     text: str
     charts: Sequence[Markup]
     table: Table | None
+    sliders: Sequence[SliderSection] = ()
 
 
 def task_sections(run: RunData) -> list[TaskSection]:
@@ -50,7 +61,7 @@ def task_sections(run: RunData) -> list[TaskSection]:
     with matplotlib.rc_context(PANEL_STYLE):
         try:
             panels = find_part(run.recipe.task, "panels")(run.folder)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
             raise CoterieError(f"{str(run.folder.gallery)!r} is damaged: {error!r}"[:300]) from None
         return [
             TaskSection(
@@ -58,6 +69,7 @@ def task_sections(run: RunData) -> list[TaskSection]:
                 panel.text,
                 [as_svg(picture, f"{panel.title}. {panel.text}".strip()) for picture in panel.pictures],
                 panel.table,
+                [SliderSection(whole_image(each.over), whole_image(each.under), each.label) for each in panel.sliders],
             )
             for panel in panels
         ]

@@ -103,6 +103,20 @@ TASKS: MutableMapping[str, Row] = {
         panels="coterie.tasks.retrieval.panels:panels",
         pipeline="sentence-similarity",
     ),
+    "restoration": Row(
+        line="Small or spoilt images to large, sharp ones, in one step of a diffusion network.",
+        settings="coterie.tasks.restoration.settings:SETTINGS",
+        figures="coterie.tasks.restoration.declared:FIGURES",
+        deployed="coterie.tasks.restoration.deployed",
+        kind="coterie.tasks.restoration.task:Restoration",
+        sample="image",
+        description="coterie.tasks.restoration.description:RestorationStudent",
+        inputs="coterie.tasks.restoration.inputs:find_samples",
+        formats="coterie.tasks.restoration.formats:FORMATS",
+        card="coterie.tasks.restoration:card.md.jinja",
+        panels="coterie.tasks.restoration.panels:panels",
+        pipeline="image-to-image",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,20 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Slider:
+    """Two pictures of one size, one over the other, whose border the reader draws.
+
+    Attributes:
+        over, under: PNG files.
+        label: what is left and what is right, in plain text.
+    """
+
+    over: Path
+    under: Path
+    label: str
+
+
+@dataclass(frozen=True)
 class Panel:
     """One part of a report's page, below a heading.
 
@@ -29,9 +44,11 @@ class Panel:
         text: what is seen here, in a sentence or two of plain text; empty for none.
         pictures: matplotlib figures, one after the other, drawn with its defaults: the report sets these, so that colours suit the page.
         table: shown below them; None for none.
+        sliders: shown above them.
     """
 
     title: str
     text: str = ""
     pictures: tuple[Picture, ...] = ()
     table: Table | None = field(default=None)
+    sliders: tuple[Slider, ...] = ()

@@ -1,0 +1,47 @@
+"""Settings of restoration that fit its images and networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.networks.one_step.unets import TINY
+from coterie.recipe import Recipe
+from coterie.recipe.fitting import Facts, Family, fit, with_settings
+from coterie.recipe.sections import AUTO
+from coterie.tasks.restoration.settings import data_of, network_of
+
+PIXELS = 8 * 512**2  # of a step's batch, as the paper has it
+MOST = 16  # squares of a step, where they are small
+RANK = 16  # the paper's
+
+
+def fit_restoration(recipe: Recipe, samples: int) -> tuple[Recipe, dict[str, str]]:
+    """The recipe without an ``auto`` whose value depends on data or networks, and what was chosen, with its reason.
+
+    Args:
+        recipe: what it sets stays.
+        samples: squares that are trained on.
+    """
+    chosen: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    network = network_of(recipe)
+    if network.name == AUTO:
+        chosen["network.name"], reasons["network.name"] = TINY, "a small network, untrained"
+    named = network.name not in (AUTO, TINY, None)
+    pretrained = network.pretrained
+    if pretrained == AUTO:
+        pretrained = chosen["network.pretrained"] = named
+        reasons["network.pretrained"] = "the weights are there" if named else "a small network, untrained"
+    rank = network.lora.rank
+    if rank == AUTO:
+        whole = not pretrained or recipe.method.name == "denoising"
+        rank = None if whole else RANK
+        chosen["network.lora"] = {**network.lora.model_dump(), "rank": rank}
+        reasons["network.lora.rank"] = "all weights are trained" if whole else "beside weights that are there"
+    if recipe.training.batch_size == AUTO:
+        crop = data_of(recipe).crop
+        chosen["training.batch_size"] = max(1, min(MOST, PIXELS // crop**2, samples))
+        reasons["training.batch_size"] = f"{samples:,} squares of {crop} pixels"
+    family: Family = "diffusion network" if rank is None else "diffusion network with LoRA"
+    fitted, others = fit(with_settings(recipe, chosen), Facts(family, bool(pretrained), samples))
+    return fitted, reasons | others

@@ -1,0 +1,11 @@
+"""The formats in which restoring networks are exported. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from coterie.tasks.formats import Format
+
+FORMATS = (
+    Format("diffusers", "coterie.tasks.restoration.export:write_diffusers", "diffusers"),
+    Format("lora", "coterie.tasks.restoration.export:write_lora", "peft"),
+    Format("pt2", "coterie.tasks.restoration.export:write_pt2", "pytorch"),
+)

@@ -1,0 +1,108 @@
+"""The generator and the method that a recipe means, and the same of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from coterie.errors import CoterieError
+from coterie.methods import TABLE, find_method
+from coterie.methods.options import check_options
+from coterie.methods.restoration.restorer import Restorer
+from coterie.networks.one_step.generator import OneStepGenerator, build_generator
+from coterie.networks.one_step.latents import find_latents
+from coterie.networks.one_step.unets import TINY, add_lora, find_diffusion
+from coterie.randomness import derive_seed, seeded
+from coterie.recipe import Recipe
+from coterie.recipe.sections import AUTO, settled
+from coterie.tasks.restoration.settings import data_of, network_of
+
+
+def network_name(recipe: Recipe) -> str:
+    """As the recipe has it.
+
+    Raises:
+        CoterieError: there is none.
+    """
+    name = network_of(recipe).name
+    if name is None:
+        raise CoterieError(f"network=null: expected {TINY}, a folder of diffusers, or a name of the Hub")
+    return TINY if name == AUTO else str(name)
+
+
+def shown_name(recipe: Recipe) -> str:
+    """The last part of a folder's path, or the name."""
+    name = network_name(recipe)
+    return Path(name).name if Path(name).expanduser().is_dir() else name
+
+
+def find_generator(recipe: Recipe) -> OneStepGenerator:
+    """The network that is trained.
+
+    Raises:
+        CoterieError: it cannot be loaded, or the squares of the data do not fit its levels.
+    """
+    network, data, name = network_of(recipe), data_of(recipe), network_name(recipe)
+    latents = find_latents(network.autoencoder, name, network.unshuffle)
+    diffusion = find_diffusion(
+        name,
+        latents.channels,
+        network.options,
+        bool(settled(network.pretrained)),
+        derive_seed(recipe.seed, "student", 0),
+    )
+    generator = OneStepGenerator.of(
+        diffusion, latents, scale=data.scale, timestep=network.timestep, learn_embedding=network.learn_embedding
+    )
+    if data.crop % generator.multiple:
+        raise CoterieError(
+            f"data.crop={data.crop}: expected a multiple of {generator.multiple}, which the levels of {name!r} need"
+        )
+    rank = settled(network.lora.rank)
+    if rank is not None:
+        add_lora(generator.unet, rank=rank, alpha=network.lora.alpha, targets=network.lora.targets, seed=recipe.seed)
+    if network.gradient_checkpointing:
+        generator.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    return generator
+
+
+def require_restorer(recipe: Recipe) -> type[Restorer]:
+    """The recipe's method.
+
+    Raises:
+        CoterieError: it is for other tasks.
+    """
+    name = recipe.method.name
+    found = find_method(name)
+    if not issubclass(found, Restorer):
+        own = [
+            each
+            for each, entry in TABLE.items()
+            if entry.location.startswith(f"{Restorer.__module__.rpartition('.')[0]}.")
+        ]
+        raise CoterieError(f"method={name} is not for task={recipe.task}; expected {', '.join(own)}")
+    return found
+
+
+def make_method(recipe: Recipe, generator: OneStepGenerator, **instead: Any) -> Restorer:
+    """The recipe's method.
+
+    Args:
+        recipe: whose ``method`` and ``seed`` are read.
+        generator: what is trained.
+        instead: options in place of the recipe's.
+
+    Raises:
+        CoterieError: a method for other tasks, or options that it does not take.
+    """
+    kind = require_restorer(recipe)
+    with seeded(derive_seed(recipe.seed, "method")):
+        method: Restorer = kind(generator, **check_options(kind, {**recipe.method.options, **instead}))
+    return method
+
+
+def rebuild_method(recipe: Recipe, description: dict[str, Any]) -> Restorer:
+    """A finished run's method without its weights; what it started from need not be there any more."""
+    generator = build_generator(description["generator"])
+    generator.pretrained = True  # or not: its weights are replaced
+    return make_method(recipe, generator, **description["method_options"])
