@@ -13,6 +13,7 @@ from coterie.errors import CoterieError
 from coterie.files import write_stream
 
 FORMAT = 1
+UNTRAINED = "untrained.pt"  # beside the checkpoints: weights that none of them changes
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -44,7 +45,7 @@ def restoring(path: Path) -> Iterator[None]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU; nothing in it is executed.
+    """Read a checkpoint to the CPU, with the weights that stand beside it; nothing in it is executed.
 
     Raises:
         CoterieError: no checkpoint, a damaged one, or one of another format.
@@ -59,4 +60,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     found = state.get("format") if isinstance(state, dict) else None
     if type(found) is not int or found != FORMAT:  # the type first: a tensor compares with no answer
         raise CoterieError(f"{str(path)!r} is not a checkpoint of this version of coterie")
+    if state.get("without_untrained") is True:
+        others = load_checkpoint(path.with_name(UNTRAINED))
+        with restoring(path):
+            state["method"] = {**others["method"], **state["method"]}
     return state

@@ -27,7 +27,7 @@ from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.figures import figures_of
 from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep
-from coterie.training.checkpoint import save_checkpoint
+from coterie.training.checkpoint import UNTRAINED, save_checkpoint
 from coterie.training.display import Display, said_of
 from coterie.training.divergence import DivergenceCheck
 from coterie.training.freezing import Freezing
@@ -35,7 +35,7 @@ from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
 from coterie.training.memory_format import compiler_options, place
 from coterie.training.optimization import RestartedSchedule, build_optimizer
-from coterie.training.state import state_of
+from coterie.training.state import state_of, untrained_names
 from coterie.training.stopping import BestEpoch
 from coterie.training.teacher_cache import cached_teachers, precompute_teacher_logits
 from coterie.training.tracking import tracked_validation
@@ -66,6 +66,8 @@ class Trainer:
         self.figures = figures_of(recipe.task)
         settings = recipe.training
         self.method = place(method, accelerator.device, settings.channels_last is True)
+        self.untrained = untrained_names(self.method)
+        self.has_written_untrained = not self.untrained
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.method, fuses=recipe.network.freeze in {0, "backbone"})
         self.own_optimizers = self._build_own_optimizers()
@@ -316,4 +318,8 @@ class Trainer:
         if not self.accelerator.is_main_process or unsound:
             return
         self.folder.require_place()
+        if not self.has_written_untrained:
+            state = self.method.state_dict()
+            save_checkpoint(path.with_name(UNTRAINED), {"method": {name: state[name] for name in self.untrained}})
+            self.has_written_untrained = True
         save_checkpoint(path, state_of(self, evaluated))

@@ -27,6 +27,7 @@ class Training(Protocol):
     log: MetricsLog
     display: Display
     method: Method
+    untrained: frozenset[str]
     ema: ModelEmaV3 | None
     optimizer: torch.optim.Optimizer
     own_optimizers: dict[str, torch.optim.Optimizer]
@@ -50,8 +51,17 @@ class Training(Protocol):
     def evaluate(self) -> None: ...
 
 
+def untrained_names(method: Method) -> frozenset[str]:
+    """Names in a method's state of weights that training never changes, as its modules say by an attribute ``never_trained``."""
+    return frozenset(
+        f"{name}.{each}" if name else each
+        for name, module in method.named_modules()
+        for each in getattr(module, "never_trained", ())
+    )
+
+
 def state_of(trainer: Training, evaluated: bool) -> dict[str, Any]:
-    """Everything that decides how a training goes on.
+    """Everything that decides how a training goes on, but for weights that it never changes: they are written once, see :func:`untrained_names`.
 
     Args:
         trainer: the training.
@@ -62,7 +72,8 @@ def state_of(trainer: Training, evaluated: bool) -> dict[str, Any]:
         "position": {"epoch": trainer.epoch, "batch": trainer.batch, "step": trainer.step},
         "evaluated": evaluated,
         "seconds": trainer.seconds,
-        "method": trainer.method.state_dict(),
+        "method": {name: value for name, value in trainer.method.state_dict().items() if name not in trainer.untrained},
+        "without_untrained": bool(trainer.untrained),
         "ema": trainer.ema.module.state_dict() if trainer.ema is not None else None,
         "optimizer": trainer.optimizer.state_dict(),
         "own_optimizers": {name: each.state_dict() for name, each in trainer.own_optimizers.items()},

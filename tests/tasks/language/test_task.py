@@ -256,6 +256,45 @@ def test_a_foreign_key_is_refused(place):
         load_recipe(settings(place, network={"lora": {"rnk": 3}}))
 
 
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_checkpoints_of_lora_hold_what_is_trained_and_a_run_goes_on_bit_by_bit(place, tmp_path, monkeypatch, ema):
+    from coterie.training.checkpoint import load_checkpoint
+    from coterie.training.loop import Trainer
+
+    recipe = settings(
+        place,
+        network={"name": str(place / "teacher"), "pretrained": True, "lora": {"rank": 2, "dropout": 0.1}},
+        method={"name": "baseline"},
+        training={**QUICK, "epochs": 2, "ema": ema, "select": "best"},
+    )
+    whole = coterie.train(recipe, output=tmp_path / "whole", quiet=True)
+    step = Trainer._optimizer_step
+
+    def dying(self):
+        if self.epoch == 1 and self.batch == 2:
+            raise KeyboardInterrupt
+        step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_optimizer_step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            coterie.train(recipe, output=tmp_path / "killed", quiet=True)
+    killed = RunFolder(tmp_path / "killed")
+    stored = torch.load(killed.last, weights_only=True)["method"]
+    assert stored
+    assert all("lora_" in name for name in stored)
+    assert load_checkpoint(killed.last)["method"].keys() > stored.keys()
+    resumed = coterie.train(recipe, output=killed.path, resume=True, quiet=True)
+    first, second = (each.student().state_dict() for each in (whole, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert resumed.summary["deployed"] == whole.summary["deployed"]
+    assert evaluate_run(killed.path)[1].figures["deployed"]["nll"] == whole.summary["deployed"]["nll"]
+    (killed.last.parent / "untrained.pt").unlink()
+    for use in (lambda: load_checkpoint(killed.last), lambda: evaluate_run(killed.path)):
+        with pytest.raises(CoterieError, match=r"no checkpoint .*untrained.pt"):
+            use()
+
+
 def test_students_of_one_set_of_weights_are_unlike_and_lora_ones_are_merged(place):
     recipe = settings(
         place,

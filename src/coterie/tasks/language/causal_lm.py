@@ -25,7 +25,7 @@ from coterie.networks.teacher import Teachers
 from coterie.networks.tracing import quiet_eval
 from coterie.tasks.language.data.rows import label_positions
 from coterie.tasks.language.logits import WHOLE_LOGITS, Finish, find_finish
-from coterie.tasks.language.lora import merged
+from coterie.tasks.language.lora import has_lora, merged
 
 TokenBatch = Mapping[str, Tensor]
 PASSED_ON = ("input_ids", "attention_mask", "position_ids")
@@ -84,6 +84,7 @@ class CausalLM(nn.Module):
         vocabulary: logits that are returned, from the first on; None: all. See :func:`~coterie.tasks.language.networks.shared_vocabulary`.
 
     Attributes:
+        never_trained: names in its state of the weights beside which LoRA is trained; empty without LoRA. See :func:`coterie.training.state.untrained_names`.
         slices: whether all logits are computed and cut afterwards, since the output embedding is not what the network ends with.
         finish: what the network does after its output embedding; None: not known, so that logits are computed whole.
 
@@ -97,6 +98,12 @@ class CausalLM(nn.Module):
         self.vocabulary = vocabulary
         self.slices = False
         self._gather = _Gather()
+        self.never_trained: tuple[str, ...] = ()
+        if has_lora(network):
+            state = self.state_dict(keep_vars=True).items()
+            self.never_trained = tuple(
+                name for name, value in state if isinstance(value, nn.Parameter) and not value.requires_grad
+            )
         self._require_causal()
         head = network.get_output_embeddings()  # type: ignore[operator]
         if head is None:
