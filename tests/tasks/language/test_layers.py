@@ -8,16 +8,14 @@ from coterie.tasks.language.layers import cut_layers, kept_layers
 from coterie.tasks.language.networks import load_causal_lm
 
 TOKENS = torch.arange(18).view(2, 9)
-WIDTH = {
-    "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16,
-    "num_hidden_layers": 4,
-}  # fmt: skip
+PLAIN = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 4}
+GROUPED = {**PLAIN, "num_key_value_heads": 2}
 KINDS = {
-    "llama": WIDTH,
-    "qwen2": WIDTH,
-    "gemma2": WIDTH,
+    "llama": {**GROUPED, "head_dim": 16},
+    "qwen2": GROUPED,
+    "gemma2": {**GROUPED, "head_dim": 16},
     "gpt2": {"n_embd": 32, "n_layer": 4, "n_head": 2, "n_positions": 16},
-    "gpt_neox": WIDTH,
+    "gpt_neox": PLAIN,
     "gpt_neo": {
         "hidden_size": 32,
         "num_layers": 4,

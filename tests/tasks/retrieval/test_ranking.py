@@ -33,7 +33,7 @@ def slow(ranking, relevant):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_figures_are_what_they_are_defined_as(data):
     count = data.draw(st.integers(1, 130))
