@@ -16,7 +16,7 @@ MARK = "<!-- Written by `coterie export`, which replaces this folder's files whe
 STAGING = ".export.tmp"
 # Everything that an export may hold: a folder with anything else in it is not ours to replace.
 FILES = {"README.md", "config.json", "model.safetensors", "model.onnx", "model.onnx.data", "model.pt2"}
-FILES |= {"generation_config.json", "student.json", "recipe.yaml", "int8.json", STAGING}
+FILES |= {"generation_config.json", "preprocessor_config.json", "student.json", "recipe.yaml", "int8.json", STAGING}
 FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
 FILES |= {"vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja"}
 

@@ -215,6 +215,12 @@ TABLE: dict[str, MethodEntry] = {
         "The diffusion model itself, on sharp images: what the others start from without published weights.",
         "coterie.methods.restoration.denoising:Denoising",
     ),
+    "ekd": MethodEntry(
+        "speech encoder",
+        "Huang et al., ICASSP 2023, arXiv 2302.12757",
+        "Hidden states of several encoders of speech, frame by frame, in one small student.",
+        "coterie.methods.speech.ekd:EnsembleKD",
+    ),
     "byot": MethodEntry(
         "self",
         "Zhang et al., ICCV 2019, arXiv 1905.08094",

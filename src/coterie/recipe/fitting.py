@@ -7,6 +7,7 @@ convolutional networks and 1e-4 for transformers (timm's and torchvision's fine-
 Language models: 2e-5 with weights (RLKD's, and instruction tuning's), 2e-4 with LoRA (QLoRA's), decay 0.1 from nothing (GPT-3's). Their rate from nothing is
 for small networks: of 1e-3, 3e-3 and 6e-3 at 8 rows, the second was best for one of 0.3 million parameters, in one run each.
 Diffusion networks with weights: D3SR's 5e-5 at a batch of 8, with AdamW's own decay; from nothing not measured.
+Encoders of speech that start from a teacher's layers: DistilHuBERT's 2e-4 and 1e-6 (s3prl); from nothing not measured.
 The CIFAR family keeps its papers' SGD on data as large as theirs. Measured on validation (benchmarks/own_images/pretrained.py): the rate of
 a pretrained CIFAR network, and that BatchNorm's statistics are held in a pretrained mobile network (+21 points with 10 images a
 class) and not in a CIFAR network (-6 points).
@@ -34,6 +35,7 @@ Family = Literal[
     "language model with LoRA",
     "diffusion network",
     "diffusion network with LoRA",
+    "speech encoder",
 ]
 
 
@@ -84,6 +86,8 @@ TABLE: dict[tuple[Family, bool], Row] = {
     ("diffusion network", PRETRAINED): Row("adamw", 0.005, 1e-4, 0.01, 600, (10, 100)),
     ("diffusion network with LoRA", SCRATCH): Row("adamw", 0.1, 2e-3, 0.01, 1_000, (20, 200)),
     ("diffusion network with LoRA", PRETRAINED): Row("adamw", 0.005, 1e-4, 0.01, 600, (10, 100)),
+    ("speech encoder", SCRATCH): Row("adamw", 0.02, 1e-3, 1e-6, 1_000, (2, 50)),
+    ("speech encoder", PRETRAINED): Row("adamw", 0.005, 2e-4, 1e-6, 1_000, (2, 50)),
 }
 SGD_DECAY = 5e-4
 BATCH = 32  # to which the table's rates belong; SGD's serve all larger ones too (its papers take them for 128)

@@ -117,6 +117,20 @@ TASKS: MutableMapping[str, Row] = {
         panels="coterie.tasks.restoration.panels:panels",
         pipeline="image-to-image",
     ),
+    "speech": Row(
+        line="Audio to features, by an encoder that learns from larger ones.",
+        settings="coterie.tasks.speech.settings:SETTINGS",
+        figures="coterie.tasks.speech.declared:FIGURES",
+        deployed="coterie.tasks.speech.deployed",
+        kind="coterie.tasks.speech.task:Speech",
+        sample="clip",
+        description="coterie.tasks.speech.description:SpeechStudent",
+        inputs="coterie.tasks.speech.inputs:find_samples",
+        formats="coterie.tasks.speech.formats:FORMATS",
+        card="coterie.tasks.speech:card.md.jinja",
+        panels="coterie.tasks.speech.panels:panels",
+        pipeline="feature-extraction",
+    ),
 }
 
 

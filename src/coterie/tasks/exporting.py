@@ -86,7 +86,7 @@ def relative_difference(expected: Tensor, actual: Tensor) -> float:
 def require_close(difference: float, format: str) -> None:
     if difference > TOLERANCE:
         raise RunError(
-            f"the {format} export computes other logits than PyTorch: they differ by {difference:.2g}, at most {TOLERANCE:g} is allowed"
+            f"the {format} export computes something else than PyTorch: they differ by {difference:.2g}, at most {TOLERANCE:g} is allowed"
         )
 
 
@@ -107,15 +107,19 @@ def require_onnx() -> Any:
 
 
 def save_graph(
-    trace: Callable[[], torch.export.ExportedProgram], path: Path, inputs: list[str], metadata: dict[str, str]
+    trace: Callable[[], torch.export.ExportedProgram],
+    path: Path,
+    inputs: list[str],
+    metadata: dict[str, str],
+    output: str = "logits",
 ) -> None:
-    """Write a network's graph, one output ``logits``.
+    """Write a network's graph, of one output.
 
     Raises:
         RunError: it cannot be traced, or has operations that ONNX has not.
     """
     with exporting("onnx"):
-        program = torch.onnx.export(trace(), dynamo=True, input_names=inputs, output_names=["logits"], verbose=False)
+        program = torch.onnx.export(trace(), dynamo=True, input_names=inputs, output_names=[output], verbose=False)
     assert program is not None
     program.model.metadata_props.update(metadata)
     size = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)

@@ -63,6 +63,8 @@ def test_the_gradient_of_the_convolutions_is_scaled(network, clips):
         early = [each.grad for each in encoder.network.feature_extractor.parameters()]
         assert all(each is None for each in early) if factor == 0 else all(each.abs().sum() > 0 for each in early)
     names = [name for name, _ in encoder.network.named_parameters()]
+    assert not any(each.requires_grad for each in encoder.network.feature_extractor.parameters())
+    assert encoder.network.feature_projection.projection.weight.requires_grad
     for name, whole, scaled in zip(names, found[1.0], found[0.1], strict=True):
         factor = 0.1 if name.startswith("feature_extractor.") else 1.0
         if whole is not None:

@@ -144,6 +144,10 @@ class SpeechEncoder(nn.Module):
         self.cnn_gradient = cnn_gradient
         self.kernels, self.strides = tuple(config.conv_kernel), tuple(config.conv_stride)
         self.width, self.num_layers = int(config.hidden_size), int(config.num_hidden_layers)
+        if isinstance(mask := getattr(network, "masked_spec_embed", None), nn.Parameter):
+            mask.requires_grad_(False)  # frames are not masked, and several processes wait for every gradient
+        if cnn_gradient == 0.0:
+            network.feature_extractor.requires_grad_(False)
         self._lengths = _Lengths()
         for number, layer in enumerate(convolutions):
             found = getattr(layer, "layer_norm", None)

@@ -38,13 +38,14 @@ class SpeechData(DataRecipe):
     without_effect: ClassVar[tuple[str, ...]] = ("workers",)
     names: ClassVar = {
         "tones": "syllables of made-up speakers, generated on the spot; needs no network",
+        "espeak": "words said by eSpeak NG in eight voices, where the package espeakng-loader is installed",
         "FOLDER": "files of audio (.wav, .flac, .ogg, .mp3, ...), in train/, val/ and test/ or alone; sub-folders are labels",
         "FILE.csv": "rows of a path, labels, and a split where there is one",
     }
 
     name: Text = Field(
         "tones",
-        description="tones (generated syllables), a folder of audio files, or a .csv file with one row for each of them.",
+        description="tones (generated syllables), espeak (words by eSpeak NG), a folder of audio files, or a .csv file with one row for each of them.",
     )
     path: str = Field("path", description="Column of a .csv file's paths, from the file's own folder on.")
     labels: Names | None = Field(
@@ -68,7 +69,9 @@ class SpeechData(DataRecipe):
         default_factory=lambda: list(NOISES),
         description="Kinds of noise, one of them drawn for each clip: white, pink, babble (other training clips), or folders of audio.",
     )
-    snr: tuple[float, float] = Field((0.0, 20.0), description="Lowest and highest ratio of signal to noise, in dB.")
+    snr: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
+        default_factory=lambda: [0.0, 20.0], description="Lowest and highest ratio of signal to noise, in dB."
+    )
     noise_share: Fraction = Field(1.0, description="Share of the clips that get noise.")
     reverberation: Fraction = Field(0.0, description="Share of the clips that sound as in a room of 0.1 to 0.6 s.")
     band_limit: Fraction = Field(0.0, description="Share of the clips without frequencies above one in 1 to 4 kHz.")
@@ -77,7 +80,7 @@ class SpeechData(DataRecipe):
     @model_validator(mode="after")
     def _check_distortion(self) -> SpeechData:
         if self.snr[0] > self.snr[1]:
-            raise ValueError(f"snr={list(self.snr)}: expected the lowest and the highest ratio")
+            raise ValueError(f"snr={self.snr}: expected the lowest and the highest ratio")
         if not self.noise:
             raise ValueError("noise is empty; name a kind, or set noise_share=0")
         if self.distortion == "none":
@@ -112,6 +115,17 @@ class SpeechNetwork(NetworkRecipe):
     cnn_gradient: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="Factor of the gradient that reaches the convolutions; 0 leaves them as they are."
     )
+
+    @property
+    def weights_of(self) -> str | None:
+        """Where the weights come from that training starts with, in words."""
+        if self.pretrained is True:
+            return "pretrained"
+        if self.initialize == "average":
+            return "starts from the mean of its teachers"
+        return (
+            f"starts from the first layers of teacher {self.initialize}" if isinstance(self.initialize, int) else None
+        )
 
 
 class SpeechTeacher(TeacherRecipe):

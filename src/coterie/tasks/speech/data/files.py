@@ -17,7 +17,6 @@ from coterie.data.cache import fingerprint, remembered
 from coterie.errors import CoterieError
 from coterie.tasks.speech.data.clips import Samples
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64"}
 SILENT = 1e-4  # of the largest sample: 80 dB below full scale
 SHORTEST = 0.1  # seconds
 READ_ONCE = 2**20  # frames

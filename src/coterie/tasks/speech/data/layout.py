@@ -9,8 +9,8 @@ from pathlib import Path
 
 from coterie.data.split_names import split_of, splits_by_name
 from coterie.errors import CoterieError, did_you_mean
-from coterie.tasks.speech.data.files import SUFFIXES
 from coterie.tasks.speech.settings import SpeechData
+from coterie.tasks.speech.suffixes import SUFFIXES
 
 SPLIT = "split"  # column of a table
 FOLDER_LABEL = "label"  # what a sub-folder's name is
@@ -43,7 +43,7 @@ def list_files(settings: SpeechData) -> Listed:
     if place.suffix.lower() == ".csv" and place.is_file():
         return _of_table(place, settings)
     if not place.is_dir():
-        known = [*type(settings).names][:1]
+        known = [*type(settings).names][:2]
         raise CoterieError(
             f"data={settings.name!r}{did_you_mean(settings.name, known)}: expected {', '.join(known)}, a folder of audio files, or a .csv file"
         )

@@ -194,7 +194,9 @@ class SpeechTrainLoader(InOrder):
                 for each in several:  # a short one begins anew
                     row += np.resize(each.result(), width)
             recorded = sent(torch.from_numpy(rows), self.device)
-        effects = Effects(self.settings.snr, self.settings.reverberation, self.settings.band_limit)
+        effects = Effects(
+            (self.settings.snr[0], self.settings.snr[1]), self.settings.reverberation, self.settings.band_limit
+        )
         seed, inputs = derive_seed(self.order.seed, "distortion", epoch), batch.inputs
         rate, kinds = self.settings.sample_rate, sent(kinds, self.device)
         return distorted(inputs["waveforms"], inputs["lengths"], batch.indices, seed, rate, effects, kinds, recorded)

@@ -13,11 +13,17 @@ import numpy as np
 from coterie.data.splits import TEST_SHARE
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
+from coterie.tasks.speech.data import espeak, tones
 from coterie.tasks.speech.data.clips import Clips, Integers, coded, described
 from coterie.tasks.speech.data.files import AudioFiles, look_at
 from coterie.tasks.speech.data.layout import list_files, shown
-from coterie.tasks.speech.data.tones import SPEAKERS, WORDS, tones
 from coterie.tasks.speech.settings import NOISES, SpeechData
+
+# Data that are made on the spot: how, and what their labels' codes stand for.
+MADE = {
+    "tones": (tones.tones, {"speaker": sorted(tones.SPEAKERS), "word": sorted(tones.WORDS)}),
+    "espeak": (espeak.espeak, {"speaker": sorted(espeak.VOICES), "word": sorted(espeak.WORDS)}),
+}
 
 
 @dataclass(frozen=True)
@@ -57,10 +63,10 @@ def load_sets(settings: SpeechData, whole: bool = False) -> SpeechSets:
     Raises:
         CoterieError: what listing and reading raise; no clip that can be used; a split without clips.
     """
-    if settings.name == "tones":
-        found = tones(settings.sample_rate)
+    if settings.name in MADE:
+        make, label_names = MADE[settings.name]
+        found = make(settings.sample_rate)
         splits, skipped, passed_over, notes = [""] * len(found), 0, 0, list[str]()
-        label_names = {"speaker": sorted(SPEAKERS), "word": sorted(WORDS)}
         if settings.labels is not None:
             label_names = _chosen(label_names, settings)
             found = replace(found, labels={name: found.labels[name] for name in label_names})

@@ -1,0 +1,169 @@
+"""Measuring a student beside its teachers over a split: layer by layer, batch by batch; by probes; and what it costs."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from coterie.data.batch import EvaluationLoader
+from coterie.errors import RunError
+from coterie.methods.method import Method
+from coterie.methods.speech.ekd import EnsembleKD
+from coterie.methods.speech.encoder import EncoderTeachers, SpeechEncoder
+from coterie.tasks.evaluation import Evaluation
+from coterie.tasks.speech.data.loaders import SpeechEvaluationLoader
+from coterie.tasks.speech.probe import accuracies, pooled
+
+TIMED_SECONDS = 5.0  # of the clip by which a real-time factor is measured
+TIMES = 3
+
+Probes = dict[str, dict[str, dict[str, float]]]  # encoder -> label -> clean or noisy -> share
+
+
+@dataclass(frozen=True)
+class SpeechEvaluation(Evaluation):
+    """Of an encoder of speech.
+
+    Attributes:
+        probes: of the student, its teachers and a random network, where they were measured.
+    """
+
+    probes: Probes = field(default_factory=dict)
+
+
+def as_ekd(method: Method) -> EnsembleKD:
+    """The method, which is known to be of encoders of speech."""
+    assert isinstance(method, EnsembleKD)
+    return method
+
+
+@torch.inference_mode()
+def measure(
+    method: Method, teachers: EncoderTeachers, loader: EvaluationLoader, accelerator: Accelerator
+) -> SpeechEvaluation:
+    """Distance and cosine of each teacher and layer over a whole split, in eval mode.
+
+    Args:
+        method: is set to eval mode.
+        teachers: with their weights.
+        loader: of the split.
+        accelerator: its processes' shares are added up.
+
+    Raises:
+        RunError: predictions that are not finite.
+    """
+    ekd = as_ekd(method).eval()
+    places = [(number, layer) for number, chosen in enumerate(ekd.layers) for layer in chosen]
+    sums = torch.zeros(len(places), 3, dtype=torch.float64, device=accelerator.device)
+    for batch in loader:
+        with accelerator.autocast():
+            compared, valid = ekd.compare(batch.inputs, teachers)
+        inside = (valid & (batch.indices >= 0)[:, None]).double()
+        for row, each in zip(sums, compared, strict=True):
+            own, other = each.predicted.float(), each.target.float()
+            values = [
+                (own - other).abs().mean(-1),
+                F.cosine_similarity(own, other, dim=-1),
+                torch.ones_like(own[..., 0]),
+            ]
+            row += torch.stack([(value.double() * inside).sum() for value in values])
+    sums = accelerator.reduce(sums, "sum").cpu()
+    means = (sums[:, :2] / sums[:, 2:]).tolist()
+    layers = [
+        {"teacher": number, "layer": layer, "distance": distance, "cosine": cosine}
+        for (number, layer), (distance, cosine) in zip(places, means, strict=True)
+    ]
+    student = {key: sum(float(each[key]) for each in layers) / len(layers) for key in ("distance", "cosine")}
+    if not student["distance"] < float("inf"):
+        raise RunError(
+            "the student's predictions are not finite: training has diverged. "
+            "Try a lower optimizer.learning_rate, training.clip_gradient, or a longer schedule.warmup_epochs."
+        )
+    figures = {
+        "deployed": {"student": 0, **student},
+        "students": [student],
+        "mean_student": dict(student),
+        "layers": layers,
+    }
+    return SpeechEvaluation(figures)
+
+
+def probe(
+    encoders: Mapping[str, SpeechEncoder],
+    train: SpeechEvaluationLoader,
+    test: SpeechEvaluationLoader,
+    labels: Sequence[str],
+) -> Probes:
+    """What a linear classifier of each encoder's features gets right on test clips, in silence and in noise.
+
+    Args:
+        encoders: by name, in eval mode.
+        train, test: clips; every process sees all of them.
+        labels: their names.
+    """
+    learnt = pooled(encoders, train)
+    clean, noisy = pooled(encoders, test), pooled(encoders, test, noisy=True)
+    return {name: accuracies(learnt[name], {"clean": clean[name], "noisy": noisy[name]}, labels) for name in encoders}
+
+
+def with_probes(evaluation: SpeechEvaluation, probes: Probes, student: str) -> SpeechEvaluation:
+    """The evaluation with the means over labels as figures of the student."""
+    own = means_of(probes[student])
+    figures = {**evaluation.figures, "probes": probes}
+    for key in ("deployed", "mean_student"):
+        figures[key] = {**figures[key], **own}
+    figures["students"] = [{**figures["students"][0], **own}]
+    return SpeechEvaluation(figures, probes=probes)
+
+
+def means_of(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Figures of an encoder's probes: the mean over labels, clean and in noise; none where there are no labels."""
+    if not shares:
+        return {}
+    rows = list(shares.values())
+    return {
+        key: sum(each[name] for each in rows) / len(rows)
+        for key, name in (("probe", "clean"), ("probe_noisy", "noisy"))
+    }
+
+
+@torch.inference_mode()
+def costs(encoder: SpeechEncoder, rate: int) -> dict[str, float]:
+    """Parameters, and seconds on this CPU for a second of audio (``real_time_factor``): the best of three passes over one clip of 5 s, after a first one.
+
+    Args:
+        encoder: stays where it is.
+        rate: samples a second.
+    """
+    found = copy.deepcopy(encoder).cpu().eval()
+    clip = torch.randn(1, int(TIMED_SECONDS * rate), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([clip.shape[1]])
+    seconds = []
+    for _ in range(TIMES + 1):
+        started = time.perf_counter()
+        found(clip, lengths, [found.num_layers])
+        seconds.append(time.perf_counter() - started)
+    parameters = sum(each.numel() for each in found.parameters())
+    return {"parameters": parameters, "real_time_factor": min(seconds[1:]) / TIMED_SECONDS}
+
+
+def frame_differences(method: Method, teachers: EncoderTeachers, waveforms: Tensor) -> Tensor:
+    """Of one clip, how far the student is from its teachers: 1 - cosine, mean over teachers and layers, [T].
+
+    Args:
+        method: in eval mode.
+        teachers: with their weights.
+        waveforms: float32 [1, S].
+    """
+    lengths = torch.tensor([waveforms.shape[1]], device=waveforms.device)
+    with torch.inference_mode():
+        compared, _ = as_ekd(method).compare({"waveforms": waveforms, "lengths": lengths}, teachers)
+        found = [1 - F.cosine_similarity(each.predicted.float(), each.target.float(), dim=-1)[0] for each in compared]
+    return torch.stack(found).mean(0)

@@ -1,0 +1,10 @@
+"""The formats in which encoders of speech are exported. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from coterie.tasks.formats import Format
+
+FORMATS = (
+    Format("transformers", "coterie.tasks.speech.export:write_transformers", "transformers", described=False),
+    Format("onnx", "coterie.tasks.speech.export:write_onnx", "onnx"),
+)
