@@ -6,9 +6,12 @@ The package is imported when a network is needed. Code that comes with weights i
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,18 +121,32 @@ def require_known_values(values: Mapping[str, Any], where: str) -> None:
 
 
 def _require_read(values: Mapping[str, Any], config: Any, where: str) -> None:
-    """What is not a field of the configuration, nor read when it is made, ends as one of its attributes."""
+    """What is not a field of the configuration, nor read when it is made, ends as one of its attributes; networks read some of those too (``head_dim``)."""
     kind = type(config)
     fields = {*getattr(kind, "__dataclass_fields__", {}), *config.attribute_map, *inspect.signature(kind).parameters}
     with contextlib.suppress(Exception):  # a kind that cannot be made without values
         fields |= vars(kind()).keys()
     for key in values:
-        if key in vars(config) and key not in fields | FOREIGN and not hasattr(kind, key):
+        is_extra = key in vars(config) and key not in fields | FOREIGN and not hasattr(kind, key)
+        if is_extra and not re.search(rf"\b{re.escape(key)}\b", _code_of(kind)):
             near = did_you_mean(key, [each for each in fields | READ_TOO if not each.startswith("_")])
             raise CoterieError(f"{where}: {kind.__name__} knows no {key!r}{near}; nothing would read it")
     for key in config.sub_configs:
         if isinstance(values.get(key), Mapping):
             _require_read(values[key], getattr(config, key), f"{where}, {key}")
+
+
+@cache
+def _code_of(kind: type) -> str:
+    """The code of a configuration's kind of network, and what networks share, as text: nothing of it is imported."""
+    own = [kind.__module__, kind.__module__.replace(".configuration_", ".modeling_")]
+    shared = [f"transformers.{name}" for name in ("modeling_utils", "modeling_rope_utils", "masking_utils")]
+    texts = []
+    for name in (*own, *shared):
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            if (found := importlib.util.find_spec(name)) is not None and found.origin is not None:
+                texts.append(Path(found.origin).read_text(encoding="utf-8"))
+    return "\n".join(texts)
 
 
 def describe_config(config: Any) -> dict[str, Any]:

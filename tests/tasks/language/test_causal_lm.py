@@ -23,7 +23,11 @@ KINDS = {
     "cohere": {**WIDTH, "logit_scale": 0.1, "pad_token_id": 0},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 16},
     "gpt_neox": WIDTH,
-    "opt": {**WIDTH, "ffn_dim": 64, "word_embed_proj_dim": 32},
+    "opt": {
+        "ffn_dim": 64,
+        **{key: value for key, value in WIDTH.items() if key != "intermediate_size"},
+        "word_embed_proj_dim": 32,
+    },
 }
 
 

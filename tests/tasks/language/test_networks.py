@@ -121,6 +121,9 @@ def test_keys_that_are_read_without_being_fields_are_taken():
     require_known_values({**TINY, "rope_theta": 5e5, "torch_dtype": "float32", "transformers_version": "4.40"}, "here")
     require_known_values({"model_type": "gpt2", "hidden_size": 32, "num_hidden_layers": 1}, "here")  # other names
     require_known_values({"model_type": "gpt_neox", "rotary_pct": 0.5}, "here")
+    require_known_values({"model_type": "qwen2", "head_dim": 8}, "here")  # which the network's own code asks for
+    with pytest.raises(CoterieError, match="OPTConfig knows no 'intermediate_size'"):  # it is ffn_dim there
+        require_known_values({"model_type": "opt", "intermediate_size": 8}, "here")
 
 
 def test_misspelt_keys_of_files_and_of_networks_within_networks(tmp_path):
