@@ -364,6 +364,7 @@ def test_a_step_reads_no_value_on_the_host(name, options, images):
         method.after_step(progress)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
 def test_a_recorded_step_is_the_step(name, options, images, monkeypatch):
