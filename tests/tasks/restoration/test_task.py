@@ -39,6 +39,9 @@ def test_a_run_is_measured_beside_interpolation(run):
     terms = next(row["losses"] for row in rows if row["split"] == "train")
     assert set(terms) == {"spatial", "ea_dists_random", "adversarial", "discriminator"}
     assert summary["parameters"]["trained"] < summary["parameters"]["deployed"]
+    kept = torch.load(RunFolder(run.path).last, weights_only=True)["method"]
+    assert any("lora_B" in name for name in kept)
+    assert not any("base_layer" in name for name in kept)  # which stand beside the checkpoint, once
 
 
 def test_a_run_that_is_killed_goes_on_bit_by_bit(settings, run, tmp_path, monkeypatch):

@@ -36,6 +36,11 @@ class Restorer(Method):
     def networks(self) -> nn.Module:
         return self.generator
 
+    @property
+    def never_trained(self) -> tuple[str, ...]:
+        """Weights beside LoRA, and the autoencoder's: checkpoints need not repeat them."""
+        return tuple(name for name, each in self.named_parameters() if not each.requires_grad)
+
     def _apply(self, function: Any, recurse: bool = True) -> Restorer:
         """Frozen networks are moved along."""
         super()._apply(function, recurse)
