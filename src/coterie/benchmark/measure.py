@@ -39,6 +39,8 @@ class Subject:
     """
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
+        if recipe.training.shard:
+            raise CoterieError("training.shard=true: a benchmark measures one process; leave it out")
         self.accelerator = build_accelerator(recipe)
         self.task = find_task(recipe)(recipe, self.accelerator)
         method = self.task.build_method()

@@ -223,7 +223,11 @@ class TrainingRecipe(Section):
     compile: bool = Field(False, description="Compile the training step with torch.compile.")
     cuda_graph: bool = Field(
         True,
-        description="On a CUDA device, record the forward and backward pass once and replay it: one launch a step, the same results. Not with several processes, `accumulate` or fp16.",
+        description="On a CUDA device, record the forward and backward pass once and replay it: one launch a step, the same results. Not with several processes, `accumulate`, `shard` or fp16.",
+    )
+    shard: bool = Field(
+        False,
+        description="Share students, teachers and optimizer out over the processes, block by block (FSDP2), in place of a whole copy in each. Of language models.",
     )
     checkpoint_branches: bool = Field(
         False,

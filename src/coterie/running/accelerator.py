@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +26,21 @@ def wait_for_all(recipe: Recipe) -> None:
     """Where several processes train, let each arrive here before any goes on."""
     if several_processes():
         build_accelerator(recipe).wait_for_everyone()
+
+
+@contextlib.contextmanager
+def process_group(recipe: Recipe) -> Iterator[None]:
+    """What ``training.shard`` talks through where no launcher sets it up: a group of this process alone."""
+    if not recipe.training.shard or several_processes() or torch.distributed.is_initialized():
+        yield
+        return
+    on_gpu = recipe.training.device != "cpu" and torch.cuda.is_available()
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def require_trackers(recipe: Recipe) -> None:

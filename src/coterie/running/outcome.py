@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import save_file
 from torch import nn
 
@@ -50,7 +51,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         trainer.display.note(warning)
     loader = test or task.data.validation or task.data.train_evaluation
     teachers = task.evaluate_teachers(trainer.method, loader)
-    student = method.student().cpu().eval()
+    student = _whole_student(trainer)
     samples = header["num_train"] * trainer.epoch
     final = tested if tested is not None else on_train
     split = "test" if test is not None else "validation" if validation is not None else "train"
@@ -69,11 +70,12 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
         "best_validation": {"epoch": trainer.best.epoch, primary: trainer.best.score}
         if trainer.best.epoch >= 0
         else None,
-        "parameters": parameter_counts(method, student),
+        "parameters": _agreed(parameter_counts(method, student) if student is not None else None),
         "seconds": {"total": total_seconds, "training": trainer.seconds, "per_epoch": trainer.seconds / trainer.epoch},
         "images_per_second": samples / trainer.seconds,
     }
     if accelerator.is_main_process:
+        assert student is not None
         folder.require_place()
         try:
             _save_examples(folder, task, final, split, trainer)
@@ -85,8 +87,25 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
                 raise
             raise RunError(f"cannot write to {str(folder)!r}: {reason}") from error
         write_json(folder.summary, summary)  # last: a run that says it is finished has everything
+    elif trainer.shards is not None:  # whose networks compute nothing without this process
+        _try_to_show(lambda: task.save_examples(folder, split, task.examples(final)), "the gallery", trainer)
     accelerator.wait_for_everyone()
     return summary
+
+
+def _whole_student(trainer: Trainer) -> nn.Module | None:
+    """The deployed student on the CPU; None on a process that does not write, where it is shared out."""
+    method: Method | None = trainer.evaluated
+    if trainer.shards is not None:
+        method = trainer.shards.whole(trainer.method, holds=trainer.accelerator.is_main_process)
+    return method.student().cpu().eval() if method is not None else None
+
+
+def _agreed(value: dict[str, int] | None) -> dict[str, int]:
+    """What the first process has found, on all of them."""
+    (found,) = broadcast_object_list([value])
+    assert found is not None
+    return found
 
 
 def parameter_counts(method: Method, student: nn.Module) -> dict[str, int]:

@@ -22,7 +22,7 @@ from coterie.running.accelerator import build_accelerator
 from coterie.running.arguments import sort_arguments
 from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.task import Task, find_task
-from coterie.training.checkpoint import load_checkpoint, restoring
+from coterie.training.state import load_weights
 
 MEASURED_WITH = ("batch_size", "channels_last", "device", "precision")  # settings of training that an evaluation reads
 
@@ -47,10 +47,7 @@ def load_method(run: str | Path, network: NetworkSource | None = None, *, trust_
         raise CoterieError(f"the run {str(run)!r} was trained on a network of your own: pass it, network=...")
     method = find_task(recipe).rebuild_method(recipe, description, network)
     best = recipe.training.select == "best" and folder.best.is_file()
-    checkpoint = folder.best if best else folder.last
-    state = load_checkpoint(checkpoint)
-    with restoring(checkpoint):
-        method.load_state_dict(state["ema"] if state["ema"] is not None else state["method"])
+    load_weights(folder.best if best else folder.last, method)
     if description["student"] >= method.num_students:
         raise CoterieError(
             f"{str(folder.student_description)!r} is damaged: student {description['student']} is none of {method.num_students}"

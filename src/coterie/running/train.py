@@ -23,7 +23,13 @@ from coterie.recipe.sections import OWN_DATA, settled
 from coterie.run_folder import RunFolder
 from coterie.run_lock import lock
 from coterie.run_schema import FinishedSummary, checked
-from coterie.running.accelerator import build_accelerator, require_trackers, several_processes, wait_for_all
+from coterie.running.accelerator import (
+    build_accelerator,
+    process_group,
+    require_trackers,
+    several_processes,
+    wait_for_all,
+)
 from coterie.running.announcement import data_lines, laid_out, network_lines, plan_lines
 from coterie.running.arguments import sort_arguments
 from coterie.running.continuation import (
@@ -44,6 +50,7 @@ from coterie.training.display import Display
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loop import Trainer
 from coterie.training.memory_format import resolve_memory_format
+from coterie.training.sharding import require_shard_settings
 from coterie.training.state import restore
 from coterie.training.stopping import resolve_selection
 
@@ -136,6 +143,7 @@ def train(
             require_free(folder)
     settings = resolve_selection(settings)
     require_trackers(settings)
+    require_shard_settings(settings)
     if resume and settings.training.epochs == stored.training.epochs and is_complete(folder):
         for each in (folder, RunFolder(folder.path / FIRST_STAGE)) if is_first else ():
             restore_report(each)
@@ -149,7 +157,7 @@ def train(
             require_free(folder)  # once more: another training may have come and gone
         wait_for_all(settings)  # the first process has looked at the folder before any writes there
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), process_group(settings):
                 taught = with_first_stage(settings, folder, quiet, datasets)
                 return _run(settings, taught, folder, network, datasets, modules, resume, quiet)
         except CoterieError:

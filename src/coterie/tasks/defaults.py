@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coterie.data.batch import EvaluationLoader
 from coterie.errors import CoterieError
@@ -41,6 +41,10 @@ class TaskDefaults:
         if find_method(recipe.method.name).first_stage is not None:
             raise CoterieError(f"{recipe.method.name} prunes image networks, and task={recipe.task}")
         return None
+
+    def sharded_networks(self, method: Method) -> list[nn.Module]:
+        """The task's networks are not shared out over processes."""
+        return []
 
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
         """There are no teachers."""

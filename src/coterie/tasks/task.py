@@ -52,6 +52,13 @@ class Task(Protocol):
 
     def build_method(self) -> Method: ...
 
+    def sharded_networks(self, method: Method) -> list[nn.Module]:
+        """Whole networks of the method's students and teachers, which ``training.shard`` shares out over processes; none: the task's are not.
+
+        Each is called as such in training and evaluation. :meth:`save_examples` is called by all processes then; the first one writes.
+        """
+        ...
+
     def evaluate(self, method: Method, loader: EvaluationLoader) -> Evaluation: ...
 
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]: ...

@@ -6,14 +6,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from coterie.data.nested import Inputs, cloned, tensors_of
+from coterie.recipe.sections import TrainingRecipe
 
 Compute = Callable[[Inputs, Tensor], None]
 WARM_UP = 3  # steps of a shape that run as they are: libraries choose algorithms, compilers compile
 MOST_SHAPES = 8  # that are recorded, each in memory of its own; batches of further ones run as they are
 Shapes = tuple[torch.Size, ...]
+
+
+def is_recorded(settings: TrainingRecipe, accelerator: Accelerator) -> bool:
+    """Whether a training's step is recorded: on a GPU, where one process trains on whole batches. What others do between passes is not fixed."""
+    several = accelerator.num_processes > 1 or settings.shard or settings.accumulate > 1
+    plain = not (settings.checkpoint_branches or settings.precision == "fp16")
+    return settings.cuda_graph and accelerator.device.type == "cuda" and plain and not several
 
 
 class CapturedStep:

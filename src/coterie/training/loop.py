@@ -16,7 +16,7 @@ from torch import Tensor
 
 from coterie.data.batch import Batch
 from coterie.data.nested import Inputs
-from coterie.errors import CoterieError, RunError
+from coterie.errors import RunError
 from coterie.methods.method import Method
 from coterie.methods.progress import Progress
 from coterie.randomness import derive_seed
@@ -26,16 +26,16 @@ from coterie.run_folder import MetricsLog, RunFolder
 from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.figures import figures_of
 from coterie.tasks.task import Task
-from coterie.training.capture import CapturedStep
-from coterie.training.checkpoint import UNTRAINED, save_checkpoint
+from coterie.training.capture import CapturedStep, is_recorded
 from coterie.training.display import Display, said_of
 from coterie.training.divergence import DivergenceCheck
 from coterie.training.freezing import Freezing
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
 from coterie.training.memory_format import compiler_options, place
-from coterie.training.optimization import RestartedSchedule, build_optimizer
-from coterie.training.state import state_of, untrained_names
+from coterie.training.optimization import RestartedSchedule, build_optimizer, build_own_optimizers
+from coterie.training.sharding import Shards, require_shard_settings
+from coterie.training.state import untrained_names, write_state
 from coterie.training.stopping import BestEpoch
 from coterie.training.teacher_cache import cached_teachers, precompute_teacher_logits
 from coterie.training.tracking import tracked_validation
@@ -65,12 +65,14 @@ class Trainer:
         self.recipe, self.task, self.accelerator, self.folder, self.display = recipe, task, accelerator, folder, display
         self.figures = figures_of(recipe.task)
         settings = recipe.training
+        require_shard_settings(recipe)  # once more: the optimizer is chosen by now
+        self.shards = Shards(method, task.sharded_networks(method), accelerator.device) if settings.shard else None
         self.method = place(method, accelerator.device, settings.channels_last is True)
-        self.untrained = untrained_names(self.method)
+        self.untrained = untrained_names(self.method) if self.shards is None else frozenset()
         self.has_written_untrained = not self.untrained
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.method, fuses=recipe.network.freeze in {0, "backbone"})
-        self.own_optimizers = self._build_own_optimizers()
+        self.own_optimizers = build_own_optimizers(recipe, self.method)
         self.freezing = Freezing(
             recipe.network.freeze, self.method, accelerator.num_processes, settled(recipe.network.hold_statistics)
         )
@@ -81,7 +83,8 @@ class Trainer:
         self.schedule = RestartedSchedule(recipe.schedule, self.optimizer, self.epochs, self.steps_per_epoch)
         self.ends = [end for _, end in recipe.schedule.stretches(self.epochs)]  # of the training's stretches, in epochs
         self.progress = Progress(0, self.epochs, 0, self.epochs * self.steps_per_epoch, device=accelerator.device)
-        self.module, self.stepper = accelerator.prepare(self.method, self.optimizer)
+        prepared: Any = (self.method, self.optimizer)  # what is shared out exchanges its gradients itself
+        self.module, self.stepper = accelerator.prepare(*prepared) if self.shards is None else prepared
         self.compiled = (
             torch.compile(self.module, options=compiler_options(self.method)) if settings.compile else self.module
         )
@@ -99,23 +102,10 @@ class Trainer:
         self.unrecorded: str | None = None  # why recording the step failed
         self.captured = self._build_capture()
 
-    def _build_own_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        own = self.method.build_optimizers()
-        if own and self.recipe.training.precision == "fp16":
-            raise CoterieError(
-                f"training.precision='fp16': {self.recipe.method.name} has optimizers of its own, which one loss scale does not serve; "
-                "use bf16 or fp32"
-            )
-        return own
-
     def _build_capture(self) -> CapturedStep | None:
-        """The step's record on a GPU, where one process trains on whole batches: what the others do between passes is not fixed."""
-        settings, device = self.recipe.training, self.accelerator.device
-        if not settings.cuda_graph or device.type != "cuda" or settings.checkpoint_branches or self.unrecorded:
+        if self.unrecorded or not is_recorded(self.recipe.training, self.accelerator):
             return None
-        if self.accelerator.num_processes > 1 or settings.accumulate > 1 or settings.precision == "fp16":
-            return None
-        return CapturedStep(self._compute, self.method.parameters(), device)
+        return CapturedStep(self._compute, self.method.parameters(), self.accelerator.device)
 
     @property
     def evaluated(self) -> Method:
@@ -315,11 +305,5 @@ class Trainer:
         """
         self._require_finite()
         unsound = self.divergence.suspected and path == self.folder.last and self.epoch not in self.ends
-        if not self.accelerator.is_main_process or unsound:
-            return
-        self.folder.require_place()
-        if not self.has_written_untrained:
-            state = self.method.state_dict()
-            save_checkpoint(path.with_name(UNTRAINED), {"method": {name: state[name] for name in self.untrained}})
-            self.has_written_untrained = True
-        save_checkpoint(path, state_of(self, evaluated))
+        if not unsound:
+            write_state(self, path, evaluated)

@@ -44,6 +44,11 @@ class LossRecord:
         self.count = 0
         return dict(zip(self.names, means, strict=True))
 
+    def even_out(self) -> None:
+        """Let every process hold the mean of all sums, as one that goes on from a checkpoint does; what is read afterwards is the same."""
+        if self.sums is not None:
+            self.sums = self.accelerator.reduce(self.sums, "mean")
+
     def not_finite(self) -> tuple[int, str] | None:
         """Step and name of the first term that was not finite in any process; None: all are."""
         if self.first_bad is None:

@@ -9,14 +9,17 @@ import timm.optim
 import timm.scheduler
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from coterie.errors import CoterieError, did_you_mean
 from coterie.methods.method import Method
+from coterie.recipe import Recipe
 from coterie.recipe.sections import OptimizerRecipe, ScheduleRecipe, settled
 
 # Of an optimizer's state, shaped like its parameter. Second moments are so only in part: NovoGrad has one number a tensor.
 AVERAGES = {"momentum_buffer", "exp_avg"}
 FUSED = {"sgd", "momentum", "adam", "adamw"}  # torch's own, under timm's names
+FUSED_IN_PARTS = {"adam", "adamw"}  # of these, over parameters that are shared out over processes
 
 
 def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True) -> torch.optim.Optimizer:
@@ -43,7 +46,9 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True)
     if settled(recipe.exclude_norm_and_bias):
         groups = [part for group in groups for part in _split_decay(group)]
     devices = {parameter.device.type for parameter in method.parameters()}
-    fused = {"fused": True} if fuses and recipe.name in FUSED and devices <= {"cpu", "cuda"} else {}
+    shared = any(isinstance(parameter, DTensor) for parameter in method.parameters())
+    can = FUSED_IN_PARTS if shared else FUSED
+    fused = {"fused": True} if fuses and recipe.name in can and devices <= {"cpu", "cuda"} else {}
     try:
         optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
             groups,
@@ -63,6 +68,21 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True)
             "expected one that needs gradients only, such as adamw"
         )
     return optimizer
+
+
+def build_own_optimizers(recipe: Recipe, method: Method) -> dict[str, torch.optim.Optimizer]:
+    """The method's further optimizers by name.
+
+    Raises:
+        CoterieError: it has some, and the precision is one that they cannot share.
+    """
+    own = method.build_optimizers()
+    if own and recipe.training.precision == "fp16":
+        raise CoterieError(
+            f"training.precision='fp16': {recipe.method.name} has optimizers of its own, which one loss scale does not serve; "
+            "use bf16 or fp32"
+        )
+    return own
 
 
 def _split_decay(group: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,11 +12,21 @@ from timm.utils import ModelEmaV3
 
 from coterie.methods.method import Method
 from coterie.run_folder import MetricsLog, RunFolder
-from coterie.training.checkpoint import load_checkpoint, restoring
+from coterie.training.checkpoint import UNTRAINED, load_checkpoint, restoring, save_checkpoint
 from coterie.training.display import Display
 from coterie.training.divergence import DivergenceCheck
 from coterie.training.loss_record import LossRecord
 from coterie.training.optimization import RestartedSchedule, require_fitting_state
+from coterie.training.sharded_checkpoint import (
+    KEY,
+    optimizer_settings,
+    optimizer_tensors,
+    read_sharded,
+    restore_optimizer,
+    save_sharded,
+    weights_of,
+)
+from coterie.training.sharding import Shards
 from coterie.training.stopping import BestEpoch
 
 
@@ -28,10 +39,12 @@ class Training(Protocol):
     display: Display
     method: Method
     untrained: frozenset[str]
+    has_written_untrained: bool
     ema: ModelEmaV3 | None
     optimizer: torch.optim.Optimizer
     own_optimizers: dict[str, torch.optim.Optimizer]
     schedule: RestartedSchedule
+    shards: Shards | None
     losses: LossRecord
     divergence: DivergenceCheck
     best: BestEpoch
@@ -60,22 +73,52 @@ def untrained_names(method: Method) -> frozenset[str]:
     )
 
 
+def write_state(trainer: Training, path: Path, evaluated: bool) -> None:
+    """Write a checkpoint; several processes do so together.
+
+    Args:
+        trainer: the training.
+        path: of the checkpoint.
+        evaluated: whether the evaluation of the epoch that ended last is part of it.
+
+    Raises:
+        RunError: it cannot be written; the one before is kept.
+    """
+    trainer.losses.even_out()
+    if trainer.accelerator.is_main_process:
+        trainer.folder.require_place()
+    if trainer.shards is not None:
+        trainer.shards.reshard()
+        tensors = weights_of(trainer.method) | optimizer_tensors(trainer.method, trainer.optimizer)
+        save_sharded(path, state_of(trainer, evaluated), tensors, trainer.accelerator)
+    elif trainer.accelerator.is_main_process:
+        if not trainer.has_written_untrained:
+            state = trainer.method.state_dict()
+            others = {name: state[name] for name in trainer.untrained}
+            save_checkpoint(path.with_name(UNTRAINED), {"method": others})
+            trainer.has_written_untrained = True
+        save_checkpoint(path, state_of(trainer, evaluated))
+
+
 def state_of(trainer: Training, evaluated: bool) -> dict[str, Any]:
     """Everything that decides how a training goes on, but for weights that it never changes: they are written once, see :func:`untrained_names`.
+
+    Tensors of what is shared out over processes stand elsewhere.
 
     Args:
         trainer: the training.
         evaluated: whether the evaluation of the epoch that ended last is part of it.
     """
-    scaler = trainer.accelerator.scaler
+    scaler, whole = trainer.accelerator.scaler, trainer.shards is None
+    method = trainer.method.state_dict() if whole else {}
     return {
         "position": {"epoch": trainer.epoch, "batch": trainer.batch, "step": trainer.step},
         "evaluated": evaluated,
         "seconds": trainer.seconds,
-        "method": {name: value for name, value in trainer.method.state_dict().items() if name not in trainer.untrained},
+        "method": {name: value for name, value in method.items() if name not in trainer.untrained},
         "without_untrained": bool(trainer.untrained),
         "ema": trainer.ema.module.state_dict() if trainer.ema is not None else None,
-        "optimizer": trainer.optimizer.state_dict(),
+        "optimizer": trainer.optimizer.state_dict() if whole else optimizer_settings(trainer.optimizer),
         "own_optimizers": {name: each.state_dict() for name, each in trainer.own_optimizers.items()},
         "scaler": scaler.state_dict() if scaler is not None else None,
         "losses": trainer.losses.state_dict(),
@@ -94,10 +137,15 @@ def put_back(trainer: Training, state: dict[str, Any]) -> None:
             raise ValueError(f"its position is {number!r}")
     trainer.epoch, trainer.batch, trainer.step = position
     trainer.seconds = float(state["seconds"])
-    trainer.method.load_state_dict(state["method"])
+    if trainer.shards is None:
+        trainer.method.load_state_dict(state["method"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+    else:
+        trainer.shards.reshard()
+        read_sharded(trainer.folder.last, state[KEY], weights_of(trainer.method))
+        restore_optimizer(trainer.folder.last, state[KEY], trainer.method, trainer.optimizer, state["optimizer"])
     if trainer.ema is not None:
         trainer.ema.module.load_state_dict(state["ema"])
-    trainer.optimizer.load_state_dict(state["optimizer"])
     require_fitting_state(trainer.optimizer)
     for name, each in trainer.own_optimizers.items():
         each.load_state_dict(state["own_optimizers"][name])
@@ -138,6 +186,24 @@ def restore(trainer: Training) -> None:
 
 def load_best(trainer: Training) -> None:
     """Put the weights of the best epoch into the evaluated method."""
-    state = load_checkpoint(trainer.folder.best)
-    with restoring(trainer.folder.best):
-        trainer.evaluated.load_state_dict(state["ema"] if trainer.ema is not None else state["method"])
+    if trainer.shards is not None:
+        trainer.shards.reshard()
+    load_weights(trainer.folder.best, trainer.evaluated)
+
+
+def load_weights(path: Path, method: Method) -> None:
+    """Put a checkpoint's weights into a method: their moving average where there is one.
+
+    Args:
+        path: of the checkpoint.
+        method: is written in place; it may be whole or shared out over processes, whatever it was when the checkpoint was written.
+
+    Raises:
+        CoterieError: the checkpoint is damaged, or of another method.
+    """
+    state = load_checkpoint(path)
+    with restoring(path):
+        if KEY in state:
+            read_sharded(path, state[KEY], weights_of(method))
+        else:
+            method.load_state_dict(state["ema"] if state["ema"] is not None else state["method"])

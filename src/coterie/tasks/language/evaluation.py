@@ -41,7 +41,7 @@ class LanguageEvaluation(Evaluation):
     teachers: Sequence[tuple[dict[str, float], Curves]] = ()
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what it gathers of networks that are shared out is used in training too
 def measure(
     method: Method, teachers: Teachers | None, loader: EvaluationLoader, accelerator: Accelerator, length: int
 ) -> LanguageEvaluation:

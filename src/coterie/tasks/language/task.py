@@ -16,6 +16,7 @@ from coterie.data.batch import EvaluationLoader, Loaders
 from coterie.errors import CoterieError
 from coterie.losses import LabelLoss
 from coterie.methods import find_method
+from coterie.methods.group_method import grouped
 from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe
@@ -26,6 +27,7 @@ from coterie.tasks.construction import require_no_images
 from coterie.tasks.defaults import TaskDefaults
 from coterie.tasks.evaluation import Deployment, Evaluation, Guess
 from coterie.tasks.language import panels
+from coterie.tasks.language.causal_lm import CausalLM
 from coterie.tasks.language.continuations import continue_rows
 from coterie.tasks.language.data.bundle import make_loaders
 from coterie.tasks.language.data.sets import load_sets
@@ -190,6 +192,12 @@ class LanguageModeling(TaskDefaults):
                 raise CoterieError(f"{what} needs a validation split, and there is none; set data.validation")
         return method
 
+    def sharded_networks(self, method: Method) -> list[nn.Module]:
+        """Students and teachers as transformers knows them."""
+        teachers = method.teachers.each() if method.teachers is not None else []
+        parts = [*grouped(method).group.branches, *(each.body for each in teachers)]
+        return [each.network for each in parts if isinstance(each, CausalLM)]
+
     def evaluate(self, method: Method, loader: EvaluationLoader) -> LanguageEvaluation:
         """See :func:`coterie.tasks.language.evaluation.measure`. On training rows teachers are asked only where there are no others."""
         teachers = method.teachers if self.asks else None
@@ -277,6 +285,8 @@ class LanguageModeling(TaskDefaults):
         assert self._evaluated is not None
         names = [each.note["network"] for each in self.teachers]
         continuations = continue_rows(self._evaluated, names, self.sets.rows[split], indices, self.tokenizer)
+        if not self.accelerator.is_main_process:
+            return
         panels.save(folder, split, self.length, self._final, names, continuations)
 
 
