@@ -35,8 +35,8 @@ class MCL(GroupMethod):
         group: two whole networks as published.
         contrast_weight: α, 0.1 (the authors' code).
         soft_weight: β, 1 (code).
-        form: ``paper`` or ``code``, which differ in more than rounding. No measurement here has told them apart; ``paper`` is what this method
-            was before it had the choice.
+        form: ``paper`` or ``code``, which differ in more than rounding. A measurement at a small size does not tell them apart (digits, five seeds:
+            the code with its τ is at -0.68 ± 0.52 points, ``benchmarks/results/faithful/table.md``); ``paper`` is what this method was before.
 
             - *contrast*: the paper's denominator holds one positive and the samples of other classes, as far as it is recalled; the code's
               all other samples.
