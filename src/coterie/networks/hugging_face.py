@@ -128,7 +128,7 @@ def _require_read(values: Mapping[str, Any], config: Any, where: str) -> None:
         fields |= vars(kind()).keys()
     for key in values:
         is_extra = key in vars(config) and key not in fields | FOREIGN and not hasattr(kind, key)
-        if is_extra and not re.search(rf"\b{re.escape(key)}\b", _code_of(kind)):
+        if is_extra and not re.search(rf"\b{re.escape(key)}\b", _code_of(kind.__module__)):
             near = did_you_mean(key, [each for each in fields | READ_TOO if not each.startswith("_")])
             raise CoterieError(f"{where}: {kind.__name__} knows no {key!r}{near}; nothing would read it")
     for key in config.sub_configs:
@@ -137,9 +137,9 @@ def _require_read(values: Mapping[str, Any], config: Any, where: str) -> None:
 
 
 @cache
-def _code_of(kind: type) -> str:
-    """The code of a configuration's kind of network, and what networks share, as text: nothing of it is imported."""
-    own = [kind.__module__, kind.__module__.replace(".configuration_", ".modeling_")]
+def _code_of(module: str) -> str:
+    """The code of a configuration's module and of its kind of network, and what networks share, as text: nothing of it is imported."""
+    own = [module, module.replace(".configuration_", ".modeling_")]
     shared = [f"transformers.{name}" for name in ("modeling_utils", "modeling_rope_utils", "masking_utils")]
     texts = []
     for name in (*own, *shared):
