@@ -81,7 +81,7 @@ def build(checkpointing: bool, xl: bool) -> DFOSD:
         method = DFOSD(generator, adversary="none", dists_backbone="random")
         likeness = method.likeness.network
         assert isinstance(likeness, dists.DISTS)
-        likeness.stages = dists._stages(1)[0].requires_grad_(False)
+        likeness.stages = dists._stages(1).requires_grad_(False)
         method.discriminator = NoiseAwareDiscriminator(UNet2DConditionModel(**(XL if xl else SD21)), rank=RANK)
     if checkpointing:
         unet.enable_gradient_checkpointing()

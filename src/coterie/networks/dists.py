@@ -46,18 +46,19 @@ class DISTS(nn.Module):
 
     def __init__(self, backbone: str = "vgg16", *, seed: int = 0) -> None:
         super().__init__()
-        divisor = NARROW if backbone == "random" else 1
-        with seeded(derive_seed(seed, "dists")):
-            self.stages, channels = _stages(divisor)
         self.register_buffer("alpha", None)
         self.register_buffer("beta", None)
         self.name = "dists_random" if backbone == "random" else "dists_equal"
-        if backbone != "random":
-            _fill(self.stages, vgg16_weights())
         if backbone not in {"random", "vgg16"}:
             self.name = "dists"
-            for name, weights in _channel_weights(backbone, channels).items():
+            for name, weights in _channel_weights(backbone).items():
                 setattr(self, name, weights)
+        self.stages = _stages(NARROW if backbone == "random" else 1)
+        if backbone == "random":
+            with seeded(derive_seed(seed, "dists")):
+                self.stages.apply(_draw)
+        else:
+            _fill(self.stages, vgg16_weights())
         window = torch.hann_window(5, periodic=False)[1:-1]
         window = torch.outer(window, window)
         self.register_buffer("window", window / window.sum())
@@ -107,20 +108,24 @@ class DISTS(nn.Module):
         return self(images, others) + self(*edges)
 
 
-def _stages(divisor: int) -> tuple[nn.ModuleList, int]:
-    """VGG-16's convolutions, ``divisor`` times narrower, and the number of channels of all stages and the image."""
-    stages, width, total = nn.ModuleList(), 3, 3
+def _stages(divisor: int) -> nn.ModuleList:
+    """VGG-16's convolutions, ``divisor`` times narrower, whose weights are not set yet."""
+    stages, width = nn.ModuleList(), 3
     for channels in STAGES:
         layers: list[nn.Module] = []
         for wanted in channels:
-            convolution = nn.Conv2d(width, wanted // divisor, 3, padding=1)
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+            convolution = nn.utils.skip_init(nn.Conv2d, width, wanted // divisor, 3, padding=1)
             layers += [convolution, nn.ReLU()]
             width = wanted // divisor
         stages.append(nn.Sequential(*layers))
-        total += width
-    return stages, total
+    return stages
+
+
+def _draw(module: nn.Module) -> None:
+    """Random weights of a convolution."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
 def vgg16_weights() -> dict[str, Tensor]:
@@ -158,8 +163,8 @@ def _number(name: str) -> int:
     return int(name.rpartition(".")[2])
 
 
-def _channel_weights(place: str, channels: int) -> dict[str, Tensor]:
-    """``alpha`` and ``beta`` of a file, [channels] each.
+def _channel_weights(place: str) -> dict[str, Tensor]:
+    """``alpha`` and ``beta`` of a file, one number for each channel of the image and all stages.
 
     Raises:
         CoterieError: no such file, one that cannot be read, or weights of another shape.
@@ -180,6 +185,7 @@ def _channel_weights(place: str, channels: int) -> dict[str, Tensor]:
     except Exception as error:  # readers raise many kinds
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise CoterieError(f"{place!r} holds no weights alpha and beta that can be read: {reason}") from None
+    channels = 3 + sum(stage[-1] for stage in STAGES)
     if any(each.shape != (channels,) for each in found.values()):
         shapes = [list(each.shape) for each in found.values()]
         raise CoterieError(f"{place!r}: alpha and beta are {shapes}, expected {channels} numbers each")
