@@ -1,0 +1,209 @@
+"""DFOSD's parts at a small size: does an adversary of pretrained weights bring fine detail back, and at what price in PSNR?
+
+    python benchmarks/restoration/dfosd.py run --runs DIR [--seeds 1 2 3] [--arms ARM ...] [--epochs N] [--pretraining N]
+    python benchmarks/restoration/dfosd.py table --runs DIR      # writes benchmarks/results/restoration/table.md
+
+Data: photographs of scikit-learn and scikit-image in squares of 64 pixels, x4, blur, noise and JPEG; the test photographs are in no training.
+The "autoencoder" rearranges pixels without loss; the diffusion model is a UNet of some 1 million parameters, trained here as one predicts noise, once
+for each seed. From it every arm starts, with LoRA of rank 8, the same squares and the same number of generator steps.
+
+DISTS is its formula on a random network, and named so: it is no DISTS. Beside the run's figures stands the AUC of a critic: a small convolutional
+network that is trained after the fact, on training photographs, to tell true squares from restored ones, and asked on the test photographs (0.5: it cannot).
+
+Every finished arm of a seed is a run folder below DIR and a JSON file in it; what is there is left alone, and so a stopped command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import coterie
+from coterie.export import export_run
+from coterie.files import write_json, write_text
+from coterie.recipe import load_recipe
+from coterie.run_folder import RunFolder
+from coterie.running.accelerator import build_accelerator
+from coterie.running.reload import load_method
+from coterie.tasks.restoration.task import Restoration
+
+RESULTS = Path(__file__).parents[1] / "results" / "restoration"
+PERCEPTUAL = {"perceptual": "ea_dists", "dists_backbone": "random", "perceptual_weight": 0.2}
+ADVERSARY = {**PERCEPTUAL, "adversarial_weight": 0.05, "discriminator_rank": 8, "discriminator_learning_rate": 1e-3}
+ARMS: dict[str, dict[str, Any]] = {
+    "mse": {"name": "regression"},
+    "dists": {"name": "dfosd", "adversary": "none", **PERCEPTUAL, "perceptual": "dists"},
+    "ea_dists": {"name": "dfosd", "adversary": "none", **PERCEPTUAL},
+    "pretrained": {"name": "dfosd", "adversary": "pretrained", **ADVERSARY},
+    "random": {"name": "dfosd", "adversary": "random", **ADVERSARY},
+    "no_noise": {"name": "dfosd", "adversary": "pretrained", "noise": False, **ADVERSARY},
+    "vsd": {"name": "vsd", **PERCEPTUAL, "rank": 8, "own_learning_rate": 1e-3},
+}
+LABELS = {
+    "mse": "squared error",
+    "dists": "+ DISTS†",
+    "ea_dists": "+ EA-DISTS†",
+    "pretrained": "+ EA-DISTS† + discriminator, pretrained",
+    "random": "+ EA-DISTS† + discriminator, random",
+    "no_noise": "+ EA-DISTS† + discriminator, pretrained, without noise",
+    "vsd": "+ EA-DISTS† + distillation (vsd)",
+}
+SHOWN = ("psnr", "ssim", "high_frequency", "edges", "dists_random", "critic")
+BATCH = 16
+CRITIC_STEPS, CRITIC_BATCH = 200, 32
+
+
+def recipe_of(seed: int, method: dict[str, Any], epochs: int, data: dict[str, Any], **network: Any) -> dict[str, Any]:
+    return {
+        "task": "restoration",
+        "data": data,
+        "network": network,
+        "method": method,
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01},
+        "training": {"epochs": epochs, "batch_size": BATCH, "device": "cpu", "evaluate_every": max(1, epochs // 8)},
+        "seed": seed,
+    }
+
+
+def start_of(runs: Path, seed: int, epochs: int, data: dict[str, Any]) -> Path:
+    """The folder of a seed's diffusion model."""
+    folder = runs / f"seed{seed}" / "diffusion"
+    if not folder.is_dir():
+        run = runs / f"seed{seed}" / "denoising"
+        resume = (run / "checkpoint").is_dir()
+        recipe = recipe_of(seed, {"name": "denoising"}, epochs, data, name="tiny_unet")
+        coterie.train(recipe, output=run, resume=resume)
+        export_run(run, output=folder)
+    return folder
+
+
+def critic_auc(run: Path, seed: int) -> float:
+    """How well a critic tells restored test squares from true ones: area under its curve."""
+    method: Any = load_method(run)
+    task = Restoration.for_evaluation(
+        load_recipe(run / "recipe.yaml"), build_accelerator(load_recipe(run / "recipe.yaml")), RunFolder(run)
+    )
+
+    @torch.no_grad()
+    def squares(loader: Any) -> tuple[Tensor, Tensor]:
+        pairs = [(method.predict(batch.inputs), batch.targets) for batch in loader]
+        return torch.cat([made for made, _ in pairs]), torch.cat([true for _, true in pairs])
+
+    torch.manual_seed(seed)
+    critic = nn.Sequential()
+    for before, after in ((3, 16), (16, 32), (32, 32)):
+        critic.extend([nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(4, after), nn.SiLU()])
+    critic.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 1)])
+    made, true = squares(task.data.train_evaluation)
+    optimizer = torch.optim.AdamW(critic.parameters(), 2e-3)
+    for _ in range(CRITIC_STEPS):
+        chosen = torch.randint(len(made), (CRITIC_BATCH,))
+        scores = critic(torch.cat([true[chosen], made[chosen]])).squeeze(1)
+        labels = torch.cat([torch.ones(CRITIC_BATCH), torch.zeros(CRITIC_BATCH)])
+        F.binary_cross_entropy_with_logits(scores, labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    made, true = squares(task.data.test)
+    with torch.no_grad():
+        of_made, of_true = critic.eval()(made).squeeze(1), critic(true).squeeze(1)
+    above = (of_true[:, None] > of_made).double() + 0.5 * (of_true[:, None] == of_made).double()
+    return above.mean().item()
+
+
+def run_arm(runs: Path, seed: int, arm: str, epochs: int, pretraining: int, data: dict[str, Any]) -> None:
+    """Train an arm and write its figures, unless they are there."""
+    folder = runs / f"seed{seed}" / arm
+    if (folder / "figures.json").is_file():
+        return
+    start = start_of(runs, seed, pretraining, data)
+    recipe = recipe_of(seed, ARMS[arm], epochs, data, name=str(start), lora={"rank": 8, "alpha": 8})
+    found = coterie.train(recipe, output=folder, resume=(folder / "checkpoint").is_dir())
+    figures = {key: value for key, value in found.summary["deployed"].items() if key != "student"}
+    steps = found.summary["epochs"] * max(1, found.summary["num_train"] // BATCH)
+    cost = {"seconds_a_step": found.summary["seconds"]["training"] / steps, "steps": steps}
+    write_json(
+        folder / "figures.json",
+        {
+            **figures,
+            **cost,
+            "critic": critic_auc(folder, seed),
+            "bicubic": found.summary["bicubic"],
+            "pretraining": pretraining,
+        },
+    )
+    print(seed, arm, figures, flush=True)
+
+
+def write_table(runs: Path) -> None:
+    """Means over seeds and standard errors; differences are of arms of one seed."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for path in sorted(runs.glob("seed*/*/figures.json")):
+        seed = int(path.parts[-3].removeprefix("seed"))
+        found.setdefault(path.parts[-2], {})[seed] = json.loads(path.read_text())
+    if "mse" not in found:
+        raise SystemExit(f"no finished arm mse below {runs}")
+    seeds = sorted(found["mse"])
+    first = found["mse"][seeds[0]]
+    head = ["", "PSNR", "SSIM", "fine detail", "edge distance", "DISTS†", "critic's AUC", "seconds a step"]
+    rows = [["interpolation", *(f"{first['bicubic'][key]:.4g}" for key in SHOWN if key != "critic"), "", ""]]
+    for arm in (each for each in ARMS if each in found):
+        cells = [_cell([found[arm][seed][key] for seed in sorted(found[arm])]) for key in SHOWN]
+        seconds = statistics.mean(each["seconds_a_step"] for each in found[arm].values())
+        rows.append([f"{LABELS[arm]} ({len(found[arm])} seeds)", *cells, f"{seconds:.3f}"])
+    lines = [
+        "# DFOSD's parts at a small size",
+        "",
+        f"`benchmarks/restoration/dfosd.py`: {first['steps']} generator steps after {first['pretraining']} epochs of the diffusion model; mean ± standard error over seeds. † a random network: no DISTS.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|---|" + "---:|" * (len(head) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+    for arm in ("pretrained", "random", "no_noise", "vsd"):
+        if arm not in found or "ea_dists" not in found:
+            continue
+        shared = sorted(set(found[arm]) & set(found["ea_dists"]))
+        words = []
+        for key in ("psnr", "high_frequency", "critic"):
+            each = [found[arm][seed][key] - found["ea_dists"][seed][key] for seed in shared]
+            words.append(f"{key} {_cell(each, signed=True)} ({sum(value > 0 for value in each)} of {len(each)} up)")
+        lines += ["", f"{LABELS[arm]} less the same without an adversary, of each seed: {', '.join(words)}."]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_text(RESULTS / "table.md", "\n".join(lines) + "\n")
+
+
+def _cell(values: list[float], signed: bool = False) -> str:
+    mean = statistics.mean(values)
+    shown = f"{mean:+.4g}" if signed else f"{mean:.4g}"
+    return f"{shown} ± {statistics.stdev(values) / len(values) ** 0.5:.2g}" if len(values) > 1 else shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("run", "table"))
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--epochs", type=int, default=60, help="of each arm")
+    parser.add_argument("--pretraining", type=int, default=150, help="epochs of the diffusion model")
+    parser.add_argument("--data", default="more_photos", help="or a folder of images")
+    parser.add_argument("--crop", type=int, default=64)
+    arguments = parser.parse_args()
+    data = {"name": arguments.data, "crop": arguments.crop}
+    if arguments.command == "table":
+        write_table(arguments.runs)
+        return
+    for seed in arguments.seeds:
+        for arm in arguments.arms:
+            run_arm(arguments.runs, seed, arm, arguments.epochs, arguments.pretraining, data)
+
+
+if __name__ == "__main__":
+    main()
