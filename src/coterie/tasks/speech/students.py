@@ -77,7 +77,8 @@ def _read_teacher(settings: Any, rate: int) -> Teacher:
             )
         network = load_student(settings.run).to(dtype)
         own = description["normalize"] if settings.normalize == AUTO else settings.normalize
-        hearing, name, weights = Hearing(own, rate), description["network"], digest(folder.student)
+        hearing, name = Hearing(own, rate), description["network"]
+        weights: str | None = digest(folder.student)
     else:
         source = str(settings.network)
         hearing = read_hearing(source, settings.normalize, "teacher.normalize", rate)

@@ -76,7 +76,7 @@ def espeak(rate: int) -> Clips:
 def _say(texts: list[tuple[str, str, int, int]]) -> tuple[list[Samples], int]:
     """Samples float32 of each text, voice, speed and pitch, and their rate."""
     try:
-        import espeakng_loader
+        import espeakng_loader  # type: ignore[import-not-found, unused-ignore]  # optional, and has no types
     except ImportError:
         raise CoterieError("data=espeak needs the package espeakng-loader: pip install espeakng-loader") from None
     try:
@@ -87,7 +87,7 @@ def _say(texts: list[tuple[str, str, int, int]]) -> tuple[list[Samples], int]:
 
     def heard(samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
-            parts.append(np.ctypeslib.as_array(samples, (count,)).astype(np.float32) / 2**15)
+            parts.append(np.ctypeslib.as_array(samples, (count,)).astype(np.float32) / np.float32(2**15))
         return 0
 
     callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(heard)

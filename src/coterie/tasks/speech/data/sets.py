@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from coterie.tasks.speech.data.layout import list_files, shown
 from coterie.tasks.speech.settings import NOISES, SpeechData
 
 # Data that are made on the spot: how, and what their labels' codes stand for.
-MADE = {
+MADE: dict[str, tuple[Callable[[int], Clips], dict[str, list[str]]]] = {
     "tones": (tones.tones, {"speaker": sorted(tones.SPEAKERS), "word": sorted(tones.WORDS)}),
     "espeak": (espeak.espeak, {"speaker": sorted(espeak.VOICES), "word": sorted(espeak.WORDS)}),
 }
