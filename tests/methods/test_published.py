@@ -337,7 +337,7 @@ def built(name: str, make_group: Callable[..., StudentGroup], s: Said, case: Cas
     group.forward = lambda _: output
     if name in TAUGHT:
         teacher = TeacherOutput(unlikely(s.other[0], case.last), s.other[1], s.other_maps[-1], tuple(s.other_maps))
-        method.taught = lambda _: (teacher,)
+        method.teachers.forward = lambda _: (teacher,)
     inside(name, method, s)
     return method
 
