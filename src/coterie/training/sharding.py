@@ -124,7 +124,7 @@ def _require_nothing_else(method: Method, networks: Sequence[nn.Module]) -> None
     """All that a method holds stands in its networks: the gradients of anything else would be each process's own."""
     name = type(method).__name__
     if not networks:
-        raise CoterieError("training.shard=true is for language models (task=language_modeling)")
+        raise CoterieError("training.shard=true is for language models, whose networks are made of blocks")
     inside = {id(each) for network in networks for each in [*network.parameters(), *network.buffers()]}
     own = next(
         (key for key, value in [*method.named_parameters(), *method.named_buffers()] if id(value) not in inside), None
