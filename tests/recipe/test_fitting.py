@@ -108,7 +108,7 @@ def test_a_warm_up_that_does_not_fit_is_refused():
 
 
 def test_a_recipe_that_is_not_fitted_is_a_programming_error():
-    with pytest.raises(RuntimeError, match="still auto"):
+    with pytest.raises(CoterieError, match="still auto"):
         settled(load_recipe().training.epochs)
     assert settled(3) == 3
 

@@ -75,7 +75,11 @@ def test_every_setting_is_described():
 @pytest.mark.parametrize(
     ("task", "setting", "message"),
     [
-        ("text_classification", "data.flip=true", "data.flip is a setting of task=image_classification and restoration, not of"),
+        (
+            "text_classification",
+            "data.flip=true",
+            "data.flip is a setting of task=image_classification and restoration, not of",
+        ),
         ("text_classification", "network.weights=a.pt", "network.weights is a setting of task=image_classification"),
         ("text_classification", "teacher.mean=[1.0]", "teacher.mean is a setting of task=image_classification"),
         ("image_classification", "data.columns=[a]", "data.columns is a setting of task=text_classification"),

@@ -18,7 +18,9 @@ OF_VECTORS = dict.fromkeys(("contrastive", "embed_distill", "margin_mse"), 2)  #
 
 
 def test_which_methods_compare_samples():
-    assert {name: find_method(name).min_batch for name in TABLE if find_method(name).min_batch > 1} == NEEDS | OF_VECTORS
+    assert {
+        name: find_method(name).min_batch for name in TABLE if find_method(name).min_batch > 1
+    } == NEEDS | OF_VECTORS
 
 
 def images(count):

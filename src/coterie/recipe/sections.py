@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, T
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from coterie.errors import CoterieError
+
 AUTO: Final = "auto"  # a setting that is chosen when the data and networks are known, see coterie.recipe.fitting
 Auto = Literal["auto"]
 OWN_DATA: Final = "own data"  # the name of data sets that were passed as objects
@@ -35,10 +37,12 @@ def settled(value: Value | Auto) -> Value:
     """A setting that was ``auto`` and by now has a value.
 
     Raises:
-        RuntimeError: it has none: the recipe was not fitted.
+        CoterieError: it has none: the recipe was not fitted, or a run's is damaged.
     """
     if value == AUTO:
-        raise RuntimeError("a setting is still auto: the recipe must be fitted to its data first")
+        raise CoterieError(
+            "a setting is still auto, which no run's recipe leaves: it is damaged, or was never fitted to its data"
+        )
     return value
 
 

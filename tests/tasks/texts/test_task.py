@@ -241,7 +241,9 @@ def test_unfit_teachers_are_refused_in_one_line(place, tmp_path, save_network, s
     )
     refused(r"no trained sequence classifier of these classes: classifier\.bias", network=str(headless))
     settings = {"method": "kd", "data": "digits", "teacher": str(run)}
-    with pytest.raises(coterie.CoterieError, match="is a run of task=text_classification, and this is task=image_classification"):
+    with pytest.raises(
+        coterie.CoterieError, match="is a run of task=text_classification, and this is task=image_classification"
+    ):
         coterie.train(settings, output=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
