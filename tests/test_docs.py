@@ -31,6 +31,7 @@ PAGES = [
         if path.relative_to(ROOT / "docs").parts[0] not in MADE
     ),
 ]
+LONG = {"docs/speech.md", "docs/restoration.md"}  # a minute each; their tasks have quick tests of their own
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Smaller, and without the network: what is tested is that the words of the page are right.
 SMALLER = ["training.epochs=1", "training.device=cpu", "network.pretrained=false", "optimizer.learning_rate=0.005"]
@@ -97,7 +98,9 @@ def few_sources(monkeypatch):
     monkeypatch.setattr(stdlib, "stdlib_files", lambda root=None: original(root)[::20])
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow) if page in LONG else page for page in PAGES]
+)
 def test_page(page, place, monkeypatch, capsys, quick_ceiling):
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))

@@ -65,6 +65,7 @@ def test_devices_are_those_that_are_visible(monkeypatch):
     assert workers.devices() == []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_run_goes_on(tmp_path):
     folder, jobs = planned(tmp_path / "c", "training.epochs=120")
     group = Workers(folder, jobs, 1, lambda: None)
@@ -129,6 +130,7 @@ def test_a_worker_whose_parent_is_gone_puts_its_run_away(tmp_path):
     assert not folder.marker(jobs[0]).exists()
 
 
+@pytest.mark.slow
 def test_two_workers_give_what_one_process_gives(tmp_path):
     alone, both = tmp_path / "alone", tmp_path / "both"
     for folder, count in ((alone, 1), (both, 2)):
