@@ -1,7 +1,7 @@
 """Everything that waits for a GPU, in order of worth and within a budget; the same command goes on where it stopped.
 
-    python benchmarks/on_gpu.py --data FOLDER --budget SECONDS [--output DIR] [--only STAGE ...] [--list]
-    python benchmarks/on_gpu.py --tiny --budget SECONDS --output DIR      # the same stages at toy size on a CPU: tries the script
+    python -m benchmarks.on_gpu --data FOLDER --budget SECONDS [--output DIR] [--only STAGE ...] [--list]
+    python -m benchmarks.on_gpu --tiny --budget SECONDS --output DIR      # the same stages at toy size on a CPU: tries the script
 
 FOLDER holds CIFAR-100 in any form that ``data.root`` takes, or the parts that cifar_parts.py writes, each small enough to be carried. Every
 stage is a process that is asked to stop (SIGTERM) when the budget ends; comparisons go on within a training. DIR holds what is done
@@ -22,7 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HERE = Path(__file__).parent
+from benchmarks.shared import ROOT, child, script_parser
+
 GRACE = 45.0  # seconds that a stage gets to put its state away
 
 # CIFAR-100, ResNet-32, top-1 in %, from docs/recipes.md and the methods' pages (PCL's table; the baseline is MCL-OKD's README's).
@@ -64,13 +65,12 @@ class Stage(NamedTuple):
 
 
 def benchmark(name: str, place: Place, *arguments: str, tiny: tuple[str, ...] = ()) -> None:
-    """Another script of this folder, with its arguments for a GPU or (``tiny``) those that make it small."""
+    """Another benchmark, with its arguments for a GPU or (``tiny``) those that make it small."""
     if place.tiny:
-        import growth
-        import speed
+        from benchmarks.speed import growth, steps
 
-        speed.RECIPE["network"] = {"name": "tiny_cifar", "branches": 2, "at": "auto"}
-        speed.RECIPE["training"]["batch_size"] = 8
+        steps.RECIPE["network"] = {"name": "tiny_cifar", "branches": 2, "at": "auto"}
+        steps.RECIPE["training"]["batch_size"] = 8
         growth.CASES = {"batch": [{"batch_size": 4}, {"batch_size": 8}]}
     sys.argv = [
         f"{name}.py",
@@ -80,25 +80,23 @@ def benchmark(name: str, place: Place, *arguments: str, tiny: tuple[str, ...] = 
         "--output",
         str(place.tables),
     ]
-    importlib.import_module(name).main()
+    importlib.import_module(f"benchmarks.{name}").main()
 
 
 def run_tests(place: Place) -> None:
     asked = ["--collect-only"] if place.tiny else ["-x"]
-    folder = HERE.parent / "tests" / "methods" / "test_family.py" if place.tiny else HERE.parent / "tests"
-    subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "cuda", *asked, str(folder)], check=True, cwd=HERE.parent
-    )
+    folder = ROOT / "tests" / "methods" / "test_family.py" if place.tiny else ROOT / "tests"
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "cuda", *asked, str(folder)], check=True, cwd=ROOT)
 
 
 def at_paper_size(place: Place, labels: list[str], seeds: int, name: str) -> Path:
     """Arms of online_family's part ``paper`` on the whole of CIFAR-100, recorded and compiled in bf16; the comparison's folder."""
     import online_family
     import torch
-    from fixed import fixed
-    from speed import MODES
 
     import coterie
+    from benchmarks.fixed import fixed
+    from benchmarks.speed.steps import MODES
 
     torch.set_num_threads(1 if place.tiny else torch.get_num_threads())
     mode = MODES["eager float32" if place.tiny else "compiled graph bf16, channels last"]
@@ -122,13 +120,13 @@ def headline(place: Place) -> None:
 
 
 def in_the_way(place: Place) -> None:
-    benchmark("speed", place, "modes", tiny=("modes", "--repetitions", "1", "--only", "eager float32"))
+    benchmark("speed.steps", place, "modes", tiny=("modes", "--repetitions", "1", "--only", "eager float32"))
     if not place.tiny:  # a CPU has no kernels of a card
-        benchmark("speed", place, "profile")
+        benchmark("speed.steps", place, "profile")
 
 
 def at_once(place: Place) -> None:
-    benchmark("concurrent_runs", place, tiny=("--counts", "1", "2", "--seconds", "0.5", "--batch-size", "8"))
+    benchmark("speed.concurrent_runs", place, tiny=("--counts", "1", "2", "--seconds", "0.5", "--batch-size", "8"))
 
 
 def family(place: Place) -> None:
@@ -149,17 +147,17 @@ def family(place: Place) -> None:
 
 
 def competitors(place: Place) -> None:
-    benchmark("competitors", place, "--rounds", "0", tiny=("--quick", "--rounds", "0", "--threads", "1"))
+    benchmark("speed.competitors", place, "--rounds", "0", tiny=("--quick", "--rounds", "0", "--threads", "1"))
 
 
 def data_share(place: Place) -> None:
-    benchmark("speed", place, "methods", tiny=("methods", "--only", "okdmde", "--repetitions", "1"))
+    benchmark("speed.steps", place, "methods", tiny=("methods", "--only", "okdmde", "--repetitions", "1"))
 
 
 def growth(place: Place) -> None:
     for part in ("batch",) if place.tiny else ("branches", "size", "batch"):
         if not (place.tables / f"growth_{place.device}_{part}.md").is_file():  # written when a part is whole
-            benchmark("growth", place, part, tiny=(part,))
+            benchmark("speed.growth", place, part, tiny=(part,))
 
 
 STAGES = [
@@ -231,16 +229,7 @@ def work(place: Place, stages: list[Stage], budget: float, machine: str) -> None
             print(f"{stage.name}: not begun, {max(0, left):.0f} s are left and it wants {stage.least:.0f}", flush=True)
             continue
         print(f"{stage.name}: {stage.what}", flush=True)
-        command = [
-            sys.executable,
-            __file__,
-            "--stage",
-            stage.name,
-            "--data",
-            str(place.data),
-            "--output",
-            str(place.output),
-        ]
+        command = child(__file__, "--stage", stage.name, "--data", place.data, "--output", place.output)
         log, started = place.output / "logs" / f"{stage.name}.log", time.monotonic()
         status = run_stage(command + ["--tiny"] * place.tiny, left, log)
         state["seconds"] += time.monotonic() - started
@@ -253,7 +242,7 @@ def work(place: Place, stages: list[Stage], budget: float, machine: str) -> None
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--data", type=Path, help="folder with CIFAR-100, or with its parts")
     parser.add_argument("--budget", type=float, default=600.0, help="seconds for everything")
     parser.add_argument("--output", type=Path, default=Path("on_gpu"))
@@ -270,8 +259,9 @@ def main() -> int:
         next(stage for stage in STAGES if stage.name == arguments.stage).run(place)
         return 0
     import torch
-    from cifar_parts import join
-    from speed import synthetic
+
+    from benchmarks.images.cifar_parts import join
+    from benchmarks.speed.steps import synthetic
 
     if arguments.tiny:
         machine = "Toy size on a CPU: no figure here means anything."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib
 import json
 import re
 from pathlib import Path
@@ -210,9 +210,7 @@ def test_published_settings_do_not_change_with_the_defaults():
 
 
 def test_benchmarks_fix_what_a_recipe_would_choose():
-    specification = importlib.util.spec_from_file_location("fixed", ROOT / "benchmarks" / "fixed.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = importlib.import_module("benchmarks.fixed")
     tree = load_recipe(module.fixed({"data": "cifar100", "network": {"name": "resnet32_cifar"}, "training": {"epochs": 2}})).model_dump()  # fmt: skip
     open_settings = {f"{section}.{key}" for section in module.FIXED for key, value in tree[section].items() if value == AUTO}  # fmt: skip
     assert open_settings <= LEFT_OPEN

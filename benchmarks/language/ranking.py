@@ -1,8 +1,8 @@
 """RLKD's ranking loss for language models: does it raise the agreement with the teacher on held-out text, and at what price?
 
-    python benchmarks/language/ranking.py run small --runs DIR [--seeds 1 2 3] [--arms ARM ...] [--rates RATE ...]
-    python benchmarks/language/ranking.py run real --runs DIR --gguf FILE
-    python benchmarks/language/ranking.py table --runs DIR      # writes benchmarks/results/language_ranking/*
+    python -m benchmarks.language.ranking run small --runs DIR [--seeds 1 2 3] [--arms ARM ...] [--rates RATE ...]
+    python -m benchmarks.language.ranking run real --runs DIR --gguf FILE
+    python -m benchmarks.language.ranking table --runs DIR      # writes benchmarks/results/language_ranking/*
 
 Text: source of Python's standard library, and docstrings of installed packages; what is held out are whole modules, and a tokenizer that is trained here
 sees none of them. Settings, arms and sizes stand in ranking_setups.py.
@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ranking_setups import ARMS, CHOICE_SEED, SETUPS, Arm, Ground, Setup, save_whole
-from ranking_steps import stepper, train
-from ranking_table import write_tables
 
 import coterie
+from benchmarks.language.ranking_setups import ARMS, CHOICE_SEED, SETUPS, Arm, Ground, Setup, save_whole
+from benchmarks.language.ranking_steps import stepper, train
+from benchmarks.language.ranking_table import write_tables
+from benchmarks.shared import script_parser
 from coterie.files import write_json
 from coterie.methods.method import Method
 from coterie.tasks.language.causal_lm import CausalLM, LanguageGroup
@@ -107,10 +108,9 @@ def run(name: str, setup: Setup, arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "runs")
     parser.add_argument("action", choices=["run", "table"])
     parser.add_argument("setup", nargs="?", choices=list(SETUPS))
-    parser.add_argument("--runs", type=Path, required=True, help="folder of what is computed")
     parser.add_argument("--gguf", type=Path, help="the teacher of `real`")
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--arms", nargs="+", choices=["start", *ARMS])

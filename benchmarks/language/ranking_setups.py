@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from ranking_steps import train
 from torch import Tensor, nn
 
 import coterie
+from benchmarks.language.ranking_steps import train
 from coterie.data.batch import Batch
 from coterie.data.order import Order
 from coterie.data.stdlib import stdlib_docstrings, stdlib_files

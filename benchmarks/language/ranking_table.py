@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ranking_setups import ARMS, CHOICE_SEED
-
+from benchmarks import shared
+from benchmarks.language.ranking_setups import ARMS, CHOICE_SEED
 from coterie.metrics.statistics import paired_difference, spread
 
-RESULTS = Path(__file__).parents[1] / "results" / "language_ranking"
+RESULTS = shared.RESULTS / "language_ranking"
 TITLES = {"small": "Small: teacher and student trained here", "real": "Real: SmolLM2-135M-Instruct as the teacher"}
 SHOWN = {
     "mor_3": "MOR@3",

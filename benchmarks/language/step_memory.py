@@ -4,7 +4,7 @@ Every arm runs in a process of its own, on one thread: forward, backward and Ada
 over the step, from the moment that networks and batch exist; time is its CPU time. "Body alone" has the same networks and a loss of the hidden states: what it takes
 is no matter of the loss. Each arm is measured ``--repeats`` times, in turn with the others; memory is the largest, time the least.
 
-    python benchmarks/language/step_memory.py [--repeats 1] [--afresh]
+    python -m benchmarks.language.step_memory [--repeats 1] [--afresh]
 
 Writes benchmarks/results/language_step_memory.json and .md; what stands in the first is not measured again.
 """
@@ -17,14 +17,14 @@ import math
 import os
 import resource
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.shared import RESULTS, child, script_parser
+
 VOCABULARY, WIDTH, LAYERS = 49152, 576, 1  # SmolLM2-135M's, but for its 30 layers
 LENGTH = 1024
-RESULTS = Path(__file__).parents[1] / "results"
 METHODS = {"kd": (1, 1), "rlkd": (1, 1), "dml": (2, 0)}  # students, teachers
 PARTS, WHOLE, BODY = "in parts", "all logits", "body alone"
 # All logits of two students at 4,096 positions would take tens of gigabytes. The body of rlkd is kd's.
@@ -141,9 +141,8 @@ def least(runs: list[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "afresh")
     parser.add_argument("--repeats", type=int, default=1, help="steps of each arm, each in a process of its own")
-    parser.add_argument("--afresh", action="store_true", help="measure again what was measured")
     parser.add_argument("--one", nargs=3, metavar=("METHOD", "ROWS", "WAY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -160,7 +159,7 @@ def main() -> None:
             if len(runs) > number:
                 continue
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, __file__, "--one", name, str(rows), way]
+            command = child(__file__, "--one", name, str(rows), way)
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             runs.append(json.loads(done.stdout.splitlines()[-1]))
             print(name, rows, way, runs[-1], flush=True)

@@ -1,6 +1,6 @@
 """From `pip install` to a trained, exported and quantised model of a folder of pictures: the seconds of every part.
 
-    python benchmarks/own_images/five_minutes.py --pictures DIR --work DIR [--threads 2] [SETTING ...]
+    python -m benchmarks.own_images.five_minutes --pictures DIR --work DIR [--threads 2] [SETTING ...]
 
 Makes a virtual environment in DIR, installs this checkout as docs/own-images.md says, and runs that page's commands on the folder, with nothing but the
 defaults unless settings are given. Writes benchmarks/results/own_images/five_minutes.md. Needs Python alone.
@@ -8,7 +8,6 @@ defaults unless settings are given. Writes benchmarks/results/own_images/five_mi
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -18,6 +17,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from benchmarks.shared import script_parser
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "own_images" / "five_minutes.md"
@@ -36,7 +37,7 @@ def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)

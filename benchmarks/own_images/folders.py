@@ -1,6 +1,6 @@
 """Folders of pictures as somebody's own: subsets of CIFAR and digits, written as train/, val/ and test/ of class folders.
 
-    python benchmarks/own_images/folders.py --cifar10 FOLDER --cifar100 FOLDER --output DIR
+    python -m benchmarks.own_images.folders --cifar10 FOLDER --cifar100 FOLDER --output DIR
 
 The validation split is large (1,000 images or more, standard error of a share near one half: 1.6 points), because settings are compared
 on it and a small one would pick by luck. CIFAR folders hold train.npz and test.npz, see ``coterie.tasks.images.data.npz``.
@@ -8,7 +8,6 @@ on it and a small one would pick by luck. CIFAR folders hold train.npz and test.
 
 from __future__ import annotations
 
-import argparse
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.shared import script_parser
 from coterie.tasks.images.data.raw import Arrays
 from coterie.tasks.images.data.sources import digits, read_source
 from coterie.tasks.images.settings import ImageData
@@ -85,7 +85,7 @@ def _write(folder: Path, images: NDArray[np.uint8], setting: Setting) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--cifar10", type=Path, required=True)
     parser.add_argument("--cifar100", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)

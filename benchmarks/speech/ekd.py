@@ -4,14 +4,13 @@ Two teachers are trained here with labels, from the same start: one tells words 
 without labels, by equal steps in every arm. Linear probes on its frozen features then tell words and speakers apart, clean and at 0 dB, on voices and words that neither teachers nor
 students have heard. The claim that holds or not: the mean of the four probes of a student of both teachers is above the best student of one.
 
-    python benchmarks/speech/ekd.py --folder FOLDER [--data tones|espeak] [--seeds 3] [--steps 300]
+    python -m benchmarks.speech.ekd --folder FOLDER [--data tones|espeak] [--seeds 3] [--steps 300]
 
 What is there is not done again. ``table.md`` in the folder holds the arms that have all seeds; it is rewritten after each run.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import statistics
@@ -26,6 +25,7 @@ from torch import nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 import coterie
+from benchmarks.shared import mean_and_error, script_parser
 from coterie.methods.speech.encoder import SpeechEncoder
 from coterie.tasks.speech.data.clips import Clips
 from coterie.tasks.speech.data.espeak import VOICES, espeak
@@ -194,18 +194,13 @@ def write_table(results: dict[str, dict[str, float]], folder: Path, seeds: int, 
             continue
         columns = [[row[f"{label} {kind}"] for row in rows] for label, kind in FIGURES]
         columns.append([statistics.mean(row.values()) for row in rows])
-        cells = [f"{100 * statistics.mean(each):.1f}{error(each)}" for each in columns]
+        cells = [mean_and_error(each, 100) for each in columns]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     (folder / "table.md").write_text("\n".join([*lines, ""]))
 
 
-def error(values: list[float]) -> str:
-    """The standard error of a mean, with its sign."""
-    return f" ± {100 * statistics.stdev(values) / len(values) ** 0.5:.1f}" if len(values) > 1 else ""
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--data", choices=("tones", "espeak"), default="tones")
     parser.add_argument("--seeds", type=int, default=3)

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return {name: importlib.import_module(name) for name in ("on_gpu", "cifar_parts")}
+def modules():
+    names = {"on_gpu": "benchmarks.on_gpu", "cifar_parts": "benchmarks.images.cifar_parts"}
+    return {name: importlib.import_module(module) for name, module in names.items()}
 
 
 def on_gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARKS / "on_gpu.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.on_gpu", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 def test_a_stage_is_stopped_when_its_time_is_over_and_a_later_call_goes_on(modules, tmp_path, monkeypatch):

@@ -12,9 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def tables(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "language"))
-    return importlib.import_module("ranking_table")
+def tables():
+    return importlib.import_module("benchmarks.language.ranking_table")
 
 
 def cells(figure, **values):

@@ -140,6 +140,7 @@ def test_predictions_that_are_no_numbers_end_the_run():
 @pytest.mark.slow
 def test_memory_does_not_grow_with_samples_times_classes():
     """20,000 samples of 4 students and 1,000 classes: their logits alone are 305 MiB, and were kept many times over."""
-    script = Path(__file__).parents[2] / "benchmarks" / "evaluation_memory.py"
-    done = subprocess.run([sys.executable, script, "--one", "20000"], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "benchmarks.speed.evaluation_memory", "--one", "20000"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     assert json.loads(done.stdout)["mib"] < 250

@@ -19,7 +19,7 @@ LANES = 16  # float32 numbers in a register of AVX-512, and oneDNN's block of ch
 WIDE = 4  # kernels of depthwise convolutions above this side have no backward kernel of their own in oneDNN
 # What oneDNN's general kernel costs for the weights' gradient of a wide depthwise convolution, channels last: it pads each group to
 # 16x16 channels, whose buffer it clears and adds up. That is independent of the batch, and contiguous tensors, which take a matrix
-# product, cost the same at this many output positions (batch times height times width; benchmarks/memory_format.py).
+# product, cost the same at this many output positions (batch times height times width; benchmarks/speed/memory_format.py).
 BREAK_EVEN = 140
 
 

@@ -4,15 +4,14 @@ ResNet-8 on 16x16 images, few images a class and many epochs, so that the baseli
 nothing can be learned about distillation. All arms share data order, augmentation, steps and the initial weights of
 student 0. Forms and weights of the diversity loss are judged on the validation split; the test table is read once.
 
-    python benchmarks/okdmde_cifar100.py --root FOLDER [--seeds 5]     # runs what is missing, seed by seed
-    python benchmarks/okdmde_cifar100.py --table                       # writes the table from what there is
+    python -m benchmarks.images.okdmde_cifar100 --root FOLDER [--seeds 5]     # runs what is missing, seed by seed
+    python -m benchmarks.images.okdmde_cifar100 --table                       # writes the table from what there is
 
 FOLDER holds CIFAR-100 in any form that `data.root` takes. A stop loses at most one run; every round is one seed of all arms.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import statistics
@@ -20,9 +19,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fixed import fixed
+from benchmarks import shared
+from benchmarks.fixed import fixed
+from benchmarks.shared import script_parser
 
-RESULTS = Path(__file__).parent / "results" / "okdmde_cifar100"
+RESULTS = shared.RESULTS / "okdmde_cifar100"
 ROWS = RESULTS / "runs.jsonl"
 
 SETTINGS: dict[str, Any] = {
@@ -131,7 +132,7 @@ def write_table() -> None:
     parts = [
         "# OKDMDE on CIFAR-100 at 16x16, 2,500 training images, ResNet-8",
         "",
-        f"Made by `benchmarks/okdmde_cifar100.py --table`. Settings: `{json.dumps(SETTINGS)}`. Four students, split before `layer3`. "
+        f"Made by `benchmarks/images/okdmde_cifar100.py --table`. Settings: `{json.dumps(SETTINGS)}`. Four students, split before `layer3`. "
         "Mean ± standard error over seeds, top-1 and differences in percentage points, last epoch. "
         "The mean student is the figure to compare with the baseline: the deployed one is chosen by validation among four.",
         "",
@@ -199,7 +200,7 @@ def write_table() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--root", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--table", action="store_true")

@@ -1,6 +1,6 @@
 """Several trainings at once on one card: processes as they come, processes under MPS, and threads with streams of their own.
 
-    python benchmarks/concurrent_runs.py [--device cuda] [--counts 1 2 4] [--seconds 10] [--output DIR]
+    python -m benchmarks.speed.concurrent_runs [--device cuda] [--counts 1 2 4] [--seconds 10] [--output DIR]
 
 OKDMDE on ResNet-32, four branches, batch 128, random pixels, in the fastest mode of speed.py. All start together, and each counts the steps
 that it does in the given seconds. What one card gives in all is compared with one run alone.
@@ -8,7 +8,6 @@ that it does in the given seconds. What one card gives in all is compared with o
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -23,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fixed import fixed
-from speed import MODES, RECIPE, synthetic
+
+from benchmarks.fixed import fixed
+from benchmarks.shared import child, script_parser
+from benchmarks.speed.steps import MODES, RECIPE, synthetic
 
 KINDS = ("processes", "processes under MPS", "streams")
 
@@ -49,7 +50,7 @@ def steps_in(trained: Any, seconds: float) -> int:
     return steps
 
 
-def child(root: Path, device: str, batch_size: int, count: int, seconds: float) -> None:
+def count_steps(root: Path, device: str, batch_size: int, count: int, seconds: float) -> None:
     """``count`` runs in this process, each in a thread with its own stream if there are several; waits for a line before it starts."""
     with tempfile.TemporaryDirectory() as folder:
         streams = [torch.cuda.Stream() if device == "cuda" and count > 1 else None for _ in range(count)]
@@ -93,7 +94,7 @@ def multi_process_service() -> Iterator[dict[str, str]]:
 
 def together(setting: list[str], per_process: list[int], seconds: float, environment: dict[str, str]) -> float:
     """Steps a second of all processes, each with so many runs."""
-    command = [sys.executable, __file__, "--child", *setting]
+    command = child(__file__, "--child", *setting)
     children = [
         subprocess.Popen([*command, str(count), str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
         for count in per_process
@@ -133,7 +134,7 @@ def table(device: str, batch_size: int, counts: list[int], seconds: float, outpu
     lines = [
         "# Several runs at once",
         "",
-        f"{machine}, torch {torch.__version__}. Made by `benchmarks/concurrent_runs.py`; batch {batch_size}, {seconds:g} s each.",
+        f"{machine}, torch {torch.__version__}. Made by `benchmarks/speed/concurrent_runs.py`; batch {batch_size}, {seconds:g} s each.",
         "",
         "| kind | runs | steps/s, all | of one run alone |",
         "|---|---|---|---|",
@@ -167,14 +168,12 @@ def table(device: str, batch_size: int, counts: list[int], seconds: float, outpu
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         root, device, batch_size, count, seconds = sys.argv[2:]
-        child(Path(root), device, int(batch_size), int(count), float(seconds))
+        count_steps(Path(root), device, int(batch_size), int(count), float(seconds))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser = script_parser(__doc__, "device", "output", device="cuda")
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that MPS is ended, too
     table(arguments.device, arguments.batch_size, sorted({1, *arguments.counts}), arguments.seconds, arguments.output)

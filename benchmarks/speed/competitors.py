@@ -2,7 +2,7 @@
 
     python -m venv .venv-competitors
     .venv-competitors/bin/pip install -e . torchdistill pytorch-dml nvidia-modelopt requests   # modelopt needs requests, undeclared
-    .venv-competitors/bin/python benchmarks/competitors.py [--quick] [--device cuda] [--threads 2] [--repetitions 7] [--rounds 3]
+    .venv-competitors/bin/python -m benchmarks.speed.competitors [--quick] [--device cuda] [--threads 2] [--repetitions 7] [--rounds 3]
 
 writes benchmarks/results/competitors.md and .json (with --quick competitors_quick.*, with --device cuda competitors_cuda.*).
 
@@ -21,7 +21,6 @@ import os
 import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -30,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from competing_steps import CLASSES, Contestant, Setting, contestants, make_setting, plain_kd
 from torch import Tensor
 
+from benchmarks.shared import child, script_parser
+from benchmarks.speed.competing_steps import CLASSES, Contestant, Setting, contestants, make_setting, plain_kd
 from coterie.benchmark.timing import interleaved, synchronise
 from coterie.networks.papers.registration import register
 from coterie.running.environment import describe_environment
@@ -119,7 +119,7 @@ def allocator(arguments: list[str], rounds: int) -> dict[str, dict[str, dict[str
     for _ in range(rounds):
         for name, variables in MALLOC.items():
             for order in ("teacher", "student"):
-                command = [sys.executable, __file__, *arguments, "--child", order]
+                command = child(__file__, *arguments, "--child", order)
                 done = subprocess.run(
                     command, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True, check=True
                 )
@@ -135,7 +135,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines = [
         "# Training steps beside other libraries",
         "",
-        f"Made by `benchmarks/competitors.py`. {shape['student']} (teacher {shape['teacher']}), 3x32x32, {CLASSES} classes, batch {shape['batch']}, float32, "
+        f"Made by `benchmarks/speed/competitors.py`. {shape['student']} (teacher {shape['teacher']}), 3x32x32, {CLASSES} classes, batch {shape['batch']}, float32, "
         f"channels last for all but where a row says otherwise; SGD with Nesterov's momentum. {machine.get('device')}, {machine.get('threads')} thread(s); "
         + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
         + f". Medians of {found['repetitions']} interleaved repetitions.",
@@ -173,15 +173,13 @@ def version(package: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "output", "repetitions", repetitions=7)
     parser.add_argument(
         "--quick", action="store_true", help="small networks and batches: whether it runs, not how fast"
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=3, help="of the allocator's settings; 0: none")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--child", choices=("teacher", "student"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
 """What an evaluation takes in memory beside the network: 4 students of 1,000 classes that draw their logits.
 
-    python benchmarks/evaluation_memory.py [--samples 10000 25000 100000] [--output FILE]
+    python -m benchmarks.speed.evaluation_memory [--samples 10000 25000 100000] [--output FILE]
 
 Each size runs in a process of its own on the CPU; its peak resident memory is read after it, less what was resident before the first batch.
 An older version is measured by putting its ``src`` first on PYTHONPATH.
@@ -12,7 +12,6 @@ import argparse
 import json
 import resource
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+
+from benchmarks.shared import child, script_parser
 
 STUDENTS, CLASSES, BATCH = 4, 1000, 250
 
@@ -72,7 +73,7 @@ def measure(samples: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--samples", type=int, nargs="+", default=[10_000, 25_000, 100_000])
     parser.add_argument("--output", type=Path)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -83,7 +84,7 @@ def main() -> None:
         return
     lines = ["| samples | MiB beside the network |", "|---:|---:|"]
     for samples in arguments.samples:
-        command = [sys.executable, __file__, "--one", str(samples)]
+        command = child(__file__, "--one", str(samples))
         found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         lines.append(f"| {found['samples']:,} | {found['mib']:,.0f} |")
         print(lines[-1], flush=True)

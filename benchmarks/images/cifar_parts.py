@@ -1,6 +1,6 @@
 """CIFAR-100 in files small enough to be carried to another machine, and put together there.
 
-    python benchmarks/cifar_parts.py --root CIFAR100 --output FOLDER [--limit 60]
+    python -m benchmarks.images.cifar_parts --root CIFAR100 --output FOLDER [--limit 60]
 
 writes FOLDER/train_0.npz, train_1.npz, ... and test_0.npz, each under the limit in MiB: uint8 images and labels, the images in an
 order that is the same everywhere, so that every part holds all classes.
@@ -8,10 +8,11 @@ order that is the same everywhere, so that every part holds all classes.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.shared import script_parser
 
 
 def pack(root: Path, output: Path, limit: float = 60.0) -> list[Path]:
@@ -65,7 +66,7 @@ def join(folder: Path, output: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--limit", type=float, default=60.0, help="MiB of a part, before compression")

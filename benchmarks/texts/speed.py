@@ -1,6 +1,6 @@
 """An epoch of text classification beside transformers' Trainer grouped by length: one model, one data set, one batch size, in turns.
 
-    python benchmarks/text_speed.py [--rounds 3]     # writes benchmarks/results/text_speed.md
+    python -m benchmarks.texts.speed [--rounds 3]     # writes benchmarks/results/text_speed.md
 
 1,500 texts of 24 tokens on average and at most 121, BERT of 4 layers and 256 channels from nothing, batch 32, AdamW, float32, one thread.
 Neither side evaluates or saves within an epoch. The floor of the padding is the share of tokens that are not padding.
@@ -8,7 +8,6 @@ Neither side evaluates or saves within an epoch. The floor of the padding is the
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import statistics
@@ -23,11 +22,12 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import coterie
+from benchmarks.shared import RESULTS, script_parser
 from coterie.data.nested import batch_size
 from coterie.recipe import load_recipe
 from coterie.tasks.texts.task import TextClassification
 
-RESULT = Path(__file__).parent / "results" / "text_speed.md"
+RESULT = RESULTS / "text_speed.md"
 TEXTS, LONGEST, BATCH, EPOCHS, WORDS = 1_500, 121, 32, 2, 2_000
 
 
@@ -144,8 +144,7 @@ def padded_tokens(texts: Path, network: Path) -> tuple[int, int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = script_parser(__doc__, "rounds")
     rounds = parser.parse_args().rounds
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -163,7 +162,7 @@ def main() -> None:
     lines = [
         "# An epoch of text classification",
         "",
-        f"benchmarks/text_speed.py: {TEXTS:,} texts of {own / (TEXTS // BATCH * BATCH):.0f} tokens on average and at most {LONGEST}, BERT of 4 layers and 256 channels, batch {BATCH},",
+        f"benchmarks/texts/speed.py: {TEXTS:,} texts of {own / (TEXTS // BATCH * BATCH):.0f} tokens on average and at most {LONGEST}, BERT of 4 layers and 256 channels, batch {BATCH},",
         f"float32, one thread of {os.cpu_count()} cores, torch {torch.__version__.partition('+')[0]}, transformers {transformers.__version__}; {rounds} rounds in turns, the load of a shared machine on both.",
         "",
         "| | seconds an epoch (median) | tokens an epoch |",

@@ -1,13 +1,12 @@
 """What it takes until something happens: commands that need no torch, and the first step of a training.
 
-    python benchmarks/startup.py [--repetitions 5] [--output DIR]
+    python -m benchmarks.speed.startup [--repetitions 5] [--output DIR]
 
 Every figure is of fresh processes, in turn; the medians count. The first step is done when the loop has returned from it.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import resource
@@ -16,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+
+from benchmarks.shared import script_parser
 
 COMMAND = "import sys; from coterie.cli import main; sys.argv = ['coterie', {arguments}]; main(); "
 NO_TORCH = "assert 'torch' not in sys.modules, 'torch was imported'"
@@ -47,9 +47,7 @@ def run(code: str) -> tuple[float, float]:
 def main() -> None:
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser = script_parser(__doc__, "output", "repetitions")
     arguments = parser.parse_args()
     found: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """How time and memory of training grow: with branches, image size, batch, and the number of images in a folder.
 
-    python benchmarks/growth.py [branches] [size] [batch] [folder] [--device cuda] [--folder 10000 100000 1000000] [--output DIR]
+    python -m benchmarks.speed.growth [branches] [size] [batch] [folder] [--device cuda] [--folder 10000 100000 1000000] [--output DIR]
 
 OKDMDE on ResNet-32, split at layer3, random pixels. Every setting runs in a process of its own, so that its peak memory is its own
 (a CPU process counts torch's libraries too; the table's first row is such a process that trains nothing). A folder's images are
@@ -10,7 +10,6 @@ images a second its pipeline gives, and what memory its main process takes.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import statistics
@@ -24,8 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from fixed import fixed
-from speed import synthetic
+
+from benchmarks.fixed import fixed
+from benchmarks.shared import child, script_parser
+from benchmarks.speed.steps import synthetic
 
 CLASSES, SIDE = 100, 64
 BATCH = 128
@@ -111,7 +112,7 @@ def write_folder(root: Path, count: int) -> None:
 
 
 def in_child(*arguments: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", *arguments]
+    command = child(__file__, "--child", *arguments)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -167,11 +168,9 @@ def main() -> None:
         }
         print(json.dumps(children[kind]()))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "device", "output")
     parser.add_argument("parts", nargs="*", metavar="PART", help="branches, size, batch, folder; default: all")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--folder", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of files")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     machine = torch.cuda.get_device_name() if arguments.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -1,4 +1,4 @@
-"""What the comparisons of benchmarks/teachers.py say beyond their tables: paired differences, the choice of an assistant and of an expert."""
+"""What the comparisons of benchmarks/teachers/compare.py say beyond their tables: paired differences, the choice of an assistant and of an expert."""
 
 from __future__ import annotations
 

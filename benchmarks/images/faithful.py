@@ -3,25 +3,26 @@
 Digits (embedded, no download): 100 training images, half of the others for validation. Rounds of one seed for every arm, paired; a stop
 loses at most one run and the same command goes on. One thread.
 
-    python benchmarks/faithful.py [--seeds 8]     # trains what is missing
-    python benchmarks/faithful.py --table         # writes the table from what there is
+    python -m benchmarks.images.faithful [--seeds 8]     # trains what is missing
+    python -m benchmarks.images.faithful --table         # writes the table from what there is
 
 A default would change where the code's form is better by two standard errors in top-1 and no worse in NLL.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from fixed import fixed
-from okdmde_cifar100 import table
+from benchmarks import shared
+from benchmarks.fixed import fixed
+from benchmarks.images.okdmde_cifar100 import table
+from benchmarks.shared import script_parser
 
-RESULTS = Path(__file__).parent / "results" / "faithful"
+RESULTS = shared.RESULTS / "faithful"
 ROWS = RESULTS / "runs.jsonl"
 SETTINGS: dict[str, Any] = {
     "data": {"name": "digits", "train_limit": 100, "validation": 0.5},
@@ -85,7 +86,7 @@ def write_table() -> None:
     parts = [
         "# Defaults and published codes",
         "",
-        f"Made by `benchmarks/faithful.py`. Settings: `{json.dumps(SETTINGS)}`. Validation split, last epoch, mean ± standard error over seeds; "
+        f"Made by `benchmarks/images/faithful.py`. Settings: `{json.dumps(SETTINGS)}`. Validation split, last epoch, mean ± standard error over seeds; "
         "top-1 and its differences in percentage points. The method's own ensemble is OKDPH's hybrid, for the others the mean probability.",
         "",
     ]
@@ -106,7 +107,7 @@ def write_table() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=8, help="seeds 1 to this one")
     parser.add_argument("--table", action="store_true", help="write the table and train nothing")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The arms of benchmarks/teachers.py, and the pairs of arms that decide."""
+"""The arms of benchmarks/teachers/compare.py, and the pairs of arms that decide."""
 
 from __future__ import annotations
 

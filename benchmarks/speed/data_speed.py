@@ -1,21 +1,22 @@
 """Augmented images a second: pixels in memory augmented in batches, against a DataLoader with torchvision's transforms for each image.
 
-    python benchmarks/data_speed.py [--workers 2] [--output DIR]
+    python -m benchmarks.speed.data_speed [--workers 2] [--output DIR]
 
 CIFAR shape, batch 128: random crop with padding 4, flip, normalisation. Both end in normalised float32 batches on the CPU.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from speed import synthetic
 from torchvision.transforms import v2
+
+from benchmarks.shared import script_parser
+from benchmarks.speed.steps import synthetic
 
 
 class Images(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -50,10 +51,8 @@ def main() -> None:
     from coterie.tasks.images.data.bundle import load_data
     from coterie.tasks.images.settings import ImageData
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "output", "rounds")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = synthetic(Path(folder), 20_000)

@@ -1,6 +1,6 @@
 """What it saves to ask the teachers once, where samples look the same every epoch.
 
-    python benchmarks/teacher_cache.py [--device cuda] [--epochs 30] [--output DIR]
+    python -m benchmarks.teachers.cache [--device cuda] [--epochs 30] [--output DIR]
 
 Images: CIFAR shape without augmentation, ResNet-32 taught by a ResNet-56 (KD). Texts: 64 tokens, a transformer of 3 layers taught by
 one, or by three (RL-KD), of 12 layers, all of width 256 and with random weights. A step that asks and a step that remembers are timed in turn;
@@ -9,7 +9,6 @@ the pass over all training samples that remembering begins with is timed by itse
 
 from __future__ import annotations
 
-import argparse
 import csv
 import tempfile
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from fixed import fixed
-from speed import synthetic
+
+from benchmarks.fixed import fixed
+from benchmarks.shared import script_parser
+from benchmarks.speed.steps import synthetic
 
 SAMPLES, WORDS, LENGTH = 2_000, 500, 64
 
@@ -101,10 +102,8 @@ def main() -> None:
     from coterie.benchmark.timing import interleaved, seconds
     from coterie.recipe import load_recipe
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser = script_parser(__doc__, "device", "output")
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     machine = torch.cuda.get_device_name() if arguments.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -1,11 +1,11 @@
 """OKDMDE and its family: what a step costs on a CPU or a GPU, in which mode, beside the plain network.
 
-    python benchmarks/speed.py modes    [--device cuda] [--output DIR]     # precision, memory format, compilation, CUDA graphs
-    python benchmarks/speed.py methods  [--device cuda] [--output DIR]     # the cost ratio of every online method
-    python benchmarks/speed.py taught   [--device cuda] [--output DIR]     # what teacher and self-distillation methods add to their networks
-    python benchmarks/speed.py profile  [--output DIR]                     # a GPU's kernels
-    python benchmarks/speed.py train --root CIFAR100 [--epochs 300]        # the paper's recipe on a GPU, with an evaluation every epoch of a tenth of the training images
-    python benchmarks/speed.py accuracy --root CIFAR100 [--epochs 300]     # the same in float32 and in the fastest mode, five seeds, paired
+    python -m benchmarks.speed.steps modes    [--device cuda] [--output DIR]     # precision, memory format, compilation, CUDA graphs
+    python -m benchmarks.speed.steps methods  [--device cuda] [--output DIR]     # the cost ratio of every online method
+    python -m benchmarks.speed.steps taught   [--device cuda] [--output DIR]     # what teacher and self-distillation methods add to their networks
+    python -m benchmarks.speed.steps profile  [--output DIR]                     # a GPU's kernels
+    python -m benchmarks.speed.steps train --root CIFAR100 [--epochs 300]        # the paper's recipe on a GPU, with an evaluation every epoch of a tenth of the training images
+    python -m benchmarks.speed.steps accuracy --root CIFAR100 [--epochs 300]     # the same in float32 and in the fastest mode, five seeds, paired
 
 ResNet-32, four branches at layer3, CIFAR shape, batch 128, random pixels. Every row is measured beside the plain network in the same
 mode, in interleaved repetitions.
@@ -13,7 +13,6 @@ mode, in interleaved repetitions.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -21,7 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from fixed import fixed
+
+from benchmarks.fixed import fixed
+from benchmarks.shared import script_parser
 
 RECIPE: dict[str, Any] = {
     "method": {"name": "okdmde"},
@@ -228,14 +229,10 @@ def taught(mode: dict[str, Any], device: str, output: Path, repetitions: int, on
 def main() -> None:
     import coterie
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "device", "output", "root", "repetitions", device="cuda")
     parser.add_argument("part", choices=["modes", "methods", "profile", "taught", "train", "accuracy"])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
-    parser.add_argument("--root", type=Path, default=Path("data/cifar100"))
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=[*MODES, *TAUGHT, *ONLINE], help="these modes or methods only")
     parser.add_argument("--mode", choices=MODES, default="compiled graph bf16, channels last")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What happens inside: the figures beside accuracy that the comparisons of benchmarks/teachers.py ask for, from the finished runs."""
+"""What happens inside: the figures beside accuracy that the comparisons of benchmarks/teachers/compare.py ask for, from the finished runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from teachers_analysis import trained
 from torch import Tensor
+
+from benchmarks.teachers.analysis import trained
 
 EPOCHS_SHOWN = (1, 10, 20, 40)
 

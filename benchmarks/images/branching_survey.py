@@ -1,22 +1,22 @@
 """Splits one small variant of many timm families and checks each against the plain network; writes a table.
 
-python benchmarks/branching_survey.py
+python -m benchmarks.images.branching_survey
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 
 import coterie
+from benchmarks.shared import RESULTS
 from coterie.networks import register
 
-RESULT = Path(__file__).parent / "results" / "branching_survey.md"
+RESULT = RESULTS / "branching_survey.md"
 
 # name, arguments of timm.create_model, image side
 ARCHITECTURES: list[tuple[str, dict[str, Any], int]] = [
@@ -82,7 +82,7 @@ def main() -> None:
     lines = [
         "# Branching survey",
         "",
-        f"Made by `benchmarks/branching_survey.py` with timm {timm.__version__}, torch {torch.__version__}: {len(rows)} of {len(rows) + len(refused)} architectures "
+        f"Made by `benchmarks/images/branching_survey.py` with timm {timm.__version__}, torch {torch.__version__}: {len(rows)} of {len(rows) + len(refused)} architectures "
         "are split by `at=auto` into a trunk and two branches. *eval* and *train*: trunk and branch 0 equal the plain network bit for bit in that mode (train: "
         "one seed). *students*: both load strictly into a plain network whose logits equal the group's bit for bit.",
         "",

@@ -4,7 +4,7 @@ Every arm runs in a process of its own, forward and backward, on one thread: pea
 the moment that inputs and weights exist; time is the least CPU time of the steps. "All logits" of the large shape are run for the forward KL
 only, since each arm holds several tensors of 805 MB.
 
-    python benchmarks/language_losses.py [--afresh] [--trl FOLDER]
+    python -m benchmarks.language.losses [--afresh] [--trl FOLDER]
 
 FOLDER: where ``pip install --target FOLDER trl`` put TRL, which is no dependency. Writes benchmarks/results/language_losses.json and .md; arms that stand in the first are not
 measured again.
@@ -24,9 +24,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.shared import RESULTS, child, script_parser
+
 VOCABULARY, WIDTH = 49152, 576  # SmolLM2-135M
 SMALL, LARGE = 512, 4096
-RESULTS = Path(__file__).parent / "results"
 CHUNKED = {
     "cross_entropy": "cross-entropy",
     "forward_kl": "forward KL",
@@ -190,7 +191,7 @@ def table(found: dict[str, Any]) -> str:
     lines = [
         "# Losses over a vocabulary",
         "",
-        f"Made by `benchmarks/language_losses.py`: {found['machine']}, float32{found['trl']}. Vocabulary {VOCABULARY:,}, width {WIDTH}, teacher of the same width, both with a bias. Forward and backward;",
+        f"Made by `benchmarks/language/losses.py`: {found['machine']}, float32{found['trl']}. Vocabulary {VOCABULARY:,}, width {WIDTH}, teacher of the same width, both with a bias. Forward and backward;",
         "extra memory: growth of the process's largest resident size over the first step, the gradients of hidden states, weight and bias among it; CPU seconds: the least of its steps (two of 512 positions, one of 4,096).",
         "TRL's tiles hold 4,096 positions by 32,768 tokens; on a CPU its torch code runs, whose sizes were chosen for GPUs. It stands beside the same divergence with all logits.",
         "",
@@ -213,8 +214,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--afresh", action="store_true", help="measure again what was measured")
+    parser = script_parser(__doc__, "afresh")
     parser.add_argument("--trl", type=Path, help="folder with TRL, put at the end of the search path")
     parser.add_argument("--one", nargs=3, metavar=("NAME", "WAY", "POSITIONS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -238,7 +238,7 @@ def main() -> None:
             key = f"{positions} {name} {way}"
             if key in arms or (way == "tiles" and not trl):
                 continue
-            command = [sys.executable, __file__, "--one", name, way, str(positions)]
+            command = child(__file__, "--one", name, way, str(positions))
             command += ["--trl", str(arguments.trl)] if arguments.trl else []
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)

@@ -3,7 +3,7 @@
 CPU time of a step (forward, backward, SGD) on one thread, the two formats in turn in one process for each shape, the least of several
 rounds; with coterie's allocator setting, as a run has it.
 
-    python benchmarks/memory_format.py [--rounds 7] [--afresh]
+    python -m benchmarks.speed.memory_format [--rounds 7] [--afresh]
 
 writes benchmarks/results/memory_format.json and .md (some five minutes on one core); shapes that stand in the first are not measured again.
 """
@@ -14,11 +14,12 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.shared import RESULTS, child, script_parser
 
 SHAPES = [
     # kind, network, side, batch
@@ -47,7 +48,6 @@ SHAPES = [
     ("transformer", "mobilevit_xxs", 128, 8),
     ("transformer", "mixer_s32_224", 224, 4),
 ]
-RESULTS = Path(__file__).parent / "results"
 
 
 def measure(network: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Memory formats on a CPU",
         "",
-        f"Made by `benchmarks/memory_format.py`: {next(iter(rows.values()))['machine']}. CPU time of a step in ms, forward, backward and SGD in float32;",
+        f"Made by `benchmarks/speed/memory_format.py`: {next(iter(rows.values()))['machine']}. CPU time of a step in ms, forward, backward and SGD in float32;",
         "chosen: what `training.channels_last=auto` takes; its time over the other format's, and over the better one's.",
         "",
         "| kind | network | images | contiguous | channels last | chosen | over the other | over the better |",
@@ -128,9 +128,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--afresh", action="store_true", help="measure again what was measured")
+    parser = script_parser(__doc__, "rounds", "afresh", rounds=7)
     parser.add_argument("--one", nargs=3, metavar=("NETWORK", "SIDE", "BATCH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -142,7 +140,7 @@ def main() -> None:
     for kind, network, side, batch in SHAPES:
         key = f"{network} {batch}x{side}"
         if key not in known:
-            command = [sys.executable, __file__, "--rounds", str(arguments.rounds)]
+            command = child(__file__, "--rounds", str(arguments.rounds))
             command += ["--one", network, str(side), str(batch)]
             done = subprocess.run(
                 command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -3,8 +3,8 @@
 16x16 images; students see 2,500 of them, teachers 45,000, none of which is in the students' validation or test split. So a
 teacher knows much that a student cannot learn from its own labels.
 
-    python benchmarks/teachers.py prepare  --root CIFAR100 --work DIR      # data sets
-    python benchmarks/teachers.py PART     --work DIR [--seeds 1 2 3] [--workers 2]    # its teachers (about ten minutes of a core each) and students
+    python -m benchmarks.teachers.compare prepare  --root CIFAR100 --work DIR      # data sets
+    python -m benchmarks.teachers.compare PART     --work DIR [--seeds 1 2 3] [--workers 2]    # its teachers (about ten minutes of a core each) and students
 
 PART: `cnn` (CNN to CNN, and the self-distillation methods), `to_vit` (CNN to transformer), `from_vit` (transformer to CNN), `assistants` and
 `assistants_cnn` (AMD), `several` (RL-KD: three specialists, and labels of which 30 % are wrong), `several_clean` (the right labels); and for what happens inside, `mixtures` (STKD),
@@ -14,19 +14,17 @@ balanced table, and the same command goes on. The tables are committed to benchm
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fixed import fixed
-from online_family import keep  # the same files of a comparison are worth committing
-from teachers_analysis import contrasts, regret, right_expert, share_assistants, tuned_gamma
-from teachers_arms import ADAMW, EXPERTS, GAMMAS, MIXUP, PARTS, SGD, SPARSITIES, VIT, VIT_TEACHER, WEIGHTS
-from teachers_mechanisms import denoising, divergence_on_mixtures, exit_accuracies
+from benchmarks.fixed import fixed
+from benchmarks.images.online_family import keep  # the same files of a comparison are worth committing
+from benchmarks.shared import RESULTS, script_parser
+from benchmarks.teachers.analysis import contrasts, regret, right_expert, share_assistants, tuned_gamma
+from benchmarks.teachers.arms import ADAMW, EXPERTS, GAMMAS, MIXUP, PARTS, SGD, SPARSITIES, VIT, VIT_TEACHER, WEIGHTS
+from benchmarks.teachers.mechanisms import denoising, divergence_on_mixtures, exit_accuracies
 
 SIDE, TRAIN_LIMIT, WRONG_LABELS, RARE = 16, 2500, 0.3, 20
 COSINE = {"name": "cosine", "warmup_epochs": 2}
@@ -135,12 +133,9 @@ def said_besides(part: str, output: Path, results: Path, work: Path, seeds: list
 def main() -> None:
     import coterie
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "root", "workers", "seeds")
     parser.add_argument("part", choices=["prepare", *PARTS])
-    parser.add_argument("--root", type=Path, default=Path("data/cifar100"), help="CIFAR-100 as train.npz and test.npz")
     parser.add_argument("--work", type=Path, default=Path("comparisons/teachers"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.part == "prepare":
         if not (arguments.work / "data" / "student").is_dir():
@@ -162,7 +157,7 @@ def main() -> None:
             reference=PARTS[arguments.part].reference,
             workers=arguments.workers,
         )
-    folder = Path(__file__).parent / "results" / f"teachers_{arguments.part}"
+    folder = RESULTS / f"teachers_{arguments.part}"
     keep(result.path, folder)
     lines = contrasts(folder, PARTS[arguments.part].contrasts)
     lines += said_besides(arguments.part, output, folder, arguments.work, arguments.seeds)

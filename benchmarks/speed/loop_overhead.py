@@ -1,6 +1,6 @@
 """What coterie's loop adds to a training step: its own epoch, with progress and logging, beside a loop written by hand.
 
-    python benchmarks/loop_overhead.py [--device cuda] [--network resnet20_cifar] [--rounds 15] [--output DIR]
+    python -m benchmarks.speed.loop_overhead [--device cuda] [--network resnet20_cifar] [--rounds 15] [--output DIR]
 
 CIFAR shape, batch 128, augmented batches of the same loader. By hand: the plain network, cross-entropy, backward, SGD, a cosine schedule
 that is stepped, and nothing else. Ours: `Trainer`'s epoch as `coterie train` runs it, with its progress shown (to a stream that is thrown away) and
@@ -10,7 +10,6 @@ and the ratio of each round counts.
 
 from __future__ import annotations
 
-import argparse
 import io
 import statistics
 import tempfile
@@ -20,9 +19,11 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
-from fixed import fixed
 from rich.console import Console
-from speed import synthetic
+
+from benchmarks.fixed import fixed
+from benchmarks.shared import script_parser
+from benchmarks.speed.steps import synthetic
 
 STEPS = 12
 
@@ -34,11 +35,8 @@ def main() -> None:
     from coterie.training.display import Display
     from coterie.training.interruption import Interruption
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser = script_parser(__doc__, "device", "output", "rounds", rounds=15)
     parser.add_argument("--network", default="resnet20_cifar")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = synthetic(Path(folder) / "data", 128 * STEPS)

@@ -12,9 +12,9 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from fixed import fixed
 from torch import Tensor, nn
 
+from benchmarks.fixed import fixed
 from coterie.benchmark.measure import Subject
 from coterie.recipe import load_recipe
 

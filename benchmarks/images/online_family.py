@@ -4,10 +4,10 @@ ResNet-8 on 16x16 images, few images a class and many epochs, so that the baseli
 can be learned about distillation. A comparison in rounds of one seed for every arm: a stop leaves a balanced table, and the
 same command goes on. All arms share data order, augmentation, steps, and the initial weights of student 0.
 
-    python benchmarks/online_family.py family   --root FOLDER [--seeds 5] [--output DIR]
-    python benchmarks/online_family.py ablation --root FOLDER --seeds 2 [--output DIR] [--only ARM ...]
-    python benchmarks/online_family.py promising --root FOLDER [--seeds 5] [--output DIR]
-    python benchmarks/online_family.py paper    --root FOLDER [--seeds 3] [--output DIR]     # ResNet-32, 300 epochs: a GPU
+    python -m benchmarks.images.online_family family   --root FOLDER [--seeds 5] [--output DIR]
+    python -m benchmarks.images.online_family ablation --root FOLDER --seeds 2 [--output DIR] [--only ARM ...]
+    python -m benchmarks.images.online_family promising --root FOLDER [--seeds 5] [--output DIR]
+    python -m benchmarks.images.online_family paper    --root FOLDER [--seeds 3] [--output DIR]     # ResNet-32, 300 epochs: a GPU
 
 FOLDER holds CIFAR-100 in any form that `data.root` takes. About 22 minutes a round (family) or 50 (ablation) on one core. Settings are
 judged on the validation split, the family's table is on test. The report and the tables are written into DIR, and the
@@ -16,12 +16,12 @@ tables that are committed to benchmarks/results/.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 from typing import Any
 
-from fixed import fixed
+from benchmarks.fixed import fixed
+from benchmarks.shared import RESULTS, script_parser
 
 SETTINGS: dict[str, Any] = {
     "data": {"name": "cifar100", "image_size": 16, "train_limit": 2500, "views": "shared"},
@@ -167,12 +167,10 @@ def arms(part: str, root: Path) -> dict[str, dict[str, Any]]:
 def main() -> None:
     import coterie
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__, "root", "workers")
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--root", type=Path, default=Path("data/cifar100"))
     parser.add_argument("--seeds", type=int, default=5, help="seeds 1 to this one")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", help="these arms only")
     arguments = parser.parse_args()
     result = coterie.compare(
@@ -186,7 +184,7 @@ def main() -> None:
         reference=REFERENCES[arguments.part],
         workers=arguments.workers,
     )
-    keep(result.path, Path(__file__).parent / "results" / f"online_{arguments.part}")
+    keep(result.path, RESULTS / f"online_{arguments.part}")
 
 
 def keep(comparison: Path, results: Path) -> None:

@@ -2,15 +2,13 @@
 
 Counted, not timed, so that it is the same on every machine; `coterie benchmark` times one recipe on the machine at hand.
 
-    python benchmarks/method_costs.py [--network resnet32_cifar] [--at layer3]
+    python -m benchmarks.speed.method_costs [--network resnet32_cifar] [--at layer3]
 
 writes benchmarks/results/method_costs.md (seconds, on one core).
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import NamedTuple
 
 import timm
@@ -19,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import coterie
+from benchmarks.shared import RESULTS, script_parser
 from coterie.methods import METHODS, TABLE
 from coterie.methods.method import Method
 from coterie.networks.papers.registration import register
@@ -90,7 +89,7 @@ def rows(network: str, split: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--network", default="resnet32_cifar")
     parser.add_argument("--at", default="layer3")
     arguments = parser.parse_args()
@@ -99,14 +98,14 @@ def main() -> None:
     lines = [
         "# Cost of a training step",
         "",
-        f"Made by `benchmarks/method_costs.py`, torch {torch.__version__}. Multiples of the network alone: operations (convolutions and matrix",
+        f"Made by `benchmarks/speed/method_costs.py`, torch {torch.__version__}. Multiples of the network alone: operations (convolutions and matrix",
         "products, forward and backward) and activations (what autograd keeps for the backward pass, without weights, gradients and optimizer). Each",
         f"method with its own number of students and default settings; the trunk ends before `{arguments.at}`. Shared: one view of an image for all.",
         "Extra parameters are trained and not deployed.",
         "",
         *rows(arguments.network, arguments.at),
     ]
-    (Path(__file__).parent / "results" / "method_costs.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (RESULTS / "method_costs.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Ways to run the branches of a group: one after the other, on streams, in one batched computation, compiled.
 
-    python benchmarks/branch_execution.py [--device cuda] [--shapes 4x128 8x32 2x512]    # branches x batch
+    python -m benchmarks.speed.branch_execution [--device cuda] [--shapes 4x128 8x32 2x512]    # branches x batch
 
 Forward and backward pass of the branches alone (ResNet-32 from layer3 on, trunk maps of 128 CIFAR images), in train mode with BatchNorm's statistics. `vmap` runs
 `torch.func.vmap` over `stack_module_state`, which turns convolutions into grouped ones; `grouped` is that computation written by hand, where BatchNorm
@@ -10,14 +10,14 @@ way's result is compared with the plain loop's.
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+
+from benchmarks.shared import script_parser
 
 WIDTH, CLASSES = 64, 100
 
@@ -156,10 +156,8 @@ def measured(count: int, batch: int, device: torch.device) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser = script_parser(__doc__, "device", "output")
     parser.add_argument("--shapes", nargs="+", default=["4x128", "8x32", "2x512"])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     machine = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,59 @@
+"""What the benchmarks share: where results go, the arguments that many of them have, child processes, cells of tables.
+
+Run a benchmark from the project's root as a module: ``python -m benchmarks.speed.startup``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+COMMON: dict[str, dict[str, Any]] = {
+    "device": {"choices": ["cpu", "cuda"], "default": "cpu"},
+    "output": {"type": Path, "default": RESULTS, "help": "folder of the tables"},
+    "root": {"type": Path, "default": Path("data/cifar100"), "help": "CIFAR-100 in any form that data.root takes"},
+    "seeds": {"type": int, "nargs": "+", "default": [1, 2, 3]},
+    "workers": {"type": int, "default": 1, "help": "processes that train"},
+    "repetitions": {"type": int, "default": 5},
+    "rounds": {"type": int, "default": 3},
+    "runs": {"type": Path, "required": True, "help": "folder of what is computed"},
+    "afresh": {"action": "store_true", "help": "measure again what was measured"},
+}
+
+
+def script_parser(documentation: str | None, *common: str, **defaults: Any) -> argparse.ArgumentParser:
+    """A parser that shows the script's documentation, with the named arguments of `COMMON`; a default may be another one."""
+    parser = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in common:
+        settings = dict(COMMON[name])
+        if name in defaults:
+            settings["default"] = defaults[name]
+        parser.add_argument(f"--{name}", **settings)
+    return parser
+
+
+def child(file: str, *arguments: Any) -> list[str]:
+    """The command that runs the benchmark of a file once more, for a figure that wants a process of its own."""
+    module = ".".join(Path(file).resolve().relative_to(ROOT).with_suffix("").parts)
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def mean_and_error(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Mean and standard error of the mean, as a cell; the mean alone of a single value."""
+    scaled = [scale * each for each in values]
+    error = f" ± {statistics.stdev(scaled) / len(scaled) ** 0.5:.{digits}f}" if len(scaled) > 1 else ""
+    return f"{statistics.mean(scaled):.{digits}f}{error}"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table, its first column to the left and the others to the right."""
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    lines += [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
