@@ -101,6 +101,29 @@ def test_an_interrupted_run_goes_on_bit_by_bit(run, encoders, tmp_path, monkeypa
     assert first == second
 
 
+@pytest.mark.slow
+def test_cached_states_train_as_the_teachers_do(encoders, tmp_path, monkeypatch):
+    monkeypatch.setenv("COTERIE_CACHE", str(tmp_path / "cache"))
+    common = {"data": {"max_seconds": 2.0, "labels": []}, "optimizer": {"name": "sgd", "learning_rate": 0.1}}
+    names = {"asked": False, "cached": True, "read": True}
+    runs = {
+        name: coterie.train(
+            settings(encoders, **{**common, "data": {**common["data"], "cache_states": cached}}),
+            output=tmp_path / name,
+            quiet=True,
+        )
+        for name, cached in names.items()
+    }
+    notes = {name: run.summary["data_notes"][-1] for name, run in runs.items()}
+    assert "are computed before the first step (2 of 2 teachers)" in notes["cached"]
+    assert notes["read"].endswith("are read from there")
+    asked, cached, again = (runs[name].summary["deployed"] for name in names)
+    assert cached == again
+    for key in ("distance", "cosine"):
+        assert cached[key] == pytest.approx(asked[key], rel=2e-3)
+        assert cached[key] != asked[key]
+
+
 def test_a_run_is_evaluated_again(run, encoders, tmp_path, monkeypatch, tone):
     split, found = evaluate_run(run.path)
     assert split == "test"

@@ -166,10 +166,19 @@ class EnsembleKD(Method):
 
     def _taught(self, batch: SpeechBatch, teachers: EncoderTeachers) -> tuple[list[list[Tensor]], Tensor]:
         """Each teacher's states of its layers, of equally many frames; and which of these are no padding."""
+        if "taught" in batch:
+            return self._remembered(batch["lengths"], batch["taught"])
         found = teachers(batch["waveforms"], batch["lengths"], self.layers)
         length = min(each.valid.shape[1] for each in found)
         states = [[self._normalised(state[:, :length]) for state in each.states] for each in found]
         return states, torch.stack([each.valid[:, :length] for each in found]).all(0)
+
+    def _remembered(self, lengths: Tensor, taught: Sequence[Tensor]) -> tuple[list[list[Tensor]], Tensor]:
+        """The same of states that come with the batch, [B, T, layers, D] of each teacher."""
+        length = min(each.shape[1] for each in taught)
+        states = [[self._normalised(state) for state in each[:, :length].float().unbind(2)] for each in taught]
+        counts = torch.stack([each.frames(lengths) for each in self.encoders.each()]).amin(0)
+        return states, torch.arange(length, device=lengths.device) < counts[:, None]
 
     def _normalised(self, state: Tensor) -> Tensor:
         return state if self.normalize == "none" else F.layer_norm(state.float(), state.shape[-1:])

@@ -1,6 +1,7 @@
 """An encoder of speech as a student or teacher: hidden states of padded clips, the same as of each clip alone.
 
-A batch is a mapping: ``waveforms`` float32 [B, S], ``lengths`` int64 [B] in samples, and ``distorted`` [B, S] where the student hears something else than its teachers.
+A batch is a mapping: ``waveforms`` float32 [B, S], ``lengths`` int64 [B] in samples, ``distorted`` [B, S] where the student hears something else than its teachers, and ``taught``,
+[B, T, layers, D] of each teacher, where their states were computed before.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from coterie.errors import CoterieError
 from coterie.losses.precision import at_least_float32
 
-SpeechBatch = Mapping[str, Tensor]
+SpeechBatch = Mapping[str, Any]
 VARIANCE_FLOOR = 1e-7  # of Wav2Vec2FeatureExtractor
 
 

@@ -75,6 +75,10 @@ class SpeechData(DataRecipe):
     noise_share: Fraction = Field(1.0, description="Share of the clips that get noise.")
     reverberation: Fraction = Field(0.0, description="Share of the clips that sound as in a room of 0.1 to 0.6 s.")
     band_limit: Fraction = Field(0.0, description="Share of the clips without frequencies above one in 1 to 4 kHz.")
+    cache_states: bool = Field(
+        False,
+        description="Compute the teachers' hidden states of the training clips once and read them from the cache folder, in bfloat16. Where teachers hear the same every epoch: distortion is none or student, and no clip is cut.",
+    )
     workers: Positive = Field(4, description="Threads that read files.")
 
     @model_validator(mode="after")
@@ -83,6 +87,8 @@ class SpeechData(DataRecipe):
             raise ValueError(f"snr={self.snr}: expected the lowest and the highest ratio")
         if not self.noise:
             raise ValueError("noise is empty; name a kind, or set noise_share=0")
+        if self.cache_states and self.distortion == "both":
+            raise ValueError("cache_states has no effect with distortion=both: teachers hear other clips every epoch")
         if self.distortion == "none":
             for key in ("noise", "snr", "noise_share", "reverberation", "band_limit"):
                 if getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from coterie.data.batch import EvaluationLoader, Loaders, SetInfo
 from coterie.data.order import Order
 from coterie.errors import CoterieError
 from coterie.methods.method import Method
+from coterie.methods.speech.ekd import EnsembleKD
 from coterie.methods.speech.encoder import SpeechEncoder, conv_frames
 from coterie.networks.branching import NetworkSource
 from coterie.networks.hugging_face import describe_config
@@ -27,6 +29,7 @@ from coterie.tasks.evaluation import Deployment, Evaluation
 from coterie.tasks.speech import panels
 from coterie.tasks.speech.data.loaders import SpeechEvaluationLoader, SpeechTrainLoader, most_samples
 from coterie.tasks.speech.data.sets import SpeechSets, load_sets
+from coterie.tasks.speech.data.states import CachedStates
 from coterie.tasks.speech.evaluation import (  # fmt: skip
     SpeechEvaluation,
     as_ekd,
@@ -183,7 +186,18 @@ class Speech(TaskDefaults):
         for what, needed in wanting.items():
             if needed and self.data.validation is None:
                 raise CoterieError(f"{what} needs a validation split, and there is none; set data.validation")
+        if data_of(self.recipe).cache_states:
+            self._cache_states(method)
         return method
+
+    def _cache_states(self, method: EnsembleKD) -> None:
+        """Let training batches bring the teachers' states; they are computed when the first batch is drawn."""
+        assert isinstance(self.data.train, SpeechTrainLoader)
+        size, most = settled(self.recipe.training.batch_size), most_samples(data_of(self.recipe))
+        states = CachedStates(self.sets.clips["train"], self.encoders.each(), method.layers, size, most)
+        self.data.train.states = states
+        info = replace(self.data.info, notes=(*self.data.info.notes, states.explain()))
+        self.data = replace(self.data, info=info)
 
     def evaluate(self, method: Method, loader: EvaluationLoader) -> SpeechEvaluation:
         """See :func:`coterie.tasks.speech.evaluation.measure`. On the test split probes are measured too, where there are labels."""

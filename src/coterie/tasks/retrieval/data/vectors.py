@@ -5,10 +5,7 @@ The file's name holds a digest of the teacher and one of the texts. A million do
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coterie.data.cache import cache_folder
-from coterie.errors import RunError
+from coterie.data.tables import computed_table, read_table
 from coterie.tasks.retrieval.data.relevance import texts_digest
 from coterie.tasks.retrieval.data.tokens import Side, sent
 
-CHUNK = 8_192  # texts between two writes
+CHUNK = 8_192  # texts of a part
 FOLDER = "retrieval_vectors"
 Vectors = NDArray[np.float32]
 
@@ -50,38 +47,29 @@ def teacher_vectors(
         announce: is told in a sentence that something was not there.
 
     Raises:
-        RunError: the cache folder cannot be written.
+        RunError: the cache folder cannot be written, or has not enough room.
     """
     path = cache_folder() / FOLDER / f"{digest}-{side}-{'unit' if normalize else 'plain'}-{texts_digest(texts)}.npy"
-    with contextlib.suppress(OSError, ValueError):
-        found: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        if len(found) == len(texts):
-            return found
+    width = int(encoder.get_embedding_dimension())
+    shape = (len(texts), width)
+    found = read_table(path, np.float32, shape)
+    if found is not None:
+        return found
     what = "queries" if side == "query" else "documents"
     announce(f"the teacher's vectors of {len(texts):,} {what} were computed and are kept in the cache folder")
-    width = int(encoder.get_embedding_dimension())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     encode = encoder.encode_query if side == "query" else encoder.encode_document
+
+    def fill(table: Vectors, part: int) -> None:
+        chunk = list(texts[part * CHUNK : (part + 1) * CHUNK])
+        table[part * CHUNK : part * CHUNK + len(chunk)] = encode(
+            chunk, batch_size=batch_size, normalize_embeddings=normalize, show_progress_bar=False
+        )
+
     encoder.to(device)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(len(texts), width))
-        for start in range(0, len(texts), CHUNK):
-            part = list(texts[start : start + CHUNK])
-            table[start : start + len(part)] = encode(
-                part, batch_size=batch_size, normalize_embeddings=normalize, show_progress_bar=False
-            )
-        table.flush()
-        del table
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"the teacher's vectors cannot be kept in {str(path.parent)!r}: {error.strerror}") from None
+        return computed_table(path, np.float32, shape, -(-len(texts) // CHUNK), fill, "the teacher's vectors")
     finally:
         encoder.to("cpu")
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-    vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    return vectors
 
 
 def read_rows(vectors: Vectors, numbers: Sequence[int] | NDArray[np.int64], device: torch.device) -> Tensor:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Integers = NDArray[np.int64]
 Samples = NDArray[np.float32]
@@ -74,6 +76,14 @@ def coded(values: Sequence[str | None]) -> tuple[list[str], Integers]:
     names = sorted({each for each in values if each})
     numbers = {name: number for number, name in enumerate(names)}
     return names, np.array([numbers.get(each or "", UNKNOWN) for each in values], dtype=np.int64)
+
+
+def padded(rows: Sequence[Samples]) -> Tensor:
+    """Clips as one tensor, zeros behind the shorter ones, float32 [B, S]."""
+    found = np.zeros((len(rows), max(map(len, rows))), dtype=np.float32)
+    for place, row in zip(found, rows, strict=True):
+        place[: len(row)] = row
+    return torch.from_numpy(found)
 
 
 def described(clips: Clips, digest: Any) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from torch import Tensor
 from coterie.data.batch import Batch
 from coterie.data.order import InOrder, Order, longest_first
 from coterie.randomness import derive_seed, uniform
-from coterie.tasks.speech.data.clips import Clips, Samples
+from coterie.tasks.speech.data.clips import Clips, Samples, padded
 from coterie.tasks.speech.data.distortion import KINDS, Effects, distorted
+from coterie.tasks.speech.data.states import CachedStates
 from coterie.tasks.speech.settings import SpeechData
 
 VOICES = 4  # other clips that are added up to babble
@@ -59,14 +60,6 @@ def read(clips: Clips, chosen: Cut, pool: ThreadPoolExecutor) -> list[Future[Sam
     return [pool.submit(clips.read, max(0, index), start, count) for index, start, count in rows]
 
 
-def padded(rows: list[Samples]) -> Tensor:
-    """Clips as one tensor, zeros behind the shorter ones, float32 [B, S]."""
-    found = np.zeros((len(rows), max(map(len, rows))), dtype=np.float32)
-    for place, row in zip(found, rows, strict=True):
-        place[: len(row)] = row
-    return torch.from_numpy(found)
-
-
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """On the device, without waiting for a copy to a GPU."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
@@ -99,6 +92,9 @@ class SpeechTrainLoader(InOrder):
         frames: of clips of so many samples.
         accumulate: batches that are added up.
         noise: clips of the noise folders.
+
+    Attributes:
+        states: of the teachers, which a batch then brings; None: they are asked in every step.
     """
 
     def __init__(
@@ -119,6 +115,7 @@ class SpeechTrainLoader(InOrder):
         self.ahead = 1
         self.kinds = [each for each in settings.noise if each in {"white", "pink", "babble"}]
         self.kinds += ["folder"] if noise is not None else []
+        self.states: CachedStates | None = None
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a step on: the same whatever was drawn before. The next one is read while one is used."""
@@ -128,7 +125,8 @@ class SpeechTrainLoader(InOrder):
             waiting = None
             for step, indices in enumerate(self.order.batches(epoch, first_step), first_step):
                 chosen = cut(self.clips, indices, self.most, seed)
-                now = (step, chosen, read(self.clips, chosen, pool), self._background(chosen, epoch, pool))
+                taught = [] if self.states is None else self.states.read(indices.clamp(min=0).tolist(), pool)
+                now = (step, chosen, read(self.clips, chosen, pool), self._background(chosen, epoch, pool), taught)
                 if waiting is not None:
                     yield self._batch(*waiting, epoch, weights)
                 waiting = now
@@ -141,6 +139,7 @@ class SpeechTrainLoader(InOrder):
         chosen: Cut,
         rows: list[Future[Samples]],
         background: tuple[Tensor, list[list[Future[Samples]]]] | None,
+        taught: list[Future[Tensor]],
         epoch: int,
         weights: list[float],
     ) -> Batch:
@@ -149,6 +148,9 @@ class SpeechTrainLoader(InOrder):
             heard = self._distorted(batch, chosen, background, epoch)
             name = "waveforms" if self.settings.distortion == "both" else "distorted"
             batch = batch._replace(inputs={**batch.inputs, name: heard})
+        if taught:
+            states = tuple(sent(each.result(), self.device) for each in taught)
+            batch = batch._replace(inputs={**batch.inputs, "taught": states})
         return batch if self.views == 1 else batch._replace(inputs=[batch.inputs] * self.views)
 
     def _background(
