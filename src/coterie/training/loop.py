@@ -207,7 +207,7 @@ class Trainer:
     def _forward_backward(self, batch: Batch, together: int) -> None:
         with cached_teachers(self.method, batch):
             if self.captured is None:
-                self._compute(batch.inputs, batch.targets, together / batch.weight)
+                self._compute(batch.inputs, batch.targets, batch.weight, together)
             else:
                 self.captured(batch.inputs, batch.targets)
                 if self.captured.failure is not None:
@@ -215,13 +215,13 @@ class Trainer:
                     self.unrecorded, self.captured = self.captured.failure, None
         self.losses.count += 1
 
-    def _compute(self, inputs: Inputs, targets: Tensor, divisor: float = 1) -> None:
+    def _compute(self, inputs: Inputs, targets: Tensor, weight: float = 1.0, together: int = 1) -> None:
         """Gradients, and the record of the loss terms: all on the device and in place, so that it can be captured."""
         with self.accelerator.autocast():
             losses = self.compiled(inputs, targets, self.progress)
         total = torch.stack(tuple(losses.values())).sum()
-        self.accelerator.backward(total / divisor)
-        self.losses.add(losses, self.progress.step)
+        self.accelerator.backward(total * weight / together)
+        self.losses.add(losses, self.progress.step, weight)
 
     def _optimizer_step(self) -> None:
         if self.recipe.training.clip_gradient is not None:

@@ -20,23 +20,29 @@ class LossRecord:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.names: list[str] = []  # known after the first batch
-        self.sums: Tensor | None = None  # of the terms since they were last read
+        self.sums: Tensor | None = None  # of the terms since they were last read, each by its batch's weight
         self.count = 0  # batches since then
         self.first_bad: Tensor | None = None  # step at which each term was first not finite, -1: never
 
-    def add(self, losses: Mapping[str, Tensor], step: Tensor) -> None:
-        """The terms of one batch: all on the device and in place, so that it can be captured; ``count`` is the caller's."""
+    def add(self, losses: Mapping[str, Tensor], step: Tensor, weight: float = 1.0) -> None:
+        """The terms of one batch: all on the device and in place, so that it can be captured; ``count`` is the caller's.
+
+        Args:
+            losses: the terms, each a number.
+            step: the optimizer's step, a number.
+            weight: of the batch, see :class:`coterie.data.batch.Batch`. The weights of all batches of a step have mean 1.
+        """
         terms = torch.stack([loss.detach().float() for loss in losses.values()])
         if self.sums is None or self.first_bad is None:
             self.sums = torch.zeros_like(terms)
             self.first_bad = torch.full_like(terms, -1, dtype=torch.int64)
         self.names = list(losses)
-        self.sums += terms
+        self.sums += terms * weight
         bad = ~torch.isfinite(terms) & (self.first_bad < 0)
         self.first_bad.copy_(torch.where(bad, step.long(), self.first_bad))
 
     def read(self) -> dict[str, float] | None:
-        """Mean of each term since the last reading; None: there was no batch."""
+        """Mean of each term over all that was counted in each step since the last reading, in every process; None: there was no batch."""
         if self.sums is None or self.count == 0:
             return None
         means = (self.accelerator.reduce(self.sums, "mean") / self.count).tolist()

@@ -55,6 +55,12 @@ def test_two_processes_equal_one(tmp_path, trained, parts):
     for key in first:
         torch.testing.assert_close(first[key], second[key], atol=1e-5, rtol=1e-4)
     one, two = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two"))
+    rows = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+    others = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    for own, other in zip(rows, others, strict=True):
+        assert (own["split"], own["step"]) == (other["split"], other["step"])
+        if own["split"] == "train":
+            assert own["losses"] == pytest.approx(other["losses"], rel=1e-4)
     assert one["num_test"] % 2  # nothing may be counted twice
     for key in ("nll", "top1", "cr_1", "mor_3"):
         assert one["deployed"][key] == pytest.approx(two["deployed"][key], abs=0.01)
