@@ -82,6 +82,8 @@ class DataRecipe(Located):
     places: ClassVar[tuple[str, ...]] = ("name",)
     without_effect: ClassVar[tuple[str, ...]] = ()  # settings that change how fast a run goes, not what comes out
     training_only: ClassVar[tuple[str, ...]] = ("train_limit", "views")  # settings that no evaluation reads
+    names_with_validation: ClassVar[frozenset[str]] = frozenset()  # data sets that bring a validation split
+    files_have_splits: ClassVar[bool] = False  # whether a single file may hold several splits
 
     name: Text = Field("", description="Which data.")
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(

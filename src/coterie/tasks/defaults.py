@@ -18,6 +18,7 @@ from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
 from coterie.tasks.construction import require_method
 from coterie.tasks.evaluation import Evaluation, Guess
+from coterie.tasks.validation import require_validation
 
 
 class TaskDefaults:
@@ -27,8 +28,9 @@ class TaskDefaults:
 
     @classmethod
     def require(cls, recipe: Recipe, own_teachers: int = 0) -> None:
-        """What is wrong whatever the task, see :func:`coterie.tasks.construction.require_method`."""
+        """What is wrong whatever the task: see :func:`require_method` and :func:`require_validation`."""
         require_method(recipe, own_teachers)
+        require_validation(recipe)
         cls.first_stage(recipe)
 
     @staticmethod

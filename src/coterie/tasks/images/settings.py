@@ -25,6 +25,7 @@ class ImageData(ClassDataRecipe):
 
     places: ClassVar[tuple[str, ...]] = ("name", "root")
     names: ClassVar = DATA
+    names_with_validation: ClassVar = frozenset({"cinic10"})
     without_effect: ClassVar[tuple[str, ...]] = ("workers",)
     training_only: ClassVar[tuple[str, ...]] = (
         *ClassDataRecipe.training_only,

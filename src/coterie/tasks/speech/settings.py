@@ -36,6 +36,7 @@ class SpeechData(DataRecipe):
 
     places: ClassVar[tuple[str, ...]] = ("name", "noise")
     without_effect: ClassVar[tuple[str, ...]] = ("workers",)
+    files_have_splits: ClassVar = True
     names: ClassVar = {
         "tones": "syllables of made-up speakers, generated on the spot; needs no network",
         "espeak": "words said by eSpeak NG in eight voices, where the package espeakng-loader is installed",
