@@ -20,10 +20,23 @@ def test_a_small_network_starts_from_nothing_in_small_batches():
 
 
 def test_batches_grow_with_the_data_and_shrink_with_the_vocabulary():
+    whole = {"name": "dist"}  # its losses need all logits in memory
     assert fitted(samples=100_000)[0].training.batch_size == 32
-    assert fitted(samples=100_000, vocabulary=49_152, data={"block_length": 1024})[0].training.batch_size == 5
+    assert (
+        fitted(samples=100_000, vocabulary=49_152, data={"block_length": 1024}, method=whole)[0].training.batch_size
+        == 5
+    )
     assert fitted(samples=3)[0].training.batch_size == 3
-    assert fitted(vocabulary=2**28)[0].training.batch_size == 1
+    assert fitted(vocabulary=2**28, method=whole)[0].training.batch_size == 1
+
+
+@pytest.mark.parametrize(("vocabulary", "length", "rows"), [(49_152, 1024, 8), (2**20, 1024, 8), (49_152, 4096, 2), (49_152, 16_384, 1), (49_152, 256, 32)])  # fmt: skip
+def test_where_logits_are_computed_in_parts_the_vocabulary_does_not_shrink_a_batch(vocabulary, length, rows):
+    sections = {"data": {"block_length": length}, "method": {"name": "kd"}}
+    recipe, reasons = fitted(samples=100_000, vocabulary=vocabulary, **sections)
+    assert recipe.training.batch_size == rows
+    whole = rows * length * vocabulary <= 2**28
+    assert reasons["training.batch_size"].endswith("in parts") is not whole
 
 
 def test_weights_that_are_there_are_taken_and_lora_has_a_rate_of_its_own(tmp_path):

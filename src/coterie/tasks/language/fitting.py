@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from coterie.methods import find_method
 from coterie.recipe import Recipe
 from coterie.recipe.fitting import Facts, Family, fit, with_settings
 from coterie.recipe.sections import AUTO
 from coterie.tasks.language.settings import data_of, network_of
 from coterie.tasks.language.sources import has_own_weights, student_names
 
-LOGITS = (
-    2**28
-)  # of a step's batch at most, where its size is automatic: 1 GiB in float32, and a loss keeps several such tensors
+# Of a step's batch at most, where its size is automatic.
+LOGITS = 2**28  # 1 GiB in float32, and a loss keeps several such tensors
+POSITIONS = 2**13  # where logits are computed in parts: their memory does not grow with the batch, a network's own does
 ROWS = (8, 32)  # of a step's batch, at least and at most
 STEPS = 200  # in an epoch, that a batch should leave: small sets are learnt in more and smaller steps
 
@@ -37,9 +38,12 @@ def fit_language(recipe: Recipe, samples: int, vocabulary: int) -> tuple[Recipe,
     length = data_of(recipe).block_length
     if recipe.training.batch_size == AUTO:
         rows = max(ROWS[0], min(ROWS[1], samples // STEPS))
-        rows = max(1, min(rows, LOGITS // (length * vocabulary), samples))
+        whole = LOGITS // (length * vocabulary)
+        parts = POSITIONS // length if find_method(recipe.method.name).compares_logits() else 0
+        rows = max(1, min(rows, max(whole, parts), samples))
         settings["training.batch_size"] = rows
-        reasons["training.batch_size"] = f"{samples:,} rows of {length:,} tokens, logits of {vocabulary:,}"
+        in_parts = " in parts" if rows > whole else ""
+        reasons["training.batch_size"] = f"{samples:,} rows of {length:,} tokens, logits of {vocabulary:,}{in_parts}"
     family: Family = "language model"
     if pretrained and network_of(recipe).lora.rank is not None:
         family = "language model with LoRA"

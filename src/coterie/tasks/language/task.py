@@ -52,10 +52,6 @@ from coterie.tasks.language.students import (
 )
 from coterie.tasks.language.tokenizer import load_tokenizer, num_tokens, save_tokenizer
 
-LOGITS = (
-    2**28
-)  # of a step's batch at most, where its size is automatic: 1 GiB in float32, and a loss keeps several such tensors
-ROWS = 32  # of a step's batch
 EXAMPLES = 6  # rows that are gone on with
 
 
