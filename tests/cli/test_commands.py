@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -329,3 +330,12 @@ def test_the_programs_own_options(run):
     assert "Usage" in run("train", "-h")
     assert "coterie list settings" in " ".join(run("train", "--help").replace("│", "").split())
     assert "--install-completion" in run("-h")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="Windows knows no such signal")
+def test_where_nobody_reads_on_it_ends_silently_by_the_signal():
+    command = [sys.executable, "-m", "coterie", "list", "settings"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == -signal.SIGPIPE

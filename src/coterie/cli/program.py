@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
 
 import typer
@@ -16,7 +18,7 @@ UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}  # what the sys
 
 
 def main() -> None:
-    """Entry point: errors in one or two lines; exit code 2 for bad input, 1 for a failed run, 130/143 for a signal."""
+    """Entry point: errors in one or two lines; exit code 2 for bad input, 1 for a failed run, 128 + its number for a signal."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -28,8 +30,19 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
         typer.echo("coterie: interrupted", err=True)
+    except SystemExit as ended:  # by typer or rich, where the output could not be written
+        if isinstance(ended.__context__, BrokenPipeError):
+            _end_without_reader()
+        raise
     if code:
         sys.exit(code)
+
+
+def _end_without_reader() -> None:
+    """End as Unix tools do whose output nobody reads any more, as in ``coterie list methods | head``: by the signal, which a shell knows as 141."""
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def _say_error(error: Exception) -> int:
