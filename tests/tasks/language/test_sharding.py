@@ -235,7 +235,8 @@ def test_two_processes_equal_one_and_each_goes_on_from_the_other(place, tmp_path
     for name in ("two", "21", "12"):
         found = weights(tmp_path / name)
         for key in expected:
-            torch.testing.assert_close(found[key], expected[key], atol=2e-6, rtol=1e-5)
+            # AdamW takes a step of 0.01 for a gradient that is nearly zero too, whose rounding shows: a 500th of a step is allowed.
+            torch.testing.assert_close(found[key], expected[key], atol=2e-5, rtol=1e-5)
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         assert len(lines) == len(rows)
         for own, other in zip(map(json.loads, lines), map(json.loads, rows), strict=True):
