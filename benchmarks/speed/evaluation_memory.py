@@ -22,27 +22,26 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from benchmarks.shared import child, script_parser
+from coterie.methods.group_method import GroupMethod, Predictions
 
 STUDENTS, CLASSES, BATCH = 4, 1000, 250
 
 
-class Drawn(nn.Module):
+class Drawn(GroupMethod):
     """A method without networks: logits that favour the right class a little."""
 
-    deployed_student, needs_validation = 0, False
+    needs_validation = False
 
     def __init__(self) -> None:
-        super().__init__()
-        self.group = SimpleNamespace(num_students=STUDENTS)
+        nn.Module.__init__(self)
+        self.group = SimpleNamespace(num_students=STUDENTS)  # type: ignore[assignment]
+        self.deployed_student = 0
 
-    def predict(self, targets: Tensor) -> Any:
+    def predict(self, targets: Tensor) -> Predictions:  # type: ignore[override]
         logits = torch.randn(STUDENTS, len(targets), CLASSES)
         logits[:, torch.arange(len(targets)), targets] += 3
-        return SimpleNamespace(
-            logits=logits, ensemble=logits.mean(0), statistics={"drawn": torch.ones(len(targets), STUDENTS)}
-        )
-
-    def after_validation(self, logits: Tensor, targets: Tensor) -> None: ...
+        statistics = {"drawn": torch.ones(len(targets), STUDENTS)}
+        return Predictions(logits, logits.mean(0), logits[0], statistics)
 
 
 class Numbers:
