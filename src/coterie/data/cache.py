@@ -35,6 +35,14 @@ def fingerprint(paths: Sequence[Path], purpose: str) -> str:
     return digest.hexdigest()
 
 
+def digest(purpose: str, *states: bytes) -> str:
+    """A key for what is to be kept of data in these states."""
+    found = hashlib.blake2b(purpose.encode(), digest_size=16)
+    for state in states:
+        found.update(state)
+    return found.hexdigest()
+
+
 def remembered(kind: str, key: str, compute: Callable[[], Any]) -> Any:
     """``compute()``, a JSON value, or what it was when it was last computed for this key."""
     record = cache_folder() / kind / f"{key}.json"

@@ -14,10 +14,9 @@ from coterie.networks.creation import create_network
 from coterie.recipe import Recipe
 from coterie.recipe.fitting import Facts, fit, with_settings
 from coterie.recipe.sections import AUTO
-from coterie.tasks.images.data.bundle import is_kept_in_memory
 from coterie.tasks.images.data.catalogue import DATA
 from coterie.tasks.images.data.raw import RawData
-from coterie.tasks.images.data.reading import typical_side
+from coterie.tasks.images.data.reading import is_kept_in_memory, typical_side
 from coterie.tasks.images.family import family_of
 from coterie.tasks.images.networks import network_names, network_options
 from coterie.tasks.images.pretrained import why_not_at_hand

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coterie.errors import CoterieError, did_you_mean
 from coterie.run_folder import RunFolder
-from coterie.tasks.images.data.layout import Walk
+from coterie.tasks.images.data.layout import Found, Walk
 
 
 def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[Path]:
@@ -44,4 +44,7 @@ def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], l
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    return list(Walk(folder, []).images(folder).paths)
+    found = Found()
+    Walk(folder, []).images(folder, found)
+    paths = found.files.paths()
+    return [Path(paths.name(number)) for number in range(len(paths))]

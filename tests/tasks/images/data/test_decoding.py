@@ -15,6 +15,7 @@ from coterie.errors import CoterieError
 from coterie.tasks.images.data import decoding
 from coterie.tasks.images.data.decoding import UnreadableImage, read_image, readable_extensions, upright
 from coterie.tasks.images.data.raw import Files, to_pixels
+from coterie.tasks.images.data.stored import ImagePaths
 from coterie.tasks.images.predict import load_images
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
@@ -26,7 +27,7 @@ DESCRIPTION = {"data": "x", "class_names": ["a"], "input_size": [3, 12, 9], **PR
 
 
 def pixels(path: Path) -> np.ndarray:
-    return Files((path,), np.zeros(1, dtype=np.int64)).pixels(0)
+    return Files(ImagePaths.of([path]), np.zeros(1, dtype=np.int64)).pixels(0)
 
 
 @pytest.mark.parametrize("scale", [256, 257])

@@ -9,6 +9,7 @@ from PIL import Image
 
 from coterie.errors import CoterieError, RunError
 from coterie.tasks.images.data.raw import Arrays, Files, RawData, require_consistent, to_image, to_pixels
+from coterie.tasks.images.data.stored import ImagePaths
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
 
@@ -48,7 +49,7 @@ def test_images_keep_their_colours():
 
 def test_a_grey_file_is_read_as_colour(tmp_path):
     Image.fromarray(PIXELS[..., 0]).save(tmp_path / "a.png")
-    files = Files((tmp_path / "a.png", tmp_path / "b.png"), np.array([0, 1]))
+    files = Files(ImagePaths.of([tmp_path / "a.png", tmp_path / "b.png"]), np.array([0, 1]))
     assert files.pixels(0).shape == (5, 4, 3)
     with pytest.raises(RunError, match=r"cannot decode .*b\.png"):
         files.pixels(1)

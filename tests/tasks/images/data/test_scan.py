@@ -67,3 +67,28 @@ def test_further_frames_and_pages_are_said(make_tree):
     assert "of 2 files with several frames or pages, the first one is read" in read(root).notes
     with Image.open(root / "dog" / "x.tif") as image:
         assert image.getpixel((0, 0)) == (0, 99, 7)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_headers_read_by_processes_tell_what_one_process_would(make_tree, monkeypatch, workers):
+    monkeypatch.setattr(scan, "DECODE_AT_MOST", 1)
+    monkeypatch.setattr(scan, "CHUNK", 3)
+    root = make_tree({"cat": 5, "dog": 5})
+    for path in (root / "cat" / "4.png", root / "dog" / "0.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(CoterieError, match=r"cat/4\.png' and 1 more: it is no picture"):
+        read(root, f"data.workers={workers}")
+    raw = read(root, f"data.workers={workers}", "data.skip_bad_images=true")
+    assert (raw.skipped, len(raw.train) + len(raw.test)) == (2, 8)
+
+
+def test_a_header_that_may_not_be_read_stops_the_processes(make_tree, monkeypatch):
+    def refuse(path, flags):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    root = make_tree({"cat": 3, "dog": 3})
+    monkeypatch.setattr(scan, "DECODE_AT_MOST", 1)
+    monkeypatch.setattr(scan, "CHUNK", 2)
+    monkeypatch.setattr(scan.os, "open", refuse)
+    with pytest.raises(CoterieError, match=r"cannot read .*0\.png': Permission denied"):
+        read(root, "data.workers=0")

@@ -9,6 +9,7 @@ from PIL import Image
 from coterie.tasks.images.data import statistics
 from coterie.tasks.images.data.raw import Arrays, Files
 from coterie.tasks.images.data.statistics import KNOWN, measure, measure_streamed
+from coterie.tasks.images.data.stored import ImagePaths
 
 
 def test_known_statistics_are_the_published_ones():
@@ -61,7 +62,7 @@ def test_at_most_so_many_images_evenly_spread(arrays, monkeypatch):
 def test_a_folder_is_measured_once(make_tree, monkeypatch):
     root = make_tree({"cat": 3, "dog": 3}, size=(8, 8))
     paths = tuple(sorted(root.rglob("*.png")))
-    files = Files(paths, np.array([0, 0, 0, 1, 1, 1]))
+    files = Files(ImagePaths.of(paths), np.array([0, 0, 0, 1, 1, 1]))
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
     first = measure_streamed(files, 8)
     assert first == measure(pixels)

@@ -24,14 +24,13 @@ from coterie.tasks.images.data.memory import DeviceImages, MemoryEvaluationLoade
 from coterie.tasks.images.data.raw import (
     Arrays,
     Files,
-    Objects,
     RawData,
     Samples,
     Statistics,
     four_axes,
     to_image,
 )
-from coterie.tasks.images.data.reading import LOOKED_AT, read_data, size_of
+from coterie.tasks.images.data.reading import asked_size, is_kept_in_memory, read_data, reads_differently, small_side
 from coterie.tasks.images.data.statistics import measure, measure_streamed
 from coterie.tasks.images.data.streaming import StreamingEvaluationLoader, StreamingSettings, StreamingTrainLoader
 from coterie.tasks.images.settings import ImageData
@@ -46,7 +45,6 @@ __all__ = [
     "prepare_data",
 ]
 
-SMALL = 64  # pixels a side up to which images are kept in memory
 LARGE_DEFAULT = 224  # pixels a side of streamed images, unless the recipe or a pretrained network says otherwise
 
 
@@ -90,7 +88,7 @@ def prepare_data(
         CoterieError: settings that do not suit the images.
     """
     order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
-    size = _asked_size(recipe) or (network_config or {}).get("input_size", (None, None, None))[1]
+    size = asked_size(recipe) or (network_config or {}).get("input_size", (None, None, None))[1]
     target = _Target(device, channels_last, process_index, num_processes)
     varies = reads_differently(raw)
     if varies and recipe.in_memory:
@@ -100,7 +98,7 @@ def prepare_data(
     if is_kept_in_memory(raw, recipe):
         bundle = _in_memory(raw, recipe, order, size, network_config, target, views)
     else:
-        side = size or (_small_side(raw.train) if varies else None) or LARGE_DEFAULT
+        side = size or (small_side(raw.train) if varies else None) or LARGE_DEFAULT
         bundle = _streaming(raw, recipe, order, side, network_config, target, views)
     preparation = {"flip": raw.flip, "statistics": raw.statistics}
     return replace(bundle, fingerprint=fingerprint(raw.class_names, raw.splits(), preparation, sample_digests))
@@ -113,26 +111,6 @@ def load_data(
     return prepare_data(read_data(recipe, datasets, measured), recipe, **preparation)
 
 
-def _asked_size(recipe: ImageData) -> int | None:
-    return recipe.image_size if isinstance(recipe.image_size, int) else None
-
-
-def is_kept_in_memory(raw: RawData, recipe: ImageData) -> bool:
-    """Whether the pixels stay in memory, see ``data.in_memory``."""
-    return not reads_differently(raw) and _keep_in_memory(raw.train, recipe)
-
-
-def reads_differently(raw: RawData) -> bool:
-    """Whether a data set of the user's gives other pixels each time that it is read."""
-    return any(isinstance(samples, Objects) and samples.varies for samples in raw.splits().values())
-
-
-def _small_side(train: Samples) -> int | None:
-    """The side of small square images; None: they are larger, or not square."""
-    height, width = train.pixels(0).shape[:2]
-    return height if height == width <= SMALL else None
-
-
 def _found(raw: RawData) -> dict[str, Any]:
     """What a run says of its data."""
     return {
@@ -141,19 +119,6 @@ def _found(raw: RawData) -> dict[str, Any]:
         "duplicates": dict(raw.duplicates),
         "notes": raw.notes,
     }
-
-
-def _keep_in_memory(train: Samples, recipe: ImageData) -> bool:
-    if recipe.in_memory is not None:
-        return recipe.in_memory
-    asked = _asked_size(recipe)
-    if asked is not None and asked <= SMALL:
-        return True
-    if isinstance(train, Arrays):
-        return max(train.images.shape[1:3]) <= SMALL
-    sizes = {size_of(train, number) for number in range(0, len(train), -(-len(train) // LOOKED_AT))}
-    height, width = next(iter(sizes))
-    return len(sizes) == 1 and height == width <= SMALL
 
 
 def _in_memory(

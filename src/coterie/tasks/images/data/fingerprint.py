@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 
 from coterie.data.fingerprint import digest
 from coterie.errors import RunError
+from coterie.tasks.images.data.decoding import UnreadableImage
 from coterie.tasks.images.data.raw import Arrays, Files, Objects, Samples
+from coterie.tasks.images.data.stored import Stored
 
 READ_WHOLE = 256 * 2**20  # bytes of files up to which all are read; of more, names and sizes are compared
 READ_OBJECTS = 32  # samples of a data set of the user's that are read
@@ -21,31 +19,26 @@ def sample_digests(samples: Samples) -> list[bytes]:
     if isinstance(samples, Arrays):
         return [digest(image.shape, np.ascontiguousarray(image)) for image in samples.images]
     if isinstance(samples, Files):
-        return _file_digests(samples.paths)
+        return _file_digests(samples.stored)
     return _object_digests(samples)
 
 
-def _file_digests(paths: Sequence[Path]) -> list[bytes]:
+def _file_digests(stored: Stored) -> list[bytes]:
     """Of names and sizes, and of the content where the files are few enough to be read; not of where their folder lies."""
-    sizes = [_size(path) for path in paths]
-    read = sum(sizes) <= READ_WHOLE
+    sizes = stored.sizes
+    read = int(sizes.sum()) <= READ_WHOLE
 
-    def content(path: Path) -> bytes:
+    def content(number: int) -> bytes:
         try:
-            return path.read_bytes() if read else b""
-        except OSError:
+            with stored.open(number) as file:
+                return file.read()
+        except (OSError, UnreadableImage):  # named when it is needed
             return b""
 
     return [
-        digest((size,), os.fsencode(path.name) + b"\0" + content(path)) for path, size in zip(paths, sizes, strict=True)
+        digest((size,), stored.base_name(number) + b"\0" + (content(number) if read else b""))
+        for number, size in enumerate(sizes.tolist())
     ]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # named when it is needed
-        return -1
 
 
 def _object_digests(samples: Objects) -> list[bytes]:

@@ -93,11 +93,14 @@ def _read_parts(
     for split, folder in folders.items():
         names = classes if folder == top else _class_names(folder)
         _require_same_classes(classes, names, top, folder, recipe.incomplete_classes == "accept")
-        found = {name: walk.images(folder / name) for name in names}
-        parts[split] = _files(folder, classes, found)
-        for each in found.values():
-            others += each.others
-            repeated += each.repeated
+        found = Found()
+        counts = [walk.images(folder / name, found) if name in names else 0 for name in classes]
+        if not any(counts):
+            met = f", only {counted(found.others)}" if found.others else ""
+            raise CoterieError(f"{str(folder)!r} holds no images{met}: expected files such as {classes[0]}/1.jpg")
+        parts[split] = Files(found.files.paths(), np.repeat(np.arange(len(classes), dtype=np.int64), counts))
+        others += found.others
+        repeated += found.repeated
     notes = [f"passed over what is no picture of a format that is read: {counted(others)}"] if others else []
     loose = sum(loose_images(folder) for folder in folders.values())
     if loose:
@@ -105,22 +108,6 @@ def _read_parts(
     if repeated:
         notes.append(f"left out {repeated} linked folder{'s' * (repeated > 1)} whose images were read before")
     return parts, sum(others.values()) + loose, notes
-
-
-def _files(folder: Path, classes: Sequence[str], found: dict[str, Found]) -> Files:
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        if name in found:
-            paths += found[name].paths
-            labels += [label] * len(found[name].paths)
-    if not paths:
-        others: Counter[str] = Counter()
-        for each in found.values():
-            others += each.others
-        met = f", only {counted(others)}" if others else ""
-        raise CoterieError(f"{str(folder)!r} holds no images{met}: expected files such as {classes[0]}/1.jpg")
-    return Files(tuple(paths), np.array(labels, dtype=np.int64))
 
 
 def _require_same_classes(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coterie.data.split_names import SPLITS, split_of, splits_by_name
 from coterie.errors import CoterieError
 from coterie.tasks.images.data.decoding import readable_extensions
+from coterie.tasks.images.data.stored import PathList
 
 
 def sub_folders(folder: Path) -> list[Path]:
@@ -116,9 +117,9 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 @dataclass
 class Found:
-    """Image files below a folder, and what was passed over: files by their extension, and folders that were met before."""
+    """Image files below folders, and what was passed over: files by their extension, and folders that were met before."""
 
-    paths: list[Path] = field(default_factory=list)
+    files: PathList = field(default_factory=PathList)
     others: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
 
@@ -155,33 +156,50 @@ class Walk:
             )
         return False
 
-    def images(self, folder: Path) -> Found:
-        """Files below a class folder whose extension is a picture's, in a fixed order; hidden ones left out.
+    def images(self, folder: Path, found: Found) -> int:
+        """Add files below a class folder whose extension is a picture's, in the order of their paths; hidden ones left out.
 
         What is no regular file (a pipe would never end) is passed over and counted, and so are links to folders that are read anyway.
+
+        Returns:
+            How many were found.
 
         Raises:
             CoterieError: a folder that cannot be read, or that is in two classes.
         """
-        found = Found()
-        waiting = [folder]
+        before = len(found.files)
+        waiting = [(str(folder), self._entries(str(folder)))]
         while waiting:
-            current = waiting.pop()
-            try:
-                if current != folder and not self._claim(current, folder):
+            current, entries = waiting[-1]
+            entry = next(entries, None)
+            if entry is None:
+                waiting.pop()
+            elif _take(entry, current, found):
+                if self._claim_entry(entry, folder):
+                    waiting.append((entry.path, self._entries(entry.path)))
+                else:
                     found.repeated += 1
-                    continue
-                with os.scandir(current) as entries:
-                    for entry in entries:
-                        if not entry.name.startswith(".") and _take(entry, current, found):
-                            waiting.append(current / entry.name)
-            except OSError as error:
-                raise CoterieError(f"cannot read {str(error.filename or current)!r}: {error.strerror}") from None
-        found.paths.sort()
-        return found
+        return len(found.files) - before
+
+    def _claim_entry(self, entry: os.DirEntry[str], owner: Path) -> bool:
+        try:
+            return self._claim(Path(entry.path), owner)
+        except OSError as error:
+            raise CoterieError(f"cannot read {str(error.filename or entry.path)!r}: {error.strerror}") from None
+
+    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as entries:
+                return iter(sorted((each for each in entries if not each.name.startswith(".")), key=_name))
+        except OSError as error:
+            raise CoterieError(f"cannot read {str(error.filename or folder)!r}: {error.strerror}") from None
 
 
-def _take(entry: os.DirEntry[str], folder: Path, found: Found) -> bool:
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _take(entry: os.DirEntry[str], folder: str, found: Found) -> bool:
     """Put a file where it belongs; True: it is a folder."""
     try:
         if entry.is_dir():
@@ -193,7 +211,7 @@ def _take(entry: os.DirEntry[str], folder: Path, found: Found) -> bool:
     if not regular:
         found.others["broken link" if entry.is_symlink() else "no regular file"] += 1
     elif suffix in readable_extensions():
-        found.paths.append(folder / entry.name)
+        found.files.add(folder, entry.name)
     else:
         found.others[suffix or "no extension"] += 1
     return False

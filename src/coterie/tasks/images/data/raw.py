@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from PIL import Image
 from coterie.data.arrays import Labels, Pixels, as_array
 from coterie.errors import CoterieError, RunError
 from coterie.randomness import drawing_from
-from coterie.tasks.images.data.decoding import DEEP, UnreadableImage, read_image, reason_of, upright
+from coterie.tasks.images.data.decoding import DEEP, UnreadableImage, open_image, reason_of, upright
+from coterie.tasks.images.data.stored import Stored
 
 GREY = {"L", *DEEP}  # Pillow's modes that are kept as one channel
 FEW_CLASSES = 1_000  # class numbers without names may go as far as this, however few samples there are
@@ -46,9 +46,9 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Files:
-    """Images in files, read as RGB: ``paths``, ``labels`` int64 [N], and ``digests`` of their pixels uint64 [N], None where not known."""
+    """Encoded images, read as RGB: where they lie, ``labels`` int64 [N], and ``digests`` of their pixels uint64 [N], None where not known."""
 
-    paths: tuple[Path, ...]
+    stored: Stored
     labels: Labels
     digests: NDArray[np.uint64] | None = None
 
@@ -57,7 +57,11 @@ class Files:
 
     def take(self, indices: Labels) -> Files:
         digests = None if self.digests is None else self.digests[indices]
-        return Files(tuple(self.paths[index] for index in indices), self.labels[indices], digests)
+        return Files(self.stored.take(indices), self.labels[indices], digests)
+
+    def unlabelled(self) -> Files:
+        """The same images for a worker process, which needs nothing else: what is sent to it stays small."""
+        return Files(self.stored, self.labels[:0])
 
     def pixels(self, number: int) -> Pixels:
         """One image, uint8 [H, W, 3].
@@ -65,11 +69,12 @@ class Files:
         Raises:
             RunError: the file could be read when training started and cannot now.
         """
-        path = self.paths[number]
         try:
-            return np.asarray(read_image(path))
+            with self.stored.open(number) as file:
+                return np.asarray(upright(open_image(file)))
         except Exception as error:  # decoders raise what they like on broken files
-            raise RunError(f"cannot decode {str(path)!r}: {reason_of(error, path)}") from None
+            name = self.stored.name(number)
+            raise RunError(f"cannot decode {name!r}: {reason_of(error, name)}") from None
 
     channels = 3
 

@@ -8,14 +8,15 @@ from statistics import median
 from typing import Any
 
 from coterie.data.splits import carve, lacking_notes, limit
-from coterie.tasks.images.data.decoding import image_size
+from coterie.tasks.images.data.decoding import open_image
 from coterie.tasks.images.data.duplicates import find_duplicates
 from coterie.tasks.images.data.objects import from_objects
-from coterie.tasks.images.data.raw import Arrays, Files, Objects, RawData, require_consistent, with_classes
+from coterie.tasks.images.data.raw import Arrays, Files, Objects, RawData, Samples, require_consistent, with_classes
 from coterie.tasks.images.data.sources import read_source
 from coterie.tasks.images.settings import ImageData
 
 LOOKED_AT = 100  # images whose sizes stand for all
+SMALL = 64  # pixels a side up to which images are kept in memory
 
 
 def read_data(recipe: ImageData, datasets: Any = None, measured: Sequence[str] | None = None) -> RawData:
@@ -71,4 +72,40 @@ def size_of(samples: Files | Objects, number: int) -> tuple[int, int]:
     if isinstance(samples, Objects):
         height, width = samples.pixels(number).shape[:2]
         return height, width
-    return image_size(samples.paths[number])
+    with samples.stored.open(number) as file:
+        image = open_image(file)
+        return image.height, image.width
+
+
+def asked_size(recipe: ImageData) -> int | None:
+    """The side in pixels that the recipe asks for; None: it leaves it open."""
+    return recipe.image_size if isinstance(recipe.image_size, int) else None
+
+
+def is_kept_in_memory(raw: RawData, recipe: ImageData) -> bool:
+    """Whether the pixels stay in memory, see ``data.in_memory``."""
+    return not reads_differently(raw) and _keep_in_memory(raw.train, recipe)
+
+
+def reads_differently(raw: RawData) -> bool:
+    """Whether a data set of the user's gives other pixels each time that it is read."""
+    return any(isinstance(samples, Objects) and samples.varies for samples in raw.splits().values())
+
+
+def small_side(train: Samples) -> int | None:
+    """The side of small square images; None: they are larger, or not square."""
+    height, width = train.pixels(0).shape[:2]
+    return height if height == width <= SMALL else None
+
+
+def _keep_in_memory(train: Samples, recipe: ImageData) -> bool:
+    if recipe.in_memory is not None:
+        return recipe.in_memory
+    asked = asked_size(recipe)
+    if asked is not None and asked <= SMALL:
+        return True
+    if isinstance(train, Arrays):
+        return max(train.images.shape[1:3]) <= SMALL
+    sizes = {size_of(train, number) for number in range(0, len(train), -(-len(train) // LOOKED_AT))}
+    height, width = next(iter(sizes))
+    return len(sizes) == 1 and height == width <= SMALL

@@ -6,30 +6,25 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
-from coterie.data.cache import fingerprint, remembered
-from coterie.errors import CoterieError
-from coterie.tasks.images.data.decoding import (
-    COMMON,
-    deep_peak,
-    largest_image,
-    open_file,
-    open_image,
-    read_image,
-    reason_of,
-    upright,
-)
+from coterie.data.cache import digest as digest_of
+from coterie.data.cache import remembered
+from coterie.errors import CoterieError, RunError
+from coterie.tasks.images.data.decoding import COMMON, deep_peak, largest_image, open_image, reason_of, upright
+from coterie.tasks.images.data.headers import HEAD, plain_size
 from coterie.tasks.images.data.raw import Files
+from coterie.tasks.images.data.stored import Stored
 from coterie.tasks.images.settings import ImageData
 
 DECODE_AT_MOST = 20_000  # files; beyond that only headers are read
+CHUNK = 5_000  # files whose headers a worker process reads at a time
 TWELVE_BITS = 4_095
 GRID = 5  # pixels a side that tell most images apart
 
@@ -43,6 +38,10 @@ class Look(NamedTuple):
     several: bool = False
 
 
+Looks = dict[int, Look]  # by number; files of which there is nothing to say are missing
+NOTHING = Look("")
+
+
 def check_images(parts: dict[str, Files], recipe: ImageData) -> tuple[dict[str, Files], int, list[str]]:
     """Look at the files of all splits.
 
@@ -52,57 +51,107 @@ def check_images(parts: dict[str, Files], recipe: ImageData) -> tuple[dict[str, 
     Raises:
         CoterieError: some cannot, and the recipe does not leave them out; or 16-bit pictures that use a few of their bits only.
     """
-    paths = [path for part in parts.values() for path in part.paths]
-    looks = _looks(paths)
-    bad = [(path, look.problem) for path, look in zip(paths, looks, strict=True) if look.problem]
+    count = sum(map(len, parts.values()))
+    whole = count <= DECODE_AT_MOST
+    found = _looks(list(parts.values()), whole, recipe.workers)
+    bad = [(part, number, look.problem) for part, looks in found for number, look in looks.items() if look.problem]
     if bad and not recipe.skip_bad_images:
-        (path, reason), more = bad[0], f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        (part, number, reason), more = bad[0], f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise CoterieError(
-            f"cannot decode {str(path)!r}{more}: {reason}\nrepair or remove, or leave out with data.skip_bad_images=true"
+            f"cannot decode {part.stored.name(number)!r}{more}: {reason}\nrepair or remove, or leave out with data.skip_bad_images=true"
         )
-    peaks = [look.peak for look in looks if look.peak is not None]
+    every = [look for _, looks in found for look in looks.values()]
+    peaks = [look.peak for look in every if look.peak is not None]
     if peaks and max(peaks) <= TWELVE_BITS:
         raise CoterieError(
-            f"the 16-bit images in {str(paths[0].parent)!r} hold values up to {max(peaks)} of 65,535, and would be nearly black: convert them to 8 bits"
+            f"the 16-bit images in {found[0][0].stored.place!r} hold values up to {max(peaks)} of 65,535, and would be nearly black: convert them to 8 bits"
         )
-    scanned: dict[str, Files] = {}
-    start = 0
-    for split, part in parts.items():
-        own = looks[start : start + len(part)]
-        start += len(part)
-        keep = np.array([number for number, look in enumerate(own) if not look.problem], dtype=np.int64)
-        digests = None
-        if all(look.digest is not None for look in own if not look.problem):
-            digests = np.array([look.digest or 0 for look in own], dtype=np.uint64)
-        scanned[split] = Files(part.paths, part.labels, digests).take(keep)
+    scanned = {split: _with_digests(part, looks, whole) for split, (part, looks) in zip(parts, found, strict=True)}
     notes = []
     if bad:
         notes.append(f"left out {len(bad)} image{'s' * (len(bad) > 1)} that cannot be decoded (data.skip_bad_images)")
-    several = sum(look.several for look in looks)
+    several = sum(look.several for look in every)
     if several:
         notes.append(f"of {several} file{'s' * (several > 1)} with several frames or pages, the first one is read")
     return scanned, len(bad), notes
 
 
-def _looks(paths: Sequence[Path]) -> list[Look]:
-    """One look at every file. It is kept for files whose size and time of change stay the same."""
-    whole = len(paths) <= DECODE_AT_MOST
+def _with_digests(part: Files, looks: Looks, whole: bool) -> Files:
+    """The files that can be decoded, with digests of their pixels where these were read."""
+    bad = [number for number, look in looks.items() if look.problem]
+    if whole:
+        digests = np.array([looks[number].digest or 0 for number in range(len(part))], dtype=np.uint64)
+        part = Files(part.stored, part.labels, digests)
+    return part.take(np.setdiff1d(np.arange(len(part)), bad)) if bad else part
+
+
+def _looks(parts: list[Files], whole: bool, workers: int | None) -> list[tuple[Files, Looks]]:
+    """One look at every file of each part. It is kept for files whose size and time of change stay the same."""
 
     def scan() -> list[Any]:
+        looks = [_look_wholly(part.stored) if whole else _read_headers(part.stored, workers) for part in parts]
+        if whole:
+            _compare_twins(parts, looks)
+        return [[[number, *look] for number, look in sorted(each.items())] for each in looks]
+
+    states = [part.stored.state() for part in parts]
+    key = digest_of(f"look 3, decode={whole}, pixels={largest_image()}", *states)
+    found = remembered("scans", key, scan)
+    return [(part, {number: Look(*look) for number, *look in each}) for part, each in zip(parts, found, strict=True)]
+
+
+def _look_wholly(stored: Stored) -> Looks:
+    """Every file is decoded, by threads: decoders leave Python's lock to others."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(enumerate(pool.map(lambda number: _look(stored, number, True), range(len(stored)))))
+
+
+def _compare_twins(parts: list[Files], looks: list[Looks]) -> None:
+    """Where checksums agree, all pixels are compared by a digest."""
+    counts = Counter(look.digest for each in looks for look in each.values())
+    for part, each in zip(parts, looks, strict=True):
+        twins = [number for number, look in each.items() if look.digest is not None and counts[look.digest] > 1]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            looks = list(pool.map(lambda path: _look(path, whole), paths))
-            # Where checksums agree, all pixels are compared by a digest.
-            counts = Counter(look.digest for look in looks)
-            twins = [number for number, look in enumerate(looks) if look.digest is not None and counts[look.digest] > 1]
-            for number, digest in zip(twins, pool.map(lambda number: _digest(paths[number]), twins), strict=True):
-                looks[number] = looks[number]._replace(digest=digest)
-        return looks
-
-    key = fingerprint(paths, f"look 2, decode={whole}, pixels={largest_image()}")
-    return [Look(*look) for look in remembered("scans", key, scan)]
+            for number, digest in zip(twins, pool.map(lambda n: _digest(part, n), twins), strict=True):  # noqa: B023
+                each[number] = each[number]._replace(digest=digest)
 
 
-def _look(path: Path, whole: bool) -> Look:
+class _Headers(Dataset[Any]):
+    """Looks at the headers of some thousand files as one item. What stops the scan is an item too, see ``streaming``."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.stored = stored
+
+    def __len__(self) -> int:
+        return -(-len(self.stored) // CHUNK)
+
+    def __getitem__(self, chunk: int) -> Looks | CoterieError:
+        numbers = range(chunk * CHUNK, min(len(self.stored), (chunk + 1) * CHUNK))
+        try:
+            looks = ((number, _look(self.stored, number, False)) for number in numbers)
+            return {number: look for number, look in looks if look != NOTHING}
+        except CoterieError as error:
+            return error
+
+
+def _read_headers(stored: Stored, workers: int | None) -> Looks:
+    """Headers are read by processes: there is little in it but Python."""
+    headers = _Headers(stored)
+    count = min(len(headers), (os.cpu_count() or 1) if workers is None else workers)
+    loader = DataLoader(headers, batch_size=None, num_workers=0 if count == 1 else count, generator=torch.Generator())
+    found: Looks = {}
+    failure = None
+    for looks in loader:
+        if isinstance(looks, CoterieError):
+            failure = looks
+            break
+        found.update(looks)
+    if failure is not None:
+        raise failure
+    return found
+
+
+def _look(stored: Stored, number: int, whole: bool) -> Look:
     """Whether a file can be decoded; where the header leaves no doubt, very many files are not.
 
     Raises:
@@ -110,10 +159,14 @@ def _look(path: Path, whole: bool) -> Look:
     """
     several = False
     try:
-        with open_file(path) as file:
+        if not whole:
+            size = plain_size(stored.head(number, HEAD))
+            if size is not None and size[0] * size[1] <= largest_image():
+                return NOTHING
+        with stored.open(number) as file:
             opened = open_image(file)
             if not whole and opened.mode in COMMON:
-                return Look("")
+                return NOTHING
             image = upright(opened)
             peak = deep_peak(opened)
             if opened.format not in {"JPEG", "MPO"}:  # a camera adds a preview
@@ -121,9 +174,9 @@ def _look(path: Path, whole: bool) -> Look:
                     several = bool(getattr(opened, "is_animated", False))
         return Look("", _checksum(image) if whole else None, peak, several)
     except PermissionError as error:
-        raise CoterieError(f"cannot read {str(path)!r}: {error.strerror}") from None
+        raise CoterieError(f"cannot read {stored.name(number)!r}: {error.strerror}") from None
     except Exception as error:  # decoders raise what they like on broken files
-        return Look(reason_of(error, path))
+        return Look(reason_of(error, stored.name(number)))
 
 
 def _checksum(image: Image.Image) -> int:
@@ -134,11 +187,12 @@ def _checksum(image: Image.Image) -> int:
     return hash((image.size, *[pixels[x, y] for x in columns for y in rows])) % 2**63  # always the same: whole numbers
 
 
-def _digest(path: Path) -> int:
+def _digest(part: Files, number: int) -> int:
     """Of size and pixels, 63 bits."""
     try:
-        image = read_image(path)
-    except Exception:  # it could be read a moment ago
+        pixels = part.pixels(number)
+    except RunError:  # it could be read a moment ago
         return 0
-    digest = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=8).digest()
+    height, width = pixels.shape[:2]
+    digest = hashlib.blake2b(f"{(width, height)}".encode() + pixels.tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torchvision import transforms
 
 from coterie.data.arrays import Pixels
-from coterie.data.cache import fingerprint, remembered
+from coterie.data.cache import digest, remembered
 from coterie.randomness import derive_seed, drawing_from
 from coterie.tasks.images.data.raw import Files, Samples, Statistics, to_image
 
@@ -54,7 +54,8 @@ def measure_streamed(samples: Samples, side: int) -> Statistics:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return _from_counts(sum(pool.map(counts, chosen), np.zeros(1, dtype=np.int64)))
 
-    key = fingerprint([samples.paths[number] for number in chosen], f"statistics 2 at {side}")
+    state = samples.stored.take(np.array(chosen)).state()
+    key = digest(f"statistics 3 at {side}", state)
     mean, std = remembered("statistics", key, measured)
     return tuple(mean), tuple(std)
 

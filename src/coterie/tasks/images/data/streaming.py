@@ -18,7 +18,7 @@ from coterie.errors import CoterieError, RunError
 from coterie.randomness import derive_seed, drawing_from
 from coterie.tasks.images.data.augmentation import Mixing, cutout, mix, partners
 from coterie.tasks.images.data.batch import DataInfo
-from coterie.tasks.images.data.raw import Objects, Samples, to_image
+from coterie.tasks.images.data.raw import Files, Objects, Samples, to_image
 
 AHEAD = 2  # batches that each worker prepares in advance
 
@@ -90,7 +90,7 @@ class _TrainImages(Dataset["Tensor | RunError"]):
     """Views of one image: item (number, seed, views) to float [views, C, H, W]."""
 
     def __init__(self, samples: Samples, settings: StreamingSettings) -> None:
-        self.samples = samples
+        self.samples = samples.unlabelled() if isinstance(samples, Files) else samples
         self.transform = train_transform(settings)
 
     def __getitem__(self, item: tuple[int, int, int]) -> Tensor | RunError:
@@ -111,7 +111,7 @@ class _EvaluationImages(Dataset["Tensor | RunError"]):
     """Images as they are evaluated: number to float [C, H, W]."""
 
     def __init__(self, samples: Samples, settings: StreamingSettings) -> None:
-        self.samples = samples
+        self.samples = samples.unlabelled() if isinstance(samples, Files) else samples
         self.transform = evaluation_transform(settings.info)
 
     def __getitem__(self, number: int) -> Tensor | RunError:

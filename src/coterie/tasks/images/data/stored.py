@@ -1,0 +1,186 @@
+"""Where encoded pictures lie: in a file each. What else may hold them (archives) stands in modules of its own and behaves alike."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coterie.data.arrays import Labels
+from coterie.data.shared import NameList, Names, SharedArray
+from coterie.errors import CoterieError
+from coterie.tasks.images.data.decoding import open_file
+
+READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe would be waited for without end
+
+
+class Stored(Protocol):
+    """Encoded pictures by number, wherever they lie. Objects are never changed, and cheap to send to other processes."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Labels) -> Self: ...
+
+    def open(self, number: int) -> IO[bytes]:
+        """One picture's bytes.
+
+        Raises:
+            UnreadableImage, OSError: there is no such picture any more.
+        """
+        ...
+
+    def head(self, number: int, count: int) -> bytes:
+        """The first ``count`` bytes, or all of a shorter one; what is no regular file may give fewer.
+
+        Raises:
+            OSError: as :meth:`open`.
+        """
+        ...
+
+    def name(self, number: int) -> str:
+        """As messages name it."""
+        ...
+
+    def base_name(self, number: int) -> bytes:
+        """Its name, wherever its folder or archive lies."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where the first picture lies, as messages name it."""
+        ...
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each."""
+        ...
+
+    def state(self) -> bytes:
+        """A digest that changes where a picture is added, removed, renamed or written anew.
+
+        Raises:
+            CoterieError: a file that is gone or whose folder cannot be read.
+        """
+        ...
+
+
+class ImagePaths:
+    """Pictures in a file each: 1,000,000 of them in some 50 MB.
+
+    Args:
+        folders: the folders' paths.
+        folder_numbers: int32 [N], in which folder each file lies.
+        names: of the N files.
+        rows: int32 [n], which of these files there are, in order; null: all.
+    """
+
+    def __init__(
+        self, folders: Names, folder_numbers: SharedArray, names: Names, rows: SharedArray | None = None
+    ) -> None:
+        self.folders, self.folder_numbers, self.names = folders, folder_numbers, names
+        self.rows = SharedArray(np.arange(len(names), dtype=np.int32)) if rows is None else rows
+        self._folder = -1, ""
+
+    @classmethod
+    def of(cls, paths: Iterable[str | Path]) -> ImagePaths:
+        listing = PathList()
+        for path in paths:
+            listing.add(*os.path.split(path))
+        return listing.paths()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImagePaths, (self.folders, self.folder_numbers, self.names, self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Labels) -> ImagePaths:
+        taken = ImagePaths(self.folders, self.folder_numbers, self.names, SharedArray(self.rows.array[indices]))
+        if "_status" in self.__dict__:  # not asked for again
+            taken.__dict__["_status"] = tuple(each[indices] for each in self._status)
+        return taken
+
+    def name(self, number: int) -> str:
+        row = self.rows.array.item(number)
+        folder = self.folder_numbers.array.item(row)
+        last = self._folder
+        if folder != last[0]:  # files of one folder follow one another
+            last = self._folder = folder, os.path.join(os.fsdecode(self.folders[folder]), "")
+        return last[1] + os.fsdecode(self.names[row])
+
+    def base_name(self, number: int) -> bytes:
+        return self.names[self.rows.array.item(number)]
+
+    def head(self, number: int, count: int) -> bytes:
+        file = os.open(self.name(number), READ_ONLY)
+        try:
+            return os.read(file, count)
+        finally:
+            os.close(file)
+
+    def open(self, number: int) -> IO[bytes]:
+        return open_file(self.name(number))
+
+    @property
+    def place(self) -> str:
+        return os.path.dirname(self.name(0))
+
+    @cached_property
+    def _status(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Sizes in bytes and times of change in nanoseconds, int64 [n] each."""
+        sizes, times = np.empty((2, len(self)), dtype=np.int64)
+        for number in range(len(self)):
+            path = self.name(number)
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise CoterieError(f"cannot read {path!r}: {error.strerror}") from None
+            sizes[number], times[number] = status.st_size, status.st_mtime_ns
+        return sizes, times
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        return self._status[0]
+
+    def state(self) -> bytes:
+        digest = hashlib.blake2b(digest_size=16)
+        sizes, times = self._status
+        rows = self.rows.array
+        folders = [os.path.abspath(os.fsdecode(self.folders[number])) for number in range(len(self.folders))]
+        digest.update(repr([os.fsencode(folder) for folder in folders]).encode())
+        for each in (self.names.letters, self.names.bounds, self.folder_numbers):
+            digest.update(each.array.data)
+        for numbers in (rows, sizes, times):
+            digest.update(np.ascontiguousarray(numbers).data)
+        return digest.digest()
+
+
+class PathList:
+    """Paths that are being collected."""
+
+    def __init__(self) -> None:
+        self._folders, self._names = NameList(), NameList()
+        self._numbers = array("i")
+        self._last: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, folder: str, name: str) -> None:
+        if folder != self._last:
+            self._folders.add(os.fsencode(folder))
+            self._last = folder
+        self._names.add(os.fsencode(name))
+        self._numbers.append(len(self._folders) - 1)
+
+    def paths(self) -> ImagePaths:
+        """What was collected."""
+        numbers = SharedArray(np.frombuffer(self._numbers, dtype=np.int32) if self._numbers else np.empty(0, np.int32))
+        return ImagePaths(self._folders.names(), numbers, self._names.names())
