@@ -102,3 +102,31 @@ def test_half_precision_and_autocast_do_not_round_the_scores(vectors):
 def test_what_does_not_fit_is_refused_in_a_line(vectors, call, message):
     with pytest.raises(CoterieError, match=message):
         call(vectors[0], vectors[1])
+
+
+def test_losses_over_known_scores_are_those_of_each_query_with_its_own_documents(vectors):
+    """As a cross-encoder scores them: query by query, in Python's numbers."""
+    queries, documents, teacher_queries, teacher_documents = vectors
+    scores = in_batch_scores(queries, documents).requires_grad_()
+    taught = in_batch_scores(teacher_queries, teacher_documents)
+    known = torch.eye(5, dtype=torch.bool)
+    known[0, 3] = known[1, 0] = known[1, 4] = known[2, 1] = known[3, 4] = known[4, 0] = True
+    unknown = taught.masked_fill(~known, float("nan"))  # what is not known is not read
+    s = scores.tolist()
+    distilled, errors = 0.0, []
+    for i in range(5):
+        places = known[i].nonzero().flatten().tolist()
+        own, other = ([math.exp(row[j] / 0.5) for j in places] for row in (s[i], taught[i].tolist()))
+        distilled -= sum(q / sum(other) * math.log(p / sum(own)) for p, q in zip(own, other, strict=True)) / 5
+        errors += [((s[i][i] - s[i][j]) - (taught[i, i] - taught[i, j]).item()) ** 2 for j in places if j != i]
+    first, second = score_distillation(scores, unknown, 0.5, known), margin_mse(scores, unknown, known)
+    assert first.item() == pytest.approx(distilled)
+    assert second.item() == pytest.approx(sum(errors) / 6)
+    for loss in (first, second):
+        (gradient,) = torch.autograd.grad(loss, scores)
+        assert torch.isfinite(gradient).all()
+        assert (gradient[~known] == 0).all()
+        assert (gradient[known].abs() > 0).all()
+    everything = torch.ones_like(known)
+    torch.testing.assert_close(score_distillation(scores, taught, 0.5, everything), score_distillation(scores, taught, 0.5))  # fmt: skip
+    torch.testing.assert_close(margin_mse(scores, taught, everything), margin_mse(scores, taught))

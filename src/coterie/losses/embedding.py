@@ -61,7 +61,9 @@ def one_hot_loss(scores: Tensor, temperature: float = 0.05) -> Tensor:
     return F.cross_entropy(at_least_float32(scores) / temperature, torch.arange(len(scores), device=scores.device))
 
 
-def score_distillation(scores: Tensor, teacher_scores: Tensor, temperature: float = 0.05) -> Tensor:
+def score_distillation(
+    scores: Tensor, teacher_scores: Tensor, temperature: float = 0.05, known: Tensor | None = None
+) -> Tensor:
     r"""Cross-entropy of the student's distribution over a batch's documents from the teacher's (equation 11).
 
     .. math:: -\frac1B \sum_i \sum_j q_{ij} \log p_{ij},\quad p = softmax(s/\tau),\; q = softmax(t/\tau)
@@ -72,19 +74,31 @@ def score_distillation(scores: Tensor, teacher_scores: Tensor, temperature: floa
         scores: the student's, [B, M].
         teacher_scores: of a dual encoder or a cross-encoder, [B, M].
         temperature: τ > 0, of both.
+        known: bool [B, M], which of the teacher's scores are known: both distributions are over these alone, as a cross-encoder's are, which scores each query with
+            some documents only; at least one of each query. None: all.
 
     Returns:
         0-d, in nats.
 
     Raises:
         CoterieError: scores of different shapes.
+
+    >>> scores, taught = torch.tensor([[1.0, 0.0, 9.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> known = torch.tensor([[True, True, False]])
+    >>> score_distillation(scores, taught, 1.0, known) == score_distillation(scores[:, :2], taught[:, :2], 1.0)
+    tensor(True)
     """
     if scores.shape != teacher_scores.shape:
         raise CoterieError(
             f"scores {list(scores.shape)} and the teacher's {list(teacher_scores.shape)} differ in shape"
         )
-    log_predictions = torch.log_softmax(at_least_float32(scores) / temperature, dim=-1)
-    targets = torch.softmax(at_least_float32(teacher_scores) / temperature, dim=-1)
+    own, taught = at_least_float32(scores) / temperature, at_least_float32(teacher_scores) / temperature
+    if known is not None:
+        own, taught = (each.masked_fill(~known, float("-inf")) for each in (own, taught))
+    log_predictions = torch.log_softmax(own, dim=-1)
+    targets = torch.softmax(taught, dim=-1)
+    if known is not None:
+        log_predictions = log_predictions.masked_fill(~known, 0)  # minus infinity times a probability of 0
     return -(targets * log_predictions).sum(-1).mean()
 
 
@@ -123,13 +137,14 @@ def embedding_matching(vectors: Tensor, teacher_vectors: Tensor, metric: Metric 
     raise CoterieError(f"metric={metric!r}: expected l2, squared or cosine")
 
 
-def margin_mse(scores: Tensor, teacher_scores: Tensor) -> Tensor:
+def margin_mse(scores: Tensor, teacher_scores: Tensor, known: Tensor | None = None) -> Tensor:
     r"""Mean squared difference of margins: how far a query's own document lies above each other one (Hofstätter et al., 2020, a control).
 
     .. math:: \frac{1}{B(M-1)} \sum_i \sum_{j \neq i} \big((s_{ii} - s_{ij}) - (t_{ii} - t_{ij})\big)^2
 
     Args:
         scores, teacher_scores: [B, M].
+        known: bool [B, M], which of the teacher's scores are known, each query's own document among them: the mean is over these alone. None: all.
 
     Returns:
         0-d.
@@ -144,9 +159,15 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor) -> Tensor:
     if scores.shape[1] < 2:
         raise CoterieError("a margin needs at least 2 documents in a batch")
 
+    if known is not None:
+        teacher_scores = teacher_scores.masked_fill(~known, 0)
+
     def margins(values: Tensor) -> Tensor:
         values = at_least_float32(values)
         return values.diagonal()[:, None] - values
 
     errors = (margins(scores) - margins(teacher_scores)).square()
-    return errors.sum() / (scores.shape[0] * (scores.shape[1] - 1))
+    if known is None:
+        return errors.sum() / (scores.shape[0] * (scores.shape[1] - 1))
+    compared = known & ~torch.eye(*scores.shape, dtype=torch.bool, device=scores.device)
+    return errors.masked_fill(~compared, 0).sum() / compared.sum().clamp(min=1)

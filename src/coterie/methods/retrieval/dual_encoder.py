@@ -16,14 +16,18 @@ from coterie.methods.method import Method, method_name
 class DualBatch(NamedTuple):
     """Vectors of a batch of B labelled queries, E unlabelled ones and M documents, of which the first B belong to the labelled queries.
 
+    A cross-encoder that teaches has scores of its own, of some pairs, and vectors of the B pairs of a query and its document, or none.
+
     Attributes:
         queries: the student's, [B + E, D].
         documents: the student's [M, D]; where the teacher encodes documents, the teacher's.
         own_documents: whether they are the student's.
         teacher_queries: [B + E, D], constants; None without a teacher.
-        teacher_documents: [M, D], constants; None without a teacher.
+        teacher_documents: [M, D], of a cross-encoder [B, D], constants; None without a teacher.
         labelled: B.
         excluded: bool [B, M]: documents that belong to a query besides the one that stands for it, and are no wrong answers.
+        given_scores: a cross-encoder's, [B, M]; None: the teacher's are inner products.
+        known: bool [B, M], which of these it gave; None: all.
     """
 
     queries: Tensor
@@ -33,6 +37,8 @@ class DualBatch(NamedTuple):
     teacher_documents: Tensor | None
     labelled: int
     excluded: Tensor
+    given_scores: Tensor | None = None
+    known: Tensor | None = None
 
     @property
     def scores(self) -> Tensor:
@@ -46,6 +52,8 @@ class DualBatch(NamedTuple):
         Raises:
             CoterieError: there is no teacher.
         """
+        if self.given_scores is not None:
+            return self.given_scores
         if self.teacher_queries is None or self.teacher_documents is None:
             raise CoterieError("the batch holds no vectors of a teacher")
         return in_batch_scores(self.teacher_queries[: self.labelled], self.teacher_documents)
@@ -59,6 +67,8 @@ class DualEncoderMethod(Method):
     - ``query``: what the encoder takes, of B labelled and E unlabelled queries;
     - ``document``: the same of M documents, of which the first B belong to the labelled queries; missing where documents have the teacher's vectors;
     - ``teacher_query`` [B + E, D] and ``teacher_document`` [M, D]: the teacher's vectors, computed once before training; missing without a teacher;
+    - ``teacher_scores`` [B, M] and ``known``, bool [B, M]: a cross-encoder's scores, and where there are any; ``teacher_query`` and ``teacher_document`` are
+      then its vectors of the B pairs, [B, D] each, or missing;
     - ``excluded``: bool [B, M], see :class:`DualBatch`.
 
     Targets are the labelled queries' documents, 0 to B - 1.
@@ -117,6 +127,8 @@ class DualEncoderMethod(Method):
             teacher_documents,
             len(targets),
             inputs["excluded"],
+            inputs.get("teacher_scores"),
+            inputs.get("known"),
         )
 
 

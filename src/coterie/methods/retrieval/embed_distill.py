@@ -23,6 +23,9 @@ class EmbedDistill(DualEncoderMethod):
     encodes documents (``network.documents=teacher``), R_D is 0 by construction and every score is taken with the teacher's vectors of documents. Where the
     student's width is another, its ψ, a part of the student, projects it to the teacher's (``network.projection``).
 
+    A cross-encoder that teaches scores each query with some documents: the score distillation is then over these (section 4.2; which documents is a
+    reconstruction). With dual pooling its vectors of a query and its document, each read beside the other, are matched; without, set ``embedding=0``.
+
     A weight of 0 leaves a term out: ``score=0 embedding=0`` is the one-hot control, ``embedding=0`` score distillation.
 
     Read status: equations by a detailed third-party account, and 7 and 8 by sentence-transformers' documentation; the paper's values of temperature and
@@ -81,12 +84,16 @@ class EmbedDistill(DualEncoderMethod):
             losses["label"] = self.onehot * one_hot_loss(masked, self.temperature)
         if self.score:
             assert scores is not None
-            losses["distillation"] = self.score * score_distillation(scores, batch.teacher_scores, self.temperature)
+            losses["distillation"] = self.score * score_distillation(
+                scores, batch.teacher_scores, self.temperature, batch.known
+            )
         if self.embedding:
-            assert batch.teacher_queries is not None
+            if batch.teacher_queries is None:
+                raise CoterieError("the batch holds no vectors of a teacher")
             matching = embedding_matching(batch.queries, batch.teacher_queries, self.metric)
             if batch.own_documents:
                 assert batch.teacher_documents is not None
-                matching = matching + embedding_matching(batch.documents, batch.teacher_documents, self.metric)
+                own = batch.documents[: len(batch.teacher_documents)]  # a cross-encoder has vectors of the pairs alone
+                matching = matching + embedding_matching(own, batch.teacher_documents, self.metric)
             losses["embedding"] = self.embedding * matching
         return losses

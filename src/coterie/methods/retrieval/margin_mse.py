@@ -16,7 +16,9 @@ from coterie.methods.retrieval.dual_encoder import DualEncoderMethod, without_ex
 class MarginMSE(DualEncoderMethod):
     """A control for EmbedDistill: scores alone, and their differences alone.
 
-    The paper takes one mined negative a query and a cross-encoder's scores; here all documents of the batch are negatives, and the scores are the teacher's.
+    The paper takes one mined negative a query, and a cross-encoder's scores. With a dual encoder as teacher all documents of the batch are negatives here; with a
+    cross-encoder those that it has scored with the query. Its logits are scaled to suit vectors of length 1 (``teacher.scale``): the paper's inner products have
+    no bound.
 
     Args:
         encoder: see :class:`~coterie.methods.retrieval.dual_encoder.DualEncoderMethod`.
@@ -44,7 +46,7 @@ class MarginMSE(DualEncoderMethod):
     def forward(self, inputs: Inputs, targets: Any, progress: Progress | None = None) -> dict[str, Tensor]:
         batch = self.encode(inputs, targets)
         scores = batch.scores
-        losses = {"distillation": self.weight * margin_mse(scores, batch.teacher_scores)}
+        losses = {"distillation": self.weight * margin_mse(scores, batch.teacher_scores, batch.known)}
         if self.onehot:
             masked = without_excluded(scores, batch.excluded)
             losses["label"] = self.onehot * one_hot_loss(masked, self.temperature)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,8 @@ from coterie.data.batch import Loaders, SetInfo
 from coterie.data.order import Order
 from coterie.recipe import Recipe
 from coterie.recipe.sections import settled
+from coterie.tasks.retrieval.cross.pairs import with_candidates
+from coterie.tasks.retrieval.cross.teacher import CrossTeacher
 from coterie.tasks.retrieval.data.loaders import PairLoader, QueryLoader, TrainingTexts
 from coterie.tasks.retrieval.data.relevance import Queries
 from coterie.tasks.retrieval.data.sets import RetrievalSets
@@ -21,7 +23,7 @@ from coterie.tasks.retrieval.data.vectors import Vectors, read_rows, teacher_vec
 from coterie.tasks.retrieval.evaluation import CHUNK, DocumentSource
 from coterie.tasks.retrieval.ranking import Numbers, search
 from coterie.tasks.retrieval.settings import data_of
-from coterie.tasks.retrieval.sources import TeacherFound
+from coterie.tasks.retrieval.sources import AnyTeacher, TeacherFound
 from coterie.tasks.retrieval.students import teacher_encodes
 
 TRAINING_QUERIES = 512  # that are measured at the end
@@ -32,14 +34,18 @@ class Bundle:
     """Attributes:
     loaders: of all splits.
     documents: among which is searched.
-    document_vectors: the teacher's; None without one.
-    query_vectors: the teacher's, by the name of a loader's split.
+    document_vectors: a dual encoder's that teaches; None without one.
+    query_vectors: the same one's, by the name of a loader's split.
+    cross: a cross-encoder that teaches, and
+    document_texts: what it ranks.
     """
 
     loaders: Loaders
     documents: DocumentSource
     document_vectors: Vectors | None
     query_vectors: Mapping[str, Vectors]
+    cross: CrossTeacher | None = None
+    document_texts: Sequence[str] = ()
 
     def teacher_queries(self, loader: QueryLoader) -> Vectors:
         """The teacher's vectors of a loader's queries."""
@@ -47,6 +53,8 @@ class Bundle:
 
     def rank_by_teacher(self, loader: QueryLoader, device: torch.device) -> Numbers:
         """The teacher's ranking of a loader's queries, int64 [Q, depth]."""
+        if self.cross is not None:
+            return self.cross.rank(loader.queries, self.document_texts, device)
         vectors = self.document_vectors
         assert vectors is not None
         queries = torch.from_numpy(self.teacher_queries(loader).copy()).to(device)
@@ -62,7 +70,7 @@ def make_bundle(
     recipe: Recipe,
     sets: RetrievalSets,
     encoder: object,
-    teacher: TeacherFound | None,
+    teacher: AnyTeacher | None,
     accelerator: Accelerator,
     notes: tuple[str, ...] = (),
 ) -> Bundle:
@@ -78,19 +86,27 @@ def make_bundle(
     """
     device = accelerator.device
     place = (accelerator.process_index, accelerator.num_processes)
-    asymmetric = teacher is not None and teacher_encodes(recipe, True)
+    cross = teacher if isinstance(teacher, CrossTeacher) else None
+    asymmetric = isinstance(teacher, TeacherFound) and teacher_encodes(recipe, True)
     document_tokens = None if asymmetric else TokenTable(sets.documents.texts, encoder, "document")
     tokens = {split: TokenTable(queries.texts, encoder, "query") for split, queries in sets.queries.items()}
     held = {split: queries for split, queries in sets.queries.items() if split != "train"}
     measured = _at_equal_distances(len(sets.queries["train"]), TRAINING_QUERIES)
     on_train = sets.queries["train"].take(measured)
+    training = sets.queries["train"]
+    if cross is not None:
+        training = with_candidates(training, sets.documents.texts, cross.settings.candidates)
     vectors: dict[str, Vectors] = {}
     document_vectors = None
     said: list[str] = []
-    if teacher is not None:
+    taught = None
+    if cross is not None:
+        with accelerator.main_process_first():
+            taught = cross.teach(training, sets.documents.texts, recipe.seed, device, said.append)
+    if isinstance(teacher, TeacherFound):
 
         def ask(texts: list[str], side: str) -> Vectors:
-            assert teacher is not None
+            assert isinstance(teacher, TeacherFound)
             with accelerator.main_process_first():
                 return teacher_vectors(
                     teacher.encoder,
@@ -109,12 +125,13 @@ def make_bundle(
         vectors["train"] = vectors["all training queries"][measured]
     unlabelled = [TokenTable(sets.unlabelled, encoder, "query")] if len(sets.unlabelled) else []
     texts = TrainingTexts(
-        sets.queries["train"],
+        training,
         joined([tokens["train"], *unlabelled]),
         document_tokens,
         vectors.get("all training queries"),
         document_vectors,
-        data_of(recipe).max_negatives,
+        data_of(recipe).max_negatives if cross is None else cross.settings.candidates,
+        taught,
     )
     lengths = tokens["train"].lengths[[query for query, _ in texts.queries.pairs]]
     if document_tokens is not None:
@@ -141,7 +158,14 @@ def make_bundle(
         loader("train", on_train, TokenTable(on_train.texts, encoder, "query")),
         dict(sets.fingerprint),
     )
-    return Bundle(loaders, DocumentSource(document_tokens, document_vectors), document_vectors, vectors)
+    return Bundle(
+        loaders,
+        DocumentSource(document_tokens, document_vectors),
+        document_vectors,
+        vectors,
+        cross,
+        sets.documents.texts,
+    )
 
 
 def _at_equal_distances(count: int, most: int) -> list[int]:

@@ -26,7 +26,7 @@ class Encoder(Content):
 class TeacherNote(Content):
     network: str
     digest: str
-    width: Count
+    width: Count | None  # None of a cross-encoder that gives scores alone
 
 
 class RetrievalStudent(Student):

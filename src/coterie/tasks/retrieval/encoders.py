@@ -9,9 +9,8 @@ import contextlib
 import copy
 import hashlib
 import json
-import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +21,12 @@ from coterie.errors import CoterieError
 from coterie.networks.blocks import config_with, cut_state, kept_layers
 from coterie.networks.hugging_face import config_of, describe_config, quiet_transformers, require_place, short_reason
 from coterie.randomness import derive_seed, seeded
+from coterie.tasks.retrieval.library import module_class, quiet_sentence_transformers
 from coterie.tasks.retrieval.tokenizers import placeholder_tokenizer
 
 MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
 LONGEST = 256  # tokens of a text, where a network does not say
 ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh, "GELU": nn.GELU, "ReLU": nn.ReLU}
-
-
-@contextlib.contextmanager
-def quiet_sentence_transformers() -> Iterator[Any]:
-    """The package, silent while it loads.
-
-    Raises:
-        CoterieError: it is not installed.
-    """
-    with quiet_transformers():
-        try:
-            import sentence_transformers
-        except ImportError:
-            raise CoterieError(
-                "retrieval needs the package sentence-transformers: pip install 'coterie[retrieval]'"
-            ) from None
-        logger = logging.getLogger("sentence_transformers")
-        level = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            yield sentence_transformers
-        finally:
-            logger.setLevel(level)
 
 
 def load_encoder(name: str, *, pooling: str = "mean", max_length: int | None = None) -> Any:
@@ -102,7 +79,7 @@ def build_encoder(
     """
     with quiet_sentence_transformers() as library:
         transformer = _transformer(config, tokenizer, seed)
-        pool = _module_class("Pooling")(transformer.get_embedding_dimension(), pooling)
+        pool = module_class("Pooling")(transformer.get_embedding_dimension(), pooling)
         encoder = library.SentenceTransformer(modules=[transformer, pool], device="cpu")
     room = getattr(config, "max_position_embeddings", None) or LONGEST
     set_length(encoder, max_length or min(LONGEST, room))
@@ -117,7 +94,7 @@ def _transformer(config: Any, tokenizer: Any, seed: int) -> Any:
                 network = transformers.AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32)
             network.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            made = _module_class("Transformer")(folder)
+            made = module_class("Transformer")(folder)
         except Exception as error:
             raise CoterieError(f"the configuration gives no encoder of texts: {short_reason(error)}") from None
     for each in (made.model, made.model.config, made.tokenizer):
@@ -126,13 +103,6 @@ def _transformer(config: Any, tokenizer: Any, seed: int) -> Any:
                 with contextlib.suppress(AttributeError):
                     setattr(each, key, "")
     return made
-
-
-def _module_class(name: str) -> Any:
-    from sentence_transformers.base.modules import Dense, Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
-    return {"Transformer": Transformer, "Pooling": Pooling, "Dense": Dense, "Normalize": Normalize}[name]
 
 
 def set_length(encoder: Any, max_length: int | None) -> None:
@@ -216,12 +186,12 @@ def projected(encoder: Any, width: int | None, normalize: bool, seed: int) -> An
     added: list[nn.Module] = []
     if width is not None:
         with seeded(derive_seed(seed, "projection")):
-            dense = _module_class("Dense")(width_of(encoder), width, bias=False, activation_function=nn.Identity())
+            dense = module_class("Dense")(width_of(encoder), width, bias=False, activation_function=nn.Identity())
         if dense.in_features == width:
             nn.init.eye_(dense.linear.weight)
         added.append(dense)
     if normalize:
-        added.append(_module_class("Normalize")())
+        added.append(module_class("Normalize")())
     with quiet_sentence_transformers() as library:
         made = library.SentenceTransformer(
             modules=[*kept, *added],
@@ -273,7 +243,7 @@ def rebuild_encoder(description: dict[str, Any], tokenizer: Any = None) -> Any:
                     continue
                 if "activation_function" in values:
                     values["activation_function"] = ACTIVATIONS[values["activation_function"].rpartition(".")[2]]()
-                modules.append(_module_class(each["type"])(**values))
+                modules.append(module_class(each["type"])(**values))
             encoder = library.SentenceTransformer(
                 modules=modules,
                 device="cpu",

@@ -17,7 +17,7 @@ from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
 from coterie.tasks.exporting import CHECKED_BATCH_SIZES, Subject, require_onnx, save_graph, traced
 from coterie.tasks.retrieval.data.tokens import TokenTable, prompt_of
-from coterie.tasks.retrieval.encoders import quiet_sentence_transformers
+from coterie.tasks.retrieval.library import quiet_sentence_transformers
 from coterie.tasks.retrieval.predict import document_encoder
 
 PROBES = [

@@ -6,17 +6,25 @@ from coterie.recipe import Recipe
 from coterie.recipe.fitting import Facts, fit, with_settings
 from coterie.recipe.sections import AUTO
 from coterie.tasks.retrieval.settings import network_of
-from coterie.tasks.retrieval.sources import cuts_teacher, starts_pretrained
+from coterie.tasks.retrieval.sources import AnyTeacher, TeacherFound, cuts_teacher, starts_pretrained
 
 
-def fit_retrieval(recipe: Recipe, samples: int, has_teacher: bool) -> tuple[Recipe, dict[str, str]]:
+def fit_retrieval(recipe: Recipe, samples: int, teacher: AnyTeacher | None) -> tuple[Recipe, dict[str, str]]:
     """The recipe without an ``auto`` whose value depends on texts or networks, and what was chosen, with its reason.
 
     Args:
         recipe: what it sets stays.
         samples: pairs that are trained on.
-        has_teacher: whether there is a teacher.
+        teacher: None: there is none.
     """
+    has_index = isinstance(teacher, TeacherFound)
+    why = (
+        "there is a teacher"
+        if has_index
+        else "there is no teacher"
+        if teacher is None
+        else "the teacher is a cross-encoder"
+    )
     settings: dict[str, object] = {}
     reasons: dict[str, str] = {}
     pretrained = starts_pretrained(recipe)
@@ -27,7 +35,7 @@ def fit_retrieval(recipe: Recipe, samples: int, has_teacher: bool) -> tuple[Reci
         )
         reasons["network.pretrained"] = found
     if network_of(recipe).documents == AUTO:
-        settings["network.documents"] = "teacher" if has_teacher else "student"
-        reasons["network.documents"] = "there is a teacher" if has_teacher else "there is no teacher"
+        settings["network.documents"] = "teacher" if has_index else "student"
+        reasons["network.documents"] = why
     fitted, others = fit(with_settings(recipe, settings), Facts("text network", pretrained, samples))
     return fitted, reasons | others

@@ -21,7 +21,7 @@ from coterie.tasks.retrieval.encoders import encoder_digest, is_normalized
 from coterie.tasks.retrieval.evaluation import CHUNK
 from coterie.tasks.retrieval.ranking import search
 from coterie.tasks.retrieval.settings import data_of
-from coterie.tasks.retrieval.sources import read_teacher
+from coterie.tasks.retrieval.sources import TeacherFound, read_teacher
 
 TOGETHER = 32  # queries
 
@@ -121,6 +121,6 @@ def document_encoder(recipe: Any, network: nn.Module, description: dict[str, Any
         return network, encoder_digest(network)
     noted = description["teachers"][0]
     teacher = read_teacher(recipe)
-    if teacher is None or teacher.digest != noted["digest"]:
+    if not isinstance(teacher, TeacherFound) or teacher.digest != noted["digest"]:
         raise CoterieError(f"the teacher {noted['network']!r} is not what it was when the run was trained")
     return teacher.encoder, teacher.digest

@@ -94,10 +94,31 @@ class RetrievalNetwork(NetworkRecipe):
 
 
 class RetrievalTeacher(TeacherRecipe):
-    """A dual encoder that teaches: a finished run, a folder or name of sentence-transformers."""
+    """A dual encoder that teaches (a finished run, a folder or name of sentence-transformers), or a cross-encoder (a folder or name)."""
 
     network: Text | None = Field(None, description="A folder with its weights, or a name of the Hugging Face Hub.")
-    batch_size: Positive = Field(32, description="Texts that it encodes at once.")
+    batch_size: Positive = Field(32, description="Texts, or pairs of texts, that it encodes at once.")
+    kind: Literal["auto", "dual", "cross"] = Field(
+        "auto",
+        description="dual: it encodes queries and documents apart. cross: it reads them together, and scores pairs. auto: what the folder says.",
+    )
+    pooling: Literal["none", "mean", "cls_sep"] = Field(
+        "none",
+        description="How a cross-encoder gives vectors. none: it gives scores alone. mean: a vector of the query's tokens and one of the document's, of their joint encoding. cls_sep: its first and its last token. With either it is trained first: its head is left out, and the inner product becomes the score.",
+    )
+    candidates: Positive = Field(
+        3,
+        description="Documents that a cross-encoder scores with each training query besides its own, and that a batch holds: the data's hard negatives, then BM25's best.",
+    )
+    scale: Annotated[float, Field(gt=0)] = Field(
+        0.05,
+        description="Of a cross-encoder's logits: times this they are its scores, which are compared with inner products of vectors of length 1. 0.05 with method.temperature=0.05 gives the softmax of the logits themselves.",
+    )
+    reranked: Positive = Field(
+        20, description="BM25's first documents that a cross-encoder ranks anew for its own figures."
+    )
+    epochs: Positive = Field(1, description="Of the training with teacher.pooling, over all training pairs.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(5e-5, description="Of the training with teacher.pooling.")
 
 
 class RetrievalMethod(MethodRecipe):

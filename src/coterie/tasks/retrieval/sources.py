@@ -16,6 +16,8 @@ from coterie.recipe import Recipe
 from coterie.recipe.sections import AUTO
 from coterie.run_folder import RunFolder
 from coterie.student import load_student
+from coterie.tasks.retrieval.cross.encoder import is_cross_encoder
+from coterie.tasks.retrieval.cross.teacher import CrossTeacher, read_cross_teacher
 from coterie.tasks.retrieval.encoders import (
     build_encoder,
     cut_encoder,
@@ -60,12 +62,20 @@ class TeacherFound:
     batch_size: int
     note: dict[str, Any]
 
+    @property
+    def tokenizer(self) -> Any:
+        """Of transformers."""
+        return self.encoder.tokenizer
 
-def read_teacher(recipe: Recipe) -> TeacherFound | None:
+
+AnyTeacher = TeacherFound | CrossTeacher
+
+
+def read_teacher(recipe: Recipe) -> AnyTeacher | None:
     """The recipe's teacher with its weights; None where there is none.
 
     Raises:
-        CoterieError: neither or both of a run and a network named, or a run that encodes queries only.
+        CoterieError: neither or both of a run and a network named, a run that encodes queries only, or a cross-encoder's settings for a dual encoder.
     """
     several = recipe.all_teachers()
     if not several:
@@ -76,6 +86,17 @@ def read_teacher(recipe: Recipe) -> TeacherFound | None:
         raise CoterieError(
             "a teacher is teacher.run=FOLDER, or teacher.network=a folder with its weights or a name of the Hub"
         )
+    name = str(settings.network)
+    crossed = settings.kind == "cross" or (
+        settings.kind == "auto" and settings.run is None and (settings.pooling != "none" or is_cross_encoder(name))
+    )
+    if crossed and settings.run is not None:
+        raise CoterieError(
+            "teacher.kind=cross: a run's student is a dual encoder; name a cross-encoder by teacher.network"
+        )
+    if crossed:
+        return read_cross_teacher(name, settings, shown(name))
+    _require_no_cross_settings(settings)
     if settings.run is not None:
         description = RunFolder(settings.run).require().read_description()
         if description["documents"] == "teacher":
@@ -83,8 +104,8 @@ def read_teacher(recipe: Recipe) -> TeacherFound | None:
         encoder: Any = load_student(settings.run)
         name = description["network"]
     else:
-        encoder = load_encoder(str(settings.network))
-        name = shown(str(settings.network))
+        encoder = load_encoder(name)
+        name = shown(name)
     digest, normalize = encoder_digest(encoder), is_normalized(encoder)
     parameters = sum(each.numel() for each in encoder.parameters())
     note = {
@@ -95,6 +116,13 @@ def read_teacher(recipe: Recipe) -> TeacherFound | None:
         "parameters": parameters,
     }
     return TeacherFound(encoder, digest, normalize, settings.batch_size, note)
+
+
+def _require_no_cross_settings(settings: RetrievalTeacher) -> None:
+    default = type(settings).model_fields
+    for key in ("pooling", "candidates", "scale", "reranked", "epochs", "learning_rate"):
+        if (value := getattr(settings, key)) != default[key].default:
+            raise CoterieError(f"teacher.{key}={value} is of a cross-encoder, and the teacher is a dual encoder")
 
 
 def shown(name: str) -> str:
@@ -141,7 +169,7 @@ def starts_pretrained(recipe: Recipe) -> bool:
     return has if wanted == AUTO else bool(wanted)
 
 
-def build_student(recipe: Recipe, teacher: TeacherFound | None, texts: Iterable[str]) -> tuple[Any, str | None]:
+def build_student(recipe: Recipe, teacher: AnyTeacher | None, texts: Iterable[str]) -> tuple[Any, str | None]:
     """The recipe's student before training, and a sentence on its tokenizer where one was trained.
 
     Args:
@@ -163,6 +191,10 @@ def build_student(recipe: Recipe, teacher: TeacherFound | None, texts: Iterable[
         if teacher is None:
             raise CoterieError(
                 "network.layers without network.name takes the teacher's layers, and there is no teacher"
+            )
+        if isinstance(teacher, CrossTeacher):
+            raise CoterieError(
+                "network.layers without network.name takes the teacher's layers, and a cross-encoder's read query and document together; set network.name"
             )
         encoder = copy.deepcopy(teacher.encoder)
         set_length(encoder, settings.max_length)
@@ -187,13 +219,15 @@ def build_student(recipe: Recipe, teacher: TeacherFound | None, texts: Iterable[
         raise CoterieError("network.projection=true projects to the teacher's width, and there is no teacher")
     if teacher is not None and settings.projection is not False:
         wanted = teacher.note["width"]
+        if wanted is None and settings.projection is True:
+            raise CoterieError("network.projection=true projects to the teacher's width, and it gives scores alone")
         width = wanted if settings.projection is True or width_of(encoder) != wanted else None
-    return projected(encoder, width, teacher.normalize if teacher is not None else True, seed), note
+    return projected(encoder, width, not isinstance(teacher, TeacherFound) or teacher.normalize, seed), note
 
 
-def _config_and_tokenizer(name: str | None, teacher: TeacherFound | None) -> tuple[dict[str, Any], Any]:
+def _config_and_tokenizer(name: str | None, teacher: AnyTeacher | None) -> tuple[dict[str, Any], Any]:
     """Sizes of a network without weights, and its tokenizer: its folder's, else the teacher's; None: there is none."""
-    own = None if teacher is None else teacher.encoder.tokenizer
+    own = None if teacher is None else teacher.tokenizer
     if name is None:
         return SMALL, own
     path = Path(name).expanduser()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from coterie.errors import CoterieError
 from coterie.methods import TABLE, find_method
 from coterie.methods.method import Method
@@ -13,9 +15,10 @@ from coterie.methods.teacher.taught import teacher_wanted
 from coterie.randomness import derive_seed, seeded
 from coterie.recipe import Recipe
 from coterie.recipe.sections import TeachingRecipe
+from coterie.tasks.retrieval.cross.teacher import CrossTeacher
 from coterie.tasks.retrieval.encoders import width_of
-from coterie.tasks.retrieval.settings import network_of
-from coterie.tasks.retrieval.sources import TeacherFound
+from coterie.tasks.retrieval.settings import data_of, network_of
+from coterie.tasks.retrieval.sources import AnyTeacher
 from coterie.tasks.retrieval.tower import Tower
 
 
@@ -31,20 +34,45 @@ def require_teacher(recipe: Recipe) -> None:
     Raises:
         CoterieError: there is none, or the method is none of this task.
     """
-    method = make_method_class(recipe.method.name)
+    make_method_class(recipe.method.name)
     if recipe.all_teachers():
         return
     if network_of(recipe).documents == "teacher":
         raise CoterieError("network.documents=teacher: there is no teacher; set teacher.run or teacher.network")
-    probe = method(_nothing(), **check_options(method, recipe.method.options))
-    if probe.reads_teacher:
+    if _probe(recipe).reads_teacher:
         raise CoterieError(f"{teacher_wanted(recipe.method.name)}; from labels alone: method=contrastive")
 
 
-def _nothing() -> Any:
-    from torch import nn
+def _probe(recipe: Recipe) -> DualEncoderMethod:
+    """The recipe's method around nothing, to be asked what it reads."""
+    method = make_method_class(recipe.method.name)
+    return method(nn.Identity(), **check_options(method, recipe.method.options))
 
-    return nn.Identity()
+
+def require_pairwise(recipe: Recipe, teacher: AnyTeacher | None) -> None:
+    """Nothing that needs a vector of a text alone, where the teacher is a cross-encoder.
+
+    Raises:
+        CoterieError: something does.
+    """
+    if not isinstance(teacher, CrossTeacher):
+        return
+    data, who = data_of(recipe), "the teacher is a cross-encoder"
+    if network_of(recipe).documents == "teacher":
+        raise CoterieError(
+            f"network.documents=teacher: {who}, which has no vectors of documents that an index could hold"
+        )
+    if data.unlabelled is not None or data.pseudo_queries:
+        what = "unlabelled" if data.unlabelled is not None else "pseudo_queries"
+        raise CoterieError(f"data.{what}: {who}, which says nothing of a query without its document")
+    if data.max_negatives != type(data).model_fields["max_negatives"].default:
+        raise CoterieError(
+            f"data.max_negatives={data.max_negatives}: {who}; teacher.candidates says how many documents it scores"
+        )
+    if teacher.note["width"] is None and _probe(recipe).matches_vectors:
+        raise CoterieError(
+            f"method.embedding: {who}, which gives scores and no vectors; set method.embedding=0, or teacher.pooling=mean for vectors of both sides"
+        )
 
 
 def make_method_class(name: str) -> type[DualEncoderMethod]:
@@ -60,7 +88,7 @@ def make_method_class(name: str) -> type[DualEncoderMethod]:
     return found
 
 
-def make_method(recipe: Recipe, encoder: Any, teacher: TeacherFound | None = None) -> Method:
+def make_method(recipe: Recipe, encoder: Any, teacher: AnyTeacher | None = None) -> Method:
     """The recipe's method around an encoder, which it owns afterwards.
 
     Raises:
@@ -73,7 +101,8 @@ def make_method(recipe: Recipe, encoder: Any, teacher: TeacherFound | None = Non
         )
     with seeded(derive_seed(recipe.seed, "method")):
         method = kind(Tower(encoder), **check_options(kind, recipe.method.options))
-    if teacher is not None and width_of(encoder) != (width := teacher.note["width"]):
+    width = None if teacher is None else teacher.note["width"]
+    if width is not None and width_of(encoder) != width:
         what = "its documents are compared with" if teacher_encodes(recipe, True) else "vectors are matched with"
         if teacher_encodes(recipe, True) or method.matches_vectors:
             raise CoterieError(

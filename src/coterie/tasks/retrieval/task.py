@@ -33,8 +33,8 @@ from coterie.tasks.retrieval.fitting import fit_retrieval
 from coterie.tasks.retrieval.latency import query_milliseconds
 from coterie.tasks.retrieval.ranking import Numbers, first_ranks
 from coterie.tasks.retrieval.settings import data_of, network_of
-from coterie.tasks.retrieval.sources import TeacherFound, build_student, read_teacher, shown_name
-from coterie.tasks.retrieval.students import make_method, require_teacher
+from coterie.tasks.retrieval.sources import AnyTeacher, TeacherFound, build_student, read_teacher, shown_name
+from coterie.tasks.retrieval.students import make_method, require_pairwise, require_teacher
 from coterie.tasks.retrieval.tokenizers import load_tokenizer, save_tokenizer
 
 EXAMPLES = 12  # queries that are looked at
@@ -76,13 +76,14 @@ class Retrieval(TaskDefaults):
         self.accelerator = accelerator
         self.network_names = [shown_name(recipe)]
         self.chosen: Mapping[str, str] = MappingProxyType({})
-        self.teacher: TeacherFound | None = read_teacher(recipe)
+        self.teacher: AnyTeacher | None = read_teacher(recipe)
+        require_pairwise(recipe, self.teacher)
         self.sets = load_sets(data_of(recipe), recipe.seed, whole)
         notes: tuple[str, ...] = ()
         if folder is not None:
             self.encoder = rebuild_encoder(folder.read_description()["encoder"], load_tokenizer(folder.tokenizer))
         else:
-            recipe, self.chosen = fit_retrieval(recipe, len(self.sets.queries["train"].pairs), self.teacher is not None)
+            recipe, self.chosen = fit_retrieval(recipe, len(self.sets.queries["train"].pairs), self.teacher)
             texts = [*self.sets.documents.texts, *self.sets.queries["train"].texts]
             self.encoder, note = build_student(recipe, self.teacher, texts)
             notes = (note,) if note else ()
@@ -147,10 +148,11 @@ class Retrieval(TaskDefaults):
         ranked, vectors = rank(method.networks, loader, self.bundle.documents, self.accelerator)
         found = mean_figures(ranked, loader)
         alike = np.empty(0)
-        if self.teacher is not None:
+        if self.teacher is not None and (self.bundle.cross is None or loader is not self.data.train_evaluation):
             taught = mean_figures(self._ranked_by_teacher(loader), loader)
             if taught["mrr_10"] > 0:
                 found["kept"] = found["mrr_10"] / taught["mrr_10"]
+        if isinstance(self.teacher, TeacherFound):
             alike = cosines(vectors, self.bundle.teacher_queries(loader))
         figures: dict[str, Any] = {
             "deployed": {"student": 0, **found},
@@ -198,7 +200,7 @@ class Retrieval(TaskDefaults):
         texts = loader.queries.texts
         plain: Any = self._evaluated.student()
         plain[0].processor = self.encoder[0].processor  # a method that was rebuilt has one that knows no words
-        timed = [plain] + ([self.teacher.encoder] if self.teacher is not None else [])
+        timed = [plain] + ([self.teacher.encoder] if isinstance(self.teacher, TeacherFound) else [])
         took, *others = query_milliseconds(timed, texts)
         for each in (figures["deployed"], figures["students"][0], figures["mean_student"]):
             each["query_ms"] = took

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from coterie.data.batch import Batch
 from coterie.data.order import InOrder, Order, longest_first
 from coterie.randomness import derive_seed
+from coterie.tasks.retrieval.cross.pairs import TaughtPairs
 from coterie.tasks.retrieval.data.relevance import Queries
 from coterie.tasks.retrieval.data.tokens import TokenTable, sent
 from coterie.tasks.retrieval.data.vectors import Vectors, read_rows
@@ -31,6 +32,7 @@ class TrainingTexts:
         query_vectors: the teacher's, of the queries and the unlabelled ones behind them; None: no teacher.
         document_vectors: the teacher's, of all documents.
         max_negatives: hard negatives of a pair in a batch, at most.
+        pairs: what a cross-encoder says of pairs; None: another teacher, or none.
     """
 
     queries: Queries
@@ -39,6 +41,7 @@ class TrainingTexts:
     query_vectors: Vectors | None
     document_vectors: Vectors | None
     max_negatives: int
+    pairs: TaughtPairs | None = None
 
     @property
     def num_unlabelled(self) -> int:
@@ -85,6 +88,13 @@ class PairLoader(InOrder):
         if texts.query_vectors is not None and texts.document_vectors is not None:
             inputs["teacher_query"] = read_rows(texts.query_vectors, queries, self.device)
             inputs["teacher_document"] = read_rows(texts.document_vectors, documents, self.device)
+        if texts.pairs is not None:
+            scores, known = texts.pairs.of(labelled, documents)
+            inputs["teacher_scores"] = sent(torch.from_numpy(scores), self.device)
+            inputs["known"] = sent(torch.from_numpy(known), self.device)
+            if texts.pairs.vectors is not None:
+                both = read_rows(texts.pairs.vectors, numbers, self.device)
+                inputs["teacher_query"], inputs["teacher_document"] = both.unbind(1)
         targets = sent(torch.arange(len(numbers)), self.device)
         return Batch(inputs, targets, sent(torch.from_numpy(numbers), self.device))
 

@@ -49,27 +49,55 @@ def teacher_vectors(
     Raises:
         RunError: the cache folder cannot be written, or has not enough room.
     """
-    path = cache_folder() / FOLDER / f"{digest}-{side}-{'unit' if normalize else 'plain'}-{texts_digest(texts)}.npy"
-    width = int(encoder.get_embedding_dimension())
-    shape = (len(texts), width)
+    what = "queries" if side == "query" else "documents"
+    line = f"the teacher's vectors of {len(texts):,} {what} were computed and are kept in the cache folder"
+    encode = encoder.encode_query if side == "query" else encoder.encode_document
+
+    def compute(start: int, stop: int) -> Vectors:
+        encoder.to(device)
+        found: Vectors = encode(
+            list(texts[start:stop]), batch_size=batch_size, normalize_embeddings=normalize, show_progress_bar=False
+        )
+        return found
+
+    name = f"{digest}-{side}-{'unit' if normalize else 'plain'}-{texts_digest(texts)}"
+    shape = (len(texts), int(encoder.get_embedding_dimension()))
+    try:
+        return kept_rows(name, shape, compute, lambda: announce(line))
+    finally:
+        encoder.to("cpu")
+
+
+def kept_rows(
+    name: str,
+    shape: tuple[int, ...],
+    compute: Callable[[int, int], Vectors],
+    announce: Callable[[], None],
+    what: str = "the teacher's vectors",
+) -> Vectors:
+    """What a teacher says, float32, memory-mapped from a file of the cache folder, which is written a part at a time where it is not there.
+
+    Args:
+        name: of the file, without its ending; it says whose rows of what these are.
+        shape: of the whole.
+        compute: rows from a number on, and up to another.
+        announce: is called where they are computed.
+        what: they are called in messages.
+
+    Raises:
+        RunError: the cache folder cannot be written, or has not enough room.
+    """
+    path = cache_folder() / FOLDER / f"{name}.npy"
     found = read_table(path, np.float32, shape)
     if found is not None:
         return found
-    what = "queries" if side == "query" else "documents"
-    announce(f"the teacher's vectors of {len(texts):,} {what} were computed and are kept in the cache folder")
-    encode = encoder.encode_query if side == "query" else encoder.encode_document
+    announce()
 
     def fill(table: Vectors, part: int) -> None:
-        chunk = list(texts[part * CHUNK : (part + 1) * CHUNK])
-        table[part * CHUNK : part * CHUNK + len(chunk)] = encode(
-            chunk, batch_size=batch_size, normalize_embeddings=normalize, show_progress_bar=False
-        )
+        stop = min((part + 1) * CHUNK, shape[0])
+        table[part * CHUNK : stop] = compute(part * CHUNK, stop)
 
-    encoder.to(device)
-    try:
-        return computed_table(path, np.float32, shape, -(-len(texts) // CHUNK), fill, "the teacher's vectors")
-    finally:
-        encoder.to("cpu")
+    return computed_table(path, np.float32, shape, -(-shape[0] // CHUNK), fill, what)
 
 
 def read_rows(vectors: Vectors, numbers: Sequence[int] | NDArray[np.int64], device: torch.device) -> Tensor:
