@@ -20,6 +20,7 @@ from coterie.recipe.sections import (
     Text,
 )
 
+SCHEME = "hf://"
 NOISES = ("white", "pink", "babble")
 
 
@@ -42,16 +43,20 @@ class SpeechData(DataRecipe):
         "espeak": "words said by eSpeak NG in eight voices, where the package espeakng-loader is installed",
         "FOLDER": "files of audio (.wav, .flac, .ogg, .mp3, ...), in train/, val/ and test/ or alone; sub-folders are labels",
         "FILE.csv": "rows of a path, labels, and a split where there is one",
+        "hf://USER/NAME": "a data set of the Hugging Face Hub with a column of audio (extra `hub`)",
     }
 
     name: Text = Field(
         "tones",
-        description="tones (generated syllables), espeak (words by eSpeak NG), a folder of audio files, or a .csv file with one row for each of them.",
+        description="tones (generated syllables), espeak (words by eSpeak NG), a folder of audio files, a .csv file with one row for each of them, or hf://user/dataset.",
     )
-    path: str = Field("path", description="Column of a .csv file's paths, from the file's own folder on.")
+    path: str = Field(
+        "path",
+        description="Column of a .csv file's paths, from the file's own folder on; of a Hub data set another column of audio than the first.",
+    )
     labels: Names | None = Field(
         None,
-        description="Columns of labels, for probes; null: all but the path and `split`. Of a folder there is one, label.",
+        description="Columns of labels, for probes; null: all but the path and `split`, of a Hub data set those of classes. Of a folder there is one, label.",
     )
     sample_rate: Annotated[int, Field(ge=4000, le=192_000)] = Field(
         16_000, description="Samples a second; files of other rates are resampled. It must be that of all networks."

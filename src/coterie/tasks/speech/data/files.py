@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -54,17 +54,29 @@ class Looked:
     problem: str
 
 
+class Openable(Protocol):
+    """A file that lies within another one, such as in the row of a table."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self) -> Path | BinaryIO: ...
+
+
+AudioFile = Path | Openable
+
+
 class AudioFiles:
     """A :class:`~coterie.tasks.speech.data.clips.Source` of files that were looked at.
 
     Args:
-        paths: of the files.
+        files: paths, or what is opened.
         looked: of each.
         rate: samples a second that are returned.
     """
 
-    def __init__(self, paths: Sequence[Path], looked: Sequence[Looked], rate: int) -> None:
-        self.paths, self.looked, self.rate = list(paths), list(looked), rate
+    def __init__(self, files: Sequence[AudioFile], looked: Sequence[Looked], rate: int) -> None:
+        self.files, self.looked, self.rate = list(files), list(looked), rate
 
     def length(self, number: int) -> int:
         """Samples of a file, at this source's rate."""
@@ -78,15 +90,19 @@ class AudioFiles:
             CoterieError: it cannot be read any more.
         """
         if self.looked[number].rate == self.rate:
-            found = mono(self.paths[number], start, count)
+            found = mono(self.files[number], start, count)
         else:
-            found = resampled(mono(self.paths[number]), self.looked[number].rate, self.rate)[start : start + count]
+            found = resampled(mono(self.files[number]), self.looked[number].rate, self.rate)[start : start + count]
         return np.pad(
             found, (0, count - len(found))
         )  # compressed files may give some samples less where one seeks in them
 
 
-def mono(path: Path, start: int = 0, count: int = -1) -> Samples:
+def _opened(file: AudioFile) -> Path | BinaryIO:
+    return file if isinstance(file, Path) else file.open()
+
+
+def mono(file: AudioFile, start: int = 0, count: int = -1) -> Samples:
     """Samples of a file, the mean of its channels, float32.
 
     Raises:
@@ -94,9 +110,10 @@ def mono(path: Path, start: int = 0, count: int = -1) -> Samples:
     """
     soundfile = require_soundfile()
     try:
-        found, _ = soundfile.read(path, frames=count, start=start, dtype="float32", always_2d=True)
+        found, _ = soundfile.read(_opened(file), frames=count, start=start, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:
-        raise CoterieError(f"cannot read {str(path)!r}: {_reason(error)}") from None
+        shown = str(file) if isinstance(file, Path) else file.name
+        raise CoterieError(f"cannot read {shown!r}: {_reason(error)}") from None
     return np.ascontiguousarray(found.mean(axis=1))
 
 
@@ -126,12 +143,13 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[-120:] or type(error).__name__
 
 
-def look_at(paths: Sequence[Path], workers: int) -> list[Looked]:
+def look_at(files: Sequence[AudioFile], workers: int, key: str | None = None) -> list[Looked]:
     """Decode every file once: how long it is, whether it can be used. What was found is kept in the cache folder for as long as the files stay as they are.
 
     Args:
-        paths: of the files.
+        files: paths, or what is opened.
         workers: threads.
+        key: changes with the files; None: they are paths, and their sizes and times of change tell.
 
     Raises:
         CoterieError: a file that is gone.
@@ -140,19 +158,20 @@ def look_at(paths: Sequence[Path], workers: int) -> list[Looked]:
 
     def compute() -> list[Any]:
         with ThreadPoolExecutor(workers) as pool:
-            return [[each.frames, each.rate, each.digest, each.problem] for each in pool.map(_look_at, paths)]
+            return [[each.frames, each.rate, each.digest, each.problem] for each in pool.map(_look_at, files)]
 
-    return [Looked(*each) for each in remembered("speech", fingerprint(paths, "speech 1"), compute)]
+    key = key or fingerprint([each for each in files if isinstance(each, Path)], "speech 1")
+    return [Looked(*each) for each in remembered("speech", key, compute)]
 
 
-def _look_at(path: Path) -> Looked:
+def _look_at(file: AudioFile) -> Looked:
     soundfile = require_soundfile()
     found, frames, peak, rate = hashlib.blake2b(digest_size=8), 0, 0.0, 0
     try:
-        with soundfile.SoundFile(path) as file:
-            rate = int(file.samplerate)
-            found.update(f"{rate} {file.channels} ".encode())
-            for block in file.blocks(READ_ONCE, dtype="float32", always_2d=True):
+        with soundfile.SoundFile(_opened(file)) as sound:
+            rate = int(sound.samplerate)
+            found.update(f"{rate} {sound.channels} ".encode())
+            for block in sound.blocks(READ_ONCE, dtype="float32", always_2d=True):
                 if not np.isfinite(block).all():
                     return Looked(frames, rate, "", "broken: samples that are not finite")
                 frames += len(block)

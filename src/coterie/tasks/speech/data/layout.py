@@ -9,7 +9,8 @@ from pathlib import Path
 
 from coterie.data.split_names import split_of, splits_by_name
 from coterie.errors import CoterieError, did_you_mean
-from coterie.tasks.speech.settings import SpeechData
+from coterie.tasks.speech.data.files import AudioFile
+from coterie.tasks.speech.settings import SCHEME, SpeechData
 from coterie.tasks.speech.suffixes import SUFFIXES
 
 SPLIT = "split"  # column of a table
@@ -21,16 +22,18 @@ class Listed:
     """Files that were named, and what is known of each.
 
     Attributes:
-        paths: of the files.
+        paths: of the files, or rows that hold them.
         splits: of each, ``train``, ``validation`` or ``test``; empty where the data have none.
         labels: by name, of each file; empty: none.
         passed_over: files that are no audio.
+        key: changes with the files, where these have no times of change.
     """
 
-    paths: list[Path] = field(default_factory=list)
+    paths: list[AudioFile] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
     labels: dict[str, list[str]] = field(default_factory=dict)
     passed_over: int = 0
+    key: str | None = None
 
 
 def list_files(settings: SpeechData) -> Listed:
@@ -45,7 +48,7 @@ def list_files(settings: SpeechData) -> Listed:
     if not place.is_dir():
         known = [*type(settings).names][:2]
         raise CoterieError(
-            f"data={settings.name!r}{did_you_mean(settings.name, known)}: expected {', '.join(known)}, a folder of audio files, or a .csv file"
+            f"data={settings.name!r}{did_you_mean(settings.name, known)}: expected {', '.join(known)}, a folder of audio files, a .csv file, or {SCHEME}user/dataset"
         )
     if settings.labels is not None and settings.labels not in ([], [FOLDER_LABEL]):
         raise CoterieError(f"data.labels={settings.labels}: of a folder there is one, {FOLDER_LABEL}")

@@ -15,9 +15,10 @@ from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
 from coterie.tasks.speech.data import espeak, tones
 from coterie.tasks.speech.data.clips import Clips, Integers, coded, described
-from coterie.tasks.speech.data.files import AudioFiles, look_at
+from coterie.tasks.speech.data.files import AudioFile, AudioFiles, look_at
+from coterie.tasks.speech.data.hub import list_hub
 from coterie.tasks.speech.data.layout import list_files, shown
-from coterie.tasks.speech.settings import NOISES, SpeechData
+from coterie.tasks.speech.settings import NOISES, SCHEME, SpeechData
 
 # Data that are made on the spot: how, and what their labels' codes stand for.
 MADE: dict[str, tuple[Callable[[int], Clips], dict[str, list[str]]]] = {
@@ -82,6 +83,7 @@ def load_sets(settings: SpeechData, whole: bool = False) -> SpeechSets:
         for split, part in clips.items()
         if split != "train" and not whole
     }
+    hub = settings.name.startswith(SCHEME)
     hours = sum(part.seconds(settings.sample_rate) for part in clips.values()) / 3600
     longest = max(int(part.lengths.max()) for part in clips.values()) / settings.sample_rate
     notes.append(f"{hours:.2g} hours, the longest clip {longest:.2f} s")
@@ -89,7 +91,7 @@ def load_sets(settings: SpeechData, whole: bool = False) -> SpeechSets:
     if cut:
         notes.append(f"{cut:,} training clips are longer than data.max_seconds={settings.max_seconds:g} and are cut")
     return SpeechSets(
-        settings.name if settings.name in type(settings).names else Path(settings.name).name,
+        settings.name if settings.name in type(settings).names or hub else Path(settings.name).name,
         clips,
         label_names,
         _noise(settings),
@@ -113,8 +115,8 @@ def _chosen(known: dict[str, list[str]], settings: SpeechData) -> dict[str, list
 
 
 def _of_files(settings: SpeechData) -> tuple[Clips, list[str], dict[str, list[str]], int, int, list[str]]:
-    listed = list_files(settings)
-    looked = look_at(listed.paths, settings.workers)
+    listed = list_hub(settings) if settings.name.startswith(SCHEME) else list_files(settings)
+    looked = look_at(listed.paths, settings.workers, listed.key)
     usable = [number for number, each in enumerate(looked) if not each.problem]
     notes = []
     for problem in ("broken", "silent", "too short"):
@@ -210,7 +212,7 @@ def _noise(settings: SpeechData) -> Clips | None:
     folders = [each for each in settings.noise if each not in NOISES]
     if not folders:
         return None
-    paths: list[Path] = []
+    paths: list[AudioFile] = []
     for each in folders:
         listed = list_files(settings.model_copy(update={"name": each, "labels": []})) if Path(each).is_dir() else None
         if listed is None:
