@@ -182,7 +182,10 @@ def test_several_different_networks_and_a_view_for_each(run, tmp_path):
 
 
 def test_listings(run, monkeypatch, tmp_path):
-    assert "okdmde" in run("list", "methods")
+    listed = run("list", "methods")
+    assert "okdmde" in listed
+    headings = [line for line in listed.splitlines() if line.startswith("[")]
+    assert len(headings) == len(set(headings)) > 5
     assert "resnet32_cifar" in run("list", "networks")
     assert "cifar100" in run("list", "data")
     (tmp_path / "recipes").mkdir()

@@ -41,6 +41,18 @@ def test_a_setting_of_the_method_goes_to_every_method():
     }
 
 
+def test_a_setting_of_one_method_goes_to_its_arm_alone():
+    arms = build_arms(
+        [], ["baseline", "dml", "okdmde"], ["okdmde.temperature=5", "dml.temperature=2", "training.epochs=1"]
+    )
+    assert {label: arm.method.options for label, arm in arms.items()} == {
+        "baseline": {},
+        "dml": {"temperature": 2},
+        "okdmde": {"temperature": 5},
+    }
+    assert {arm.training.epochs for arm in arms.values()} == {1}
+
+
 def test_a_method_on_the_command_line_names_its_arm():
     assert {label: arm.method.name for label, arm in build_arms([], None, ["method=dml"]).items()} == {"dml": "dml"}
 
@@ -71,8 +83,10 @@ def test_named_recipes_keep_their_names():
             [],
             ["baseline", "okdmde"],
             ["method.temperature=3"],
-            "unknown setting 'method.temperature' of method=baseline",
+            "unknown setting 'method.temperature' of method=baseline; okdmde.temperature=3 sets it for okdmde alone",
         ),
+        ([], ["baseline", "okdmde"], ["okdmde.temprature=3"], "unknown setting 'method.temprature' of method=okdmde"),
+        ([], ["baseline", "okdmde"], ["dml.temperature=3"], "dml"),
         ([], ["dml", "dml"], [], "named twice"),
         ({"a b": {}, "a-b": {}}, None, [], "same folder name"),
         ({"Run": {}, "run": {}}, None, [], "same folder name"),

@@ -38,13 +38,13 @@ def _matching(names: Iterable[str], pattern: str | None, kind: str, words: Itera
 def list_methods(pattern: str | None) -> None:
     from coterie.methods import TABLE
 
-    kind = ""
-    for name in _matching(TABLE, pattern, "method"):
-        entry = TABLE[name]
-        if entry.kind != kind:
-            kind = entry.kind
-            print_line(f"[{kind}]")
-        print_line(f"  {name:<12} {entry.summary}{f' ({entry.paper})' if entry.paper else ''}")
+    found = _matching(TABLE, pattern, "method")
+    for kind in dict.fromkeys(TABLE[name].kind for name in found):
+        print_line(f"[{kind}]")
+        for name in found:
+            entry = TABLE[name]
+            if entry.kind == kind:
+                print_line(f"  {name:<12} {entry.summary}{f' ({entry.paper})' if entry.paper else ''}")
 
 
 def list_networks(pattern: str | None) -> None:

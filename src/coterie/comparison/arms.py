@@ -40,13 +40,13 @@ def build_arms(
     """The arms of recipes and methods, each checked as far as it can be without data.
 
     A recipe's ``method.*`` settings belong to its own method; where another one takes its place, they are dropped and that one has
-    its defaults. The recipe's students and split point hold for all, except for methods that train one network (the baseline); its
+    its defaults, unless ``NAME.x=value`` sets them. The recipe's students and split point hold for all, except for methods that train one network (the baseline); its
     teachers go to the methods that are made of teachers: beside another one (a baseline, a group) they would make it something else.
 
     Args:
         recipes: files, mappings or recipes; or a mapping from labels to them. None at all: the defaults (the digits demo).
         methods: names that each recipe is run with; None: its own.
-        overrides: ``key=value`` for all arms; ``method.x=value`` must hold for every method.
+        overrides: ``key=value`` for all arms; ``method.x=value`` must hold for every method, ``NAME.x=value`` goes to the method of that name alone.
         trust_code: whether the files may name methods by ``package.module:Class``.
 
     Returns:
@@ -61,13 +61,18 @@ def build_arms(
             find_method(method)  # says so; names first, since finding the others imports torch
     _refuse_what_the_comparison_sets(overrides, bool(methods))
     named = _named(recipes)
+    of_one = {method: [f"method.{each.removeprefix(f'{method}.')}" for each in overrides if each.startswith(f"{method}.")] for method in methods or ()}  # fmt: skip
+    overrides = [each for each in overrides if each.partition(".")[0] not in of_one]
     of_method = [each for each in overrides if each.partition("=")[0].partition(".")[0] == "method"]
     of_others = [each for each in overrides if each not in of_method]
+    _require_settings_of_all(of_method, methods or ())
     arms: dict[str, Recipe] = {}
     for name, source in named.items():
         if methods:
             common = load_recipe(source, of_others, trust_code=True)  # the methods are the caller's own word
-            found = {method: load_recipe(_with_method(common, method), of_method) for method in methods}
+            found = {
+                method: load_recipe(_with_method(common, method), [*of_method, *of_one[method]]) for method in methods
+            }
         else:
             own = load_recipe(source, overrides, trust_code=trust_code)
             found = {own.method.name: own}
@@ -132,6 +137,27 @@ def _refuse_what_the_comparison_sets(overrides: Sequence[str], has_methods: bool
             raise CoterieError(f"{override!r}: a comparison's seeds are chosen by --seeds (seeds=[3, 5] in Python)")
         if has_methods and key in {"method", "method.name"}:
             raise CoterieError(f"{override!r}: the methods are chosen by --methods already; leave one of them out")
+
+
+def _require_settings_of_all(overrides: Sequence[str], methods: Sequence[str]) -> None:
+    """Say how a setting that only some of the methods have is given to these.
+
+    Raises:
+        CoterieError: there is one.
+    """
+    if not overrides or not methods:
+        return
+    from coterie.methods.options import option_fields
+
+    for override in overrides:
+        setting = override.partition("=")[0].partition(".")[2]
+        have = [method for method in methods if setting in option_fields(find_method(method))]
+        other = next((method for method in methods if method not in have), None)
+        if have and other:
+            own = override.partition(".")[2]
+            raise CoterieError(
+                f"unknown setting 'method.{setting}' of method={other}; {have[0]}.{own} sets it for {have[0]} alone"
+            )
 
 
 def _with_method(recipe: Recipe, method: str) -> dict[str, Any]:
