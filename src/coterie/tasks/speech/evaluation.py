@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from coterie.methods.speech.ekd import EnsembleKD
 from coterie.methods.speech.encoder import EncoderTeachers, SpeechEncoder
 from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.speech.data.loaders import SpeechEvaluationLoader
-from coterie.tasks.speech.probe import accuracies, pooled
+from coterie.tasks.speech.probe import pooled, probe_labels
 
 TIMED_SECONDS = 5.0  # of the clip by which a real-time factor is measured
 TIMES = 3
@@ -36,6 +37,18 @@ class SpeechEvaluation(Evaluation):
     """
 
     probes: Probes = field(default_factory=dict)
+
+
+class ProbesFound(NamedTuple):
+    """What probes of several encoders found.
+
+    Attributes:
+        shares: of clips that they get right, by encoder, label, and clean or noisy.
+        layers: weights of the layers that they read, by encoder and label.
+    """
+
+    shares: Probes
+    layers: dict[str, dict[str, list[float]]]
 
 
 def as_ekd(method: Method) -> EnsembleKD:
@@ -100,23 +113,32 @@ def probe(
     train: SpeechEvaluationLoader,
     test: SpeechEvaluationLoader,
     labels: Sequence[str],
-) -> Probes:
+    every_layer: bool = False,
+) -> ProbesFound:
     """What a linear classifier of each encoder's features gets right on test clips, in silence and in noise.
 
     Args:
         encoders: by name, in eval mode.
         train, test: clips; every process sees all of them.
         labels: their names.
+        every_layer: whether they read a learnt weighted sum of all layers, or the last one.
     """
-    learnt = pooled(encoders, train)
-    clean, noisy = pooled(encoders, test), pooled(encoders, test, noisy=True)
-    return {name: accuracies(learnt[name], {"clean": clean[name], "noisy": noisy[name]}, labels) for name in encoders}
+    learnt = pooled(encoders, train, every_layer=every_layer)
+    clean, noisy = (pooled(encoders, test, each, every_layer) for each in (False, True))
+    found = {
+        name: probe_labels(learnt[name], {"clean": clean[name], "noisy": noisy[name]}, labels) for name in encoders
+    }
+    return ProbesFound(
+        {name: {label: each.shares for label, each in several.items()} for name, several in found.items()},
+        {name: {label: each.weights for label, each in several.items()} for name, several in found.items()},
+    )
 
 
-def with_probes(evaluation: SpeechEvaluation, probes: Probes, student: str) -> SpeechEvaluation:
+def with_probes(evaluation: SpeechEvaluation, found: ProbesFound, student: str) -> SpeechEvaluation:
     """The evaluation with the means over labels as figures of the student."""
+    probes = found.shares
     own = means_of(probes[student])
-    figures = {**evaluation.figures, "probes": probes}
+    figures = {**evaluation.figures, "probes": probes, "probe_layers": found.layers}
     for key in ("deployed", "mean_student"):
         figures[key] = {**figures[key], **own}
     figures["students"] = [{**figures["students"][0], **own}]

@@ -54,7 +54,8 @@ def save(
         tensors[f"differences {number}"] = np.ascontiguousarray(differences[:kept])
         names.append({"name": name, "seconds": seconds})
     about = {"split": split, "rate": str(rate), "clips": json.dumps(names)}
-    kept_figures = {"layers": figures["layers"], "probes": figures.get("probes", {}), "teachers": list(teachers)}
+    kept_figures = {"layers": figures["layers"], "teachers": list(teachers)}
+    kept_figures |= {key: figures.get(key, {}) for key in ("probes", "probe_layers")}
     write_json(folder.gallery / FIGURES, kept_figures)
     write_atomically(folder.gallery / CLIPS, lambda path: save_file(tensors, path, metadata=about))
 
@@ -84,7 +85,7 @@ def panels(folder: RunFolder) -> list[Panel]:
     text = "How far the heads' predictions are from each teacher's hidden states."
     found.append(Panel("Teachers and layers", text, (), Table(("teacher", "layer", "distance", "cosine"), cells)))
     if kept["probes"]:
-        found.append(_probes(kept["probes"]))
+        found.append(_probes(kept["probes"], kept.get("probe_layers", {})))
     if (folder.gallery / CLIPS).is_file():
         found.append(_clips(folder))
     return found
@@ -122,7 +123,9 @@ def _curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Panel:
     )
 
 
-def _probes(probes: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Panel:
+def _probes(
+    probes: Mapping[str, Mapping[str, Mapping[str, float]]], layers: Mapping[str, Mapping[str, Sequence[float]]]
+) -> Panel:
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -139,7 +142,9 @@ def _probes(probes: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Panel:
     axes.set_ylim(0, 1)
     axes.legend(fontsize="small")
     cells = tuple((name, *(f"{shares[label][kind]:.2%}" for label, kind in columns)) for name, shares in probes.items())
-    text = "Share of test clips that a linear classifier of frozen features (mean over frames of the last layer) gets right; it learns from clean training clips."
+    weighted = any(len(each) > 1 for several in layers.values() for each in several.values())
+    what = "a weighted sum of all layers, whose weights it learns" if weighted else "the last layer"
+    text = f"Share of test clips that a linear classifier of frozen features (mean over frames of {what}) gets right; it learns from clean training clips."
     return Panel("Linear probes", text, (figure,), Table(("features", *heads), cells))
 
 

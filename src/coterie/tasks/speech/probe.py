@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -23,6 +24,7 @@ from coterie.tasks.speech.data.distortion import noise_of, with_noise
 CLIPS = 2_000  # of a split, that probes see at most
 LEVEL = 0.0  # dB of signal to noise
 ITERATIONS = 1_000
+TOLERANCE = 1e-6  # of the objective's gradient
 Array = NDArray[np.float64]
 
 
@@ -30,7 +32,7 @@ class Pooled(NamedTuple):
     """Features of a split's clips.
 
     Attributes:
-        features: mean of the last hidden state over a clip's frames, float64 [N, D].
+        features: mean over a clip's frames of each layer that is read, float64 [N, layers, D].
         labels: codes, int64 [N, labels]; -1: none.
     """
 
@@ -47,13 +49,16 @@ def in_noise(batch: Batch) -> Tensor:
 
 
 @torch.inference_mode()
-def pooled(encoders: Mapping[str, SpeechEncoder], batches: Iterable[Batch], noisy: bool = False) -> dict[str, Pooled]:
+def pooled(
+    encoders: Mapping[str, SpeechEncoder], batches: Iterable[Batch], noisy: bool = False, every_layer: bool = False
+) -> dict[str, Pooled]:
     """Features of clips by several encoders, which are in eval mode.
 
     Args:
         encoders: by name.
         batches: of a split.
         noisy: in noise.
+        every_layer: of all hidden states, from what goes into the first layer on; otherwise of the last one.
     """
     features: dict[str, list[Tensor]] = {name: [] for name in encoders}
     labels = []
@@ -62,16 +67,29 @@ def pooled(encoders: Mapping[str, SpeechEncoder], batches: Iterable[Batch], nois
         heard = in_noise(batch) if noisy else batch.inputs["waveforms"]
         labels.append(batch.targets[counted].cpu())
         for name, encoder in encoders.items():
-            frames = encoder(heard, batch.inputs["lengths"], [encoder.num_layers])
+            frames = encoder(heard, batch.inputs["lengths"], None if every_layer else [encoder.num_layers])
             inside = frames.valid[..., None].to(torch.float64)
-            mean = (frames.states[0].double() * inside).sum(1) / inside.sum(1).clamp(min=1)
-            features[name].append(mean[counted].cpu())
+            count = inside.sum(1).clamp(min=1)
+            means = [(state.double() * inside).sum(1) / count for state in frames.states]
+            features[name].append(torch.stack(means, 1)[counted].cpu())
     codes = torch.cat(labels).numpy()
     return {name: Pooled(torch.cat(rows).numpy(), codes) for name, rows in features.items()}
 
 
-def accuracies(train: Pooled, tests: Mapping[str, Pooled], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The share of clips that a logistic regression on standardised features gets right, by label and set.
+class Probed(NamedTuple):
+    """What a probe of a label found.
+
+    Attributes:
+        shares: of clips that it gets right, by set.
+        weights: of the layers that it reads, which add up to 1.
+    """
+
+    shares: dict[str, float]
+    weights: list[float]
+
+
+def probe_labels(train: Pooled, tests: Mapping[str, Pooled], names: Sequence[str]) -> dict[str, Probed]:
+    """The share of clips that a logistic regression on standardised features gets right, by label and set; of several layers it learns their weights too.
 
     Args:
         train: what it learns from.
@@ -84,10 +102,8 @@ def accuracies(train: Pooled, tests: Mapping[str, Pooled], names: Sequence[str])
         codes = train.labels[known, column]
         if len(np.unique(codes)) < 2:
             continue
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            probe.fit(train.features[known], codes)
+        features = train.features[known]
+        probe = (OneLayer if features.shape[1] == 1 else WeightedLayers)(features, codes)
         shares = {}
         for key, each in tests.items():
             labelled = each.labels[:, column] >= 0
@@ -95,5 +111,83 @@ def accuracies(train: Pooled, tests: Mapping[str, Pooled], names: Sequence[str])
                 right = probe.predict(each.features[labelled]) == each.labels[labelled, column]
                 shares[key] = float(right.mean())
         if shares:
-            found[name] = shares
+            found[name] = Probed(shares, probe.weights)
     return found
+
+
+def accuracies(train: Pooled, tests: Mapping[str, Pooled], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The shares of :func:`probe_labels` alone."""
+    return {name: found.shares for name, found in probe_labels(train, tests, names).items()}
+
+
+class OneLayer:
+    """scikit-learn's logistic regression on one layer's features.
+
+    Args:
+        features: [N, 1, D].
+        codes: of classes, int64 [N].
+    """
+
+    weights: ClassVar = [1.0]
+
+    def __init__(self, features: Array, codes: NDArray[np.int64]) -> None:
+        self.probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self.probe.fit(features[:, 0], codes)
+
+    def predict(self, features: Array) -> NDArray[np.int64]:
+        """Classes of features [N, 1, D]."""
+        found: NDArray[np.int64] = self.probe.predict(features[:, 0])
+        return found
+
+
+class WeightedLayers:
+    """Logistic regression on a weighted sum of layers, whose weights (a softmax) it learns too, as SUPERB's downstream models do (Yang et al., Interspeech 2021, arXiv 2105.01051, section 2).
+
+    Each layer's features are standardised first. The objective is scikit-learn's: cross-entropy summed over clips, and half the squared norm of the coefficients. It begins at equal
+    weights and zero coefficients, so it is a function of its data.
+
+    Args:
+        features: [N, layers, D].
+        codes: of classes, int64 [N].
+
+    Attributes:
+        weights: of the layers.
+    """
+
+    def __init__(self, features: Array, codes: NDArray[np.int64]) -> None:
+        self.classes, numbers = np.unique(codes, return_inverse=True)
+        self.mean, deviation = features.mean(0), features.std(0)
+        self.deviation = np.where(deviation > 0, deviation, 1.0)
+        with torch.inference_mode(False), torch.enable_grad():
+            self._fit(self._standardised(features), torch.from_numpy(numbers))
+
+    def _fit(self, values: Tensor, targets: Tensor) -> None:
+        options: dict[str, Any] = {"dtype": torch.float64, "requires_grad": True}
+        layers = torch.zeros(values.shape[1], **options)
+        coefficients = torch.zeros(values.shape[2], len(self.classes), **options)
+        bias = torch.zeros(len(self.classes), **options)
+        optimizer = torch.optim.LBFGS(
+            [layers, coefficients, bias], max_iter=ITERATIONS, tolerance_grad=TOLERANCE, line_search_fn="strong_wolfe"
+        )
+
+        def objective() -> Tensor:
+            optimizer.zero_grad()
+            logits = torch.einsum("nld,l->nd", values, layers.softmax(0)) @ coefficients + bias
+            value = F.cross_entropy(logits, targets, reduction="sum") + coefficients.square().sum() / 2
+            value.backward()
+            return value
+
+        optimizer.step(objective)
+        self._layers, self._coefficients, self._bias = layers.detach().softmax(0), coefficients.detach(), bias.detach()
+        self.weights: list[float] = self._layers.tolist()
+
+    def _standardised(self, features: Array) -> Tensor:
+        return torch.from_numpy((features - self.mean) / self.deviation)
+
+    def predict(self, features: Array) -> NDArray[np.int64]:
+        """Classes of features [N, layers, D]."""
+        summed = torch.einsum("nld,l->nd", self._standardised(features), self._layers)
+        found: NDArray[np.int64] = self.classes[(summed @ self._coefficients + self._bias).argmax(1).numpy()]
+        return found

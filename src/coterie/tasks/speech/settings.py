@@ -81,6 +81,10 @@ class SpeechData(DataRecipe):
     noise_share: Fraction = Field(1.0, description="Share of the clips that get noise.")
     reverberation: Fraction = Field(0.0, description="Share of the clips that sound as in a room of 0.1 to 0.6 s.")
     band_limit: Fraction = Field(0.0, description="Share of the clips without frequencies above one in 1 to 4 kHz.")
+    probe: Literal["last_layer", "weighted_layers"] = Field(
+        "last_layer",
+        description="What linear probes read, as a mean over a clip's frames: the last layer, or a weighted sum of all hidden states whose weights they learn, as SUPERB does.",
+    )
     cache_states: bool = Field(
         False,
         description="Compute the teachers' hidden states of the training clips once and read them from the cache folder, in bfloat16. Where teachers hear the same every epoch: distortion is none or student, and no clip is cut.",

@@ -221,8 +221,8 @@ class Speech(TaskDefaults):
             SpeechEvaluationLoader(self.sets.clips[split], settings, size, device, limit=CLIPS)
             for split in ("train", "test")
         )
-        probes = probe(encoders, train, test, list(self.sets.label_names))
-        return with_probes(found, probes, STUDENT) if probes[STUDENT] else found
+        probes = probe(encoders, train, test, list(self.sets.label_names), settings.probe == "weighted_layers")
+        return with_probes(found, probes, STUDENT) if probes.shares[STUDENT] else found
 
     def _name(self, number: int) -> str:
         """Of a teacher, apart from the others'."""

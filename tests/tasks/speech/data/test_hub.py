@@ -75,9 +75,7 @@ def folder(tmp_path, tone, monkeypatch):
 
 def save_parquet(folder, place):
     """The same as the Hub keeps it: tables whose columns' kinds are written beside them."""
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     features = {"audio": {"_type": "Audio"}, "label": {"names": list(ClassLabel.names), "_type": "ClassLabel"}}
     features["word"] = {"dtype": "string", "_type": "Value"}
     for split, part in stand_in(folder).items():
@@ -85,7 +83,7 @@ def save_parquet(folder, place):
         table = pyarrow.table({"audio": audio, "label": part["label"], "word": part["word"]})
         about = json.dumps({"info": {"features": features}})
         place.mkdir(exist_ok=True)
-        pyarrow.parquet.write_table(
+        parquet.write_table(
             table.replace_schema_metadata({"huggingface": about}), place / f"{split}-00000-of-00001.parquet"
         )
 
