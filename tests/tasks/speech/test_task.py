@@ -104,7 +104,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(run, encoders, tmp_path, monkeypa
 @pytest.mark.slow
 def test_cached_states_train_as_the_teachers_do(encoders, tmp_path, monkeypatch):
     monkeypatch.setenv("COTERIE_CACHE", str(tmp_path / "cache"))
-    common = {"data": {"max_seconds": 2.0, "labels": []}, "optimizer": {"name": "sgd", "learning_rate": 0.1}}
+    common = {"data": {"max_seconds": 2.0, "probe": "weighted_layers"}, "optimizer": {"name": "sgd", "learning_rate": 0.1}}
     names = {"asked": False, "cached": True, "read": True}
     runs = {
         name: coterie.train(
@@ -122,6 +122,14 @@ def test_cached_states_train_as_the_teachers_do(encoders, tmp_path, monkeypatch)
     for key in ("distance", "cosine"):
         assert cached[key] == pytest.approx(asked[key], rel=2e-3)
         assert cached[key] != asked[key]
+    layers = runs["read"].summary["probe_layers"]
+    assert {name: len(each["word"]) for name, each in layers.items()} == {
+        "student": 2,
+        "random student": 2,
+        "teacher 0 (hubert)": 4,
+        "teacher 1 (wavlm)": 4,
+    }
+    assert sum(layers["student"]["speaker"]) == pytest.approx(1)
 
 
 def test_a_run_is_evaluated_again(run, encoders, tmp_path, monkeypatch, tone):

@@ -103,7 +103,7 @@ def _of_table(place: Path, settings: SpeechData) -> Listed:
     splits = [_split(row.get(SPLIT, ""), settings.name, number) for number, row in enumerate(rows, 2)]
     if any(splits) and not all(splits):
         raise CoterieError(f"{settings.name!r}: line {splits.index('') + 2} names no {SPLIT}, and others do")
-    paths = [place.parent / row[settings.path] for row in rows]
+    paths: list[AudioFile] = [place.parent / row[settings.path] for row in rows]
     return Listed(paths, splits, {name: [row[name].strip() for row in rows] for name in names})
 
 
