@@ -80,7 +80,10 @@ def _require_number(name: str, value: object, annotation: Any) -> None:
     Raises:
         CoterieError: another kind of value.
     """
-    kind, called = NUMBERS.get(getattr(annotation, "__name__", annotation), (object, ""))
+    annotation = str(getattr(annotation, "__name__", annotation))
+    if value is None and annotation.endswith(" | None"):
+        return
+    kind, called = NUMBERS.get(annotation.removesuffix(" | None"), (object, ""))
     if not isinstance(value, kind) or (called and isinstance(value, bool)):
         raise CoterieError(f"{name}={value!r}: expected {called}")
 

@@ -11,7 +11,7 @@ import typer
 from coterie.cli.arguments import TrustCode, read_options, recipe_and_overrides, require_data
 from coterie.cli.comparisons import compare
 from coterie.cli.listings import LISTINGS
-from coterie.cli.output import print_classes, print_figures, print_line
+from coterie.cli.output import print_classes, print_figures, print_line, require_classes
 from coterie.errors import CoterieError, RunError, did_you_mean
 
 app = typer.Typer(
@@ -90,6 +90,8 @@ def evaluate(
     """Measure a run's students and ensembles again, on its test split or on other data with the same classes."""
     from coterie.running.reload import evaluate_run
 
+    if per_class:
+        require_classes(run)
     split, evaluation = evaluate_run(run, overrides or [], trust_code=trust_code)
     if json:
         typer.echo(dumps({"split": split, **evaluation.figures}, indent=2))

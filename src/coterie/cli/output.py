@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from coterie.errors import CoterieError
 from coterie.terminal import one_line, printable
 
 
@@ -69,6 +70,20 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
         )
     if "balanced_accuracy" in figures["deployed"]:
         console.print(f"balanced accuracy of the deployed student: {figures['deployed']['balanced_accuracy']:.2%}")
+
+
+def require_classes(run: Path) -> None:
+    """Refuse figures of every class where a run has none.
+
+    Raises:
+        CoterieError: no run, or one of a task without classes.
+    """
+    from coterie.run_folder import RunFolder
+    from coterie.tasks import UNNAMED
+
+    description = RunFolder(run).require().read_description()
+    if not description.get("class_names"):
+        raise CoterieError(f"--per-class is for runs of classes, not for task={description.get('task', UNNAMED)}")
 
 
 def print_classes(figures: dict[str, Any]) -> None:

@@ -48,7 +48,8 @@ def check_options(method: type, options: dict[str, Any]) -> dict[str, Any]:
         checked = model(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        location = ".".join(str(part) for part in first["loc"])
+        # After the argument's name only numbers of a list's values: the rest names alternatives of its type.
+        location = ".".join(str(part) for place, part in enumerate(first["loc"]) if place == 0 or isinstance(part, int))
         message = first["msg"]
         raise CoterieError(f"method.{location}={first['input']!r}: {message[0].lower()}{message[1:]}") from None
     return {key: getattr(checked, key) for key in options} | passed_on

@@ -83,3 +83,19 @@ def require_top(top: int) -> int:
     if not isinstance(top, int) or isinstance(top, bool) or top < 1:
         raise CoterieError(f"top={top!r}: expected a number of at least 1")
     return top
+
+
+def require_encodable(text: str, number: int) -> None:
+    """A text that is one in UTF-8: an argument of other bytes has stand-ins for them, which no tokenizer takes.
+
+    Args:
+        text: of a sample.
+        number: of the sample.
+
+    Raises:
+        CoterieError: it is none.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CoterieError(f"sample {number}: character {error.start} of {text[:40]!r} is none of UTF-8") from None

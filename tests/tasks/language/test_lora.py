@@ -64,6 +64,13 @@ def test_a_groups_student_has_its_lora_in_its_weights(tiny_lm):
     torch.testing.assert_close(student(TOKENS).logits[BATCH["positions"]], group(BATCH).logits[0], atol=1e-5, rtol=1e-4)
 
 
+def test_lora_of_the_output_embedding_is_added_to_its_weights(tiny_lm):
+    group = LanguageGroup([CausalLM(moved(add_lora(tiny_lm(), targets=["lm_head"])))]).eval()
+    student = group.student(0)
+    assert not has_lora(student)
+    torch.testing.assert_close(student(TOKENS).logits[BATCH["positions"]], group(BATCH).logits[0], atol=1e-5, rtol=1e-4)
+
+
 def test_initial_values_depend_on_seed_and_name_alone(tiny_lm):
     def values(seed, **sizes):
         torch.randn(3)

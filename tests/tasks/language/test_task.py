@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import pytest
 import torch
 
 import coterie
+from coterie import cli
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
@@ -187,6 +189,29 @@ def test_prompts_are_gone_on_with(taught):
     assert many[0] == one
     drawn = coterie.predict(taught.path, "the cat", tokens=5, temperature=5.0, seed=1)
     assert drawn[0].text != one.text
+    # As many as there are positions for, where that is less than 64.
+    prompt = "the cat sat on the mat and the dog ran"
+    assert coterie.predict(taught.path, prompt)[0].text.startswith(
+        coterie.predict(taught.path, prompt, tokens=5)[0].text
+    )
+    assert coterie.predict(taught.path, prompt, tokens=None) == coterie.predict(taught.path, prompt)
+
+
+def test_a_text_that_utf8_does_not_hold_is_refused(taught):
+    with pytest.raises(CoterieError, match=r"sample 1: character 4 of 'cat \\udcff' is none of UTF-8"):
+        coterie.predict(taught.path, ["a dog", "cat \udcff"], tokens=3)
+
+
+def test_rows_longer_than_a_networks_positions_are_not_measured(taught):
+    with pytest.raises(CoterieError, match=r"data\.block_length=128 is above the 64 positions"):
+        evaluate_run(taught.path, ["data.block_length=128"])
+
+
+def test_there_are_no_figures_of_classes(taught, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["coterie", "evaluate", str(taught.path), "--per-class"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "--per-class is for runs of classes, not for task=language_modeling" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -199,6 +224,7 @@ def test_prompts_are_gone_on_with(taught):
         ({"tokens": 64}, "64 new ones exceed the network's 64 positions"),
         ({"temperature": "nan"}, "temperature='nan': expected a number"),
         ({"temperature": -1}, "temperature=-1"),
+        ({"temperature": math.inf}, "temperature=inf"),
         ({"top_p": 0.5}, "top_p=0.5 needs a temperature"),
     ],
 )
@@ -219,6 +245,7 @@ def test_the_export_is_a_folder_that_a_pipeline_loads_and_that_goes_on_alike(tau
     card = (folder / "README.md").read_text()
     assert "pipeline_tag: text-generation" in card
     assert "NLL" in card
+    assert "max_new_tokens=16)" in card  # the network has no room for more after a prompt
 
 
 @pytest.mark.parametrize(
@@ -235,6 +262,10 @@ def test_the_export_is_a_folder_that_a_pipeline_loads_and_that_goes_on_alike(tau
         ({"network": {"lora": {"rank": 4, "targets": []}}}, "targets is empty"),
         ({"network": {"name": "nowhere"}}, "no folder 'nowhere'"),
         ({"data": {"validation": 0}, "training": {**QUICK, "select": "best"}}, "select=best needs a validation split"),
+        (
+            {"method": {"name": "rlkd", "divergence": "kl"}, "teacher": {"network": "."}},
+            r"method\.divergence='kl': input should be 'forward_kl'",
+        ),
         ({"method": {"name": "kd"}}, r"set teacher.run=FOLDER, a finished run, or teacher.network \("),
         ({"network": {"layers": [0]}}, "none are loaded"),
         ({"network": {"name": None, "pretrained": True}}, "needs network.name"),

@@ -214,7 +214,7 @@ class CausalLM(nn.Module):
         """A copy of the network as transformers knows it, with its LoRA added to its weights."""
         network = merged(self.network)
         hooks = network.get_output_embeddings()._forward_pre_hooks  # type: ignore[operator]
-        hooks.pop(self._hook.id)
+        hooks.pop(self._hook.id, None)  # one with LoRA is another module once that is added
         return network
 
 

@@ -41,10 +41,10 @@ def predict(
     description: dict[str, Any],
     samples: Sequence[Any],
     *,
-    tokens: int = 64,
+    tokens: int | None = None,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[Answer]:
-    """Continuations of prompts, at most ``tokens`` long: the likeliest tokens, or drawn ones with a ``temperature``."""
+    """Continuations of prompts, at most ``tokens`` long (64, or as many as the network has positions for): the likeliest tokens, or drawn ones with a ``temperature``."""
     return continuations(folder, network, samples, tokens, temperature, top_p, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def continue_prompts(
     Raises:
         CoterieError: settings out of bounds, a prompt that leaves no room in the network's positions, or an empty one without a token to start from.
     """
-    if max_new_tokens < 1 or batch_size < 1 or not temperature >= 0 or not 0 < top_p <= 1:
+    if max_new_tokens < 1 or batch_size < 1 or not 0 <= temperature < math.inf or not 0 < top_p <= 1:
         raise CoterieError(
             f"max_new_tokens={max_new_tokens}, batch_size={batch_size}, temperature={temperature}, top_p={top_p}: "
             "expected 1 or more, 1 or more, 0 or more, and above 0 to 1"
@@ -71,6 +72,12 @@ def _encode(tokenizer: Any, prompt: str) -> list[int]:
         if start is not None:
             return [start]
     raise CoterieError("the prompt is empty, and the tokenizer has no token that begins a text")
+
+
+def room_for(network: Any, tokenizer: Any, prompts: Sequence[str]) -> int | None:
+    """How many tokens the network's positions leave after the longest prompt; None: its positions have no end that is known."""
+    room = getattr(network.config, "max_position_embeddings", None)
+    return None if room is None else room - max((len(_encode(tokenizer, each)) for each in prompts), default=0)
 
 
 def _require_room(network: Any, encoded: Sequence[list[int]], new: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,12 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.run_folder import RunFolder
-from coterie.tasks.language.generation import continue_prompts
+from coterie.tasks.language.generation import continue_prompts, room_for
 from coterie.tasks.language.tokenizer import load_tokenizer
+from coterie.tasks.prediction import require_encodable
 
 TOGETHER = 8  # prompts
+MOST = 64  # new tokens, where their number is not given
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def continuations(
     folder: RunFolder,
     network: nn.Module,
     prompts: Sequence[Any],
-    tokens: int,
+    tokens: int | None,
     temperature: float,
     top_p: float,
     seed: int,
@@ -58,16 +61,20 @@ def continuations(
     Raises:
         CoterieError: a prompt that is no text, and what that function raises; before the first continuation.
     """
-    if tokens < 1 or not temperature >= 0 or not 0 < top_p <= 1:
+    if (tokens is not None and tokens < 1) or not 0 <= temperature < math.inf or not 0 < top_p <= 1:
         raise CoterieError(
-            f"tokens={tokens}, temperature={temperature:g}, top_p={top_p:g}: expected 1 or more, 0 or more, and above 0 to 1"
+            f"tokens={MOST if tokens is None else tokens}, temperature={temperature:g}, top_p={top_p:g}: expected 1 or more, 0 or more, and above 0 to 1"
         )
     if temperature == 0 and top_p < 1:
         raise CoterieError(f"top_p={top_p:g} needs a temperature above 0: without one, the likeliest tokens are taken")
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise CoterieError(f"sample {number}: expected a text, got {type(prompt).__name__}")
+        require_encodable(prompt, number)
     tokenizer = load_tokenizer(folder.tokenizer)
+    if tokens is None:
+        room = room_for(network, tokenizer, prompts)
+        tokens = MOST if room is None else max(1, min(MOST, room))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network.to(device)
     for start in range(0, len(prompts), TOGETHER):

@@ -197,6 +197,8 @@ class LanguageModeling(TaskDefaults):
     def evaluate(self, method: Method, loader: EvaluationLoader) -> LanguageEvaluation:
         """See :func:`coterie.tasks.language.evaluation.measure`. On training rows teachers are asked only where there are no others."""
         teachers = method.teachers if self.asks else None
+        if not self.asks:  # rows may be longer than those of training
+            require_positions(self.sharded_networks(method), self.length)
         if loader is self.data.train_evaluation and (self.data.test or self.data.validation):
             teachers = None
         found = measure(method, teachers, loader, self.accelerator, self.length)

@@ -10,7 +10,7 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.run_folder import RunFolder
-from coterie.tasks.prediction import Prediction, best_classes
+from coterie.tasks.prediction import Prediction, best_classes, require_encodable
 from coterie.tasks.texts.inputs import text_columns
 from coterie.tasks.texts.sequence_classifier import read_tokenizer
 
@@ -46,4 +46,6 @@ def _texts(sample: Any, number: int, columns: int) -> tuple[str, ...]:
     texts = (sample,) if isinstance(sample, str) else tuple(sample) if isinstance(sample, (tuple, list)) else ()
     if len(texts) != columns or not all(isinstance(text, str) for text in texts):
         raise CoterieError(f"sample {number}: expected {'a text' if columns == 1 else 'a pair of texts'}")
+    for text in texts:
+        require_encodable(text, number)
     return texts
