@@ -104,7 +104,10 @@ def test_an_interrupted_run_goes_on_bit_by_bit(run, encoders, tmp_path, monkeypa
 @pytest.mark.slow
 def test_cached_states_train_as_the_teachers_do(encoders, tmp_path, monkeypatch):
     monkeypatch.setenv("COTERIE_CACHE", str(tmp_path / "cache"))
-    common = {"data": {"max_seconds": 2.0, "probe": "weighted_layers"}, "optimizer": {"name": "sgd", "learning_rate": 0.1}}
+    common = {
+        "data": {"max_seconds": 2.0, "probe": "weighted_layers"},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+    }
     names = {"asked": False, "cached": True, "read": True}
     runs = {
         name: coterie.train(
