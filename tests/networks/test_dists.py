@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +13,9 @@ from torchvision.models import vgg
 from coterie.errors import CoterieError
 from coterie.networks import dists as place
 from coterie.networks.dists import DISTS
+
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -59,6 +66,20 @@ def test_autocast_does_not_round_it(images):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = network.edge_aware(images, images.flip(0))
     torch.testing.assert_close(found, network.edge_aware(images, images.flip(0)))
+
+
+def test_distances_are_piqs(monkeypatch, tmp_path):
+    """Of the same weights and images, see benchmarks/restoration/dists_by_piq.py."""
+    script = runpy.run_path(str(ROOT / "benchmarks" / "restoration" / "dists_by_piq.py"))
+    state, channels = script["weights"]()
+    monkeypatch.setattr(place, "vgg16_weights", lambda: {f"features.{name}": value for name, value in state.items()})
+    save_file(channels, tmp_path / "weights.safetensors")
+    network = DISTS(str(tmp_path / "weights.safetensors"))
+    noted = json.loads(Path(__file__).with_name("dists_by_piq.json").read_text())
+    for pair, expected in zip(script["pairs"](), noted["distances"], strict=True):
+        with torch.inference_mode():
+            found = network(*pair)
+        torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-4)
 
 
 def test_stages_are_those_of_torchvisions_network_with_smooth_pooling(images, monkeypatch, tmp_path):

@@ -33,6 +33,8 @@ class DISTS(nn.Module):
         name: of the distance: ``dists`` with the published channels' weights, ``dists_equal``, or ``dists_random``.
 
     Source: Ding et al., TPAMI 2020, arXiv 2004.07728, section 3.1, and their code: L2 pooling with a Hanning window of three in place of max-pooling.
+    Its numbers are piq's for the same weights (``benchmarks/restoration/dists_by_piq.py``), of images up to 256 pixels: piq makes larger ones smaller first, which the authors' code does outside of the
+    distance, and which does not happen here.
 
     Raises:
         CoterieError: weights that cannot be had or do not fit.
