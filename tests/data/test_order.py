@@ -59,3 +59,51 @@ def test_the_longest_come_first_and_processes_take_turns():
     lengths = torch.tensor([3, 9, 3, 5, 9])
     assert longest_first(lengths, 0, 1).tolist() == [1, 4, 3, 0, 2]
     assert [longest_first(lengths, p, 2).tolist() for p in range(2)] == [[1, 3, 2], [4, 0, -1]]
+
+
+def sharded(count, shard, **changes):
+    return Order(count, **{"batch_size": 8, "seed": 1, **changes}, shards=torch.arange(count) // shard)
+
+
+def test_an_order_by_shards_visits_every_sample_once_whatever_the_processes():
+    for count, size in ((64, 8), (61, 12), (40, 7), (5, 8)):
+        whole = torch.cat(list(sharded(count, 9, batch_size=size).batches(0)))
+        assert len(whole) == sharded(count, 9, batch_size=size).steps_per_epoch * min(size, count)
+        assert len(whole.unique()) == len(whole)
+    shares = [list(sharded(64, 9, process_index=process, num_processes=4).batches(3)) for process in range(4)]
+    for step, batch in enumerate(sharded(64, 9).batches(3)):
+        assert torch.equal(torch.cat([share[step] for share in shares]), batch)
+    assert torch.equal(
+        torch.cat(list(sharded(64, 9).batches(3, first_step=5))), torch.cat(list(sharded(64, 9).batches(3))[5:])
+    )
+    assert not torch.equal(torch.cat(list(sharded(64, 9).batches(3))), torch.cat(list(sharded(64, 9).batches(4))))
+
+
+def test_an_order_by_shards_reads_each_process_s_archives_nearly_in_sequence():
+    """Of 64 archives with 2,000 samples each, four processes have 16 each, but for those at the borders; within a hundred
+    steps a process looks into few of them, and what it reads lies within the buffer.
+    """
+    count, shard, size = 128_000, 2_000, 64
+    read = []
+    for process in range(4):
+        order = sharded(count, shard, batch_size=size, process_index=process, num_processes=4)
+        batches = list(order.batches(0))
+        read.append(set((torch.cat(batches) // shard).tolist()))
+        some = torch.cat(batches[500:600])
+        archives = (some // shard).unique().tolist()
+        assert len(archives) <= 10
+        parts = [some[some // shard == each] for each in archives]
+        assert all(int(part.max() - part.min()) < 1_500 for part in parts)
+        assert not torch.equal(some.sort().values, some)
+    assert all(len(each) <= 17 for each in read)
+    whole = torch.cat(list(sharded(count, shard, batch_size=size).batches(0)))
+    assert len(whole.unique()) == count
+    assert (whole[:64] // shard).unique().numel() > 8  # a batch is drawn from many archives
+
+
+def test_which_samples_an_order_by_shards_leaves_out_is_a_matter_of_chance():
+    left_out = [
+        set(range(60)) - set(torch.cat(list(sharded(60, 7, seed=seed).batches(0))).tolist()) for seed in range(30)
+    ]
+    assert all(len(each) == 4 for each in left_out)
+    assert len(set.union(*left_out)) > 25

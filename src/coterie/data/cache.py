@@ -6,12 +6,16 @@ import contextlib
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from coterie.errors import CoterieError, RunError
-from coterie.files import write_text
+from coterie.files import write_atomically, write_text
 
 
 def cache_folder() -> Path:
@@ -54,3 +58,23 @@ def remembered(kind: str, key: str, compute: Callable[[], Any]) -> Any:
         record.parent.mkdir(parents=True, exist_ok=True)
         write_text(record, json.dumps(value))
     return value
+
+
+def remembered_arrays(kind: str, key: str, compute: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """As :func:`remembered`, of arrays by name."""
+    record = cache_folder() / kind / f"{key}.npz"
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+        np.load(record, allow_pickle=False) as kept,
+    ):
+        return {name: kept[name] for name in kept.files}
+    value = compute()
+    with contextlib.suppress(OSError, RunError):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, lambda temporary: _save(temporary, value))
+    return value
+
+
+def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    with path.open("wb") as file:  # given a name, NumPy adds an extension
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the names for options

@@ -11,6 +11,8 @@ from torch import Tensor
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
 
+STREAMS = 16  # places of the shards that a batch is drawn from at most
+BUFFER = 1_000  # samples of a stream among which the next one is drawn
 DRAWN_TOGETHER = 50  # batches among whose samples lengths are sorted
 
 
@@ -26,6 +28,8 @@ class Order:
         process_index, num_processes: process p of P takes the pth part of every batch.
         lengths: int64 [N] on the CPU, where samples of about one length shall share a batch, so that little of it is padding; a
             process then takes every Pth sample of a batch, so that all have about equally much to do.
+        shards: int64 [N] on the CPU, the archive that each sample lies in, where these shall be read from their beginning to their end:
+            see :func:`by_shards`.
     """
 
     num_samples: int
@@ -34,6 +38,7 @@ class Order:
     process_index: int = 0
     num_processes: int = 1
     lengths: Tensor | None = None
+    shards: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size % self.num_processes:
@@ -52,7 +57,10 @@ class Order:
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Tensor]:
         """This process's sample numbers, int64 on the CPU, of each step from ``first_step`` on."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-        order = torch.randperm(self.num_samples, generator=generator)
+        if self.shards is not None:
+            order = by_shards(self.shards, self.steps_per_epoch, self.batch_size, generator)
+        else:
+            order = torch.randperm(self.num_samples, generator=generator)
         if self.lengths is not None:
             order = self._grouped(order, self.lengths, generator)
         for step in range(first_step, self.steps_per_epoch):
@@ -73,6 +81,33 @@ class Order:
             -1, size
         )
         return batches[torch.randperm(len(batches), generator=generator)].flatten()
+
+
+def by_shards(shards: Tensor, steps: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """An order of samples in which archives are read nearly in sequence: shuffled by shard and buffer.
+
+    The shards come in a random order. Their samples, one shard after the other, are cut into up to 16 streams of equal length, each of
+    which gives its share of every batch, and within a stream a sample moves by less than 1,000 places. All of it is a function of the
+    generator alone. Where the number of processes divides that of the streams, each process reads streams of its own, and the batches are
+    the same for any number of processes. Which samples an incomplete last batch leaves out is a matter of chance.
+
+    Args:
+        shards: int64 [N], of samples in the order in which they lie.
+        steps: batches of the epoch.
+        batch_size: samples of each; all N, where there are fewer.
+        generator: of the epoch.
+
+    Returns:
+        Sample numbers int64 [steps * batch_size], none twice.
+    """
+    size = min(batch_size, len(shards))
+    rank = torch.randperm(int(shards.max()) + 1, generator=generator)
+    sequence = rank[shards].argsort(stable=True)[: steps * size]
+    streams = max(number for number in range(1, STREAMS + 1) if size % number == 0)
+    places = torch.arange(len(sequence) // streams, dtype=torch.float64)
+    drawn = places + BUFFER * torch.rand(streams, len(places), generator=generator, dtype=torch.float64)
+    shuffled = sequence.view(streams, -1).gather(1, drawn.argsort(dim=1))
+    return shuffled.view(streams, steps, size // streams).transpose(0, 1).reshape(-1)
 
 
 class InOrder:

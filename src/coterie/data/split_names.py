@@ -47,6 +47,15 @@ def split_of(name: str) -> str | None:
     return None if rest else split
 
 
+def split_within(name: str) -> str | None:
+    """The split that a name speaks of, whatever else it says; None: none, or several.
+
+    >>> split_within("imagenet1k-train-0001"), split_within("cats-0001"), split_within("train-and-test")
+    ('train', None, None)
+    """
+    return _meaning(name)[0]
+
+
 def _meaning(name: str) -> tuple[str | None, str]:
     """The split, and what else stands in the name."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))

@@ -34,7 +34,7 @@ class ImageData(ClassDataRecipe):
 
     name: Text = Field(
         "digits",
-        description="digits, cifar10, cifar100, cinic10, fashion_mnist, a folder of images, or hf://user/dataset.",
+        description="digits, cifar10, cifar100, cinic10, fashion_mnist, a folder of images, wds://path.tar (WebDataset), or hf://user/dataset.",
     )
     root: Text | None = Field(
         None,

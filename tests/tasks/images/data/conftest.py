@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,33 @@ def assert_same_samples():
             assert torch.equal(first[index][1], second[index][1]), index
 
     return check
+
+
+@pytest.fixture
+def make_tars(tmp_path):
+    """Write ``{"train-000": 5, ...}`` samples of 3 classes into tar files of WebDataset's form, and return their folder.
+
+    ``change(tar, number, members)`` may change a sample's members, endings to bytes, or add to them.
+    """
+
+    def make(tars: dict[str, int], change=lambda tar, number, members: None, form=tarfile.USTAR_FORMAT, size=(40, 30)):
+        root = tmp_path / "tars"
+        generator = np.random.default_rng(0)
+        count = 0
+        for name, samples in tars.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(root / f"{name}.tar", "w", format=form) as archive:
+                for number in range(samples):
+                    buffer = io.BytesIO()
+                    pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(buffer, "PNG")
+                    members = {"png": buffer.getvalue(), "cls": str(count % 3).encode()}
+                    change(name, number, members)
+                    for ending, content in members.items():
+                        entry = tarfile.TarInfo(f"pictures/{name[-3:]}_{number:04d}.{ending}")
+                        entry.size = len(content)
+                        archive.addfile(entry, io.BytesIO(content))
+                    count += 1
+        return root
+
+    return make

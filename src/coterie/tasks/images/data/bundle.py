@@ -87,7 +87,16 @@ def prepare_data(
     Raises:
         CoterieError: settings that do not suit the images.
     """
-    order = Order(len(raw.train), batch_size, seed, process_index, num_processes)
+    kept = is_kept_in_memory(raw, recipe)
+    shards = raw.train.stored.shards if isinstance(raw.train, Files) and not kept else None
+    order = Order(
+        len(raw.train),
+        batch_size,
+        seed,
+        process_index,
+        num_processes,
+        shards=None if shards is None else torch.from_numpy(shards),
+    )
     size = asked_size(recipe) or (network_config or {}).get("input_size", (None, None, None))[1]
     target = _Target(device, channels_last, process_index, num_processes)
     varies = reads_differently(raw)
@@ -95,7 +104,7 @@ def prepare_data(
         raise CoterieError(
             "data.in_memory=true: the data set's samples read differently each time, by a random transform, and cannot be kept; leave it out"
         )
-    if is_kept_in_memory(raw, recipe):
+    if kept:
         bundle = _in_memory(raw, recipe, order, size, network_config, target, views)
     else:
         side = size or (small_side(raw.train) if varies else None) or LARGE_DEFAULT

@@ -7,18 +7,18 @@ import hashlib
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from coterie.data.cache import digest as digest_of
 from coterie.data.cache import remembered
 from coterie.errors import CoterieError, RunError
 from coterie.tasks.images.data.decoding import COMMON, deep_peak, largest_image, open_image, reason_of, upright
 from coterie.tasks.images.data.headers import HEAD, plain_size
+from coterie.tasks.images.data.processes import by_processes
 from coterie.tasks.images.data.raw import Files
 from coterie.tasks.images.data.stored import Stored
 from coterie.tasks.images.settings import ImageData
@@ -116,39 +116,17 @@ def _compare_twins(parts: list[Files], looks: list[Looks]) -> None:
                 each[number] = each[number]._replace(digest=digest)
 
 
-class _Headers(Dataset[Any]):
-    """Looks at the headers of some thousand files as one item. What stops the scan is an item too, see ``streaming``."""
-
-    def __init__(self, stored: Stored) -> None:
-        self.stored = stored
-
-    def __len__(self) -> int:
-        return -(-len(self.stored) // CHUNK)
-
-    def __getitem__(self, chunk: int) -> Looks | CoterieError:
-        numbers = range(chunk * CHUNK, min(len(self.stored), (chunk + 1) * CHUNK))
-        try:
-            looks = ((number, _look(self.stored, number, False)) for number in numbers)
-            return {number: look for number, look in looks if look != NOTHING}
-        except CoterieError as error:
-            return error
-
-
 def _read_headers(stored: Stored, workers: int | None) -> Looks:
     """Headers are read by processes: there is little in it but Python."""
-    headers = _Headers(stored)
-    count = min(len(headers), (os.cpu_count() or 1) if workers is None else workers)
-    loader = DataLoader(headers, batch_size=None, num_workers=0 if count == 1 else count, generator=torch.Generator())
-    found: Looks = {}
-    failure = None
-    for looks in loader:
-        if isinstance(looks, CoterieError):
-            failure = looks
-            break
-        found.update(looks)
-    if failure is not None:
-        raise failure
-    return found
+    chunks = by_processes(partial(_headers, stored), -(-len(stored) // CHUNK), workers)
+    return {number: look for looks in chunks for number, look in looks.items()}
+
+
+def _headers(stored: Stored, chunk: int) -> Looks:
+    """What the headers of some thousand files tell."""
+    numbers = range(chunk * CHUNK, min(len(stored), (chunk + 1) * CHUNK))
+    looks = ((number, _look(stored, number, False)) for number in numbers)
+    return {number: look for number, look in looks if look != NOTHING}
 
 
 def _look(stored: Stored, number: int, whole: bool) -> Look:

@@ -18,6 +18,7 @@ from coterie.tasks.images.data.layout import sub_folders
 from coterie.tasks.images.data.npz import holds_npz, read_npz
 from coterie.tasks.images.data.objects import hub
 from coterie.tasks.images.data.raw import Arrays, RawData, four_axes
+from coterie.tasks.images.data.shards import SCHEME, holds_tars, read_shards
 from coterie.tasks.images.data.statistics import KNOWN
 from coterie.tasks.images.settings import ImageData
 
@@ -49,9 +50,13 @@ def read_source(recipe: ImageData, whole: bool = False) -> RawData:
         return raw
     if name.startswith("hf://"):
         return hub(name, recipe)
+    if name.startswith(SCHEME):
+        return read_shards(name.removeprefix(SCHEME), recipe, whole)
     path = require_folder(name)
     if holds_npz(path, whole):
         return read_npz(path, path.resolve().name, recipe, whole)
+    if path.is_dir() and holds_tars(path):
+        return read_shards(name, recipe, whole)
     return read_folder(path, recipe, whole)
 
 

@@ -62,6 +62,11 @@ class Stored(Protocol):
         """Bytes of each."""
         ...
 
+    @property
+    def shards(self) -> NDArray[np.int64] | None:
+        """The number of the archive that each lies in, int64 [n], where they are best read in sequence; None: each is a file of its own."""
+        ...
+
     def state(self) -> bytes:
         """A digest that changes where a picture is added, removed, renamed or written anew.
 
@@ -148,6 +153,8 @@ class ImagePaths:
     @property
     def sizes(self) -> NDArray[np.int64]:
         return self._status[0]
+
+    shards = None
 
     def state(self) -> bytes:
         digest = hashlib.blake2b(digest_size=16)

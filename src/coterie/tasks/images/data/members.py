@@ -1,0 +1,114 @@
+"""Pictures that lie in tar files, read by number."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coterie.data.arrays import Labels
+from coterie.data.shared import Names, SharedArray
+from coterie.errors import CoterieError
+
+OPEN_AT_MOST = 64  # tar files that a process keeps open
+
+
+class TarMembers:
+    """As :class:`coterie.tasks.images.data.stored.Stored`: a member of a tar file each, 1,000,000 of them in some 60 MB.
+
+    Args:
+        tars: paths of the tar files.
+        names: of the N members.
+        columns: int64 [3, N]: number of the tar file, first byte, bytes.
+        rows: int32 [n], which of these members there are, in order; None: all.
+    """
+
+    def __init__(self, tars: Names, names: Names, columns: SharedArray, rows: SharedArray | None = None) -> None:
+        self.tars, self.names, self.columns = tars, names, columns
+        self.rows = SharedArray(np.arange(len(names), dtype=np.int32)) if rows is None else rows
+        self._files: dict[int, _OpenFile] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TarMembers, (self.tars, self.names, self.columns, self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Labels) -> TarMembers:
+        return TarMembers(self.tars, self.names, self.columns, SharedArray(self.rows.array[indices]))
+
+    def _tar(self, number: int) -> str:
+        return os.fsdecode(self.tars[self.columns.array.item(0, self.rows.array.item(number))])
+
+    def name(self, number: int) -> str:
+        return f"{self._tar(number)}/{os.fsdecode(self.base_name(number))}"
+
+    def base_name(self, number: int) -> bytes:
+        return self.names[self.rows.array.item(number)]
+
+    def open(self, number: int) -> IO[bytes]:
+        size = self.columns.array.item(2, self.rows.array.item(number))
+        content = self.head(number, size)
+        if len(content) < size:
+            raise OSError("the tar file has become shorter since training started")
+        return io.BytesIO(content)
+
+    def head(self, number: int, count: int) -> bytes:
+        row = self.rows.array.item(number)
+        tar, offset, size = (self.columns.array.item(column, row) for column in range(3))
+        file = self._files.get(tar)
+        if file is None:
+            if len(self._files) >= OPEN_AT_MOST:
+                self._files = {}
+            file = self._files[tar] = _OpenFile(os.fsdecode(self.tars[tar]))
+        return os.pread(file.number, min(count, size), offset)
+
+    @property
+    def place(self) -> str:
+        return self._tar(0)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        sizes: NDArray[np.int64] = self.columns.array[2, self.rows.array]
+        return sizes
+
+    @property
+    def shards(self) -> NDArray[np.int64]:
+        """The number of each picture's tar file, int64 [n]."""
+        shards: NDArray[np.int64] = self.columns.array[0, self.rows.array]
+        return shards
+
+    def state(self) -> bytes:
+        digest = hashlib.blake2b(digest_size=16)
+        for tar in range(len(self.tars)):
+            digest.update(tar_state(os.fsdecode(self.tars[tar])))
+        digest.update(np.ascontiguousarray(self.rows.array).data)
+        return digest.digest()
+
+
+class _OpenFile:
+    """A file that is read from any place, by threads and forked processes alike, until nobody holds it any more."""
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+def tar_state(path: str) -> bytes:
+    """Path, size and time of change of a tar file.
+
+    Raises:
+        CoterieError: it is gone or cannot be read.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise CoterieError(f"cannot read {path!r}: {error.strerror}") from None
+    return os.fsencode(f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}\n")

@@ -1,0 +1,241 @@
+"""Data sets in tar files of WebDataset's form: which files, their splits and classes."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coterie.data.arrays import Labels
+from coterie.data.cache import digest, remembered_arrays
+from coterie.data.shared import Names, SharedArray
+from coterie.data.split_names import SPLITS, split_within
+from coterie.data.splits import assign_held_out
+from coterie.errors import CoterieError
+from coterie.tasks.images.data.layout import sub_folders
+from coterie.tasks.images.data.members import TarMembers, tar_state
+from coterie.tasks.images.data.processes import by_processes
+from coterie.tasks.images.data.raw import Files, RawData, numbered
+from coterie.tasks.images.data.scan import check_images
+from coterie.tasks.images.data.tars import index_of
+from coterie.tasks.images.settings import ImageData
+
+SCHEME = "wds://"
+CLASS_FILES = ("classes.txt", "classnames.txt")  # beside the tar files: a class name in each line
+COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+INDEXED_ALONE = 2**30  # bytes of tar files for which no further processes are started
+
+
+def holds_tars(folder: Path) -> bool:
+    """Whether a folder is such a data set: tar files and no folders, or folders of splits that hold nothing else."""
+    below = sub_folders(folder)
+    if not below:
+        return any(folder.glob("*.tar"))
+    return all(split_within(each.name) and not sub_folders(each) and any(each.glob("*.tar")) for each in below)
+
+
+def read_shards(place: str, recipe: ImageData, whole: bool = False) -> RawData:
+    """A data set in tar files; what becomes of missing splits is said in :func:`coterie.data.splits.assign_held_out`.
+
+    Args:
+        place: a folder, or paths of tar files with ``{000..127}``, ``{train,val}`` and ``*``.
+        recipe: what to do with broken members and images.
+        whole: the images are to be measured, not trained on: ``test`` alone will do, and what has no splits is measured in whole.
+
+    Raises:
+        CoterieError: no such files, damaged or compressed ones, samples without a class, classes of no certain meaning.
+    """
+    paths = _tar_files(place)
+    splits = _by_split(paths)
+    if "train" not in splits and not whole:
+        raise CoterieError(f"{place!r} holds {', '.join(splits)} but no train")
+    if whole:
+        chosen = next(split for split in ("test", "validation", "train") if split in splits)
+        splits = {chosen: splits[chosen]}
+    every = [path for split in splits.values() for path in split]
+    found = dict(zip(every, _indices(every, recipe.workers), strict=True))
+    notes, bad, others = _problems(found, recipe)
+    names = _class_names(found, every[0].parent)
+    parts = {split: _files([(path, found[path]) for path in paths], names) for split, paths in splits.items()}
+    for split, part in parts.items():
+        if not len(part):
+            raise CoterieError(f"{place!r}: the {split} split holds no pictures with a class")
+    parts, undecodable, more = check_images(parts, recipe)
+    known: dict[str, Any] = {"skipped": bad + undecodable, "passed_over": others, "notes": (*notes, *more)}
+    name = every[0].parent.resolve().name
+    if whole:
+        (part,) = parts.values()
+        return RawData(name, names, part, None, part, **known)
+    held_out = assign_held_out(parts["train"], parts.get("validation"), parts.get("test"), recipe, names)
+    return RawData(name, names, *held_out, **known)
+
+
+def _tar_files(place: str) -> list[Path]:
+    """The tar files that are meant, in order.
+
+    Raises:
+        CoterieError: some are missing, or are compressed.
+    """
+    pattern = os.path.expanduser(place)
+    if "://" in pattern or pattern.startswith("pipe:"):
+        raise CoterieError(f"data={SCHEME}{place}: expected files of this machine; copy or mount them first")
+    if os.path.isdir(pattern):
+        folders = [Path(pattern), *(each for each in sub_folders(Path(pattern)) if split_within(each.name))]
+        paths = [path for folder in folders for path in sorted(folder.glob("*.tar*"))]
+    else:
+        paths = [
+            Path(path)
+            for each in expand(pattern)
+            for path in (sorted(glob.glob(each)) if glob.has_magic(each) else [each])
+        ]
+    compressed = next((path for path in paths if path.name.endswith(COMPRESSED)), None)
+    if compressed is not None:
+        raise CoterieError(
+            f"{str(compressed)!r} is compressed, and its pictures cannot be read one by one; unpack it to a .tar (pictures are compressed as they are)"
+        )
+    paths = [path for path in paths if path.suffix == ".tar"] if os.path.isdir(pattern) else paths
+    if not paths:
+        raise CoterieError(f"data={SCHEME}{place}: there are no tar files")
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more of {len(paths)}" if len(missing) > 1 else ""
+        raise CoterieError(f"there is no tar file {str(missing[0])!r}{more}")
+    return paths
+
+
+def expand(pattern: str) -> Iterator[str]:
+    """Paths of a pattern with braces, as shells and WebDataset expand it.
+
+    >>> list(expand("{train,val}-{08..10}.tar"))
+    ['train-08.tar', 'train-09.tar', 'train-10.tar', 'val-08.tar', 'val-09.tar', 'val-10.tar']
+    """
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if found is None:
+        yield pattern
+        return
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    if span is not None:
+        first, last = span.groups()
+        width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+        choices: Sequence[str] = [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
+    else:
+        choices = found[1].split(",")
+    for choice in choices:
+        yield from expand(pattern[: found.start()] + choice + pattern[found.end() :])
+
+
+def _by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Tar files of each split, by what their names, or their folders', say; of none, where none says anything: train.
+
+    Raises:
+        CoterieError: some say so and others do not.
+    """
+    found: dict[str | None, list[Path]] = {}
+    for path in paths:
+        found.setdefault(split_within(path.stem) or split_within(path.parent.name), []).append(path)
+    if None in found and len(found) > 1:
+        raise CoterieError(f"{str(found[None][0])!r}: its name says no split, as those of other tar files do")
+    return {split: found[split] for split in SPLITS if split in found} or {"train": found[None]}
+
+
+def _indices(paths: Sequence[Path], workers: int | None) -> Iterator[dict[str, NDArray[Any]]]:
+    few = sum(path.stat().st_size for path in paths) < INDEXED_ALONE
+    return by_processes(partial(_index, list(paths)), len(paths), 0 if few else workers)
+
+
+def _index(paths: Sequence[Path], number: int) -> dict[str, NDArray[Any]]:
+    """What lies in a tar file, kept until it changes.
+
+    Raises:
+        CoterieError: it cannot be read.
+    """
+    path = paths[number]
+
+    def compute() -> dict[str, NDArray[Any]]:
+        try:
+            return index_of(path)
+        except OSError as error:
+            raise CoterieError(f"cannot read {str(path)!r}: {error.strerror}") from None
+
+    return remembered_arrays("tars", digest("tar 1", tar_state(str(path))), compute)
+
+
+def _said(index: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(index["said"].tobytes())
+    return said
+
+
+def _problems(found: dict[Path, dict[str, NDArray[Any]]], recipe: ImageData) -> tuple[list[str], int, int]:
+    """What is to be said of members that cannot be used, how many they are, and how many samples are no pictures.
+
+    Raises:
+        CoterieError: there are some, and the recipe does not leave them out.
+    """
+    bad = [
+        (f"{path}/{name}" if name else str(path), reason)
+        for path, index in found.items()
+        for name, reason in _said(index)["problems"]
+    ]
+    if bad and not recipe.skip_bad_images:
+        (name, reason), more = bad[0], f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise CoterieError(
+            f"cannot use {name!r}{more}: {reason}\nrepair or remove, or leave out with data.skip_bad_images=true"
+        )
+    others = sum(_said(index)["others"] for index in found.values())
+    notes = [f"passed over {others} sample{'s' * (others > 1)} of tar files without a picture"] * bool(others)
+    if bad:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:3]) + "; ..." * (len(bad) > 3)
+        notes.append(f"left out {len(bad)} of what tar files hold (data.skip_bad_images): {shown}")
+    return notes, len(bad), others
+
+
+def _class_names(found: dict[Path, dict[str, NDArray[Any]]], folder: Path) -> tuple[str, ...]:
+    """Names of the classes: a line each of a file beside the tar files; else the texts themselves; else numbers.
+
+    Raises:
+        CoterieError: numbers and names side by side, or a number beyond the file's lines.
+    """
+    texts = {text for index in found.values() for text in _said(index)["classes"]}
+    numbers = {text for text in texts if re.fullmatch(r"\d+", text)}
+    if numbers and numbers != texts:
+        raise CoterieError(
+            f"the tar files in {str(folder)!r} name classes by numbers and by texts: {min(numbers)!r} and {min(texts - numbers)!r}"
+        )
+    file = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), None)
+    lines = file.read_text(encoding="utf-8").splitlines() if file is not None else []
+    names = tuple(line.strip() for line in lines if line.strip())
+    highest = max((int(text) for text in numbers), default=-1)
+    if names and (highest >= len(names) if numbers else not texts <= set(names)):
+        if not numbers:
+            raise CoterieError(f"{str(file)!r} does not name the class {min(texts - set(names))!r}")
+        raise CoterieError(f"{str(file)!r} names {len(names)} classes, and there is the class {highest}")
+    if numbers:
+        return names or numbered(np.array(sorted(int(text) for text in numbers), dtype=np.int64))
+    return names or tuple(sorted(texts))
+
+
+def _files(indices: Sequence[tuple[Path, dict[str, NDArray[Any]]]], names: Sequence[str]) -> Files:
+    """The pictures of some tar files, one after the other, with their labels."""
+    numbers = {name: number for number, name in enumerate(names)}
+    columns, labels, letters, bounds = [], [], [], [np.zeros(1, dtype=np.int64)]
+    for tar, (_, index) in enumerate(indices):
+        texts = _said(index)["classes"]
+        of_code: Labels = np.array([int(text) if text.isdecimal() else numbers[text] for text in texts], dtype=np.int64)
+        labels.append(of_code[index["codes"]] if texts else np.empty(0, dtype=np.int64))
+        columns.append(np.stack([np.full(len(index["offsets"]), tar), index["offsets"], index["sizes"]]))
+        letters.append(index["letters"])
+        bounds.append(index["bounds"][1:] + bounds[-1][-1])
+    stored = TarMembers(
+        Names.of(os.fsencode(path) for path, _ in indices),
+        Names(np.concatenate(letters), np.concatenate(bounds)),
+        SharedArray(np.concatenate(columns, axis=1)),
+    )
+    return Files(stored, np.concatenate(labels))
