@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import uuid
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +29,28 @@ from coterie.training.checkpoint import save_checkpoint
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the Hub, nor waits for its absence
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
+def pytest_collection_modifyitems(items):
+    """Of a test marked ``fast_for(*ids)`` the other cases are slow; an id that no case has any more is an error."""
+    cases = {}
+    for item in items:
+        if mark := item.get_closest_marker("fast_for"):
+            cases.setdefault((item.path, item.originalname), (set(mark.args), set()))[1].add(item.callspec.id)
+            if item.callspec.id not in mark.args:
+                item.add_marker(pytest.mark.slow)
+    asked = any("::" in argument and "[" in argument for argument in sys.argv)  # one case alone is no evidence
+    for (path, name), (named, there) in cases.items():
+        if not asked and named - there:
+            raise pytest.UsageError(f"{path}::{name} is fast_for {sorted(named - there)}, which no case is called")
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     """A cache folder of the test's own, so that no test writes to the home folder."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = (
+        tmp_path_factory.getbasetemp() / "caches" / uuid.uuid4().hex
+    )  # a counted name would list all others each time
+    folder.mkdir(parents=True)
     monkeypatch.setenv("COTERIE_CACHE", str(folder))
     return folder
 

@@ -191,6 +191,7 @@ def test_what_is_needed_is_missed_by_name(name, run, tmp_path):
         assert key in message
 
 
+@pytest.mark.fast_for("recipe.yaml-2", "student.json-2", "checkpoint/last.pt-2")
 @amounts(2)
 @pytest.mark.parametrize("name", READERS)
 def test_files_that_are_cut_short_or_of_other_bytes(name, amount, run, tmp_path):
@@ -225,6 +226,7 @@ def of_checkpoint(state: dict) -> list[tuple[str, dict]]:
     return found
 
 
+@pytest.mark.fast_for("last.pt-2")
 @amounts(2)
 @pytest.mark.parametrize("name", ["last.pt", "best.pt"])
 def test_checkpoints_with_parts_missing_or_of_another_kind(name, amount, run, tmp_path):

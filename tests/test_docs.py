@@ -31,7 +31,11 @@ PAGES = [
         if path.relative_to(ROOT / "docs").parts[0] not in MADE
     ),
 ]
-LONG = {"docs/speech.md", "docs/restoration.md"}  # a minute each; their tasks have quick tests of their own
+# Pages that train for more than a few seconds: what they show has quick tests of its own, or stands on a page that is left.
+LONG = {
+    *(f"docs/{name}.md" for name in ("compare", "deploy", "language", "restoration", "retrieval", "speech", "text")),
+    *(f"docs/methods/{name}.md" for name in ("afd", "cl_ilr", "dml", "ffl", "ffsd", "kdcl", "okddip", "okdph", "one", "pcl")),
+}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Smaller, and without the network: what is tested is that the words of the page are right.
 SMALLER = ["training.epochs=1", "training.device=cpu", "network.pretrained=false", "optimizer.learning_rate=0.005"]

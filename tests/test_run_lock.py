@@ -101,6 +101,7 @@ def until(condition, process, seconds=120):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_beside_a_training_others_are_refused_and_its_death_is_told(tmp_path):
     path = tmp_path / "run"
     training = subprocess.Popen(

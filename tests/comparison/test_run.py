@@ -195,6 +195,7 @@ def test_a_run_that_another_process_trains_is_waited_for(tmp_path, monkeypatch, 
     assert [each["status"] for each in result.comparison["runs"]] == ["finished"]
 
 
+@pytest.mark.slow
 def test_an_interruption_can_be_gone_on_from(tmp_path, monkeypatch, capsys):
     folder, evaluate = tmp_path / "c", Trainer.evaluate
 

@@ -118,6 +118,7 @@ def test_a_job_that_processes_die_of_has_failed_and_the_others_are_done(tmp_path
     assert done
 
 
+@pytest.mark.slow
 def test_a_worker_whose_parent_is_gone_puts_its_run_away(tmp_path):
     folder, jobs = planned(tmp_path / "c", "training.epochs=5000")
     worker = Worker(folder, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)})

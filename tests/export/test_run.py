@@ -125,6 +125,7 @@ def test_default_folders_and_every_student(small_run):
         shutil.rmtree(path / "export", ignore_errors=True)
 
 
+@pytest.mark.fast_for("student")
 @pytest.mark.parametrize("which", ["student", "ensemble", "method"])
 def test_onnx_pt2_and_safetensors_hold_what_was_asked_for(small_run, tmp_path, which):
     path, method = small_run
@@ -213,6 +214,7 @@ def test_a_timm_network_needs_no_coterie(runs, tmp_path):
     assert "coterie.networks" not in (folder / "README.md").read_text()
 
 
+@pytest.mark.fast_for("onnx")
 @pytest.mark.parametrize("format", ["onnx", "pt2"])
 def test_nothing_of_this_machine_or_of_the_images_is_exported(small_run, tmp_path, format):
     path, _ = small_run
@@ -338,6 +340,7 @@ def test_a_failure_leaves_what_was_there(small_run, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_an_export_that_computes_something_else_is_refused(small_run, tmp_path, monkeypatch):
     path, _ = small_run
     create = timm.create_model

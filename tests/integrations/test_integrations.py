@@ -150,6 +150,7 @@ def test_lightning(name, tmp_path):
     same(plain, method.student())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS[:1])
 def test_transformers_trainer_of_images(name, tmp_path):
     transformers = pytest.importorskip("transformers")

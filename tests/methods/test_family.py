@@ -323,6 +323,7 @@ COMPILED = {"baseline", "dml", "okdmde", "okddip", "kdcl", "afd", "pcl", "mcl", 
 FEWEST = {"ffsd": 3, "okddip": 3}
 
 
+@pytest.mark.fast_for("okdmde")
 @pytest.mark.parametrize(
     "name", [each if each in COMPILED else pytest.param(each, marks=pytest.mark.slow) for each in FAMILY]
 )

@@ -66,6 +66,7 @@ def test_holm_by_hand():
     assert holm({}) == {}
 
 
+@pytest.mark.slow
 def test_what_could_be_detected_is_detected_four_times_of_five():
     rng = np.random.default_rng(0)
     pairs, deviation = 5, 1.0

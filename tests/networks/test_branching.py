@@ -65,6 +65,15 @@ def assert_is_the_plain_network(plain, group, inputs):
         assert torch.equal(moved[key], value), key
 
 
+@pytest.mark.fast_for(
+    "convnext_atto",
+    "cait_xxs24_224",
+    "edgenext_xx_small",
+    "vit_tiny_patch16_224",
+    "resnet32_cifar",
+    "densenet40_12_cifar",
+    "resnet10t",
+)
 @pytest.mark.parametrize(
     ("name", "options", "side"),
     [pytest.param(*each, id=each[0], marks=pytest.mark.slow if each[0] in SLOW else ()) for each in ARCHITECTURES],
@@ -108,6 +117,7 @@ def _student_parameters(group, number):
     return found
 
 
+@pytest.mark.fast_for("resnet18", "squeezenet1_0")
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision_networks(name):
     torch.manual_seed(0)
@@ -165,6 +175,7 @@ def test_a_suggested_split_is_taken():
     assert branch(plain, branches=2, example=torch.zeros(2, 3, 8, 8)).split_point == "layer2"
 
 
+@pytest.mark.slow
 def test_fresh_branches_of_an_instance_have_the_same_distribution_and_other_values():
     group = branch(network("resnet10t"), branches=3, at="layer4", example=torch.zeros(2, 3, 64, 64))
     first, *others = (dict(each.named_parameters()) for each in group.branches)
@@ -223,6 +234,7 @@ def test_peers_of_different_architectures():
         StudentGroup.of([network("tiny_cifar"), timm.create_model("tiny_cifar", num_classes=4)])
 
 
+@pytest.mark.slow
 def test_deepcopy_compile_channels_last_and_saving():
     group = branch(network("ghostnet_050"), branches=2, at="auto", example=torch.zeros(2, 3, 64, 64)).eval()
     clone = copy.deepcopy(group)

@@ -14,7 +14,6 @@ from coterie.errors import CoterieError
 from coterie.networks import dists as place
 from coterie.networks.dists import DISTS
 
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -296,6 +296,7 @@ def test_torchvisions_networks_with_auxiliary_heads(name):
     assert teacher(inputs).logits.shape == (2, 4)
 
 
+@pytest.mark.fast_for("mobilenet_v3_small", "squeezenet1_1")
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"])
 def test_other_networks_of_torchvision_are_split_or_get_their_line(name):
     built = torchvision.models.get_model(name, weights=None, num_classes=4)
@@ -332,6 +333,7 @@ def test_a_lazy_teacher_was_never_trained():
         Teacher(Lazy(), EXAMPLE)
 
 
+@pytest.mark.slow
 def test_networks_of_timm_are_recorded_as_before():
     for name in ("vit_tiny_patch16_224", "resnet10t"):
         group = coterie.branch(timm.create_model(name, num_classes=4), branches=2).eval()

@@ -102,6 +102,7 @@ def texts(drawing: str) -> list[str]:
     return [re.sub(r"\s+", " ", html.unescape(text)) for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawing)]
 
 
+@pytest.mark.slow
 def test_points_have_names_where_these_are_free_and_else_a_key(tmp_path, make_runs):
     apart = {"baseline": 0.2, "okdmde": 0.3, "dml": 0.25}
     write(tmp_path / "a", make_runs(apart, 3))

@@ -207,6 +207,7 @@ def test_every_class_has_its_figures_and_can_be_sorted(make_run: MakeRun) -> Non
     assert shown == [f"class_{number}" for number in order]
 
 
+@pytest.mark.slow
 def test_runs_that_did_not_note_their_classes_are_counted_from_the_predictions(make_run: MakeRun) -> None:
     """As they were before figures of every class and the gallery of errors were kept."""
     run = make_run(epochs=1)

@@ -70,10 +70,12 @@ def test_pictures_and_tables_stand_in_sections_of_their_own(make_run: MakeRun, w
     assert write_report(plain).read_text() == page
 
 
+@pytest.mark.slow
 def test_a_task_without_panels_has_no_such_section(make_run: MakeRun) -> None:
     assert "own-1" not in write_report(make_run(epochs=1, samples=40)).read_text()
 
 
+@pytest.mark.fast_for("error0")
 @pytest.mark.parametrize("error", [KeyError("curves"), TypeError("no list"), ValueError("no number")])
 def test_what_a_task_cannot_read_is_damaged(make_run: MakeRun, with_panels, error: Exception) -> None:
     def damaged(folder: RunFolder) -> list[Panel]:

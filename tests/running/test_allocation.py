@@ -34,6 +34,7 @@ def count(*arguments: str, **variables: str) -> tuple[str, int]:
     return told, int(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
 def test_freed_memory_is_not_faulted_in_again():
     told, kept = count("told")

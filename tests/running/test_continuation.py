@@ -114,6 +114,7 @@ def own_network():
     return timm.create_model("resnet10t", num_classes=10, in_chans=1)
 
 
+@pytest.mark.slow
 def test_a_run_on_networks_of_ones_own_goes_on_with_them_only(tmp_path):
     settings = {
         "training": {"epochs": 1, "device": "cpu"},

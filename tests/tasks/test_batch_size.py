@@ -84,6 +84,7 @@ def test_a_last_batch_of_one_is_left_out(tmp_path):
     assert found.summary["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_one_sample_is_enough_where_nothing_compares(tmp_path):
     found = train(tmp_path, samples=3)
     assert found.summary["status"] == "finished"

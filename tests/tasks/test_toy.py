@@ -45,6 +45,7 @@ def left(path):
     return timeless, (path / "metrics.jsonl").read_text(), load_file(path / "student.safetensors")
 
 
+@pytest.mark.fast_for("trainer-_optimizer_step-3", "task-evaluate-2")
 @pytest.mark.parametrize(
     ("place", "name", "number"),
     [

@@ -137,6 +137,7 @@ def resumes_to_the_same_bits(settings, whole, path):
     assert not list(path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
 )

@@ -159,6 +159,7 @@ OPTIONS = {"plain": {}, "all": {"ema": 0.9, "accumulate": 2, "clip_gradient": 1.
 QUICK = {("all", 2), ("plain", 6), ("all", 9), ("best", 9)}
 
 
+@pytest.mark.fast_for("all-9", "plain-6")
 @pytest.mark.parametrize(
     ("options", "stop_at"),
     [
@@ -293,6 +294,7 @@ def test_options_of_the_loop(small, finished, tmp_path, options):
         assert rows(result.path, "train")[0]["losses"] != rows(plain.path, "train")[0]["losses"]
 
 
+@pytest.mark.slow
 def test_a_compiled_step_gives_the_same_losses(small, finished, tmp_path, monkeypatch):
     plain, original = finished(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, **_: original(module, backend="eager", fullgraph=True))

@@ -148,6 +148,7 @@ def test_same_seed_same_weights(name: str) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.fast_for("resnet20_cifar", "vgg16_cifar", "wrn16_2_cifar")
 @pytest.mark.parametrize("name", KINDS)
 def test_dropout_is_off_unless_asked_for(name: str) -> None:
     assert all(module.p == 0 for module in build(name).modules() if isinstance(module, nn.Dropout))
@@ -159,6 +160,7 @@ def test_dropout_is_off_unless_asked_for(name: str) -> None:
     assert torch.equal(network.forward_head(features), network.forward_head(features))
 
 
+@pytest.mark.fast_for("resnet20_cifar", "vgg16_cifar", "wrn16_2_cifar")
 @pytest.mark.parametrize("name", KINDS)
 def test_reset_classifier(name: str) -> None:
     network = build(name, num_classes=5).double().eval()

@@ -68,6 +68,14 @@ def test_the_shorter_side_counts(tmp_path):
     assert recipe.data.image_size == 96
 
 
+@pytest.mark.fast_for(
+    "vit_tiny_patch16_224-100-False-96",
+    "vit_tiny_patch16_224-100-True-None",
+    "resnet20_cifar-300-False-32",
+    "resnet18-200-True-192",
+    "resnet18-32-True-128",
+    "resnet18-32-False-64",
+)
 @pytest.mark.parametrize(
     ("network", "side", "pretrained", "size"),
     [

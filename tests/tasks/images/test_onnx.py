@@ -72,6 +72,7 @@ def described(run: Path, **changes: object) -> dict[str, object]:
     return json.loads(path.read_text())
 
 
+@pytest.mark.fast_for("input_size1-box-1.0")
 @pytest.mark.parametrize(
     ("input_size", "interpolation", "crop"),
     [
@@ -94,6 +95,7 @@ def test_the_cards_snippet_predicts_without_torch_what_pytorch_predicts(
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_snippet_itself_names_the_class(small_run, pictures, tmp_path):
     path, method = small_run
     folder = export_run(path, "onnx", tmp_path / "export", "ensemble")
@@ -107,6 +109,7 @@ def test_the_snippet_itself_names_the_class(small_run, pictures, tmp_path):
     assert float(probability) == pytest.approx(float(best), abs=1e-5)
 
 
+@pytest.mark.fast_for("0")
 @pytest.mark.parametrize("which", ["0", "ensemble"])
 def test_the_file_says_how_it_is_used(small_run, tmp_path, which):
     path, _ = small_run
@@ -125,6 +128,7 @@ def test_the_file_says_how_it_is_used(small_run, tmp_path, which):
     assert stored["which"] == which
 
 
+@pytest.mark.slow
 def test_a_network_of_four_channels_claims_no_picture(run_maker, tmp_path):
     method = run_maker(tmp_path / "run", input_size=(4, 16, 16), gallery=False)
     folder = export_run(tmp_path / "run", "onnx")

@@ -47,6 +47,7 @@ def predictions(folder, loader):
     return np.concatenate([session.run(None, {"images": batch.inputs.numpy()})[0].argmax(1) for batch in loader])
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_two_files(digits, exported):
     plain, int8 = exported
     assert int8 == digits / "export" / "onnx-int8"

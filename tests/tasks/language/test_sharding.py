@@ -101,6 +101,7 @@ def test_its_checkpoint_is_safetensors_beside_a_file_and_a_finished_run_is_read_
     assert student.get_input_embeddings().weight is student.get_output_embeddings().weight
 
 
+@pytest.mark.fast_for("between two files")
 @pytest.mark.parametrize("position", ["within an epoch", "between two files"])
 def test_it_goes_on_from_where_it_was_put_away(sharded, place, tmp_path, monkeypatch, position):
     """Also where it died once the tensors of a later checkpoint were written, and the file that names them was not."""
@@ -133,6 +134,7 @@ def test_it_goes_on_from_where_it_was_put_away(sharded, place, tmp_path, monkeyp
     assert len([path for path in (resumed.path / "checkpoint").iterdir() if path.is_dir()]) == 2
 
 
+@pytest.mark.slow
 def test_logits_in_parts_of_a_batch_are_those_of_a_whole_network(place, tmp_path, monkeypatch):
     """They read the output layer's weight outside of the network's own forward pass."""
     monkeypatch.setattr(causal_lm, "WHOLE_LOGITS", 0)

@@ -73,6 +73,7 @@ def test_a_taught_run_has_all_figures_and_files(taught, place):
     assert folder.read_description()["vocabulary"] == 300
 
 
+@pytest.mark.slow
 def test_training_moves_the_student_to_its_teacher(place):
     """The teacher's order of tokens, which the student had no part of before, is learnt."""
     recipe = settings(
@@ -87,6 +88,7 @@ def test_training_moves_the_student_to_its_teacher(place):
     assert after["deployed"]["mor_5"] > before["deployed"]["mor_5"] + 0.2
 
 
+@pytest.mark.slow
 def test_a_group_learns_far_below_a_uniform_guess(place):
     result = coterie.train(
         settings(place, method={"name": "dml"}, training={**QUICK, "epochs": 12}), output=place / "dml", quiet=True
@@ -99,6 +101,7 @@ def test_a_group_learns_far_below_a_uniform_guess(place):
     assert summary["deployed_reason"].startswith("its validation NLL is the lowest")
 
 
+@pytest.mark.slow
 def test_a_run_whose_logits_are_computed_in_parts_is_the_same(place, monkeypatch, capsys):
     found, said = [], []
     for number, most in enumerate((2**26, 0)):
@@ -287,6 +290,7 @@ def test_a_foreign_key_is_refused(place):
         load_recipe(settings(place, network={"lora": {"rnk": 3}}))
 
 
+@pytest.mark.fast_for("None")
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_checkpoints_of_lora_hold_what_is_trained_and_a_run_goes_on_bit_by_bit(place, tmp_path, monkeypatch, ema):
     from coterie.training.checkpoint import load_checkpoint
@@ -352,6 +356,7 @@ def test_another_tokenizer_is_refused(place, tmp_path, texts):
         coterie.train(recipe, output=tmp_path / "run", quiet=True)
 
 
+@pytest.mark.slow
 def test_sizes_alone_take_the_teachers_tokenizer(place, tmp_path):
     (tmp_path / "small.json").write_text(json.dumps({"model_type": "llama", **TINY}))
     recipe = settings(

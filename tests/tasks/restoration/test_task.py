@@ -44,6 +44,7 @@ def test_a_run_is_measured_beside_interpolation(run):
     assert not any("base_layer" in name for name in kept)  # which stand beside the checkpoint, once
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_bit_by_bit(settings, run, tmp_path, monkeypatch):
     original = Trainer._optimizer_step
 
@@ -103,6 +104,7 @@ def test_images_are_enlarged_and_written(run, tmp_path):
             coterie.predict(run.path, tmp_path / "a.png", **options)
 
 
+@pytest.mark.slow
 def test_exports_compute_what_the_run_does(run, tmp_path):
     folder = export_run(run.path, output=tmp_path / "diffusers")
     assert {path.name for path in folder.iterdir()} >= {"unet", "scheduler", "embedding.safetensors", "one_step.json"}
@@ -135,6 +137,7 @@ def test_what_a_report_shows_is_kept(run):
     assert page.count('<div class="slider">') == len(shown["Pictures"].sliders) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     ["regression", pytest.param("vsd", marks=pytest.mark.slow), pytest.param("denoising", marks=pytest.mark.slow)],

@@ -95,6 +95,7 @@ def test_a_run_that_is_stopped_goes_on_bit_by_bit(asymmetric, place, tmp_path):
     assert encoder_digest(resumed.student()) == encoder_digest(asymmetric.student())
 
 
+@pytest.mark.slow
 def test_a_symmetric_student_of_the_teachers_layers_encodes_documents(place, tmp_path):
     recipe = place.settings(
         network={"name": "auto", "layers": [0, 2], "documents": "student", "pretrained": "auto"},
@@ -119,6 +120,7 @@ def test_a_symmetric_student_of_the_teachers_layers_encodes_documents(place, tmp
     assert evaluate_run(result.path)[1].figures["deployed"]["mrr_10"] == result.summary["deployed"]["mrr_10"]
 
 
+@pytest.mark.slow
 def test_a_teacher_is_trained_from_labels_and_teaches_as_a_run(place, tmp_path, pairs):
     (tmp_path / "sizes.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}))  # fmt: skip
     network = {"name": str(tmp_path / "sizes.json"), "pretrained": "auto"}

@@ -55,6 +55,7 @@ def teachers(place, tmp_path_factory):
     return [str(path) for path in paths]
 
 
+@pytest.mark.fast_for("kd-1")
 @pytest.mark.parametrize(("method", "students"), [("independent", 2), ("dml", 2), ("kd", 1), ("rl_kd", 1)])
 def test_every_method_learns(place, teachers, tmp_path, method, students):
     """The baseline is the teachers'."""
@@ -134,6 +135,7 @@ def test_the_whole_method_is_rebuilt(run, place):
     assert task.evaluate(method, task.data.test).figures["students"] == RunFolder(run).read_summary()["students"]
 
 
+@pytest.mark.fast_for("3")
 @pytest.mark.parametrize("stop_at", [3, 4, 5])  # of 4 steps an epoch
 def test_resume_is_bit_equal(run, place, tmp_path, monkeypatch, stop_at):
     original = Trainer._optimizer_step
@@ -189,6 +191,7 @@ def test_pretrained_students_start_from_the_folders_weights(place):
     assert not torch.allclose(second["classifier.weight"], first["classifier.weight"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_students_of_different_architectures(place, tmp_path):
     names = [str(place.path / "student"), str(place.path / "teacher")]
     result = coterie.train(place.settings(method="dml", network={"name": names}), output=tmp_path / "run", quiet=True)
@@ -199,6 +202,7 @@ def test_students_of_different_architectures(place, tmp_path):
         task_of(place, method="dml", network={"name": [names[0], str(place.path / "other")]})
 
 
+@pytest.mark.slow
 def test_a_comparison_of_texts(place, tmp_path, monkeypatch, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(load_recipe(place.settings()).to_yaml())
@@ -341,6 +345,7 @@ def test_a_run_of_texts_has_no_transform_of_images_and_no_timm_format(run, tmp_p
             coterie.export_run(run, format, tmp_path / "export", which=which)
 
 
+@pytest.mark.slow
 def test_the_onnx_cards_snippet_tells_texts_without_torch(run, tmp_path):
     folder = coterie.export_run(run, "onnx", tmp_path / "export")
     assert {"model.onnx", "tokenizer.json", "student.json", "README.md"} <= {path.name for path in folder.iterdir()}
@@ -398,6 +403,7 @@ def prepare(place, method, taught):
     return built, next(iter(task.data.train.epoch(0)))
 
 
+@pytest.mark.slow
 def test_a_benchmark_of_texts_and_of_teachers_that_are_asked_once(quick_ceiling, place):
     """What a cached teacher costs is nothing, and its operations are not counted."""
     recipe = load_recipe(place.settings(method="kd", teacher={"network": str(place.path / "teacher")}))
