@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coterie.data.group_splits import copies_note, drawn_groups, hold_out
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
 from coterie.tasks.language.data.tokens import Integers, TokenStore
 from coterie.tasks.language.settings import LanguageData
-
-TEST_SHARE = 0.2  # of the documents, where the data bring neither a validation nor a test split
 
 
 @dataclass(frozen=True)
@@ -55,30 +54,10 @@ def split_documents(stores: Mapping[str, TokenStore], settings: LanguageData) ->
         CoterieError: too few documents to hold out any, a test split that the data bring already, or a limit above their number.
     """
     whole = {split: Selection(store, np.arange(len(store))) for split, store in stores.items()}
-    train, validation, test = whole["train"], whole.get("validation"), whole.get("test")
-    share = settings.test
-    if share == "auto":
-        if test is None:
-            validation, test = None, validation
-        share = TEST_SHARE if test is None else 0
-    elif test is not None and share > 0:
-        raise CoterieError(
-            f"data.test={share:g}: the data bring a test split of {len(test):,} documents; leave data.test out"
-        )
-    wanted = [
-        what
-        for what, each in (("test", share > 0), ("validation", validation is None and settings.validation > 0))
-        if each
-    ]
-    _require_enough(train, wanted)
-    if share > 0:
-        train, test = carve(train, share, settings.validation_seed, "test")
-    if validation is None and settings.validation > 0:
-        train, validation = carve(train, settings.validation, settings.validation_seed, "validation")
+    splits = hold_out(whole, settings, carve, "documents", _require_enough)
     if settings.train_limit is not None:
-        train = limit(train, settings.train_limit, settings.validation_seed)
-    found = {"train": train, "validation": validation, "test": test}
-    return {split: selection for split, selection in found.items() if selection is not None}
+        splits["train"] = limit(splits["train"], settings.train_limit, settings.validation_seed)
+    return splits
 
 
 def unread_shares(stores: Mapping[str, TokenStore], settings: LanguageData) -> list[str]:
@@ -112,9 +91,7 @@ def carve(selection: Selection, share: float, seed: int, what: str) -> tuple[Sel
     """
     _require_enough(selection, [what])
     groups = selection.store.groups[selection.numbers]
-    names = np.unique(groups)
-    shuffled = names[np.random.default_rng(derive_seed(seed, what)).permutation(len(names))]
-    chosen = np.isin(groups, shuffled[: min(len(names) - 1, max(1, round(share * len(names))))])
+    chosen = drawn_groups(groups, share, seed, what, of_samples=False)
     return Selection(selection.store, selection.numbers[~chosen]), Selection(selection.store, selection.numbers[chosen])
 
 
@@ -164,8 +141,5 @@ def find_duplicates(splits: Mapping[str, Selection]) -> tuple[dict[str, int], li
             continue
         count = counts[split] = int(np.isin(selection.digests, train).sum())
         if count:
-            notes.append(
-                f"{count} of the {len(selection)} {split} documents {'are' if count > 1 else 'is'} among the training documents too, word by word: "
-                f"figures on {split} are too good by that"
-            )
+            notes.append(copies_note(count, len(selection), split, "documents"))
     return counts, notes

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from coterie.data.group_splits import copies_note, drawn_groups, hold_out
 from coterie.data.records import SUFFIXES, load_hub
 from coterie.data.split_names import split_of, splits_by_name
 from coterie.data.stdlib import stdlib_name
@@ -21,7 +22,6 @@ from coterie.tasks.retrieval.data.relevance import Documents, Queries, Query, te
 from coterie.tasks.retrieval.settings import RetrievalData
 
 HUB = "hf-text://"
-TEST_SHARE = 0.2  # of the queries, where the data bring neither a validation nor a test split
 EXPECTED = f"stdlib, a file or folder of {', '.join(SUFFIXES)}, a folder of BEIR, or {HUB}user/dataset"
 
 
@@ -70,7 +70,7 @@ def load_sets(settings: RetrievalData, seed: int = 0, whole: bool = False) -> Re
     if not found["train"]:
         raise CoterieError(f"data={settings.name} has no pair of a query and a document")
     whole = whole and len(found) == 1
-    splits = _split(found, settings.model_copy(update={"test": 0, "validation": 0}) if whole else settings)
+    splits = split_queries(found, settings.model_copy(update={"test": 0, "validation": 0}) if whole else settings)
     if whole:
         splits["test"] = splits["train"]
     unlabelled = _unlabelled(settings, splits["train"], documents, seed)
@@ -154,30 +154,16 @@ def _files_by_split(folder: Path) -> tuple[dict[str, list[Path]], int]:
     return chosen, len(below) - sum(map(len, chosen.values()))
 
 
-def _split(found: Mapping[str, Sequence[Query]], settings: RetrievalData) -> dict[str, Queries]:
+def split_queries(found: Mapping[str, Sequence[Query]], settings: RetrievalData) -> dict[str, Queries]:
     """The splits that the data bring, or that are carved from the training queries by their groups, else by their texts.
 
     Where only one held-out split exists it is the test split, whatever its name, unless ``data.test`` is a number.
     """
-    splits = {split: Queries.of(each) for split, each in found.items() if len(each)}
-    train, validation, test = splits["train"], splits.get("validation"), splits.get("test")
-    share = settings.test
-    if share == "auto":
-        if test is None:
-            validation, test = None, validation
-        share = TEST_SHARE if test is None else 0
-    elif test is not None and share > 0:
-        raise CoterieError(
-            f"data.test={share:g}: the data bring a test split of {len(test):,} queries; leave data.test out"
-        )
-    if share > 0:
-        train, test = _carve(train, share, settings.validation_seed, "test")
-    if validation is None and settings.validation > 0:
-        train, validation = _carve(train, settings.validation, settings.validation_seed, "validation")
+    brought = {split: Queries.of(each) for split, each in found.items() if len(each)}
+    splits = hold_out(brought, settings, _carve, "queries")
     if settings.train_limit is not None:
-        train = _limit(train, settings.train_limit, settings.validation_seed)
-    kept = {"train": train, "validation": validation, "test": test}
-    return {split: queries for split, queries in kept.items() if queries is not None}
+        splits["train"] = _limit(splits["train"], settings.train_limit, settings.validation_seed)
+    return splits
 
 
 def _carve(queries: Queries, share: float, seed: int, what: str) -> tuple[Queries, Queries]:
@@ -187,14 +173,11 @@ def _carve(queries: Queries, share: float, seed: int, what: str) -> tuple[Querie
         CoterieError: there is one group only.
     """
     groups = np.array([each.group or each.text for each in queries.items])
-    names, counts = np.unique(groups, return_counts=True)
-    if len(names) < 2:
+    if len(np.unique(groups)) < 2:
         raise CoterieError(
             f"there is one query (or group): too few to carve a {what} split from; bring more, or set data.test=0 data.validation=0"
         )
-    order = np.random.default_rng(derive_seed(seed, what)).permutation(len(names))
-    wanted = np.searchsorted(np.cumsum(counts[order]), share * len(queries)) + 1
-    chosen = np.isin(groups, names[order[: min(len(names) - 1, max(1, int(wanted)))]])
+    chosen = drawn_groups(groups, share, seed, what, of_samples=True)
     return queries.take(np.flatnonzero(~chosen).tolist()), queries.take(np.flatnonzero(chosen).tolist())
 
 
@@ -237,10 +220,7 @@ def _duplicates(splits: Mapping[str, Queries]) -> tuple[dict[str, int], list[str
             continue
         count = counts[split] = sum(text in train for text in queries.texts)
         if count:
-            notes.append(
-                f"{count} of the {len(queries)} {split} queries {'are' if count > 1 else 'is'} among the training queries too, word by word: "
-                f"figures on {split} are too good by that"
-            )
+            notes.append(copies_note(count, len(queries), split, "queries"))
     return counts, notes
 
 
