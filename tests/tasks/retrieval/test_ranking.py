@@ -1,4 +1,4 @@
-"""Figures of ranks against a slow reference, sentence-transformers' evaluator and, where it is installed, pytrec_eval."""
+"""Figures of ranks against a slow reference, sentence-transformers' evaluator and pytrec_eval (a wheel of the package pytrec-eval-terrier)."""
 
 from __future__ import annotations
 
@@ -127,25 +127,42 @@ def test_figures_are_those_of_sentence_transformers_evaluator():
 
 
 def test_figures_are_those_of_pytrec_eval():
+    """Query by query: many equal scores, several relevant documents with grades, more than are ranked, and queries without any."""
     pytrec_eval = pytest.importorskip("pytrec_eval")
-    queries, documents, relevant = random_task()
     rng = np.random.default_rng(1)
-    graded = [tuple((number, float(rng.integers(1, 4))) for number, _ in each) for each in relevant]
-    scores, numbers = search(torch.from_numpy(queries), [(0, torch.from_numpy(documents))])
-    judged = {f"q{row}": {f"d{number}": int(grade) for number, grade in each} for row, each in enumerate(graded)}
+    vectors = [torch.from_numpy(rng.integers(-1, 2, size=(count, 3)).astype(np.float32)) for count in (40, 240)]
+    sizes = [0, 0, 1, 1, 2, 3, 5, 9, 15, 90] * 4
+    graded = [
+        tuple((int(number), float(rng.integers(1, 4))) for number in rng.choice(240, size, replace=False))
+        for size in sizes
+    ]
+    scores, numbers = search(vectors[0], [(0, vectors[1][:100]), (100, vectors[1][100:])])
+    assert all(len(set(row)) < 20 for row in scores.tolist())  # of 100 each
+    # trec_eval takes equal scores by name, the last first: names that fall as numbers rise give our order, by number.
+    name = [f"d{999 - number}" for number in range(240)]
     run = {
-        f"q{row}": {
-            f"d{number}": float(score)
-            for number, score in zip(numbers[row].tolist(), scores[row].tolist(), strict=True)
-        }
-        for row in range(len(queries))
+        f"q{row}": {name[number]: score for number, score in zip(own, values, strict=True)}
+        for row, (own, values) in enumerate(zip(numbers.tolist(), scores.tolist(), strict=True))
     }
-    found = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.10", "recall.5,20,100"}).evaluate(run)
-    ours = rank_figures(numbers.numpy(), [Query("", each) for each in graded])
-    for row in range(len(queries)):
-        assert ours["ndcg_10"][row] == pytest.approx(found[f"q{row}"]["ndcg_cut_10"])
-        for k in (5, 20, 100):
-            assert ours[f"recall_{k}"][row] == pytest.approx(found[f"q{row}"][f"recall_{k}"])
+    judged = {
+        f"q{row}": {name[number]: int(grade) for number, grade in each} for row, each in enumerate(graded) if each
+    }
+    measures = {"recip_rank", "ndcg_cut.10", "recall.1,5,20,100", "map_cut.100"}
+    theirs = pytrec_eval.RelevanceEvaluator(judged, measures).evaluate(run)
+    kept = [row for row, each in enumerate(graded) if each]
+    assert theirs.keys() == {f"q{row}" for row in kept}  # those without a judgement are no part of its means either
+    ours = rank_figures(numbers.numpy()[kept], [Query("", graded[row]) for row in kept])
+    for place, row in enumerate(kept):
+        found = theirs[f"q{row}"]
+        first = found["recip_rank"]  # of any rank
+        assert ours["mrr_10"][place] == pytest.approx(first if first >= 0.1 else 0.0)
+        assert ours["ndcg_10"][place] == pytest.approx(found["ndcg_cut_10"])
+        assert ours["map_100"][place] == pytest.approx(found["map_cut_100"])
+        for k in (1, 5, 20, 100):
+            assert ours[f"recall_{k}"][place] == pytest.approx(found[f"recall_{k}"])
+    means = {key: np.mean([each[key] for each in theirs.values()]) for key in ("ndcg_cut_10", "map_cut_100")}
+    assert ours["ndcg_10"].mean() == pytest.approx(means["ndcg_cut_10"])
+    assert ours["map_100"].mean() == pytest.approx(means["map_cut_100"])
 
 
 def test_bm25_finds_documents_by_their_words():
