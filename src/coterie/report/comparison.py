@@ -16,7 +16,7 @@ from coterie.report import comparison_tables as tables
 from coterie.report.comparison_figures import Band, Point, forest, learning_curve, scatter, standalone
 from coterie.report.page import templates
 from coterie.run_folder import read_json
-from coterie.tasks.figures import Figure, capitalised
+from coterie.tasks.figures import Figure, capitalised, figures_of_run
 
 Comparison = Mapping[str, Any]
 
@@ -80,7 +80,19 @@ def draw(comparison: Comparison) -> dict[str, Markup]:
             costs, f"{capitalised(label_of)} against the time of an epoch relative to the reference, by arm", f"time of an epoch, {reference} = 1", label_of,
             x_share=False, y_share=figure.is_share,
         )  # fmt: skip
+    for each in figures_of_run(comparison):
+        points = [_against(comparison, label, each, main) for label in finished if f"primary.{each.key}" in comparison["methods"][label]["figures"]] if each.cost else []  # fmt: skip
+        if points:
+            across = f"{each.label}, {each.unit}" if each.unit else each.label
+            charts[f"cost_{each.key}"] = scatter(
+                points, f"{capitalised(label_of)} against {each.label}, by arm", across, label_of, x_share=each.is_share, y_share=figure.is_share
+            )  # fmt: skip
     return charts
+
+
+def _against(comparison: Comparison, label: str, cost: Figure, main: str) -> Point:
+    """The primary figure over what a use of the deployed network takes."""
+    return _point(comparison, label, f"primary.{cost.key}", main)
 
 
 def _ensemble(figure: Figure) -> str:
@@ -219,6 +231,11 @@ def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
                 "p, sign flips",
             ],
             rows=rows,
+            use_costs=[
+                (each, charts[f"cost_{each.key}"])
+                for each in figures_of_run(comparison)
+                if f"cost_{each.key}" in charts
+            ],
             groups=groups,
             charts=charts,
             curves=curves(comparison),

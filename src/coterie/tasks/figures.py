@@ -24,6 +24,7 @@ class Figure:
         proportion: whether it is the share of samples that are right, each of them counted once: what a binomial's error and a guess's share are known of.
         min_classes: below so many classes it is not shown, since a guess is nearly as good.
         metric: what the Hugging Face Hub calls it; empty: as ``key``.
+        cost: whether it is what a use of the deployed network takes, such as its latency: a comparison draws the primary figure against it.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Figure:
     proportion: bool = False
     min_classes: int = 0
     metric: str = ""
+    cost: bool = False
 
     @property
     def is_share(self) -> bool:

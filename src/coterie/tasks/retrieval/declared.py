@@ -43,5 +43,6 @@ FIGURES: tuple[Figure, ...] = (
         optional=True,
         unit="ms",
         meaning="median time to encode one query on this machine's CPU",
+        cost=True,
     ),
 )
