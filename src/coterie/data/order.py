@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -65,11 +65,19 @@ class Order:
             order = self._grouped(order, self.lengths, generator)
         for step in range(first_step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            if self.lengths is not None:
-                yield batch[self.process_index :: self.num_processes]
-                continue
-            share = len(batch) // self.num_processes
-            yield batch[self.process_index * share : (self.process_index + 1) * share]
+            yield self.share(batch, self.process_index)
+
+    def share(self, batch: Tensor, process_index: int) -> Tensor:
+        """What one process takes of a batch of all."""
+        if self.lengths is not None:
+            return batch[process_index :: self.num_processes]
+        share = len(batch) // self.num_processes
+        return batch[process_index * share : (process_index + 1) * share]
+
+    @property
+    def whole(self) -> Order:
+        """The same order, of batches that nobody shares."""
+        return replace(self, process_index=0, num_processes=1)
 
     def _grouped(self, order: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
         """The samples of an epoch, such that each batch holds about one length: of some batches drawn together the samples are

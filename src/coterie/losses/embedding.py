@@ -144,7 +144,7 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor, known: Tensor | None = No
 
     Args:
         scores, teacher_scores: [B, M].
-        known: bool [B, M], which of the teacher's scores are known, each query's own document among them: the mean is over these alone. None: all.
+        known: bool [B, M], which of the teacher's scores are known, each query's own document among them: the mean over queries of their means over these. None: all.
 
     Returns:
         0-d.
@@ -170,4 +170,4 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor, known: Tensor | None = No
     if known is None:
         return errors.sum() / (scores.shape[0] * (scores.shape[1] - 1))
     compared = known & ~torch.eye(*scores.shape, dtype=torch.bool, device=scores.device)
-    return errors.masked_fill(~compared, 0).sum() / compared.sum().clamp(min=1)
+    return (errors.masked_fill(~compared, 0).sum(1) / compared.sum(1).clamp(min=1)).mean()

@@ -57,3 +57,14 @@ def test_chunks_cover_all_documents(tiny_encoder, monkeypatch):
         chunks = list(source.chunks(Tower(encoder).eval(), accelerator))
         assert [first for first, _ in chunks] == [0, 2, 4]
         torch.testing.assert_close(torch.cat([vectors for _, vectors in chunks]), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_every_trained_weight_of_an_encoder_has_a_gradient(tiny_encoder):
+    """Several processes wait for the gradient of each; the pooler, which no vector reads, has none."""
+    tower = Tower(tiny_encoder())
+    tower(TokenTable(TEXTS, tower.encoder, "query").batch(range(2), torch.device("cpu"))).sum().backward()
+    assert {name for name, each in tower.named_parameters() if each.requires_grad} == {
+        name for name, each in tower.named_parameters() if each.grad is not None
+    }
+    assert all("pooler" in name for name, each in tower.named_parameters() if not each.requires_grad)
+    assert {name for name, _ in tower.named_parameters() if "pooler" in name}

@@ -11,6 +11,7 @@ from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.embedding import in_batch_scores
 from coterie.methods.method import Method, method_name
+from coterie.methods.retrieval.gathering import gather
 
 
 class DualBatch(NamedTuple):
@@ -66,6 +67,8 @@ class DualEncoderMethod(Method):
 
     - ``query``: what the encoder takes, of B labelled and E unlabelled queries;
     - ``document``: the same of M documents, of which the first B belong to the labelled queries; missing where documents have the teacher's vectors;
+    - ``gathered``, int64 [M]: where several processes share the batch, each encodes a part of the documents, equally many; the rows of all processes' vectors, one
+      process's after the other's, that are these M documents;
     - ``teacher_query`` [B + E, D] and ``teacher_document`` [M, D]: the teacher's vectors, computed once before training; missing without a teacher;
     - ``teacher_scores`` [B, M] and ``known``, bool [B, M]: a cross-encoder's scores, and where there are any; ``teacher_query`` and ``teacher_document`` are
       then its vectors of the B pairs, [B, D] each, or missing;
@@ -115,6 +118,8 @@ class DualEncoderMethod(Method):
         teacher_documents = inputs.get("teacher_document")
         own = "document" in inputs
         documents = self.encoder(inputs["document"]) if own else teacher_documents
+        if own and "gathered" in inputs:
+            documents = gather(documents)[inputs["gathered"]]
         if len(documents) < self.min_batch:
             raise CoterieError(
                 f"{method_name(type(self))} compares the documents of a batch and needs at least {self.min_batch}, got {len(documents)}"

@@ -15,12 +15,16 @@ class Tower(nn.Module):
     """Tokens to vectors.
 
     Args:
-        encoder: of sentence-transformers; it is owned by this module afterwards.
+        encoder: of sentence-transformers; it is owned by this module afterwards. The pooler of its network, which transformers adds for classifiers, is not
+            trained: no vector of a text reads it, and processes would wait for its gradient.
     """
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
         self.encoder = encoder
+        for module in encoder.modules():
+            if isinstance(pooler := getattr(module, "pooler", None), nn.Module):
+                pooler.requires_grad_(False)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Vectors [B, D] of texts that were tokenised by :class:`coterie.tasks.retrieval.data.tokens.TokenTable`."""

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from coterie.data.order import Order
 from coterie.errors import RunError
+from coterie.methods import METHODS
 from coterie.tasks.retrieval.data.loaders import PairLoader, QueryLoader, TrainingTexts
 from coterie.tasks.retrieval.data.relevance import Queries, Query
 from coterie.tasks.retrieval.data.tokens import TokenTable, joined, prompt_of
 from coterie.tasks.retrieval.data.vectors import teacher_vectors
+from coterie.tasks.retrieval.tower import Tower
 
 CPU = torch.device("cpu")
 TEXTS = ["the parser", "a queue of the socket and a window", "thread", "the matrix returns"]
@@ -83,6 +87,46 @@ def test_queries_are_measured_once_each(tiny_encoder):
     assert sorted(number for batch in batches for number in batch.indices.tolist()) == [0, 1, 2, 3]
     lengths = [int(batch.inputs["attention_mask"].sum(1).max()) for batch in batches]
     assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("method", ["embed_distill", "margin_mse"])
+def test_shares_of_processes_have_the_losses_and_gradients_of_one(tiny_encoder, symmetric, method, monkeypatch):
+    """Mean over processes; documents of others come by a gathering that this process does for all."""
+    encoder, negatives = tiny_encoder(), ((4, 5), (), (3, 4), (5,))
+    tower = Tower(encoder).eval()
+    with torch.no_grad():
+        width = tower(TokenTable(TEXTS, encoder, "query").batch([0], CPU)).shape[1]
+    generator = np.random.default_rng(0)
+    given = replace(
+        texts(tiny_encoder, negatives, unlabelled=4),
+        query_vectors=generator.normal(size=(8, width)).astype(np.float32),
+        document_vectors=generator.normal(size=(6, width)).astype(np.float32),
+        max_negatives=2,
+    )
+    if not symmetric:
+        given = replace(given, document_tokens=None)
+
+    def batches(processes):
+        orders = [Order(4, 4, 1, process, processes, torch.tensor([3, 1, 2, 4])) for process in range(processes)]
+        return [next(iter(PairLoader(given, order, CPU).epoch(0))) for order in orders]
+
+    trained = METHODS[method](tower, **({"temperature": 5.0} if method == "embed_distill" else {}))
+    gradients, totals = [], []
+    for found in (batches(1), batches(2)):
+        if symmetric:
+            together = torch.cat([tower(batch.inputs["document"]) for batch in found])
+            monkeypatch.setattr("coterie.methods.retrieval.dual_encoder.gather", lambda own, all_=together: all_)
+        losses = [trained(batch.inputs, batch.targets) for batch in found]
+        totals.append({name: sum(each[name] for each in losses).item() / len(found) for name in losses[0]})
+        trained.zero_grad()
+        (sum(sum(each.values()) for each in losses) / len(found)).backward()
+        gradients.append({name: each.grad.clone() for name, each in tower.named_parameters() if each.grad is not None})
+    assert [len(batch.targets) for batch in batches(2)] == [2, 2]
+    assert totals[0] == pytest.approx(totals[1], rel=1e-4)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-3)
 
 
 class Counting:

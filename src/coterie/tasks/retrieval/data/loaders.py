@@ -51,6 +51,7 @@ class TrainingTexts:
 class PairLoader(InOrder):
     """Training batches of pairs, see :class:`coterie.data.batch.TrainLoader` and :class:`coterie.methods.retrieval.dual_encoder.DualEncoderMethod`.
 
+    Several processes share a batch: each has its own queries and the documents of all, which are encoded once, by one of them.
     Each batch holds as many unlabelled queries, where there are any, as pairs; they come in an order of their own, round after round.
 
     Args:
@@ -69,13 +70,17 @@ class PairLoader(InOrder):
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a step on: the same whatever was drawn before."""
-        for step, numbers in enumerate(self.order.batches(epoch, first_step), first_step):
-            yield self._batch(numbers.numpy(), epoch, step)
+        for step, whole in enumerate(self.order.whole.batches(epoch, first_step), first_step):
+            shares = [self.order.share(whole, process).numpy() for process in range(self.order.num_processes)]
+            yield self._batch(shares, self._negatives(whole.numpy(), epoch), epoch, step)
 
-    def _batch(self, numbers: Integers, epoch: int, step: int) -> Batch:
-        texts = self.texts
-        labelled, documents = self.pairs[numbers].T
-        documents = np.concatenate([documents, self._negatives(numbers, epoch)])
+    def _batch(self, shares: list[Integers], negatives: Integers, epoch: int, step: int) -> Batch:
+        """This process's queries with the documents of all processes, its own first."""
+        texts, index = self.texts, self.order.process_index
+        numbers = shares[index]
+        labelled = self.pairs[numbers, 0]
+        sorted_shares = [numbers, *(share for process, share in enumerate(shares) if process != index)]
+        documents = np.concatenate([*(self.pairs[share, 1] for share in sorted_shares), negatives])
         queries = np.concatenate([labelled, self._unlabelled(len(numbers), epoch, step)])
         excluded = np.stack([np.isin(documents, self.relevant[query]) for query in labelled])
         excluded[np.arange(len(numbers)), np.arange(len(numbers))] = False
@@ -84,7 +89,10 @@ class PairLoader(InOrder):
             "excluded": sent(torch.from_numpy(excluded), self.device),
         }
         if texts.document_tokens is not None:
-            inputs["document"] = texts.document_tokens.batch(documents, self.device)
+            encoded, rows = self._divided(documents, len(numbers), negatives)
+            inputs["document"] = texts.document_tokens.batch(encoded, self.device)
+            if rows is not None:
+                inputs["gathered"] = sent(torch.from_numpy(rows), self.device)
         if texts.query_vectors is not None and texts.document_vectors is not None:
             inputs["teacher_query"] = read_rows(texts.query_vectors, queries, self.device)
             inputs["teacher_document"] = read_rows(texts.document_vectors, documents, self.device)
@@ -97,6 +105,20 @@ class PairLoader(InOrder):
                 inputs["teacher_query"], inputs["teacher_document"] = both.unbind(1)
         targets = sent(torch.arange(len(numbers)), self.device)
         return Batch(inputs, targets, sent(torch.from_numpy(numbers), self.device))
+
+    def _divided(self, documents: Integers, pairs: int, negatives: Integers) -> tuple[Integers, Integers | None]:
+        """The documents that this process encodes, equally many on each, and the rows of all processes' vectors that are the batch's documents; None: its own are."""
+        processes, index = self.order.num_processes, self.order.process_index
+        if processes == 1:
+            return documents, None
+        each = -(-len(negatives) // processes)
+        own = np.resize(negatives, each * processes)[index::processes]
+        places = [index, *(process for process in range(processes) if process != index)]
+        starts = (pairs + each) * np.arange(processes)
+        which = np.arange(len(negatives))
+        rows = [starts[place] + np.arange(pairs) for place in places]
+        rows.append(starts[which % processes] + pairs + which // processes)
+        return np.concatenate([documents[:pairs], own]), np.concatenate(rows)
 
     def _negatives(self, numbers: Integers, epoch: int) -> Integers:
         """Hard negatives of the batch's pairs, each once; of a pair's many, others in each epoch."""
