@@ -3,7 +3,7 @@ import pytest
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
 from coterie.recipe.fitting import TABLE, Facts, fit
-from coterie.recipe.sections import AUTO, OptimizerRecipe, settled
+from coterie.recipe.sections import AUTO, OptimizerRecipe, resolved
 
 FACTS = Facts("mobile network", pretrained=False, samples=300)
 
@@ -109,8 +109,8 @@ def test_a_warm_up_that_does_not_fit_is_refused():
 
 def test_a_recipe_that_is_not_fitted_is_a_programming_error():
     with pytest.raises(CoterieError, match="still auto"):
-        settled(load_recipe().training.epochs)
-    assert settled(3) == 3
+        resolved(load_recipe().training.epochs)
+    assert resolved(3) == 3
 
 
 @pytest.mark.parametrize("setting", ["training.epochs=many", "training.epochs=0", "optimizer.learning_rate=-1", "optimizer.learning_rate=fast", "network.pretrained=maybe"])  # fmt: skip

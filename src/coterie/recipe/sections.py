@@ -33,7 +33,7 @@ def _several(value: object) -> object:
     return [each.strip() for each in value.split(",")] if isinstance(value, str) and value.strip() else value
 
 
-def settled(value: Value | Auto) -> Value:
+def resolved(value: Value | Auto) -> Value:
     """A setting that was ``auto`` and by now has a value.
 
     Raises:

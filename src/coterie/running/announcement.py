@@ -9,7 +9,7 @@ import torch
 
 from coterie.methods.method import Method
 from coterie.recipe import Recipe
-from coterie.recipe.sections import settled
+from coterie.recipe.sections import resolved
 from coterie.report.wording import plural, size
 from coterie.running.continuation import OWN_NETWORK
 from coterie.running.outcome import parameter_counts
@@ -103,7 +103,7 @@ def settings_lines(recipe: Recipe, chosen: Mapping[str, str]) -> list[Line]:
         f"rate {optimizer.learning_rate:g}{star('optimizer.learning_rate')} ({schedule.name})",
         f"weight decay {optimizer.weight_decay:g}{star('optimizer.weight_decay')}",
         f"batch {training.batch_size:,}{star('training.batch_size')}",
-        f"{plural(settled(training.epochs), 'epoch')}{star('training.epochs')}",
+        f"{plural(resolved(training.epochs), 'epoch')}{star('training.epochs')}",
     ]
     if training.accumulate > 1:
         parts.insert(4, f"{training.accumulate} batches a step")

@@ -8,7 +8,7 @@ from coterie.data.fingerprint import differences
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
 from coterie.recipe.recipe import differing_keys
-from coterie.recipe.sections import settled
+from coterie.recipe.sections import resolved
 from coterie.run_folder import RunFolder
 from coterie.training.checkpoint import load_checkpoint
 
@@ -47,7 +47,7 @@ def _with_restarts(recipe: Recipe, restarts: list[int]) -> Recipe:
 
 def _lengthened(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
     """The recipe of a run that has come to its end and is trained for more epochs, from a restart of its schedule on."""
-    asked, planned = settled(settings.training.epochs), settled(stored.training.epochs)
+    asked, planned = resolved(settings.training.epochs), resolved(stored.training.epochs)
     position = load_checkpoint(folder.last).get("position", {}) if folder.last.is_file() else {}
     done = position.get("epoch", 0)
     if asked <= done:

@@ -19,7 +19,7 @@ from coterie.files import write_json, write_text
 from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe, load_recipe
-from coterie.recipe.sections import OWN_DATA, settled
+from coterie.recipe.sections import OWN_DATA, resolved
 from coterie.run_folder import RunFolder
 from coterie.run_lock import lock
 from coterie.run_schema import FinishedSummary, checked
@@ -206,7 +206,7 @@ def _run(
             f"training.evaluate_test=false leaves nothing to measure: {task.data.info.name!r} has no validation split here; set data.validation"
         )
     fitted = task.recipe.model_copy(update={"teacher": recipe.teacher, "teachers": recipe.teachers})
-    epochs = settled(fitted.training.epochs)
+    epochs = resolved(fitted.training.epochs)
     steps = epochs * -(-task.data.train.steps_per_epoch // fitted.training.accumulate)
     silent = quiet or not accelerator.is_main_process
     display = Display(steps, epochs, silent, task.data.train.num_samples, task.sample)

@@ -11,7 +11,7 @@ from coterie.data.nested import moved
 from coterie.errors import CoterieError
 from coterie.methods.method import Method
 from coterie.recipe import Recipe
-from coterie.recipe.sections import settled
+from coterie.recipe.sections import resolved
 
 NORMALIZATION = "more than 1 value per channel"  # what torch says of BatchNorm over one value
 
@@ -22,7 +22,7 @@ def require_enough_samples(recipe: Recipe, method: Method, loader: TrainLoader, 
     Raises:
         CoterieError: the method compares more samples than a batch holds, or BatchNorm would see one value for each channel.
     """
-    asked, there = settled(recipe.training.batch_size), loader.num_samples
+    asked, there = resolved(recipe.training.batch_size), loader.num_samples
     size = min(asked, there) // num_processes
     place = f"training.batch_size={asked}" if asked <= there else f"the {there} training sample(s)"
     if num_processes > 1:

@@ -21,7 +21,7 @@ from coterie.methods.method import Method
 from coterie.methods.progress import Progress
 from coterie.randomness import derive_seed
 from coterie.recipe import Recipe
-from coterie.recipe.sections import settled
+from coterie.recipe.sections import resolved
 from coterie.run_folder import MetricsLog, RunFolder
 from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.figures import figures_of
@@ -74,12 +74,12 @@ class Trainer:
         self.optimizer = build_optimizer(recipe.optimizer, self.method, fuses=recipe.network.freeze in {0, "backbone"})
         self.own_optimizers = build_own_optimizers(recipe, self.method)
         self.freezing = Freezing(
-            recipe.network.freeze, self.method, accelerator.num_processes, settled(recipe.network.hold_statistics)
+            recipe.network.freeze, self.method, accelerator.num_processes, resolved(recipe.network.hold_statistics)
         )
         self.freezing.apply(0)  # several processes exchange the gradients that there are from here on
         self.batches = task.data.train.steps_per_epoch
         self.steps_per_epoch = -(-self.batches // settings.accumulate)
-        self.epochs = settled(settings.epochs)
+        self.epochs = resolved(settings.epochs)
         self.schedule = RestartedSchedule(recipe.schedule, self.optimizer, self.epochs, self.steps_per_epoch)
         self.ends = [end for _, end in recipe.schedule.stretches(self.epochs)]  # of the training's stretches, in epochs
         self.progress = Progress(0, self.epochs, 0, self.epochs * self.steps_per_epoch, device=accelerator.device)

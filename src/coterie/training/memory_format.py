@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coterie.methods.method import Method
 from coterie.recipe import Recipe
-from coterie.recipe.sections import settled
+from coterie.recipe.sections import resolved
 from coterie.tasks.task import Task
 
 LANES = 16  # float32 numbers in a register of AVX-512, and oneDNN's block of channels
@@ -35,7 +35,7 @@ def resolve_memory_format(recipe: Recipe, task: Task, method: Method, device: to
     chosen = recipe.training.channels_last
     if chosen == "auto":
         size = getattr(task.data.info, "input_size", None)
-        chosen = suits_channels_last(method.networks, size, settled(recipe.training.batch_size), device)
+        chosen = suits_channels_last(method.networks, size, resolved(recipe.training.batch_size), device)
     task.data.use_channels_last(chosen)
     return with_channels_last(recipe, chosen)
 

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from coterie.errors import CoterieError, did_you_mean
 from coterie.methods.method import Method
 from coterie.recipe import Recipe
-from coterie.recipe.sections import OptimizerRecipe, ScheduleRecipe, settled
+from coterie.recipe.sections import OptimizerRecipe, ScheduleRecipe, resolved
 
 # Of an optimizer's state, shaped like its parameter. Second moments are so only in part: NovoGrad has one number a tensor.
 AVERAGES = {"momentum_buffer", "exp_avg"}
@@ -43,7 +43,7 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True)
             f"unknown optimizer {recipe.name!r}{did_you_mean(recipe.name, known)}; expected a name of timm.optim"
         )
     groups = method.parameter_groups()
-    if settled(recipe.exclude_norm_and_bias):
+    if resolved(recipe.exclude_norm_and_bias):
         groups = [part for group in groups for part in _split_decay(group)]
     devices = {parameter.device.type for parameter in method.parameters()}
     shared = any(isinstance(parameter, DTensor) for parameter in method.parameters())
@@ -53,8 +53,8 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True)
         optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
             groups,
             opt=recipe.name,
-            lr=settled(recipe.learning_rate),
-            weight_decay=settled(recipe.weight_decay),
+            lr=resolved(recipe.learning_rate),
+            weight_decay=resolved(recipe.weight_decay),
             momentum=recipe.momentum,
             **{**fused, **recipe.options},
         )
@@ -101,7 +101,7 @@ def build_schedule(
 ) -> timm.scheduler.scheduler.Scheduler:
     """Build timm's schedule, moved on by ``schedule.step_update(step)`` at every optimizer step."""
     shared: dict[str, Any] = {
-        "warmup_t": round(settled(recipe.warmup_epochs) * steps_per_epoch),
+        "warmup_t": round(resolved(recipe.warmup_epochs) * steps_per_epoch),
         "warmup_lr_init": recipe.warmup_learning_rate,
         "t_in_epochs": False,
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from coterie.data.batch import Batch
 from coterie.methods.method import Method
-from coterie.recipe.sections import TrainingRecipe, settled
+from coterie.recipe.sections import TrainingRecipe, resolved
 from coterie.tasks.task import Task
 from coterie.training.display import Display
 
@@ -18,7 +18,7 @@ def precompute_teacher_logits(settings: TrainingRecipe, task: Task, method: Meth
     A run that is gone on with computes them again, even for a single epoch: what a teacher says of a larger batch may differ in the last bits.
     """
     train = task.data.train
-    if not (settings.cache_teachers and train.repeats and method.reads_logits_only and settled(settings.epochs) > 1):
+    if not (settings.cache_teachers and train.repeats and method.reads_logits_only and resolved(settings.epochs) > 1):
         return
     assert method.teachers is not None
     display.note(f"computing the teachers' logits of {train.num_samples:,} training samples, once")

@@ -19,7 +19,7 @@ from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource
 from coterie.networks.teacher import Statistics, Teachers
 from coterie.recipe import Recipe, load_recipe
-from coterie.recipe.sections import settled
+from coterie.recipe.sections import resolved
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.classification import Classification
@@ -72,7 +72,7 @@ class ImageClassification(Classification):
         self.data: DataBundle = prepare_data(
             raw,
             data_of(recipe),
-            batch_size=settled(recipe.training.batch_size),
+            batch_size=resolved(recipe.training.batch_size),
             seed=recipe.seed,
             device=accelerator.device,
             process_index=accelerator.process_index,

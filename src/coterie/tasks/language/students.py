@@ -32,7 +32,7 @@ def load_students(recipe: Recipe, tokenizer: Any) -> list[nn.Module]:
     differ, do that.
 
     Args:
-        recipe: fitted: ``network.pretrained`` is settled.
+        recipe: fitted: ``network.pretrained`` is resolved.
         tokenizer: of the data.
 
     Raises:

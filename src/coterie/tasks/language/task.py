@@ -20,7 +20,7 @@ from coterie.methods.group_method import grouped
 from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe
-from coterie.recipe.sections import settled
+from coterie.recipe.sections import resolved
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.construction import require_no_images
@@ -107,7 +107,7 @@ class LanguageModeling(TaskDefaults):
         self.data: Loaders = make_loaders(
             self.sets,
             vocabulary=num_tokens(tokenizer),
-            batch_size=settled(recipe.training.batch_size),
+            batch_size=resolved(recipe.training.batch_size),
             seed=recipe.seed,
             device=accelerator.device,
             process_index=accelerator.process_index,
@@ -147,7 +147,7 @@ class LanguageModeling(TaskDefaults):
     def sample_size(self) -> str:
         """See :class:`coterie.tasks.task.Task`. Logits are what decides the memory, unless they are computed in parts."""
         tokens = num_tokens(self.tokenizer)
-        size = 4 * settled(self.recipe.training.batch_size) * self.length * tokens / 2**20
+        size = 4 * resolved(self.recipe.training.batch_size) * self.length * tokens / 2**20
         taken = "would take" if self._many_logits and find_method(self.recipe.method.name).compares_logits() else "take"
         parts = ", and are computed in parts" if taken != "take" else ""
         return f"up to {self.length:,} of {tokens:,} tokens; a model's logits of a batch {taken} {size:,.1f} MiB{parts}"
@@ -155,7 +155,7 @@ class LanguageModeling(TaskDefaults):
     @property
     def _many_logits(self) -> bool:
         """Whether a step's logits are more than are computed at once."""
-        rows = -(-settled(self.recipe.training.batch_size) // self.accelerator.num_processes)
+        rows = -(-resolved(self.recipe.training.batch_size) // self.accelerator.num_processes)
         models = num_students(self.recipe) + len(self.teachers)
         return models * rows * self.length * num_tokens(self.tokenizer) > WHOLE_LOGITS
 

@@ -14,7 +14,7 @@ from coterie.networks.one_step.latents import find_latents
 from coterie.networks.one_step.unets import TINY, add_lora, find_diffusion
 from coterie.randomness import derive_seed, seeded
 from coterie.recipe import Recipe
-from coterie.recipe.sections import AUTO, settled
+from coterie.recipe.sections import AUTO, resolved
 from coterie.tasks.restoration.settings import data_of, network_of
 
 
@@ -48,7 +48,7 @@ def find_generator(recipe: Recipe) -> OneStepGenerator:
         name,
         latents.channels,
         network.options,
-        bool(settled(network.pretrained)),
+        bool(resolved(network.pretrained)),
         derive_seed(recipe.seed, "student", 0),
     )
     generator = OneStepGenerator.of(
@@ -58,7 +58,7 @@ def find_generator(recipe: Recipe) -> OneStepGenerator:
         raise CoterieError(
             f"data.crop={data.crop}: expected a multiple of {generator.multiple}, which the levels of {name!r} need"
         )
-    rank = settled(network.lora.rank)
+    rank = resolved(network.lora.rank)
     if rank is not None:
         add_lora(generator.unet, rank=rank, alpha=network.lora.alpha, targets=network.lora.targets, seed=recipe.seed)
     if network.gradient_checkpointing:

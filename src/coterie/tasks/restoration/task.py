@@ -18,7 +18,7 @@ from coterie.networks.branching import NetworkSource
 from coterie.networks.dists import DISTS
 from coterie.networks.lpips import LPIPS
 from coterie.recipe import Recipe
-from coterie.recipe.sections import settled
+from coterie.recipe.sections import resolved
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.defaults import TaskDefaults
@@ -83,7 +83,7 @@ class Restoration(TaskDefaults):
         self.data = make_loaders(
             self.sets,
             data_of(recipe),
-            batch_size=settled(recipe.training.batch_size),
+            batch_size=resolved(recipe.training.batch_size),
             seed=recipe.seed,
             device=accelerator.device,
             process_index=accelerator.process_index,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from coterie.data.batch import Loaders, SetInfo
 from coterie.data.order import Order
 from coterie.recipe import Recipe
-from coterie.recipe.sections import settled
+from coterie.recipe.sections import resolved
 from coterie.tasks.retrieval.cross.pairs import with_candidates
 from coterie.tasks.retrieval.cross.teacher import CrossTeacher
 from coterie.tasks.retrieval.data.loaders import PairLoader, QueryLoader, TrainingTexts
@@ -136,10 +136,10 @@ def make_bundle(
     lengths = tokens["train"].lengths[[query for query, _ in texts.queries.pairs]]
     if document_tokens is not None:
         lengths = lengths + document_tokens.lengths[[document for _, document in texts.queries.pairs]]
-    order = Order(len(lengths), settled(recipe.training.batch_size), recipe.seed, *place, torch.from_numpy(lengths))
+    order = Order(len(lengths), resolved(recipe.training.batch_size), recipe.seed, *place, torch.from_numpy(lengths))
 
     def loader(split: str, queries: Queries, table: TokenTable) -> QueryLoader:
-        return QueryLoader(split, queries, table, settled(recipe.training.batch_size), device, *place)
+        return QueryLoader(split, queries, table, resolved(recipe.training.batch_size), device, *place)
 
     evaluation = {split: loader(split, queries, tokens[split]) for split, queries in held.items()}
     info = SetInfo(

@@ -173,7 +173,7 @@ def build_student(recipe: Recipe, teacher: AnyTeacher | None, texts: Iterable[st
     """The recipe's student before training, and a sentence on its tokenizer where one was trained.
 
     Args:
-        recipe: its ``network`` and ``seed`` are read; ``network.pretrained`` is settled.
+        recipe: its ``network`` and ``seed`` are read; ``network.pretrained`` is resolved.
         teacher: gives layers, or the tokenizer of a student without one, and says how wide vectors are.
         texts: what a tokenizer is trained on, where there is none.
 

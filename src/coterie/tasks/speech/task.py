@@ -21,7 +21,7 @@ from coterie.methods.speech.encoder import SpeechEncoder, conv_frames
 from coterie.networks.branching import NetworkSource
 from coterie.networks.hugging_face import describe_config
 from coterie.recipe import Recipe, load_recipe
-from coterie.recipe.sections import AUTO, settled
+from coterie.recipe.sections import AUTO, resolved
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.defaults import TaskDefaults
@@ -122,7 +122,7 @@ class Speech(TaskDefaults):
     def _loaders(self, notes: tuple[str, ...]) -> Loaders:
         sets, settings, recipe = self.sets, data_of(self.recipe), self.recipe
         device, place = self.accelerator.device, (self.accelerator.process_index, self.accelerator.num_processes)
-        size = settled(recipe.training.batch_size)
+        size = resolved(recipe.training.batch_size)
         train = sets.clips["train"]
         lengths = torch.from_numpy(train.lengths).clamp(max=most_samples(settings))
         config: Any = self.network.config
@@ -193,7 +193,7 @@ class Speech(TaskDefaults):
     def _cache_states(self, method: EnsembleKD) -> None:
         """Let training batches bring the teachers' states; they are computed when the first batch is drawn."""
         assert isinstance(self.data.train, SpeechTrainLoader)
-        size, most = settled(self.recipe.training.batch_size), most_samples(data_of(self.recipe))
+        size, most = resolved(self.recipe.training.batch_size), most_samples(data_of(self.recipe))
         states = CachedStates(self.sets.clips["train"], self.encoders.each(), method.layers, size, most)
         self.data.train.states = states
         info = replace(self.data.info, notes=(*self.data.info.notes, states.explain()))
@@ -216,7 +216,7 @@ class Speech(TaskDefaults):
         for each in encoders.values():
             each.to(self.accelerator.device).eval()
         settings, device = data_of(self.recipe), self.accelerator.device
-        size = settled(self.recipe.training.batch_size)
+        size = resolved(self.recipe.training.batch_size)
         train, test = (
             SpeechEvaluationLoader(self.sets.clips[split], settings, size, device, limit=CLIPS)
             for split in ("train", "test")

@@ -15,7 +15,7 @@ from coterie.methods import find_method
 from coterie.methods.method import Method
 from coterie.networks.branching import NetworkSource
 from coterie.recipe import Recipe
-from coterie.recipe.sections import settled
+from coterie.recipe.sections import resolved
 from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.classification import Classification
@@ -87,7 +87,7 @@ class TextClassification(Classification):
             self.raw,
             tokenizers,
             max_length=data_of(recipe).max_length,
-            batch_size=settled(recipe.training.batch_size),
+            batch_size=resolved(recipe.training.batch_size),
             seed=recipe.seed,
             device=accelerator.device,
             process_index=accelerator.process_index,
