@@ -45,7 +45,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
     tested = task.evaluate(method, test) if test is not None else validation
     on_train = task.evaluate(method, task.data.train_evaluation)
     require_usable(
-        task.guess(on_train), trainer.divergence.latest, method, trainer.step, averaged=trainer.ema is not None
+        task.chance_level(on_train), trainer.divergence.latest, method, trainer.step, averaged=trainer.ema is not None
     )
     if warning := task.learnt_nothing(on_train):
         trainer.display.note(warning)

@@ -28,7 +28,7 @@ from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.tasks.batch_size import require_enough_samples
 from coterie.tasks.defaults import TaskDefaults
-from coterie.tasks.evaluation import Deployment, Evaluation, Guess
+from coterie.tasks.evaluation import ChanceLevel, Deployment, Evaluation
 from coterie.tasks.group_figures import GroupSums
 from coterie.tasks.kept import KeptPredictions
 
@@ -169,9 +169,9 @@ class Classification(TaskDefaults):
         if validation.logits is not None:
             grouped(method).after_validation(validation.logits, validation.labels)
 
-    def guess(self, evaluation: Evaluation) -> Guess:
+    def chance_level(self, evaluation: Evaluation) -> ChanceLevel:
         """The NLL, of which a uniform guess among K classes has ln K."""
-        return Guess("NLL", evaluation.figures["deployed"]["nll"], math.log(len(self.data.info.class_names)))
+        return ChanceLevel("NLL", evaluation.figures["deployed"]["nll"], math.log(len(self.data.info.class_names)))
 
     def learnt_nothing(self, on_train: Evaluation) -> str | None:
         """See :func:`learnt_nothing`."""

@@ -17,7 +17,7 @@ from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
 from coterie.tasks.construction import require_method
-from coterie.tasks.evaluation import Evaluation, Guess
+from coterie.tasks.evaluation import ChanceLevel, Evaluation
 from coterie.tasks.validation import require_validation
 
 
@@ -59,7 +59,7 @@ class TaskDefaults:
     def learn_from(self, method: Method, validation: Evaluation) -> None:
         """No method learns from an evaluation."""
 
-    def guess(self, evaluation: Evaluation) -> Guess | None:
+    def chance_level(self, evaluation: Evaluation) -> ChanceLevel | None:
         """No guess is known beside which a training would be told to have diverged."""
         return None
 

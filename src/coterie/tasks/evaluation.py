@@ -31,15 +31,15 @@ class Deployment(NamedTuple):
     reason: str
 
 
-class Guess(NamedTuple):
+class ChanceLevel(NamedTuple):
     """A figure of the deployed student beside that of a uniform guess; less is better, and a guess's is above 0.
 
     Attributes:
         label: the figure's.
         value: the deployed student's.
-        guess: the guess's.
+        chance: that of a uniform guess.
     """
 
     label: str
     value: float
-    guess: float
+    chance: float

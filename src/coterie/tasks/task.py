@@ -15,7 +15,7 @@ from coterie.networks.teacher import Teachers
 from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
 from coterie.tasks import find_part
-from coterie.tasks.evaluation import Deployment, Evaluation, Guess
+from coterie.tasks.evaluation import ChanceLevel, Deployment, Evaluation
 from coterie.tasks.prediction import Answer
 
 
@@ -71,7 +71,7 @@ class Task(Protocol):
         """Give the method what it learns from an evaluation of the validation split, see :meth:`coterie.methods.group_method.GroupMethod.after_validation`."""
         ...
 
-    def guess(self, evaluation: Evaluation) -> Guess | None:
+    def chance_level(self, evaluation: Evaluation) -> ChanceLevel | None:
         """By what the loop tells a training that has diverged; None: by nothing."""
         ...
 

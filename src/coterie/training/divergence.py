@@ -10,7 +10,7 @@ import math
 
 from coterie.errors import RunError
 from coterie.methods.method import Method
-from coterie.tasks.evaluation import Guess
+from coterie.tasks.evaluation import ChanceLevel
 
 FAR = 10.0  # times the loss of a uniform guess
 RECORDS, STEPS = 3, 30  # that it lies there without a new low
@@ -54,7 +54,7 @@ class DivergenceCheck:
         else:
             self._records += 1
 
-    def doubt(self, found: Guess | None, step: int) -> str | None:
+    def doubt(self, found: ChanceLevel | None, step: int) -> str | None:
         """A sentence, once, where an evaluation is worth nothing; it may yet come right, so that it ends nothing.
 
         Args:
@@ -65,7 +65,7 @@ class DivergenceCheck:
             return None
         self._doubted = True
         return (
-            f"validation {found.label} {found.value:,.4g} after {step:,} steps, a uniform guess has {found.guess:.2f}: running statistics "
+            f"validation {found.label} {found.value:,.4g} after {step:,} steps, a uniform guess has {found.chance:.2f}: running statistics "
             "that are not settled yet, or a learning rate that is too high"
         )
 
@@ -77,12 +77,12 @@ class DivergenceCheck:
         )
 
 
-def is_unusable(found: Guess) -> bool:
+def is_unusable(found: ChanceLevel) -> bool:
     """Whether predictions of which this was measured are worth nothing at all."""
-    return found.value > UNUSABLE * found.guess
+    return found.value > UNUSABLE * found.chance
 
 
-def require_usable(found: Guess | None, latest: float, method: Method, steps: int, averaged: bool) -> None:
+def require_usable(found: ChanceLevel | None, latest: float, method: Method, steps: int, averaged: bool) -> None:
     """Refuse to deploy a student that knows nothing of the samples it was trained on.
 
     Args:
@@ -97,7 +97,7 @@ def require_usable(found: Guess | None, latest: float, method: Method, steps: in
     """
     if found is None or not is_unusable(found):
         return
-    said = f"the deployed student's {found.label} on its own training samples is {found.value:,.4g}, a uniform guess has {found.guess:.2f}"
+    said = f"the deployed student's {found.label} on its own training samples is {found.value:,.4g}, a uniform guess has {found.chance:.2f}"
     if not latest <= FAR or not keeps_statistics(method):
         raise RunError(f"training has diverged: {said}. {ADVICE}")
     average = " and for the moving average (training.ema)" if averaged else ""

@@ -283,7 +283,7 @@ class Trainer:
             deployed = self.task.choose_deployed(method, evaluation).student
             figures["deployed"] = {"student": deployed, **figures["students"][deployed]}
             self.write_validation(figures)
-            if doubt := self.divergence.doubt(self.task.guess(evaluation), self.step):
+            if doubt := self.divergence.doubt(self.task.chance_level(evaluation), self.step):
                 self.display.note(doubt)
             if self.best.add(figures, self.epoch - 1):
                 self.save(self.folder.best)

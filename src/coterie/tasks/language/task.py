@@ -25,7 +25,7 @@ from coterie.run_folder import RunFolder
 from coterie.student import save_student
 from coterie.tasks.construction import require_no_images
 from coterie.tasks.defaults import TaskDefaults
-from coterie.tasks.evaluation import Deployment, Evaluation, Guess
+from coterie.tasks.evaluation import ChanceLevel, Deployment, Evaluation
 from coterie.tasks.language import panels
 from coterie.tasks.language.causal_lm import CausalLM
 from coterie.tasks.language.continuations import continue_rows
@@ -212,18 +212,18 @@ class LanguageModeling(TaskDefaults):
         found = self._evaluations.get(id(loader)) or self.evaluate(method, loader)
         return [{**each.note, **figures} for each, (figures, _) in zip(self.teachers, found.teachers, strict=True)]
 
-    def guess(self, evaluation: Evaluation) -> Guess:
+    def chance_level(self, evaluation: Evaluation) -> ChanceLevel:
         """The NLL, of which a uniform guess among V tokens has ln V."""
-        return Guess("NLL", evaluation.figures["deployed"]["nll"], math.log(num_tokens(self.tokenizer)))
+        return ChanceLevel("NLL", evaluation.figures["deployed"]["nll"], math.log(num_tokens(self.tokenizer)))
 
     def learnt_nothing(self, on_train: Evaluation) -> str | None:
         """A sentence where the deployed student's NLL on its own training rows is a uniform guess's."""
-        found = self.guess(on_train)
-        if found.value < found.guess:
+        found = self.chance_level(on_train)
+        if found.value < found.chance:
             return None
         return (
             f"the deployed student has learnt nothing yet: its NLL on its own training rows is {found.value:.2f}, a uniform guess has "
-            f"{found.guess:.2f}. Train for longer, or try another optimizer.learning_rate (a lower one, where the loss has not fallen)"
+            f"{found.chance:.2f}. Train for longer, or try another optimizer.learning_rate (a lower one, where the loss has not fallen)"
         )
 
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
