@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from coterie.data.batch import Batch
 from coterie.errors import RunError
 from coterie.methods.group_method import GroupMethod, Predictions
-from coterie.tasks.classification import ClassEvaluation, Classification, learnt_nothing
+from coterie.tasks.classification import ClassEvaluation, Classification, untrained_warning
 from coterie.tasks.group_figures import group_figures
 
 
@@ -75,7 +75,7 @@ def test_what_leaves_no_choice(evaluated):
 )  # fmt: skip
 def test_the_most_frequent_class_is_the_measure(counts, top1, nothing):
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    assert (learnt_nothing(top1, labels) is not None) == nothing
+    assert (untrained_warning(top1, labels) is not None) == nothing
 
 
 class Asked(GroupMethod):

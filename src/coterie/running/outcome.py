@@ -47,7 +47,7 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
     require_usable(
         task.chance_level(on_train), trainer.divergence.latest, method, trainer.step, averaged=trainer.ema is not None
     )
-    if warning := task.learnt_nothing(on_train):
+    if warning := task.untrained_warning(on_train):
         trainer.display.note(warning)
     loader = test or task.data.validation or task.data.train_evaluation
     teachers = task.evaluate_teachers(trainer.method, loader)

@@ -173,10 +173,10 @@ class Classification(TaskDefaults):
         """The NLL, of which a uniform guess among K classes has ln K."""
         return ChanceLevel("NLL", evaluation.figures["deployed"]["nll"], math.log(len(self.data.info.class_names)))
 
-    def learnt_nothing(self, on_train: Evaluation) -> str | None:
-        """See :func:`learnt_nothing`."""
+    def untrained_warning(self, on_train: Evaluation) -> str | None:
+        """See :func:`untrained_warning`."""
         assert isinstance(on_train, ClassEvaluation)
-        return learnt_nothing(on_train.figures["deployed"]["top1"], on_train.labels, self.sample)
+        return untrained_warning(on_train.figures["deployed"]["top1"], on_train.labels, self.sample)
 
     def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
         """Also, of the deployed student, those of every class: ``per_class``, and ``balanced_accuracy`` in ``deployed``."""
@@ -233,7 +233,7 @@ def with_classes(evaluation: ClassEvaluation, class_names: Sequence[str]) -> dic
     return {**evaluation.figures, "deployed": balanced, "per_class": classes}
 
 
-def learnt_nothing(top1: float, labels: Tensor, sample: str = "sample") -> str | None:
+def untrained_warning(top1: float, labels: Tensor, sample: str = "sample") -> str | None:
     """A sentence where a student tells its own training samples apart no better than by naming the most frequent class; else None.
 
     Two standard errors of a share are allowed for. It ends nothing: a single epoch may leave a network there that is sound.

@@ -63,7 +63,7 @@ class TaskDefaults:
         """No guess is known beside which a training would be told to have diverged."""
         return None
 
-    def learnt_nothing(self, on_train: Evaluation) -> str | None:
+    def untrained_warning(self, on_train: Evaluation) -> str | None:
         """Nothing is said."""
         return None
 

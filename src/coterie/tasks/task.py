@@ -75,7 +75,7 @@ class Task(Protocol):
         """By what the loop tells a training that has diverged; None: by nothing."""
         ...
 
-    def learnt_nothing(self, on_train: Evaluation) -> str | None:
+    def untrained_warning(self, on_train: Evaluation) -> str | None:
         """A sentence where the deployed student is no better on its own training samples than one that has not looked at them; else None."""
         ...
 

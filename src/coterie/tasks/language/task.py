@@ -216,7 +216,7 @@ class LanguageModeling(TaskDefaults):
         """The NLL, of which a uniform guess among V tokens has ln V."""
         return ChanceLevel("NLL", evaluation.figures["deployed"]["nll"], math.log(num_tokens(self.tokenizer)))
 
-    def learnt_nothing(self, on_train: Evaluation) -> str | None:
+    def untrained_warning(self, on_train: Evaluation) -> str | None:
         """A sentence where the deployed student's NLL on its own training rows is a uniform guess's."""
         found = self.chance_level(on_train)
         if found.value < found.chance:

@@ -176,7 +176,7 @@ class Retrieval(TaskDefaults):
         assert isinstance(loader, QueryLoader)
         return [{**self.teacher.note, **mean_figures(self._ranked_by_teacher(loader), loader)}]
 
-    def learnt_nothing(self, on_train: Evaluation) -> str | None:
+    def untrained_warning(self, on_train: Evaluation) -> str | None:
         """A sentence where the deployed student finds its own training queries' documents no better than a random order does."""
         found, count = on_train.figures["deployed"]["mrr_10"], len(self.sets.documents)
         chance = CHANCE / count
