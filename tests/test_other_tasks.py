@@ -25,7 +25,7 @@ from coterie.run_schema import FinishedSummary, Student, checked
 from coterie.running.notebook import as_html, as_text
 from coterie.tasks import TASKS, find_part
 from coterie.tasks.figures import Figure
-from coterie.training.display import said_of
+from coterie.training.display import describe_figures
 
 AGREEMENT = ("cr_1", "mor_3")
 
@@ -104,7 +104,9 @@ def test_a_run_is_shown_by_what_its_task_declares(better, tmp_path, capsys):
     assert "diversity" not in said
     assert "test NLL of the mean student 2.0500, of the deployed student 0 2.0000" in as_text(path, summary)
     assert "validation NLL of the mean student over epochs" in as_html(path, summary)
-    assert said_of(summary, None, Figure("nll", "NLL", better)).endswith("student 2.0500, of the ensemble 1.9000")
+    assert describe_figures(summary, None, Figure("nll", "NLL", better)).endswith(
+        "student 2.0500, of the ensemble 1.9000"
+    )
     page = words(write_report(path).read_text())
     assert "The deployed student reaches 2.0000 NLL on 9 test documents, the mean student 2.0500, the ensemble 1.9000." in page  # fmt: skip
     assert f"<small>nats {'↓' if better == 'lower' else '↑'}</small>" in page

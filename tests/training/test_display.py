@@ -10,7 +10,7 @@ from rich.console import Console
 
 from coterie.tasks.figures import CLASSIFICATION, Figure
 from coterie.training import display as module
-from coterie.training.display import Display, said_of, stderr_console
+from coterie.training.display import Display, describe_figures, stderr_console
 
 FIGURES = {
     "students": [{"top1": 0.5}, {"top1": 0.7}],
@@ -18,7 +18,7 @@ FIGURES = {
     "ensemble": {"method": {"top1": 0.75}},
 }
 
-SAID = said_of(FIGURES, None, CLASSIFICATION[0])
+SAID = describe_figures(FIGURES, None, CLASSIFICATION[0])
 
 
 def shown(display: Display, width: int = 80, terminal: bool = False) -> io.StringIO:
@@ -49,21 +49,24 @@ def test_the_label_loss_is_a_students(losses, factor, expected):
 def test_the_validation_figure_is_the_one_to_compare_by(leader, whose):
     display = Display(10, 2)
     file = shown(display)
-    display.epoch(0, said_of(FIGURES, leader, CLASSIFICATION[0]))
+    display.epoch(0, describe_figures(FIGURES, leader, CLASSIFICATION[0]))
     assert file.getvalue() == f"epoch 1/2  validation top-1 of {whose}, of the ensemble 75.00%\n"
 
 
 def test_a_lone_network_has_no_ensemble():
     display = Display(10, 2)
     file = shown(display)
-    display.epoch(1, said_of({**FIGURES, "students": [{"top1": 0.5}]}, None, CLASSIFICATION[0]))
+    display.epoch(1, describe_figures({**FIGURES, "students": [{"top1": 0.5}]}, None, CLASSIFICATION[0]))
     assert file.getvalue() == "epoch 2/2  validation top-1 of the network 50.00%\n"
 
 
 def test_a_figure_that_is_no_share_is_shown_as_its_task_says():
     own = {"loss": 2.345678}
     figures = {"students": [own, own], "mean_student": own}
-    assert said_of(figures, None, Figure("loss", "loss", "lower", ".3f")) == "validation loss of the mean student 2.346"
+    assert (
+        describe_figures(figures, None, Figure("loss", "loss", "lower", ".3f"))
+        == "validation loss of the mean student 2.346"
+    )
 
 
 def test_a_narrow_terminal_has_two_lines_and_a_file_one():

@@ -41,7 +41,7 @@ def steps_until_stopped(accelerator, interruption, signal_after):
     for step in range(1, STEPS + 1):
         if step == signal_after:
             interruption.signal = signal.SIGTERM
-        if asked := interruption.asked(accelerator, step % EVERY == 0):
+        if asked := interruption.requested_signal(accelerator, step % EVERY == 0):
             return step, asked
     return STEPS, 0
 
@@ -77,7 +77,7 @@ def test_the_loop_agrees_where_rows_are_written_and_between_epochs(small, tmp_pa
         asked.append(at_once)
         return 0
 
-    monkeypatch.setattr(Interruption, "asked", note)
+    monkeypatch.setattr(Interruption, "requested_signal", note)
     coterie.train(small(training={"epochs": 2, "log_every": 3}), output=tmp_path / "run", quiet=True)
     steps = len(asked) // 2 - 1
     assert steps > 3
@@ -87,7 +87,9 @@ def test_the_loop_agrees_where_rows_are_written_and_between_epochs(small, tmp_pa
 
 def test_a_run_stops_where_others_had_the_signal(small, tmp_path, monkeypatch):
     """What the processes agreed on counts, not the process's own signal."""
-    monkeypatch.setattr(Interruption, "asked", lambda self, accelerator, at_once=True: at_once and signal.SIGINT)
+    monkeypatch.setattr(
+        Interruption, "requested_signal", lambda self, accelerator, at_once=True: at_once and signal.SIGINT
+    )
     with pytest.raises(Interrupted) as stopped:
         coterie.train(small(training={"epochs": 2, "log_every": 3}), output=tmp_path / "run", quiet=True)
     assert stopped.value.exit_code == 130

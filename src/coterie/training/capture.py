@@ -58,11 +58,11 @@ class CapturedStep:
             self.compute(inputs, targets)
         elif self._warm.get(shapes, 0) < WARM_UP:
             self._warm[shapes] = self._warm.get(shapes, 0) + 1
-            self._aside(inputs, targets)
+            self._on_own_stream(inputs, targets)
         else:
             self._record(shapes, inputs, targets)
 
-    def _aside(self, inputs: Inputs, targets: Tensor) -> None:
+    def _on_own_stream(self, inputs: Inputs, targets: Tensor) -> None:
         """As it is, on the stream of its own that recording asks for."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):

@@ -153,7 +153,7 @@ class Display:
 
         Args:
             epoch: its number, from 0.
-            said: of its evaluation, see :func:`said_of`; empty without one.
+            said: of its evaluation, see :func:`describe_figures`; empty without one.
         """
         heading = f"epoch {epoch + 1}/{self.epochs}  "
         parts = [self.loss] if self.loss else []
@@ -169,7 +169,7 @@ class Display:
         self.epoch_started, self.epoch_first_step = time.perf_counter(), self.last_step
 
 
-def said_of(figures: Mapping[str, Any], leader: int | None, figure: Figure) -> str:
+def describe_figures(figures: Mapping[str, Any], leader: int | None, figure: Figure) -> str:
     """An evaluation in a line.
 
     Args:

@@ -54,7 +54,7 @@ class DivergenceCheck:
         else:
             self._records += 1
 
-    def doubt(self, found: ChanceLevel | None, step: int) -> str | None:
+    def warning(self, found: ChanceLevel | None, step: int) -> str | None:
         """A sentence, once, where an evaluation is worth nothing; it may yet come right, so that it ends nothing.
 
         Args:

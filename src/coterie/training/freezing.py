@@ -48,14 +48,14 @@ class Freezing:
             known = set(map(id, heads))
             self._layers = [each for each in self._layers if id(each) not in known]
 
-    def doubts(self, has_weights: bool) -> list[str]:
+    def warnings(self, has_weights: bool) -> list[str]:
         """What is held that is not worth holding, in sentences.
 
         Args:
             has_weights: whether the students start from weights that were trained.
         """
         found = []
-        if self.holds(0) and not has_weights:
+        if self.is_frozen(0) and not has_weights:
             found.append(f"network.freeze={self.setting} holds weights that are random; see network.pretrained")
         if self.statistics and not self._layers:
             found.append(
@@ -65,12 +65,12 @@ class Freezing:
             found.append("network.hold_statistics=true holds statistics of nothing yet; see network.pretrained")
         return found
 
-    def holds(self, epoch: int) -> bool:
+    def is_frozen(self, epoch: int) -> bool:
         return epoch < self.epochs
 
     def apply(self, epoch: int) -> None:
         """Hold the backbones for this epoch, or let them go; to be called once the method is in train mode."""
-        held = self.holds(epoch)
+        held = self.is_frozen(epoch)
         for parameter in self._parameters:
             parameter.requires_grad_(not held)
         for layer in self._layers if held or self.statistics else ():

@@ -32,7 +32,7 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def asked(self, accelerator: Accelerator, at_once: bool = True) -> int:
+    def requested_signal(self, accelerator: Accelerator, at_once: bool = True) -> int:
         """The signal that came, or 0. Several processes must stop at the same step: they agree where rows are written (``at_once``)."""
         if accelerator.num_processes == 1:
             return self.signal or 0

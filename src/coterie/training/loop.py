@@ -27,7 +27,7 @@ from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.figures import figures_of
 from coterie.tasks.task import Task
 from coterie.training.capture import CapturedStep, is_recorded
-from coterie.training.display import Display, said_of
+from coterie.training.display import Display, describe_figures
 from coterie.training.divergence import DivergenceCheck
 from coterie.training.freezing import Freezing
 from coterie.training.interruption import Interrupted, Interruption
@@ -130,7 +130,7 @@ class Trainer:
                     self.evaluate()
                     if self.method.needs_validation:  # what it learned from the evaluation belongs to the epoch
                         self.save(self.folder.last, evaluated=True)
-                if asked := interruption.asked(self.accelerator):
+                if asked := interruption.requested_signal(self.accelerator):
                     raise Interrupted(asked, str(self.folder))
         if self.epoch < self.epochs:
             self.display.note(self.best.explain(self.epoch, self.epochs))
@@ -140,7 +140,7 @@ class Trainer:
         started = time.perf_counter()
         network = self.recipe.network
         if self.task.network_names:  # what weights a network of one's own has is not known
-            for note in self.freezing.doubts(network.weights_of is not None):
+            for note in self.freezing.warnings(network.weights_of is not None):
                 self.display.note(note)
         precompute_teacher_logits(self.recipe.training, self.task, self.method, self.display)
         self.seconds += time.perf_counter() - started
@@ -155,7 +155,7 @@ class Trainer:
         self.validated = None
         self.method.train()
         self.freezing.apply(self.epoch)
-        if self.epoch and self.freezing.holds(self.epoch - 1) and not self.freezing.holds(self.epoch):
+        if self.epoch and self.freezing.is_frozen(self.epoch - 1) and not self.freezing.is_frozen(self.epoch):
             self.display.note(f"epoch {self.epoch + 1}: the whole network is trained from here on (network.freeze)")
             self.captured = self._build_capture()  # there are more gradients now
         end = next(end for end in self.ends if end > self.epoch)
@@ -182,7 +182,7 @@ class Trainer:
                 self._record()
             self.display.step(self.step)
             every = settings.checkpoint_steps
-            asked = interruption.asked(self.accelerator, self.step % settings.log_every == 0)
+            asked = interruption.requested_signal(self.accelerator, self.step % settings.log_every == 0)
             if (every and self.step % every == 0) or asked:
                 self.seconds += time.perf_counter() - started
                 started = time.perf_counter()
@@ -252,18 +252,18 @@ class Trainer:
             self.log.append(row)
             self.accelerator.log({f"train/{k}": v for k, v in losses.items()} | {"learning_rate": rate}, step=self.step)
         if self.divergence.is_certain:
-            raise RunError(self.divergence.explain(self._kept()))
+            raise RunError(self.divergence.explain(self._describe_checkpoint()))
 
     def _require_finite(self) -> None:
         bad = self.losses.not_finite()
         if bad is not None:
             step, name = bad
             raise RunError(
-                f"the loss term {name!r} was not finite at step {step} (epoch {step // self.steps_per_epoch}); {self._kept()}. "
+                f"the loss term {name!r} was not finite at step {step} (epoch {step // self.steps_per_epoch}); {self._describe_checkpoint()}. "
                 "Try a lower optimizer.learning_rate, training.clip_gradient, or training.precision=fp32."
             )
 
-    def _kept(self) -> str:
+    def _describe_checkpoint(self) -> str:
         if not self.folder.last.is_file():
             return "no checkpoint was written yet"
         return f"the checkpoint before it is kept in {self.folder}"
@@ -283,11 +283,11 @@ class Trainer:
             deployed = self.task.choose_deployed(method, evaluation).student
             figures["deployed"] = {"student": deployed, **figures["students"][deployed]}
             self.write_validation(figures)
-            if doubt := self.divergence.doubt(self.task.chance_level(evaluation), self.step):
-                self.display.note(doubt)
+            if warning := self.divergence.warning(self.task.chance_level(evaluation), self.step):
+                self.display.note(warning)
             if self.best.add(figures, self.epoch - 1):
                 self.save(self.folder.best)
-            said = said_of(figures, self.method.leader, self.figures[0])
+            said = describe_figures(figures, self.method.leader, self.figures[0])
         self.display.epoch(self.epoch - 1, said)
 
     def write_validation(self, figures: dict[str, Any]) -> None:

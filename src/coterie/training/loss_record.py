@@ -50,7 +50,7 @@ class LossRecord:
         self.count = 0
         return dict(zip(self.names, means, strict=True))
 
-    def even_out(self) -> None:
+    def average_over_processes(self) -> None:
         """Let every process hold the mean of all sums, as one that goes on from a checkpoint does; what is read afterwards is the same."""
         if self.sums is not None:
             self.sums = self.accelerator.reduce(self.sums, "mean")

@@ -84,7 +84,7 @@ def write_state(trainer: Training, path: Path, evaluated: bool) -> None:
     Raises:
         RunError: it cannot be written; the one before is kept.
     """
-    trainer.losses.even_out()
+    trainer.losses.average_over_processes()
     if trainer.accelerator.is_main_process:
         trainer.folder.require_place()
     if trainer.shards is not None:
@@ -125,7 +125,7 @@ def state_of(trainer: Training, evaluated: bool) -> dict[str, Any]:
     }
 
 
-def put_back(trainer: Training, state: dict[str, Any]) -> None:
+def load_state(trainer: Training, state: dict[str, Any]) -> None:
     """Bring a training to where it was when its state was taken.
 
     Raises:
@@ -163,7 +163,7 @@ def restore(trainer: Training) -> None:
     """
     state = load_checkpoint(trainer.folder.last)
     with restoring(trainer.folder.last):
-        put_back(trainer, state)
+        load_state(trainer, state)
     # The checkpoint of an epoch precedes its evaluation, so that evaluation is done again: same weights, same figures. Where the
     # method has learned from it, a second checkpoint follows it, and the evaluation stays as it was.
     evaluated = state.get("evaluated", False) is True

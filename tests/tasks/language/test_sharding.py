@@ -113,7 +113,7 @@ def test_it_goes_on_from_where_it_was_put_away(sharded, place, tmp_path, monkeyp
     calls = []
     with monkeypatch.context() as patch:
         if position == "within an epoch":
-            patch.setattr(Interruption, "asked", lambda self, accelerator, at_once=True: calls.append(1) or (signal.SIGINT if len(calls) == 3 else 0))  # fmt: skip
+            patch.setattr(Interruption, "requested_signal", lambda self, accelerator, at_once=True: calls.append(1) or (signal.SIGINT if len(calls) == 3 else 0))  # fmt: skip
         else:
             from coterie.training import sharded_checkpoint
 
@@ -200,7 +200,7 @@ def ask(self, accelerator, at_once=True):
     asked.append(1)
     return signal.SIGTERM if len(asked) == stop else 0
 
-Interruption.asked = ask
+Interruption.requested_signal = ask
 try:
     coterie.train(None if resume else settings, output=output, resume=resume, quiet=True)
 except Interrupted:
