@@ -57,7 +57,7 @@ def measure(network: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
 
     from coterie.networks.papers.registration import register
     from coterie.running.allocation import keep_freed_memory
-    from coterie.training.memory_format import place, suits_channels_last
+    from coterie.training.memory_format import suits_channels_last
 
     register()
     torch.set_num_threads(1)

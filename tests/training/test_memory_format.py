@@ -14,7 +14,12 @@ from torch import nn
 import coterie
 from coterie.recipe import load_recipe
 from coterie.training.display import Display
-from coterie.training.memory_format import avoid_overflow, compiler_options, overflows, place, suits_channels_last
+from coterie.training.memory_format import (
+    avoid_overflow,
+    compiler_options,
+    overflows,
+    suits_channels_last,
+)
 
 CPU = torch.device("cpu")
 SMALL = ["training.epochs=1", "training.batch_size=8", "training.device=cpu", "network.branches=2"]
@@ -52,7 +57,7 @@ def test_others_are_left_as_they_are(module):
 GRADIENTS = """
 import sys, torch
 from torch import nn
-from coterie.training.memory_format import place
+from coterie.training.memory_format import move_to_device
 threads, channels, size, batch, stride, channels_last = map(int, sys.argv[1:])
 torch.set_num_threads(threads)
 torch.manual_seed(0)
@@ -111,7 +116,7 @@ def test_the_compiler_leaves_guarded_networks_in_their_layout():
 COMPILED = """
 import torch
 from torch import nn
-from coterie.training.memory_format import place
+from coterie.training.memory_format import move_to_device
 from coterie.training.memory_format import compiler_options
 torch.set_num_threads(1)
 network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 1, stride=2), nn.BatchNorm2d(16))

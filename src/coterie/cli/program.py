@@ -26,7 +26,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        code = _say_error(error)
+        code = _print_error(error)
     except KeyboardInterrupt:
         code = 130
         typer.echo("coterie: interrupted", err=True)
@@ -45,7 +45,7 @@ def _end_without_reader() -> None:
         os.kill(os.getpid(), signal.SIGPIPE)
 
 
-def _say_error(error: Exception) -> int:
+def _print_error(error: Exception) -> int:
     """Print why a command failed, in a few lines that any terminal takes, and return the exit code."""
     code = 1
     if is_usage_error(error):

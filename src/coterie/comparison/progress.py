@@ -176,7 +176,7 @@ class ComparisonDisplay:
         before, self.states = self.states, self._read()
         for number, (old, new) in enumerate(zip(before, self.states, strict=True)):
             if (new.status, new.waits) != (old.status, old.waits) and new.status != "waiting":
-                self._say(number, new)
+                self._print_state(number, new)
         if self._live is not None:
             self._live.update(self._picture(), refresh=True)
 
@@ -190,7 +190,7 @@ class ComparisonDisplay:
         job = self.jobs[number]
         return one_line(f"run {number + 1} of {len(self.jobs)}: {job.label}, seed {job.seed}")
 
-    def _say(self, number: int, state: State) -> None:
+    def _print_state(self, number: int, state: State) -> None:
         if state.status == "failed":
             self._print(f"{self._name(number)} failed: {one_line(state.said)}")
             return

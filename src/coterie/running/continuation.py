@@ -61,7 +61,7 @@ def _lengthened(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
     return load_recipe(longer.model_dump(mode="json"), trust_code=True)  # checked again: a warm-up must fit
 
 
-def elsewhere(stored: Recipe, given: Recipe) -> Recipe:
+def with_stored_places(stored: Recipe, given: Recipe) -> Recipe:
     """The stored recipe with the place of the data, the device and the method of another: no file's method is imported."""
     data = given.data.located() | {key: getattr(given.data, key) for key in given.data.without_effect}
     training = {"device": given.training.device, "trackers": given.training.trackers}

@@ -79,7 +79,7 @@ def evaluate_run(
     Raises:
         CoterieError: a setting that would change the networks, or data with other classes.
     """
-    from coterie.training.memory_format import place, resolve_memory_format
+    from coterie.training.memory_format import move_to_device, resolve_memory_format
 
     objects = sort_arguments(data, network)
     if objects.sections.get("network") is not None:
@@ -107,7 +107,7 @@ def evaluate_run(
     if loader is None:
         raise CoterieError(f"{task.data.info.name!r} has neither a test nor a validation split")
     recipe = resolve_memory_format(recipe, task, method, accelerator.device)
-    placed = place(method, accelerator.device, recipe.training.channels_last is True)
+    placed = move_to_device(method, accelerator.device, recipe.training.channels_last is True)
     evaluation = task.evaluate(placed, loader)
     figures = task.final_figures(evaluation)
     figures |= {

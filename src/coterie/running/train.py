@@ -35,7 +35,6 @@ from coterie.running.arguments import sort_arguments
 from coterie.running.continuation import (
     OWN_NETWORK,
     continued,
-    elsewhere,
     require_same_data,
     require_same_objects,
     with_absolute_paths,
@@ -182,7 +181,7 @@ def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: A
             shutil.rmtree(first.path)  # a kill came before the first checkpoint
     wait_for_all(recipe)
     if goes_on:  # what was automatic, that stage has chosen for its own network
-        stage = elsewhere(load_recipe(first.recipe, trust_code=True), stage)
+        stage = with_stored_places(load_recipe(first.recipe, trust_code=True), stage)
     train(stage, output=first.path, resume=goes_on, quiet=quiet, data=datasets)
     return load_recipe({**recipe.model_dump(), "teacher": {"run": str(first.path)}, "teachers": []})
 

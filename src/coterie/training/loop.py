@@ -32,7 +32,7 @@ from coterie.training.divergence import DivergenceCheck
 from coterie.training.freezing import Freezing
 from coterie.training.interruption import Interrupted, Interruption
 from coterie.training.loss_record import LossRecord
-from coterie.training.memory_format import compiler_options, place
+from coterie.training.memory_format import compiler_options, move_to_device
 from coterie.training.optimization import RestartedSchedule, build_optimizer, build_own_optimizers
 from coterie.training.sharding import Shards, require_shard_settings
 from coterie.training.state import untrained_names, write_state
@@ -67,7 +67,7 @@ class Trainer:
         settings = recipe.training
         require_shard_settings(recipe)  # once more: the optimizer is chosen by now
         self.shards = Shards(method, task.sharded_networks(method), accelerator.device) if settings.shard else None
-        self.method = place(method, accelerator.device, settings.channels_last is True)
+        self.method = move_to_device(method, accelerator.device, settings.channels_last is True)
         self.untrained = untrained_names(self.method) if self.shards is None else frozenset()
         self.has_written_untrained = not self.untrained
         self.ema = ModelEmaV3(self.method, decay=settings.ema, use_warmup=True) if settings.ema else None

@@ -100,7 +100,7 @@ def _output_positions(
     return found
 
 
-def place(method: Method, device: torch.device, channels_last: bool) -> Method:
+def move_to_device(method: Method, device: torch.device, channels_last: bool) -> Method:
     """Move a method, in place, to where and how it is trained and evaluated; the format decides the last bits."""
     method.to(device)
     if channels_last:
