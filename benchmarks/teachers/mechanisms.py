@@ -106,7 +106,7 @@ def _mechanism(task: Any, method: Any, statistics: str) -> dict[str, float]:
 
 def _plain(method: Any, images: Tensor) -> dict[str, float]:
     """The same distance and cosine of a control, whose projected map is all there is."""
-    (teacher,) = method.taught(images)
+    (teacher,) = method.teacher_outputs(images)
     wanted, _ = method.feature.target(teacher.feature_map)
     own, _ = method.feature.student(method.group(images).feature_maps[0], wanted)
     cosine = F.cosine_similarity(own.flatten(1), wanted.flatten(1)).mean()

@@ -334,7 +334,7 @@ def test_diffkds_mechanism_is_measured(images):
 def test_diffkds_mechanism_of_a_map_that_is_the_teachers(images, monkeypatch):
     """Where student and teacher agree and nothing is projected, the plain feature is at distance 0 and cosine 1."""
     method = make("diffkd", noise_matching=False).eval()
-    (teacher,) = method.taught(images)
+    (teacher,) = method.teacher_outputs(images)
     monkeypatch.setattr(method.feature, "transform_map", lambda student, wanted: teacher.feature_map)
     monkeypatch.setattr(method.feature, "project", torch.nn.Identity())
     figures = method.mechanism(images)

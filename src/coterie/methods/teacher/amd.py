@@ -158,7 +158,7 @@ class Assistants(TaughtMethod):
         return output[0], output[1]
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        (teacher,) = self.taught(inputs)
+        (teacher,) = self.teacher_outputs(inputs)
         images = single_view(inputs)
         outputs = [self._run(candidate, images) for candidate in range(self.candidates)]
         logits = torch.stack([each for each, _ in outputs])

@@ -45,7 +45,7 @@ class AttentionTransfer(TaughtMethod):
         self.pairs = stage_pairs(len(group.tap_shapes[0]), len(self.teachers[0].tap_shapes))
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        (teacher,) = self.taught(inputs)
+        (teacher,) = self.teacher_outputs(inputs)
         output = self.group(inputs)
         shapes, other_shapes = self.group.tap_shapes[0], self.teachers[0].tap_shapes
         errors = []

@@ -82,7 +82,7 @@ class DiffKD(TaughtMethod):
             self.logits = _Tap(classes, classes, None, steps, noise_matching, False, denoiser, spatial=False)
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        (teacher,) = self.taught(inputs)
+        (teacher,) = self.teacher_outputs(inputs)
         output = self.group(inputs)
         losses = self.supervision(output.logits, inputs, targets)
         terms = self.bracket(output.feature_maps[0], output.logits[0], teacher)
@@ -125,7 +125,7 @@ class DiffKD(TaughtMethod):
         """
         assert self.feature is not None, "the map's tap is off"
         assert self.feature.diffuses, "nothing diffuses"
-        (teacher,) = self.taught(inputs)
+        (teacher,) = self.teacher_outputs(inputs)
         wanted, _ = self.feature.target(teacher.feature_map)
         output = self.group(single_view(inputs))
         own, gamma = self.feature.student(output.feature_maps[0], wanted)

@@ -52,7 +52,7 @@ class FitNet(TaughtMethod):
         self.projectors = nn.ModuleList(Projector(own[i], other[j]) for i, j in self.pairs)
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        (teacher,) = self.taught(inputs)
+        (teacher,) = self.teacher_outputs(inputs)
         output = self.group(inputs)
         errors = []
         for (own, other), projector in zip(self.pairs, self.projectors, strict=True):

@@ -46,7 +46,7 @@ class RKD(TaughtMethod):
         self.angle_weight = angle_weight
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        (teacher,) = self.taught(inputs)
+        (teacher,) = self.teacher_outputs(inputs)
         output = self.group(inputs)
         term = relation_loss(output.embeddings[0], teacher.embedding, self.distance_weight, self.angle_weight)
         return {**self.supervision(output.logits, inputs, targets), "feature": term}

@@ -143,7 +143,7 @@ class RLKD(TaughtMethod):
 
         A policy's probabilities of selection are divided by their sum. Needs the teachers, so not a reloaded run.
         """
-        teachers = torch.stack([output.logits for output in self.taught(inputs)]).float()
+        teachers = torch.stack([output.logits for output in self.teacher_outputs(inputs)]).float()
         state, losses = self._seen(teachers, self.group(inputs).embeddings[0], targets)
         if self.selection != "policy":
             return self.selected(state, losses, None)[0]
@@ -152,7 +152,7 @@ class RLKD(TaughtMethod):
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         require_classes(targets, "rl_kd")
-        teachers = torch.stack([output.logits for output in self.taught(inputs)]).float()
+        teachers = torch.stack([output.logits for output in self.teacher_outputs(inputs)]).float()
         output = self.group(inputs)
         logits = output.logits[0]
         state, teacher_losses = self._seen(teachers, output.embeddings[0], targets)

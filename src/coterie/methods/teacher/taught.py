@@ -72,7 +72,7 @@ class TaughtMethod(GroupMethod):
     def reads_logits_only(self) -> bool:
         return not self.reads_teacher_features and not self.mixes_inputs
 
-    def taught(self, inputs: Inputs) -> tuple[TeacherOutput, ...]:
+    def teacher_outputs(self, inputs: Inputs) -> tuple[TeacherOutput, ...]:
         """Every teacher's output for the student's one view."""
         return self.teachers(single_view(inputs))
 
