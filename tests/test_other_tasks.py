@@ -21,7 +21,7 @@ from coterie.recipe import load_recipe
 from coterie.report import write_report
 from coterie.report.comparison import write_comparison_report
 from coterie.run_folder import MetricsLog, RunFolder
-from coterie.run_schema import FinishedSummary, Student, checked
+from coterie.run_schema import FinishedSummary, Student, validated
 from coterie.running.notebook import as_html, as_text
 from coterie.tasks import TASKS, find_part
 from coterie.tasks.figures import Figure
@@ -124,16 +124,16 @@ def test_a_lone_network_without_a_teacher(better, tmp_path, capsys):
 
 def test_a_run_must_hold_what_its_task_declares(better, tmp_path):
     whole = summary_of(2.0)
-    checked(FinishedSummary, whole, tmp_path / "summary.json")
+    validated(FinishedSummary, whole, tmp_path / "summary.json")
     for key, place in (("perplexity", whole["students"][1]), ("top1", whole["deployed"]), ("train_nll", whole)):
         kept = place.pop(key)
         with pytest.raises(CoterieError, match=f"summary.json' is damaged.*the figure {key} is missing"):
-            checked(FinishedSummary, whole, tmp_path / "summary.json")
+            validated(FinishedSummary, whole, tmp_path / "summary.json")
         place[key] = kept
     with pytest.raises(CoterieError, match=r"deployed.*nll is no number"):
-        checked(FinishedSummary, {**whole, "deployed": {**whole["deployed"], "nll": "2"}}, tmp_path / "summary.json")
+        validated(FinishedSummary, {**whole, "deployed": {**whole["deployed"], "nll": "2"}}, tmp_path / "summary.json")
     with pytest.raises(CoterieError, match="cannot be read: unknown task 'somebodys:Kind'"):
-        checked(FinishedSummary, {**whole, "task": "somebodys:Kind"}, tmp_path / "summary.json")
+        validated(FinishedSummary, {**whole, "task": "somebodys:Kind"}, tmp_path / "summary.json")
     log = MetricsLog(tmp_path / "metrics.jsonl", "image_classification")
     log.append({"split": "validation", "epoch": 0, "step": 1, **evaluation(2.0)})
     log.append({"split": "validation", "epoch": 1, "step": 2, **evaluation(2.0), "mean_student": {"nll": 2.0}})
@@ -194,7 +194,7 @@ def test_a_comparisons_tables_and_page(better, compared):
 def test_a_card_shows_what_is_declared(better, tmp_path):
     description = {"network": "tiny", "method": "dml", "data": "stdlib", "student": 0, "length": 64}
     description["figures"] = figures(2.0, False)
-    checked(Student, description, tmp_path / "student.json")
+    validated(Student, description, tmp_path / "student.json")
     text = model_card(
         format=find_part("language_modeling", "formats")[0], which="student", description=description, parameters=10, recipe=load_recipe(),
         summary=summary_of(2.0), environment={}, check="",

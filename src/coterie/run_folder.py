@@ -19,7 +19,6 @@ from coterie.run_schema import (
     Summary,
     TrainRow,
     ValidationRow,
-    checked,
 )
 from coterie.tasks import UNNAMED, find_part, known_tasks
 
@@ -116,7 +115,7 @@ class RunFolder:
                 f"{str(self.student_description)!r} cannot be read: its task is {str(task)[:80]!r}, expected one of {', '.join(known_tasks())}"
             )
         kind = find_part(task, "description")
-        checked(kind, found, self.student_description)
+        validated(kind, found, self.student_description)
         return found
 
     def read_data(self) -> dict[str, Any]:
@@ -160,7 +159,7 @@ def read_checked(model: type[Content], path: Path) -> dict[str, Any]:
         CoterieError: the file is missing or damaged.
     """
     value = read_json(path)
-    checked(model, value, path)
+    validated(model, value, path)
     return value
 
 
@@ -199,7 +198,7 @@ class MetricsLog:
                     break
                 raise CoterieError(f"{str(self.path)!r} is damaged: line {number + 1} is no row of figures") from None
             is_evaluation = isinstance(row, dict) and row.get("split") == "validation"
-            checked(ValidationRow if is_evaluation else TrainRow, row, self.path, self.task)
+            validated(ValidationRow if is_evaluation else TrainRow, row, self.path, self.task)
             rows.append(row)
         return rows
 

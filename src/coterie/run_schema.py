@@ -54,7 +54,7 @@ def _require_numbers(values: dict[str, Any], keys: list[str]) -> None:
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
-def checked(model: type[AnyModel], value: object, path: Path, task: str | None = None) -> AnyModel:
+def validated(model: type[AnyModel], value: object, path: Path, task: str | None = None) -> AnyModel:
     """The value as a record.
 
     Args:

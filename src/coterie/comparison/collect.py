@@ -13,7 +13,7 @@ from coterie.files import write_json
 from coterie.metrics import primary
 from coterie.recipe import Recipe
 from coterie.run_folder import MetricsLog, RunFolder
-from coterie.run_schema import FinishedSummary, checked
+from coterie.run_schema import FinishedSummary, validated
 from coterie.tasks.figures import figures_of
 
 
@@ -64,7 +64,7 @@ def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
         "curves": {},
     }
     if found["status"] == "finished":
-        checked(FinishedSummary, summary, run.summary, job.recipe.task)
+        validated(FinishedSummary, summary, run.summary, job.recipe.task)
         keys = (
             "method",
             "data",

@@ -12,7 +12,7 @@ from coterie.files import write_json
 from coterie.recipe import Recipe, load_recipe
 from coterie.recipe.recipe import differing_keys, require_no_code
 from coterie.run_folder import read_json
-from coterie.run_schema import checked
+from coterie.run_schema import validated
 
 
 def require_folders_apart(labels: Iterable[str]) -> None:
@@ -146,7 +146,7 @@ def read_plan(folder: ComparisonFolder) -> Plan:
     """
     if not folder.is_comparison:
         raise CoterieError(f"{str(folder.path)!r} is not a comparison: expected a folder with plan.json")
-    stored = checked(PlanContent, read_json(folder.plan), folder.plan)
+    stored = validated(PlanContent, read_json(folder.plan), folder.plan)
     try:
         arms = {label: load_recipe(tree) for label, tree in stored.arms.items()}
         return with_reference(make_plan(arms, stored.seeds), stored.reference)

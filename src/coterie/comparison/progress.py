@@ -23,7 +23,7 @@ from coterie.comparison.folder import ComparisonFolder, Job, Plan
 from coterie.errors import CoterieError
 from coterie.metrics import primary
 from coterie.run_folder import RunFolder
-from coterie.run_schema import FinishedSummary, ValidationRow, checked
+from coterie.run_schema import FinishedSummary, ValidationRow, validated
 from coterie.tasks.figures import figures_of
 from coterie.terminal import one_line
 from coterie.training.display import can_move, duration, stderr_console
@@ -60,7 +60,7 @@ def state_of(folder: ComparisonFolder, job: Job) -> State:
     try:
         summary = run.read_summary()
         if summary.get("status") == "finished":
-            took = checked(FinishedSummary, summary, run.summary, job.recipe.task).seconds
+            took = validated(FinishedSummary, summary, run.summary, job.recipe.task).seconds
             seconds = max(took.total, took.training)  # the first one counts from where the run was gone on with
             name, own = primary(summary, summary["leader"])
             return State(
@@ -102,7 +102,7 @@ def _last_evaluation(path: Path, task: str) -> dict[str, Any] | None:
         except ValueError:  # cut at the front, or being written
             continue
         if isinstance(row, dict) and row.get("split") == "validation":
-            checked(ValidationRow, row, path, task)
+            validated(ValidationRow, row, path, task)
             return row
     return None
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe, load_recipe
 from coterie.run_folder import MetricsLog, RunFolder, read_json
-from coterie.run_schema import ClassFigures, Environment, Figures, Measured, TrainRow, checked
+from coterie.run_schema import ClassFigures, Environment, Figures, Measured, TrainRow, validated
 from coterie.tasks import UNNAMED, sample_of
 from coterie.tasks.figures import Figure, figures_of
 
@@ -183,9 +183,9 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
     summary = (folder.read_summary() or read_json(folder.summary)) if summary is None else summary
     recipe = load_recipe(folder.recipe, trust_code=True)  # a report imports no method
     rows = MetricsLog(folder.metrics, recipe.task).rows()
-    figures = checked(GroupFigures, summary, folder.summary, recipe.task) if "students" in summary else None
+    figures = validated(GroupFigures, summary, folder.summary, recipe.task) if "students" in summary else None
     validation_rows = [
-        checked(ValidationRow, row, folder.metrics, recipe.task) for row in rows if row.get("split") == "validation"
+        validated(ValidationRow, row, folder.metrics, recipe.task) for row in rows if row.get("split") == "validation"
     ]
     # Predictions are written before the figures; without these they are what a kill left.
     predictions = None
@@ -195,10 +195,10 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
     return RunData(
         folder=folder,
         recipe=recipe,
-        environment=checked(Environment, folder.read_environment(), folder.environment),
-        summary=checked(Summary, summary, folder.summary, recipe.task),
+        environment=validated(Environment, folder.read_environment(), folder.environment),
+        summary=validated(Summary, summary, folder.summary, recipe.task),
         figures=figures,
-        train_rows=[checked(TrainRow, row, folder.metrics) for row in rows if row.get("split") == "train"],
+        train_rows=[validated(TrainRow, row, folder.metrics) for row in rows if row.get("split") == "train"],
         validation_rows=validation_rows,
         predictions=predictions,
         texts=_read_texts(folder.gallery / "texts.json"),
@@ -226,7 +226,7 @@ def _require_alike(rows: Sequence[GroupFigures], final: GroupFigures | None, pat
 def _read_texts(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
-    return {each.index: " / ".join(each.texts) for each in checked(Examples, read_json(path), path).examples}
+    return {each.index: " / ".join(each.texts) for each in validated(Examples, read_json(path), path).examples}
 
 
 def _read_predictions(path: Path, students: int) -> Predictions | None:

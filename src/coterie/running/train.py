@@ -22,7 +22,7 @@ from coterie.recipe import Recipe, load_recipe
 from coterie.recipe.sections import OWN_DATA, resolved
 from coterie.run_folder import RunFolder
 from coterie.run_lock import lock
-from coterie.run_schema import FinishedSummary, checked
+from coterie.run_schema import FinishedSummary, validated
 from coterie.running.accelerator import (
     build_accelerator,
     process_group,
@@ -147,7 +147,7 @@ def train(
         for each in (folder, RunFolder(folder.path / FIRST_STAGE)) if is_first else ():
             restore_report(each)
         summary = folder.read_summary()
-        checked(FinishedSummary, summary, folder.summary)
+        validated(FinishedSummary, summary, folder.summary)
         return TrainResult(folder.path, summary, network)
     find_task(settings).require(settings, len(modules))
     made = [path for path in [folder.path, *folder.path.parents] if not path.is_dir()]
