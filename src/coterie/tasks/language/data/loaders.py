@@ -32,11 +32,11 @@ def make_batch(rows: Rows, indices: Tensor, device: torch.device, weight: float 
     """
     tokens, labels = (torch.from_numpy(table) for table in rows.read(indices.numpy()))
     places = label_positions(labels).flatten().nonzero().squeeze(1)
-    inputs: Any = {"input_ids": _sent(tokens, device), "positions": _sent(places, device)}
-    return Batch(inputs, _sent(label_targets(labels), device), _sent(indices, device), weight)
+    inputs: Any = {"input_ids": _to_device(tokens, device), "positions": _to_device(places, device)}
+    return Batch(inputs, _to_device(label_targets(labels), device), _to_device(indices, device), weight)
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """On the device, without waiting for a copy to a GPU."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
