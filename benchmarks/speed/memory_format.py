@@ -57,7 +57,7 @@ def measure(network: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
 
     from coterie.networks.papers.registration import register
     from coterie.running.allocation import keep_freed_memory
-    from coterie.training.memory_format import suits_channels_last
+    from coterie.training.memory_format import move_to_device, suits_channels_last
 
     register()
     torch.set_num_threads(1)
@@ -66,7 +66,7 @@ def measure(network: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
 
     def step_of(channels_last: bool) -> Callable[[], None]:
         torch.manual_seed(0)
-        model: Any = place(timm.create_model(network, num_classes=10).train(), cpu, channels_last)
+        model: Any = move_to_device(timm.create_model(network, num_classes=10).train(), cpu, channels_last)
         images = torch.randn(batch, 3, side, side)
         images = images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         targets = torch.arange(batch) % 10

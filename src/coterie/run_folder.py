@@ -19,6 +19,7 @@ from coterie.run_schema import (
     Summary,
     TrainRow,
     ValidationRow,
+    validated,
 )
 from coterie.tasks import UNNAMED, find_part, known_tasks
 

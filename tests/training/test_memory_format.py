@@ -17,6 +17,7 @@ from coterie.training.display import Display
 from coterie.training.memory_format import (
     avoid_overflow,
     compiler_options,
+    move_to_device,
     overflows,
     suits_channels_last,
 )
@@ -64,7 +65,7 @@ torch.manual_seed(0)
 network = nn.Sequential(nn.Conv2d(channels, 16, 1, stride=stride), nn.BatchNorm2d(16))
 exact = nn.Sequential(nn.Conv2d(channels, 16, 1, stride=stride), nn.BatchNorm2d(16)).double()
 exact.load_state_dict(network.state_dict())
-place(network, torch.device("cpu"), bool(channels_last))
+move_to_device(network, torch.device("cpu"), bool(channels_last))
 for _ in range(3):
     images = torch.randn(batch, channels, size, size)
     # Channels-last activations come to a contiguous network too, from one that permutes.
@@ -95,7 +96,7 @@ def test_what_would_overflow_sees_contiguous_tensors_only_and_copies_do_too():
 
     seen = []
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 1, stride=2), nn.Conv2d(16, 4, 3))
-    place(network, CPU, channels_last=True)
+    move_to_device(network, CPU, channels_last=True)
     avoid_overflow(network)  # twice is once
     assert len(network[1]._forward_pre_hooks) == 1
     assert network[1].weight.stride() == (8, 1, 1, 1)
@@ -109,8 +110,8 @@ def test_what_would_overflow_sees_contiguous_tensors_only_and_copies_do_too():
 
 def test_the_compiler_leaves_guarded_networks_in_their_layout():
     guarded, free = nn.Sequential(nn.Conv2d(8, 16, 1, stride=2)), nn.Sequential(nn.Conv2d(16, 16, 1, stride=2))
-    assert compiler_options(place(guarded, CPU, channels_last=False)) == {"layout_optimization": False}
-    assert compiler_options(place(free, CPU, channels_last=True)) is None
+    assert compiler_options(move_to_device(guarded, CPU, channels_last=False)) == {"layout_optimization": False}
+    assert compiler_options(move_to_device(free, CPU, channels_last=True)) is None
 
 
 COMPILED = """
@@ -120,7 +121,7 @@ from coterie.training.memory_format import move_to_device
 from coterie.training.memory_format import compiler_options
 torch.set_num_threads(1)
 network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 1, stride=2), nn.BatchNorm2d(16))
-place(network, torch.device("cpu"), False)
+move_to_device(network, torch.device("cpu"), False)
 compiled = torch.compile(network, options=compiler_options(network))
 for _ in range(3):
     compiled(torch.randn(8, 3, 64, 64)).sum().backward()

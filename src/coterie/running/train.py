@@ -38,6 +38,7 @@ from coterie.running.continuation import (
     require_same_data,
     require_same_objects,
     with_absolute_paths,
+    with_stored_places,
 )
 from coterie.running.environment import describe_environment
 from coterie.running.notebook import as_html, as_text
