@@ -14,6 +14,7 @@ from PIL import Image
 
 import coterie
 from coterie import cli
+from coterie.recipe import load_recipe
 
 
 def images(folder: Path, count: int, seed: int = 0) -> None:
@@ -56,6 +57,8 @@ def world(tmp_path_factory):
     (root / "damaged" / "student.safetensors").write_bytes(b"12345678broken")
     for path in (root / "stopped" / "checkpoint").iterdir():
         path.write_bytes(path.read_bytes()[:500])
+    (root / "words").mkdir()
+    (root / "words" / "recipe.yaml").write_text(load_recipe({"task": "language_modeling"}).to_yaml())
     summary = json.loads((root / "stopped" / "summary.json").read_text())
     (root / "stopped" / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))
     return root
@@ -120,6 +123,10 @@ CASES = {
     "resume with another recipe": (
         "train --resume --output {root}/stopped optimizer.learning_rate=9",
         "optimizer.learning_rate",
+    ),
+    "resume with a setting of the run's own task": (
+        "train --resume --output {root}/words data.block_length=64",
+        "with another recipe: data.block_length differs",
     ),
     "resume from a damaged checkpoint": ("train --resume --output {root}/stopped", "damaged"),
     "evaluate what is no run": ("evaluate {root}/good", "is not a run"),

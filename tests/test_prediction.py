@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,19 @@ def test_one_channel_networks_see_grey(tmp_path):
     grey = description_of(DataInfo("digits", ("0", "1"), (1, 8, 8), (0.0,), (1.0,)))
     Image.new("RGB", (8, 8), (255, 255, 255)).save(tmp_path / "white.png")
     assert torch.equal(load_images([tmp_path / "white.png"], grey), torch.ones(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted"])
+def test_a_run_that_is_not_finished_says_how_to_go_on(status, small_run, tmp_path):
+    path, _ = small_run
+    run = shutil.copytree(path, tmp_path / "run")
+    (run / "student.json").unlink()
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "status": status}))
+    with pytest.raises(
+        CoterieError, match=rf"is not finished \(status: {status}\); go on with `coterie train --resume"
+    ):
+        predict(run, [path / "gallery" / "0.png"])
 
 
 def test_missing_and_undecodable_images_are_named(small_run, tmp_path):

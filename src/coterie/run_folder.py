@@ -107,8 +107,14 @@ class RunFolder:
         """The contents of ``student.json``.
 
         Raises:
-            CoterieError: it is missing, or damaged.
+            CoterieError: it is missing, with how to go on where the run is not finished; or damaged.
         """
+        if not self.student_description.is_file():
+            status = self.read_summary().get("status", "running")
+            if status != "finished":
+                raise CoterieError(
+                    f"the run {str(self)!r} is not finished (status: {status}); go on with `coterie train --resume --output {self}`"
+                )
         found = read_json(self.student_description)
         task = found.get("task", UNNAMED)
         if task not in known_tasks():

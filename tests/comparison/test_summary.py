@@ -47,6 +47,17 @@ def test_what_an_epoch_takes_is_said_once(make_runs, seconds, expected):
     assert expected in " ".join(summarise(runs, "baseline", CLASSIFICATION)["reading"])
 
 
+@pytest.mark.parametrize("size", [8e4, 4e4])
+def test_the_deployed_networks_are_called_of_one_size_where_they_are(make_runs, size):
+    runs = make_runs({"baseline": 0.3, "other": 0.3}, 3)
+    for run in runs:
+        if run["label"] == "other":
+            run["figures"]["parameters.deployed"] = size
+    said = " ".join(summarise(runs, "baseline", CLASSIFICATION)["reading"])
+    assert "An epoch of training of other takes" in said
+    assert ("deployed networks are of one size" in said) == (size == 8e4)
+
+
 @pytest.mark.parametrize(
     ("classes", "train", "level", "expected"),
     [

@@ -61,9 +61,12 @@ def train(
     """Train the students of a recipe; without one, OKDMDE on scikit-learn's embedded digits."""
     recipe, overrides = recipe_and_overrides(arguments or [])
     from coterie.recipe import load_recipe
+    from coterie.run_folder import RunFolder
 
     if recipe is not None or overrides:  # a mistake in the settings is named before torch is imported
-        require_data(load_recipe(recipe, overrides, trust_code=trust_code), resume)
+        stored = RunFolder(output).recipe if resume and output is not None else None
+        own = stored is not None and recipe is None and stored.is_file()  # settings are of the task of the run
+        require_data(load_recipe(stored if own else recipe, overrides, trust_code=trust_code), resume)
     from coterie.running.train import train as run
 
     result = run(recipe, output=output, overrides=overrides, resume=resume, quiet=quiet, trust_code=trust_code)

@@ -242,6 +242,6 @@ def _about_cost(methods: dict[str, Any], reference: str) -> list[str]:
     low, high = f"{ratios[cheap]:.1f}", f"{ratios[dear]:.1f}"
     shown = f"{low} ({cheap}) to {high} ({dear})" if low != high else low
     whose = f" of {cheap}" if len(ratios) == 1 else ""
-    return [
-        f"An epoch of training{whose} takes {shown} times {reference}'s, without first stages; the deployed network is the same."
-    ]
+    sizes = {methods[label]["figures"].get("parameters.deployed", {}).get("mean") for label in (reference, *ratios)}
+    same = "; the deployed networks are of one size" if len(sizes) == 1 and None not in sizes else ""
+    return [f"An epoch of training{whose} takes {shown} times {reference}'s, without first stages{same}."]

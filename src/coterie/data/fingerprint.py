@@ -92,4 +92,5 @@ def _of_split(split: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     listing = ", ".join(map(repr, changed[:NAMED])) + (
         f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
     )
-    return [f"{split} samples of {listing} are others"]
+    of = "" if changed == [""] else f" of {listing}"  # data without classes are one nameless part
+    return [f"{split} samples{of} are others"]

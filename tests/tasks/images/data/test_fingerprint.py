@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coterie.data.fingerprint import differences
+from coterie.data.fingerprint import _of_split, differences
 from coterie.tasks.images.data.fingerprint import sample_digests
 from coterie.tasks.images.data.raw import Arrays, Objects, RawData
 from coterie.tasks.texts.reading import RawTexts, Texts, text_digests
@@ -52,6 +52,12 @@ def changed_pixel(raw):
 def test_what_differs_is_said(raw, change, words):
     assert differences(describe(raw), describe(raw)) == []
     assert differences(describe(raw), describe(change(raw)))[0] == words
+
+
+def test_data_without_classes_are_one_nameless_part():
+    stored = {"train": {"samples": 3, "classes": {"": "a"}}}
+    now = {"train": {"samples": 3, "classes": {"": "b"}}}
+    assert _of_split("train", stored["train"], now["train"]) == ["train samples are others"]
 
 
 def test_data_of_another_name_and_other_files_of_the_same_content_agree(raw):
