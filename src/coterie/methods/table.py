@@ -1,0 +1,244 @@
+"""The table of methods: plain text, so that listing it imports no torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class MethodEntry(NamedTuple):
+    """One row of the table: ``kind`` groups the listing, ``location`` is ``module:Class``."""
+
+    kind: str
+    paper: str
+    summary: str
+    location: str
+
+
+TABLE: dict[str, MethodEntry] = {
+    "baseline": MethodEntry("control", "", "One network, labels only.", "coterie.methods.independent:Baseline"),
+    "independent": MethodEntry(
+        "control", "", "Branches, labels only; ensemble by mean probability.", "coterie.methods.independent:Independent"
+    ),
+    "okdmde": MethodEntry(
+        "online",
+        "Li et al., ACCV 2020, arXiv 2010.00795",
+        "Feature fusion weighs the branches into a teaching ensemble; a loss keeps their classifiers diverse.",
+        "coterie.methods.online.okdmde:OKDMDE",
+    ),
+    "dml": MethodEntry(
+        "online",
+        "Zhang et al., CVPR 2018, arXiv 1706.00384",
+        "Peers learn from one another's predictions.",
+        "coterie.methods.online.dml:DML",
+    ),
+    "cl_ilr": MethodEntry(
+        "online",
+        "Song and Chai, NeurIPS 2018, arXiv 1805.11761",
+        "Each head learns from the mean of the others; the trunk's gradients are averaged.",
+        "coterie.methods.online.cl_ilr:CLILR",
+    ),
+    "one": MethodEntry(
+        "online",
+        "Zhu et al., NeurIPS 2018, arXiv 1806.04606",
+        "A gate on the trunk weighs the branches into a teaching ensemble.",
+        "coterie.methods.online.one:ONE",
+    ),
+    "ffl": MethodEntry(
+        "online",
+        "Kim et al., ICPR 2020, arXiv 1904.09058",
+        "A classifier on the fused feature maps and the students teach one another.",
+        "coterie.methods.online.ffl:FFL",
+    ),
+    "okddip": MethodEntry(
+        "online",
+        "Chen et al., AAAI 2020, arXiv 1912.00350",
+        "Each peer has a target of its own by attention; a leader learns from the peers' mean.",
+        "coterie.methods.online.okddip:OKDDip",
+    ),
+    "kdcl": MethodEntry(
+        "online",
+        "Guo et al., CVPR 2020",
+        "Peers with views of their own learn from one target made of all their predictions.",
+        "coterie.methods.online.kdcl:KDCL",
+    ),
+    "afd": MethodEntry(
+        "online",
+        "Chung et al., ICML 2020, arXiv 2002.01775",
+        "Peers learn from one another's logits, and their feature maps to pass for one another's.",
+        "coterie.methods.online.afd:AFD",
+    ),
+    "pcl": MethodEntry(
+        "online",
+        "Wu and Gong, AAAI 2021, arXiv 2006.04147",
+        "Peers with views of their own learn from an ensemble classifier and from moving averages of the others.",
+        "coterie.methods.online.pcl:PCL",
+    ),
+    "ffsd": MethodEntry(
+        "online",
+        "Li et al., TNNLS 2022, arXiv 2103.14473",
+        "Diverse students teach a leader by their fused features.",
+        "coterie.methods.online.ffsd:FFSD",
+    ),
+    "mcl": MethodEntry(
+        "online",
+        "Yang et al., AAAI 2022, arXiv 2104.12565",
+        "Peers contrast their embeddings by class and share what they find similar.",
+        "coterie.methods.online.mcl:MCL",
+    ),
+    "okdph": MethodEntry(
+        "online",
+        "Zhang et al., CVPR 2023, arXiv 2303.14666",
+        "Students and a network with the mean of their weights teach one another.",
+        "coterie.methods.online.okdph:OKDPH",
+    ),
+    "kd": MethodEntry(
+        "teacher",
+        "Hinton et al., 2015, arXiv 1503.02531",
+        "The student learns from the teacher's softened prediction.",
+        "coterie.methods.teacher.kd:KD",
+    ),
+    "dkd": MethodEntry(
+        "teacher",
+        "Zhao et al., CVPR 2022, arXiv 2203.08679",
+        "KD in two halves: the target class, and the others.",
+        "coterie.methods.teacher.dkd:DKD",
+    ),
+    "dist": MethodEntry(
+        "teacher",
+        "Huang et al., NeurIPS 2022, arXiv 2205.10536",
+        "Correlation with the teacher in place of divergence.",
+        "coterie.methods.teacher.dist:DIST",
+    ),
+    "rlkd": MethodEntry(
+        "teacher",
+        "Peng and Zhang, COLING 2025, arXiv 2409.12545",
+        "The likeliest classes or tokens in the teacher's order, beside a divergence.",
+        "coterie.methods.language.rlkd:RankingKD",
+    ),
+    "fitnet": MethodEntry(
+        "teacher",
+        "Romero et al., ICLR 2015, arXiv 1412.6550",
+        "The student's projected stages shall equal the teacher's.",
+        "coterie.methods.teacher.fitnet:FitNet",
+    ),
+    "at": MethodEntry(
+        "teacher",
+        "Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928",
+        "The student looks where the teacher looks.",
+        "coterie.methods.teacher.at:AttentionTransfer",
+    ),
+    "rkd": MethodEntry(
+        "teacher",
+        "Park et al., CVPR 2019, arXiv 1904.05068",
+        "Distances and angles between samples as the teacher has them.",
+        "coterie.methods.teacher.rkd:RKD",
+    ),
+    "ofa": MethodEntry(
+        "teacher",
+        "Hao et al., NeurIPS 2023, arXiv 2310.19444",
+        "Exit branches learn from the teacher's logits, whatever its architecture.",
+        "coterie.methods.teacher.ofa:OFA",
+    ),
+    "diffkd": MethodEntry(
+        "teacher",
+        "Huang et al., NeurIPS 2023, arXiv 2305.15712",
+        "A diffusion model of the teacher's features denoises the student's.",
+        "coterie.methods.teacher.diffkd:DiffKD",
+    ),
+    "stkd": MethodEntry(
+        "teacher",
+        "after Zhao et al., 2021, arXiv 2103.10047",
+        "The teacher's similarities between classes on mixtures of two images.",
+        "coterie.methods.teacher.stkd:STKD",
+    ),
+    "amd": MethodEntry(
+        "teacher",
+        "after Han et al., ECCV 2024, arXiv 2407.04208",
+        "A pruned teacher's assistant is found first, and teaches the student: two runs by one command.",
+        "coterie.methods.teacher.amd:AMD",
+    ),
+    "rl_kd": MethodEntry(
+        "multi-teacher",
+        "after Yuan et al., AAAI 2021, arXiv 2012.06048",
+        "A policy selects the teachers of every sample.",
+        "coterie.methods.teacher.rl_kd:RLKD",
+    ),
+    "contrastive": MethodEntry(
+        "dual encoder",
+        "Henderson et al., 2017, arXiv 1705.00652",
+        "A dual encoder from labels alone: each query's document among the batch's.",
+        "coterie.methods.retrieval.contrastive:Contrastive",
+    ),
+    "embed_distill": MethodEntry(
+        "dual encoder",
+        "Kim et al., 2023, arXiv 2301.12005",
+        "Vectors of queries and documents where the teacher's are, beside its scores and the labels.",
+        "coterie.methods.retrieval.embed_distill:EmbedDistill",
+    ),
+    "margin_mse": MethodEntry(
+        "dual encoder",
+        "Hofstätter et al., 2020, arXiv 2010.02666",
+        "Differences of the teacher's scores: a control.",
+        "coterie.methods.retrieval.margin_mse:MarginMSE",
+    ),
+    "dfosd": MethodEntry(
+        "one-step",
+        "Li et al., NeurIPS 2025, arXiv 2410.04224",
+        "One step of a diffusion network that shall pass for real before a discriminator made of another one.",
+        "coterie.methods.restoration.dfosd:DFOSD",
+    ),
+    "vsd": MethodEntry(
+        "one-step",
+        "after Wu et al., NeurIPS 2024, arXiv 2406.08177",
+        "One step distilled from a multi-step diffusion model, by the difference of two scores.",
+        "coterie.methods.restoration.vsd:VSD",
+    ),
+    "regression": MethodEntry(
+        "control",
+        "",
+        "One step trained on the squared error alone: what the others are compared with.",
+        "coterie.methods.restoration.regression:Regression",
+    ),
+    "denoising": MethodEntry(
+        "one-step",
+        "Ho et al., NeurIPS 2020, arXiv 2006.11239",
+        "The diffusion model itself, on sharp images: what the others start from without published weights.",
+        "coterie.methods.restoration.denoising:Denoising",
+    ),
+    "ekd": MethodEntry(
+        "speech encoder",
+        "Huang et al., ICASSP 2023, arXiv 2302.12757",
+        "Hidden states of several encoders of speech, frame by frame, in one small student.",
+        "coterie.methods.speech.ekd:EnsembleKD",
+    ),
+    "byot": MethodEntry(
+        "self",
+        "Zhang et al., ICCV 2019, arXiv 1905.08094",
+        "Exits of shallow stages learn from the deepest prediction.",
+        "coterie.methods.self_distillation.byot:BYOT",
+    ),
+    "dks": MethodEntry(
+        "self",
+        "Sun et al., CVPR 2019, arXiv 1906.00675",
+        "Exits and the last classifier learn from one another.",
+        "coterie.methods.online.dks:DKS",
+    ),
+    "ddgsd": MethodEntry(
+        "self",
+        "Xu and Liu, AAAI 2019",
+        "Two views of an image learn from each other.",
+        "coterie.methods.online.ddgsd:DDGSD",
+    ),
+    "frskd": MethodEntry(
+        "self",
+        "Ji et al., CVPR 2021, arXiv 2103.08273",
+        "A pyramid over the student's stages teaches it.",
+        "coterie.methods.self_distillation.frskd:FRSKD",
+    ),
+    "multilevel": MethodEntry(
+        "self",
+        "ours, prompted by Lin and Li, 2021, arXiv 2112.13642",
+        "Fused features of several levels teach the student.",
+        "coterie.methods.self_distillation.multilevel:MultilevelSelfKD",
+    ),
+}
