@@ -164,6 +164,7 @@ def some(found: list, amount: int) -> list:
     return random.Random(1).sample(found, min(amount, len(found)))
 
 
+@pytest.mark.fast_for("student.json-3")
 @pytest.mark.parametrize("amount", [3, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", JSON_FILES)
 def test_a_value_that_is_missing_or_of_another_type(name, amount, run, tmp_path):

@@ -33,12 +33,12 @@ PAGES = [
 ]
 # Pages that train for more than a few seconds: what they show has quick tests of its own, or stands on a page that is left.
 LONG = {
-    *(f"docs/{name}.md" for name in ("compare", "deploy", "language", "restoration", "retrieval", "speech", "text")),
-    *(
-        f"docs/methods/{name}.md"
-        for name in ("afd", "cl_ilr", "dml", "ffl", "ffsd", "kdcl", "okddip", "okdph", "one", "pcl")
-    ),
-}
+    f"docs/{name}.md"
+    for name in (
+        *("compare", "deploy", "index", "language", "other-loops", "restoration", "retrieval", "speech", "teachers", "text"),
+        *(f"methods/{name}" for name in ("afd", "cl_ilr", "dml", "ffl", "ffsd", "kdcl", "mcl", "okddip", "okdph", "one", "pcl")),
+    )
+}  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Smaller, and without the network: what is tested is that the words of the page are right.
 SMALLER = ["training.epochs=1", "training.device=cpu", "network.pretrained=false", "optimizer.learning_rate=0.005"]

@@ -56,6 +56,7 @@ def test_a_folder_is_held_once_and_the_message_names_the_holder(held, small):
     assert sorted(os.listdir(folder.path)) == [".lock", ".lock.json"]
 
 
+@pytest.mark.fast_for("9")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_lock_of_the_dead_stands_in_nobodys_way(held, number, small):
     folder, process = held

@@ -61,6 +61,7 @@ FROM_A_FILE = {
 }
 
 
+@pytest.mark.fast_for("train")
 @pytest.mark.parametrize("name", FROM_A_FILE)
 def test_code_that_a_file_names_is_imported_with_leave_only(name, place, tmp_path, command):
     shutil.copytree(place / "run", tmp_path / "run")

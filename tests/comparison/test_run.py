@@ -109,6 +109,7 @@ def test_every_arm_and_seed_is_trained_and_reported(comparison):
     assert not list(folder.rglob("*.running"))
 
 
+@pytest.mark.slow
 def test_the_same_call_trains_nothing_again_and_more_seeds_only_those(comparison, tmp_path):
     folder = tmp_path / "c"
     shutil.copytree(comparison[0], folder)
@@ -161,6 +162,7 @@ def test_nothing_is_written_for_bad_input(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 def test_a_second_call_is_told_who_is_at_work(tmp_path):
     folder = tmp_path / "c"
     other = subprocess.Popen(

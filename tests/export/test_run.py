@@ -227,6 +227,7 @@ def test_nothing_of_this_machine_or_of_the_images_is_exported(small_run, tmp_pat
         assert not example.any()
 
 
+@pytest.mark.slow
 def test_without_a_gallery_random_images_are_named(run_maker, tmp_path):
     run_maker(tmp_path / "run", gallery=False)
     assert "random images" in (export_run(tmp_path / "run", "pt2") / "README.md").read_text()
@@ -300,6 +301,7 @@ def test_the_missing_extra_is_named(small_run, tmp_path, monkeypatch):
     assert not (tmp_path / "deep").exists()
 
 
+@pytest.mark.slow
 def test_only_a_former_export_is_replaced(small_run, tmp_path):
     path, _ = small_run
     target = tmp_path / "export"

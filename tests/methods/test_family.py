@@ -240,7 +240,7 @@ def test_extreme_logits_in_half_precision(name, options, dtype):
         assert torch.isfinite(each.logits.grad).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "options"), [each for each in VARIANTS if each[0] in LONE])
 def test_extreme_logits_of_student_and_teacher(name, options, dtype, images):
     if name == "diffkd" and dtype is torch.float16:

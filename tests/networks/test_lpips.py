@@ -8,6 +8,7 @@ from coterie.errors import CoterieError
 from coterie.networks import dists, lpips
 
 
+@pytest.mark.slow
 def test_it_is_torchmetrics_distance_frozen(monkeypatch):
     torch.manual_seed(0)
     blank = torchvision.models.vgg16(weights=None)

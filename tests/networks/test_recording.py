@@ -283,6 +283,7 @@ def test_of_several_outputs_the_classifiers_is_taken_and_said(kind):
     assert (teacher.hides, teacher.embedding_dim, teacher.num_classes) == ("", 8, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["googlenet", pytest.param("inception_v3", marks=pytest.mark.slow)])
 def test_torchvisions_networks_with_auxiliary_heads(name):
     def build():

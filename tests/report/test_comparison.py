@@ -126,6 +126,7 @@ def test_error_bars_stand_within_the_axes(spread):
         assert high - low < 1.2 * (0.02 + 2 * spread) + 0.005
 
 
+@pytest.mark.slow
 def test_long_names_leave_room_for_the_differences(tmp_path, make_runs):
     write(tmp_path / "c", make_runs({"baseline": 0.2, LONG: 0.25, "x" * 90: 0.22}, 3))
     drawing = (tmp_path / "c" / "figures" / "differences.svg").read_text()

@@ -258,6 +258,7 @@ def test_attention_on_one_branch_is_remarked_on(make_run: MakeRun, weights: list
 NAMES = ["plain_class", "grey_wolf_of_the_northern_forests_in_winter", "<b>bold", "$x_1$ cost", "Wölfe_日本語", "🦈", "a b", "o'clock%d & \"x\""]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_class_names_are_shown_as_they_are(make_run: MakeRun) -> None:
     page = Page(write_report(make_run(classes=8, class_names=NAMES, epochs=1)))
     assert "plain_class" in page.text

@@ -59,6 +59,7 @@ def test_own_data_are_recorded_and_asked_for_again(tmp_path):
     assert again.summary["deployed"] == run.summary["deployed"]
 
 
+@pytest.mark.slow
 def test_a_folder_may_move_and_its_data_may_not_change(tmp_path, monkeypatch):
     pixels, labels = images()
     for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):

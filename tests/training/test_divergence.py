@@ -149,6 +149,7 @@ def test_healthy_trainings_finish(tmp_path, network, rate, optimizer, training):
     assert result.summary["deployed"]["top1"] > 1.5 / CLASSES
 
 
+@pytest.mark.slow
 def test_an_overfitted_network_that_is_confident_on_what_it_cannot_know_finishes(tmp_path):
     """Labels at random: test NLL far above that of a guess, and the training images known by heart."""
     images, labels = pictures(128, 1, noise=1.0)

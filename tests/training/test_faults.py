@@ -108,6 +108,7 @@ class Killed(BaseException):
     """Nothing in the code may catch it, as nothing can catch a kill."""
 
 
+@pytest.mark.fast_for("_save_examples")
 @pytest.mark.parametrize("point", ["_save_examples", "save_file", "write_report", "write_json"])
 def test_a_kill_while_the_last_files_are_written_loses_none(small, finished, tmp_path, monkeypatch, point):
     whole = finished(training={"epochs": 1}).path
@@ -127,6 +128,7 @@ def test_a_kill_while_the_last_files_are_written_loses_none(small, finished, tmp
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.fast_for("student.safetensors")
 @pytest.mark.parametrize("name", ["report.html", "student.safetensors", "student.json", "predictions.safetensors", "gallery"])  # fmt: skip
 def test_what_a_finished_run_lacks_is_made_by_resuming_it(finished, tmp_path, real_report, name):
     run = shutil.copytree(finished(training={"epochs": 1}).path, tmp_path / "run")
@@ -138,6 +140,7 @@ def test_what_a_finished_run_lacks_is_made_by_resuming_it(finished, tmp_path, re
     assert before == after or name == "report.html"
 
 
+@pytest.mark.fast_for("the first evaluation-okdmde")
 @pytest.mark.parametrize("method", ["kdcl", "okdmde"])
 @pytest.mark.parametrize("during", ["the first evaluation", "the last one"])
 def test_a_signal_during_an_evaluation_changes_no_row(small, finished, tmp_path, monkeypatch, method, during):

@@ -76,6 +76,7 @@ def test_linear_probing_holds_it_to_the_end(small, tmp_path, states, optimizer):
     assert changed(group_state(start(settings)), group_state(averaged)) == []
 
 
+@pytest.mark.fast_for("7")
 @pytest.mark.parametrize("stop_at", [7, 10])
 def test_resume_across_the_switch_is_bit_equal(small, finished, tmp_path, monkeypatch, stop_at):
     settings, whole = small(network={"freeze": 1}), finished(network={"freeze": 1})

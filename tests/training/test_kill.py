@@ -107,6 +107,7 @@ class Killed(BaseException):
     """Nothing in the code may catch it, as nothing can catch a kill."""
 
 
+@pytest.mark.fast_for("during an evaluation")
 @pytest.mark.parametrize("name", POINTS)
 def test_what_ends_a_run_without_a_word_costs_it_nothing(settings, whole, tmp_path, monkeypatch, name):
     (module, owner, function), number = POINTS[name]

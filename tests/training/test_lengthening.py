@@ -109,6 +109,7 @@ def test_a_run_that_is_not_at_its_end_is_finished_first(small, tmp_path, monkeyp
         longer(tmp_path / "run", 4)
 
 
+@pytest.mark.slow
 def test_patience_starts_anew_too(small, tmp_path):
     settings = small(
         training={"epochs": 20, "patience": 1}, optimizer={"learning_rate": 0.1}, schedule={"name": "constant"}

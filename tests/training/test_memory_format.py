@@ -193,6 +193,7 @@ def test_what_was_chosen_stands_in_the_run_and_its_batches_have_it(tmp_path, mon
     assert set(formats) == {stored}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_the_format_it_began_with(tmp_path, monkeypatch):
     from coterie.training import memory_format
     from coterie.training.loop import Trainer

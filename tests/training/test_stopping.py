@@ -84,6 +84,7 @@ def test_a_run_ends_where_validation_has_stopped_rising_and_deploys_its_best(sma
     assert coterie.load_recipe(whole.path / "recipe.yaml").training.select == "last"
 
 
+@pytest.mark.fast_for("3")
 @pytest.mark.parametrize("stop_at", [3, 14, "evaluation"])
 def test_a_resumed_run_ends_at_the_same_epoch_with_the_same_weights(small, finished, tmp_path, monkeypatch, stop_at):
     settings, whole = small(**IMPATIENT), finished(**IMPATIENT)
@@ -109,6 +110,8 @@ def test_a_resumed_run_ends_at_the_same_epoch_with_the_same_weights(small, finis
 
 
 def test_patience_needs_something_to_wait_for(small, tmp_path):
-    with pytest.raises(CoterieError, match=r"training\.patience=3 waits.*no validation split; set data\.validation"):
+    with pytest.raises(
+        CoterieError, match=r"training\.patience needs a validation split, and there is none; set data\.validation"
+    ):
         coterie.train(small(data={"validation": 0}, training={"patience": 3}), output=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()

@@ -54,6 +54,7 @@ def trained_on(small, tmp_path, looks, **changes):
 
 
 # One teacher, exits of its own, several teachers; the others differ in their loss alone.
+@pytest.mark.fast_for("ofa")
 @pytest.mark.parametrize(
     "method", ["kd", "ofa", "rl_kd", *(pytest.param(each, marks=pytest.mark.slow) for each in ("dkd", "dist", "rlkd"))]
 )
@@ -88,6 +89,7 @@ def test_where_samples_or_features_change_it_looks_every_time(small, tmp_path, l
     assert seen - 2 >= EPOCHS * STEPS * 32
 
 
+@pytest.mark.slow
 def test_a_compiled_step_remembers_too_and_is_compiled_once(small, tmp_path, looks, monkeypatch):
     original, compiled = torch.compile, []
 

@@ -187,6 +187,7 @@ def test_another_architecture_is_refused():
         Assistants(group, teachers=Teachers([teacher]))
 
 
+@pytest.mark.slow
 def test_two_stages_by_one_command_and_a_resume(tmp_path):
     small = {
         "data": {"name": "digits", "train_limit": 200},

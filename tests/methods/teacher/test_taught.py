@@ -345,6 +345,7 @@ def test_diffkds_mechanism_of_a_map_that_is_the_teachers(images, monkeypatch):
     assert "gamma" not in figures
 
 
+@pytest.mark.slow
 def test_stkd_without_mixing_is_kd_exactly(images):
     for reading in ("virtual", "mixed", "clean"):
         method, kd = make("stkd", mixing=0.0, reading=reading), make("kd")

@@ -49,7 +49,7 @@ def test_pretrained_students_are_perturbed_copies_with_classifiers_of_their_own(
     assert config["mean"] == (0.485, 0.456, 0.406)
 
 
-@pytest.mark.fast_for("weights")
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["pretrained", "weights"])
 def test_a_classifier_that_starts_anew_gives_small_logits(pretrained, tmp_path, source):
     """Timm's EfficientNets would draw it from ±1/sqrt(classes), ten times as wide."""

@@ -127,6 +127,7 @@ def test_it_is_refused_without_the_runs_data_and_in_other_formats(small_run, dig
     assert not (tmp_path / "export").exists()
 
 
+@pytest.mark.slow
 def test_a_failure_of_the_tool_is_one_line_and_leaves_nothing(digits, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise ValueError("no such\noperator")

@@ -64,6 +64,7 @@ def test_a_run_that_is_killed_goes_on_bit_by_bit(settings, run, tmp_path, monkey
     assert first == second
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_again_without_the_weights_that_it_started_from(run, settings, tmp_path, images):
     split, own = evaluate_run(run.path)
     assert split == "test"

@@ -418,6 +418,7 @@ def test_a_benchmark_of_texts_and_of_teachers_that_are_asked_once(quick_ceiling,
     assert "image" not in text
 
 
+@pytest.mark.slow
 def test_a_frozen_text_network_trains_its_classifiers_only(place, tmp_path):
     changes = {"method": "dml", "network": {"branches": 2, "freeze": "backbone"}, "training": {"epochs": 1}}
     before = task_of(place, **changes).build_method().state_dict()
