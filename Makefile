@@ -5,13 +5,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 WORKERS ?= 2
 
-.PHONY: demo test test-slow lint docs coverage release setup clean
+.PHONY: demo test test-slow fast-tests lint docs coverage release setup clean
 
 setup: $(READY)
 
+# Python files are compiled when they are first imported: most of what is installed never is.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[dev]"
 	touch $(READY)
 
 demo: $(READY)
@@ -22,8 +23,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Linting has one core's work only, so that it runs beside the tests.
+test: $(READY)
+	$(MAKE) --no-print-directory --jobs 2 lint fast-tests
+
 # One thread for each worker: several small tests at once beat one test on all cores.
-test: lint
+fast-tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
 
 test-slow: $(READY)
