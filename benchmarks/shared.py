@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,16 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     lines += [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def cpu_seconds(step: Callable[[int], None], number: int) -> float:
+    """Seconds of computing of this process in a step."""
+    started = time.process_time()
+    step(number)
+    return time.process_time() - started
+
+
+def ratios(own: list[float], others: list[float]) -> str:
+    """The ratio of the least values, and the median of the ratios with its quartiles."""
+    low, middle, high = statistics.quantiles([each / other for each, other in zip(own, others, strict=True)], n=4)
+    return f"{min(own) / min(others):.3f} ({middle:.3f}, {low:.3f} to {high:.3f})"

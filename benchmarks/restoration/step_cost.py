@@ -8,8 +8,6 @@ and the ratios of these, and beside them the median of the rounds' own ratios wi
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.shared import markdown, script_parser
+from benchmarks.shared import cpu_seconds, markdown, ratios, script_parser
 from coterie.data.order import Order
 from coterie.methods.restoration.dfosd import DFOSD
 from coterie.networks.one_step.generator import OneStepGenerator
@@ -126,18 +124,6 @@ class Setting:
             optimizer.zero_grad()
 
 
-def cpu_seconds(step: Callable[[int], None], number: int) -> float:
-    started = time.process_time()
-    step(number)
-    return time.process_time() - started
-
-
-def shown(own: list[float], others: list[float]) -> str:
-    """The ratio of the least values, and the median of the ratios with its quartiles."""
-    low, middle, high = statistics.quantiles([each / other for each, other in zip(own, others, strict=True)], n=4)
-    return f"{min(own) / min(others):.3f} ({middle:.3f}, {low:.3f} to {high:.3f})"
-
-
 def main() -> None:
     parser = script_parser(__doc__, "output", "rounds", rounds=25)
     arguments = parser.parse_args()
@@ -164,7 +150,7 @@ def main() -> None:
             times[name].append(cpu_seconds(ways[name], turn % len(setting.batches)))
 
     rows = [
-        (name, f"{min(times[name]):.2f}", *(shown(times[name], times[other]) for other in (NETWORKS, PLAIN)))
+        (name, f"{min(times[name]):.2f}", *(ratios(times[name], times[other]) for other in (NETWORKS, PLAIN)))
         for name in (NETWORKS, OURS, PLAIN)
     ]
     shares = [

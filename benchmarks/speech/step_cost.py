@@ -9,10 +9,7 @@ and the ratios of these, and beside them the median of the rounds' own ratios wi
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
@@ -24,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
-from benchmarks.shared import markdown, script_parser
+from benchmarks.shared import cpu_seconds, markdown, ratios, script_parser
 from coterie.data.order import Order
 from coterie.methods.speech.ekd import EnsembleKD
 from coterie.methods.speech.encoder import EncoderTeachers, SpeechEncoder
@@ -138,18 +135,6 @@ class Setting:
         optimizer.zero_grad()
 
 
-def cpu_seconds(step: Callable[[int], None], number: int) -> float:
-    started = time.process_time()
-    step(number)
-    return time.process_time() - started
-
-
-def shown(own: list[float], others: list[float]) -> str:
-    """The ratio of the least values, and the median of the ratios with its quartiles."""
-    low, middle, high = statistics.quantiles([each / other for each, other in zip(own, others, strict=True)], n=4)
-    return f"{min(own) / min(others):.3f} ({middle:.3f}, {low:.3f} to {high:.3f})"
-
-
 def main() -> None:
     parser = script_parser(__doc__, "output", "rounds", rounds=21)
     arguments = parser.parse_args()
@@ -175,7 +160,7 @@ def main() -> None:
         (
             name,
             f"{min(values):.2f}",
-            *(shown(values, times[to]) for to in (NETWORKS, OURS, PLAIN)),
+            *(ratios(values, times[to]) for to in (NETWORKS, OURS, PLAIN)),
         )
         for name, values in times.items()
     ]
