@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from coterie.errors import CoterieError
-from coterie.methods.speech.encoder import EncoderTeachers, SpeechEncoder, normalised
+from coterie.methods.speech.encoder import EncoderTeachers, MaskedGroupNorm, SpeechEncoder, normalised
 
 KINDS = [
     ("hubert", {}),
@@ -32,6 +33,30 @@ def test_a_padded_clip_is_encoded_as_it_is_alone(encoder, network, clips, kind, 
         expected = network(kind, **values)(alone, output_hidden_states=True).hidden_states
         for state, other in zip(states, expected, strict=True):
             torch.testing.assert_close(state[row, valid[row]], other[0], atol=2e-5, rtol=1e-4)
+
+
+def test_gradients_through_the_norm_that_ignores_padding():
+    layer = nn.GroupNorm(6, 6)
+    with torch.no_grad():
+        layer.weight.normal_(1.0, 0.3), layer.bias.normal_()
+    layer.double()
+    lengths = SimpleNamespace(samples=torch.tensor([100, 57, 9]))  # 19, 10 and no frames
+    masked = MaskedGroupNorm(layer, lengths, (10,), (5,))
+    masked.weight, masked.bias = layer.weight, layer.bias
+    values = torch.randn(3, 6, 19, dtype=torch.double, requires_grad=True)
+    weights = torch.randn(3, 6, 19, dtype=torch.double)
+    gradients = []
+    for row, count in ((0, 19), (1, 10)):
+        alone = layer(values[row : row + 1, :, :count])
+        torch.testing.assert_close(masked(values)[row, :, :count], alone[0], atol=1e-6, rtol=1e-6)
+        of = (values, layer.weight, layer.bias)
+        expected = torch.autograd.grad((alone * weights[row, :, :count]).sum(), of)
+        found = torch.autograd.grad((masked(values)[row, :, :count] * weights[row, :, :count]).sum(), of)
+        for each, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(each, other, atol=1e-5, rtol=1e-5)
+        gradients.append(found[0])
+    assert gradients[1][1, :, 10:].count_nonzero() == 0  # nothing flows into padding
+    assert masked(values)[2].isfinite().all()
 
 
 def test_the_extractor_of_transformers_normalises_alike(clips):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from coterie.errors import CoterieError
 from coterie.losses.precision import at_least_float32
@@ -39,6 +40,39 @@ class _Lengths:
         self.samples: Tensor | None = None
 
 
+class _MaskedNorm(torch.autograd.Function):
+    """Channels of clips with mean 0 and variance 1 over the clips' own frames, times a weight, plus a bias. Padding counts as 0 and gets no gradient.
+
+    Written out because autograd would keep and pass over some ten values of the size of the first convolution's output, the largest of the network; this keeps one.
+    """
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, count: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        """Maps float32 [B, C, T], of which ``count`` [B] frames are no padding."""
+        inside = (torch.arange(values.shape[-1], device=values.device) < count[:, None])[:, None].to(values.dtype)
+        total = count.clamp(min=1)[:, None].to(values.dtype)
+        values = values * inside
+        mean = values.sum(-1) / total
+        square = torch.linalg.vector_norm(values, dim=-1).square() / total
+        scale = (square - mean.square()).clamp(min=0).add(eps).rsqrt()
+        factor = weight * scale
+        context.save_for_backward(values, inside, total, mean, scale, weight)
+        return torch.addcmul((bias - mean * factor)[..., None], values, factor[..., None])
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        values, inside, total, mean, scale, weight = context.saved_tensors
+        summed = gradient.sum(-1)
+        found = gradient * values
+        along = (found.sum(-1) - mean * summed) * scale  # of the normalised value, [B, C]
+        slope = -weight * along * scale.square() / total
+        level = -weight * summed * scale / total - slope * mean
+        torch.addcmul(level[..., None], gradient, (weight * scale)[..., None], out=found)
+        found.addcmul_(values, slope[..., None]).mul_(inside)
+        return found, None, along.sum(0), summed.sum(0), None
+
+
 class MaskedGroupNorm(nn.GroupNorm):
     """A channel's mean and variance over a clip's own frames. Padding would change them, and with them all that the encoder says of the clip.
 
@@ -59,15 +93,11 @@ class MaskedGroupNorm(nn.GroupNorm):
         """Maps [B, C, T] normalised."""
         if self.lengths.samples is None:
             return super().forward(input)
-        values = at_least_float32(input)
         count = conv_frames(self.lengths.samples, self.kernels, self.strides)
-        inside = (torch.arange(input.shape[-1], device=input.device) < count[:, None]).to(values.dtype)
-        total = count.clamp(min=1)[:, None].to(values.dtype)
         with torch.autocast(input.device.type, enabled=False):
-            mean = torch.bmm(values, inside[..., None])[..., 0] / total
-            square = torch.bmm(values.square(), inside[..., None])[..., 0] / total
-            factor = self.weight.float() * (square - mean.square()).clamp(min=0).add(self.eps).rsqrt()
-            return (values * factor[..., None] + (self.bias.float() - mean * factor)[..., None]).to(input.dtype)
+            values = at_least_float32(input)
+            normalised = _MaskedNorm.apply(values, count, self.weight.float(), self.bias.float(), self.eps)
+            return normalised.to(input.dtype)
 
     def plain(self) -> nn.GroupNorm:
         """The layer whose place it took."""
