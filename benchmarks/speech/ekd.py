@@ -4,9 +4,13 @@ Two teachers are trained here with labels, from the same start: one tells words 
 without labels, by equal steps in every arm. Linear probes on its frozen features then tell words and speakers apart, clean and at 0 dB, on voices and words that neither teachers nor
 students have heard. The claim that holds or not: the mean of the four probes of a student of both teachers is above the best student of one.
 
-    python -m benchmarks.speech.ekd --folder FOLDER [--data tones|espeak] [--seeds 3] [--steps 300]
+    python -m benchmarks.speech.ekd --folder FOLDER [--data tones|espeak|letters] [--seeds 3] [--steps 300] [--recordings FOLDER]
 
-What is there is not done again. ``table.md`` in the folder holds the arms that have all seeds; it is rewritten after each run.
+``letters`` are recordings of people who say the letters of their alphabets: the folder ``share/klettres`` of Debian's package klettres-data (GPL-2+), unpacked. The voices of the
+probes are heard by nobody before, the letters are: each voice says a letter once.
+
+What is there is not done again. ``probes.json`` in the folder holds the figures, ``table.md`` the arms that have all seeds; both are written after each run. ``--table`` copies
+the table and the figures into benchmarks/results/speech.
 """
 
 from __future__ import annotations
@@ -25,15 +29,16 @@ from torch import nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 import coterie
-from benchmarks.shared import mean_and_error, script_parser
+from benchmarks.shared import RESULTS, mean_and_error, script_parser
+from coterie.files import write_text
 from coterie.methods.speech.encoder import SpeechEncoder
 from coterie.tasks.speech.data.clips import Clips
-from coterie.tasks.speech.data.espeak import VOICES, espeak
-from coterie.tasks.speech.data.espeak import WORDS as SPOKEN
+from coterie.tasks.speech.data.espeak import Spoken, espeak
+from coterie.tasks.speech.data.files import resampled
 from coterie.tasks.speech.data.loaders import SpeechEvaluationLoader
-from coterie.tasks.speech.data.tones import SPEAKERS, WORDS, tones
+from coterie.tasks.speech.data.tones import tones
 from coterie.tasks.speech.networks import build_encoder
-from coterie.tasks.speech.probe import accuracies, in_noise, pooled
+from coterie.tasks.speech.probe import Pooled, accuracies, in_noise, pooled
 from coterie.tasks.speech.settings import SpeechData
 
 RATE, BATCH = 16_000, 16
@@ -48,7 +53,20 @@ SIZES = {
     "apply_spec_augment": False,
     "layerdrop": 0.0,
 }
-HELD_WORDS, HELD_VOICES = 4, 3  # heard by nobody before the probes
+HELD_WORDS, HELD_VOICES = {"tones": 4, "espeak": 8}, {"tones": 3, "espeak": 5, "letters": 4}  # heard by nobody before
+SPLITS = 10  # of the probes' clips in two halves
+SPOKEN = (
+    "morning", "river", "seven", "window", "paper", "garden", "yellow", "travel", "music", "doctor", "forest", "kitchen", "number", "silver", "happy", "chicken",
+    "market", "orange", "thunder", "bicycle", "village", "pencil", "summer", "hospital",
+)  # fmt: skip
+VOICES = tuple(
+    (name, f"en-us+{name}")
+    for name in ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt")
+)
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+FILES = dict.fromkeys(("de", "en_GB", "es", "hu", "it", "lt", "nds", "pt_BR"), ALPHABET)
+FILES |= {"en": ALPHABET.upper(), "nb": [f"U00{ord(letter):02X}" for letter in ALPHABET]}  # type: ignore[dict-item]
+FILES |= {language: [f"a-{number}" for number in range(26)] for language in ("da", "fr")}  # type: ignore[misc]
 TEACHERS = {"words": 0, "noisy": 1}
 HEARD = {"distortion": "student", "snr": [0, 20], "noise": ["white", "pink", "babble"]}
 ARMS: dict[str, dict[str, Any]] = {
@@ -62,24 +80,47 @@ ARMS: dict[str, dict[str, Any]] = {
 FIGURES = [(label, kind) for label in ("word", "speaker") for kind in ("clean", "noisy")]
 
 
-def all_clips(data: str) -> tuple[Clips, list[str], list[str]]:
-    """Clips, and the names of words and voices in the order of their codes."""
+def all_clips(data: str, recordings: Path | None) -> Clips:
     if data == "espeak":
-        return espeak(RATE), sorted(SPOKEN), sorted(VOICES)
-    return tones(RATE), sorted(WORDS), sorted(SPEAKERS)
+        return espeak(RATE, SPOKEN, VOICES)
+    return tones(RATE) if recordings is None else letters(recordings)
 
 
-def parts(clips: Clips, words: list[str], voices: list[str]) -> tuple[Clips, Clips, Clips]:
-    """Clips that are learnt from, and clips of other words and voices for the probes: every other one to learn, the rest to measure."""
+def letters(folder: Path) -> Clips:
+    """Letters of the Latin alphabet as KLettres' speakers say them, at most 1.5 s of each from where it begins."""
+    voices = sorted(FILES)
+    found, names, labels = [], [], {"speaker": [], "word": []}  # type: ignore[var-annotated]
+    for voice in voices:
+        for code, name in enumerate(FILES[voice]):
+            path = folder / voice / "alpha" / f"{name}.ogg"
+            if not path.is_file():
+                continue
+            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+            clip = resampled(samples.mean(1), rate, RATE)
+            loud = np.flatnonzero(np.abs(clip) > 0.05 * np.abs(clip).max())
+            clip = clip[max(0, loud[0] - RATE // 20) : loud[-1] + RATE // 20][: RATE * 3 // 2]
+            found.append(clip / np.abs(clip).max() * np.float32(0.5))
+            names.append(f"{voice} {ALPHABET[code]}")
+            labels["speaker"].append(voices.index(voice))
+            labels["word"].append(code)
+    if not found:
+        raise SystemExit(f"no recordings below {folder}; expected en/alpha/A.ogg and its like")
+    lengths = np.array([len(clip) for clip in found])
+    codes = {key: np.array(values) for key, values in labels.items()}
+    return Clips(Spoken(found), np.arange(len(found)), lengths, names, names, codes)
+
+
+def parts(clips: Clips, data: str) -> tuple[Clips, Clips]:
+    """Clips that are learnt from, and clips of other words and voices for the probes."""
     chosen = np.random.default_rng(0)
-    held_words = chosen.permutation(len(words))[:HELD_WORDS]
-    held_voices = chosen.permutation(len(voices))[:HELD_VOICES]
-    new_word, new_voice = np.isin(clips.labels["word"], held_words), np.isin(clips.labels["speaker"], held_voices)
-    learnt = clips.take(np.flatnonzero(~new_word & ~new_voice))
-    probed = np.flatnonzero(new_word & new_voice)
-    order = chosen.permutation(len(probed))
-    half = len(probed) // 2
-    return learnt, clips.take(np.sort(probed[order[:half]])), clips.take(np.sort(probed[order[half:]]))
+    held = {}
+    for label, counts in (("word", HELD_WORDS), ("speaker", HELD_VOICES)):
+        codes = chosen.permutation(np.unique(clips.labels[label]))[: counts.get(data, 0)]
+        held[label] = np.isin(clips.labels[label], codes) if data in counts else None
+    new_word, new_voice = held["word"], held["speaker"]
+    if new_word is None:
+        return clips.take(np.flatnonzero(~new_voice)), clips.take(np.flatnonzero(new_voice))
+    return clips.take(np.flatnonzero(~new_word & ~new_voice)), clips.take(np.flatnonzero(new_word & new_voice))
 
 
 def write_clips(clips: Clips, folder: Path) -> Path:
@@ -139,15 +180,24 @@ def train_teacher(name: str, clips: Clips, folder: Path, steps: int) -> Path:
     return place
 
 
-def probes(encoder: SpeechEncoder, train: Clips, test: Clips) -> dict[str, float]:
-    """Shares by label and condition."""
-    settings = SpeechData()
-    loaders = [SpeechEvaluationLoader(each, settings, BATCH, torch.device("cpu")) for each in (train, test)]
+def probes(encoder: SpeechEncoder, clips: Clips) -> dict[str, float]:
+    """Shares by label and condition: means over random halves, one to learn and one to measure."""
+    loader = SpeechEvaluationLoader(clips, SpeechData(), BATCH, torch.device("cpu"))
     named = {"own": encoder.eval()}
-    sets = [pooled(named, loaders[0]), pooled(named, loaders[1]), pooled(named, loaders[1], noisy=True)]
-    learnt, clean, noisy = (each["own"] for each in sets)
-    found = accuracies(learnt, {"clean": clean, "noisy": noisy}, list(train.labels))
-    return {f"{label} {kind}": found[label][kind] for label, kind in FIGURES}
+    clean, noisy = (pooled(named, loader, noisy=each)["own"] for each in (False, True))
+    shares: dict[str, list[float]] = {}
+    for split in range(SPLITS):
+        order = np.random.default_rng(split).permutation(len(clips))
+        learnt, measured = order[: len(order) // 2], order[len(order) // 2 :]
+
+        def half(of: Pooled, rows: np.ndarray) -> Pooled:
+            return Pooled(of.features[rows], of.labels[rows])
+
+        tests = {"clean": half(clean, measured), "noisy": half(noisy, measured)}
+        found = accuracies(half(clean, learnt), tests, list(clips.labels))
+        for label, kind in FIGURES:
+            shares.setdefault(f"{label} {kind}", []).append(found[label][kind])
+    return {key: statistics.mean(values) for key, values in shares.items()}
 
 
 def run(arm: str, seed: int, table: Path, teachers: dict[str, Path], folder: Path, steps: int) -> SpeechEncoder:
@@ -177,13 +227,16 @@ def run(arm: str, seed: int, table: Path, teachers: dict[str, Path], folder: Pat
     return SpeechEncoder(coterie.load_student(output), normalize=False)
 
 
-def write_table(results: dict[str, dict[str, float]], folder: Path, seeds: int, data: str, steps: int) -> None:
-    """Arms that have all seeds, with standard errors."""
+def write_table(
+    results: dict[str, dict[str, float]], folder: Path, seeds: int, data: str, steps: int, heard: int, probed: int
+) -> None:
+    """Arms that have all seeds, with standard errors, and paired differences from the best student of one teacher."""
     heads = [f"{label}, {'clean' if kind == 'clean' else '0 dB'}" for label, kind in FIGURES]
     lines = [
-        f"# EKD on {data}: linear probes on voices and words not heard before, per cent",
+        f"# EKD on {data}: linear probes on voices{'' if data == 'letters' else ' and words'} not heard before, per cent",
         "",
-        f"{seeds} seeds, {steps} steps of {BATCH} clips; mean ± standard error over seeds. Teachers are the same in all. Script: `benchmarks/speech/ekd.py`.",
+        f"{seeds} seeds, {steps} steps of {BATCH} clips, {heard} clips to learn from, {probed} for the probes in {SPLITS} random halves; mean ± standard error over seeds. "
+        "Teachers are the same in all. Script: `benchmarks/speech/ekd.py`.",
         "",
         f"| features | {' | '.join(heads)} | mean of the four |",
         f"|---|{'---:|' * (len(heads) + 1)}",
@@ -196,18 +249,46 @@ def write_table(results: dict[str, dict[str, float]], folder: Path, seeds: int, 
         columns.append([statistics.mean(row.values()) for row in rows])
         cells = [mean_and_error(each, 100) for each in columns]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
+    means = {arm: _means(results, arm, seeds) for arm in ARMS}
+    alone = [arm for arm in ("words alone", "noisy alone") if len(means[arm]) == seeds]
+    if len(alone) == 2:
+        best = max(alone, key=lambda arm: statistics.mean(means[arm]))
+        lines += [
+            "",
+            f"The best student of one teacher is `{best}`. Mean of the four less its, of the same seed, in points:",
+            "",
+        ]
+        for arm in (each for each in ARMS if each not in alone and len(means[each]) == seeds):
+            differences = [ours - theirs for ours, theirs in zip(means[arm], means[best], strict=True)]
+            above = sum(each > 0 for each in differences)
+            lines.append(f"- {arm}: {mean_and_error(differences, 100)}, above in {above} of {seeds}")
     (folder / "table.md").write_text("\n".join([*lines, ""]))
+
+
+def _means(results: dict[str, dict[str, float]], arm: str, seeds: int) -> list[float]:
+    rows = [results[f"{arm} {seed}"] for seed in range(seeds) if f"{arm} {seed}" in results]
+    return [statistics.mean(row.values()) for row in rows]
 
 
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--data", choices=("tones", "espeak"), default="tones")
+    parser.add_argument("--data", choices=("tones", "espeak", "letters"), default="tones")
+    parser.add_argument("--recordings", type=Path, help="of letters")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument(
+        "--table", action="store_true", help="copy table and figures of a finished folder, train nothing"
+    )
     arguments = parser.parse_args()
-    folder, seeds, steps = arguments.folder, arguments.seeds, arguments.steps
-    learnt, train, test = parts(*all_clips(arguments.data))
+    folder, seeds, steps, data = arguments.folder, arguments.seeds, arguments.steps, arguments.data
+    if arguments.table:
+        for name, end in (("table.md", "md"), ("probes.json", "json")):
+            write_text(RESULTS / "speech" / f"ekd_{data}.{end}", (folder / name).read_text())
+        return
+    if (data == "letters") != (arguments.recordings is not None):
+        raise SystemExit("--recordings FOLDER belongs to --data letters")
+    learnt, probed = parts(all_clips(data, arguments.recordings), data)
     table = write_clips(learnt, folder)
     teachers = {name: train_teacher(name, learnt, folder, 2 * steps) for name in TEACHERS}
     kept = folder / "probes.json"
@@ -215,9 +296,9 @@ def main() -> None:
 
     def keep(name: str, make) -> None:
         if name not in results:
-            results[name] = probes(make(), train, test)
+            results[name] = probes(make(), probed)
             kept.write_text(json.dumps(results, indent=1))
-            write_table(results, folder, seeds, arguments.data, steps)
+            write_table(results, folder, seeds, data, steps, len(learnt), len(probed))
             print(name, {key: round(value, 3) for key, value in results[name].items()}, flush=True)
 
     for name, place in teachers.items():

@@ -57,6 +57,24 @@ def test_optimizers_hold_each_side_and_nothing_twice(make_generator):
     assert all("lora_" in name or name.startswith("discriminator.head.") for name in names)
 
 
+def test_the_discriminator_moves_once_in_several_steps_and_a_resumed_training_keeps_count(make_generator, batch):
+    method = DFOSD(make_generator(), perceptual="none", discriminator_every=3)
+    optimizer = method.build_optimizers()["discriminator"]
+    moved = []
+    for step in range(7):
+        if step == 4:  # as from a checkpoint
+            state = copy.deepcopy(optimizer.state_dict())
+            optimizer = method.build_optimizers()["discriminator"]
+            optimizer.load_state_dict(state)
+        before = [each.clone() for each in trained(method.discriminator)]
+        method(*batch)["discriminator"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        pairs = zip(before, trained(method.discriminator), strict=True)
+        moved.append(any(not torch.equal(old, new) for old, new in pairs))
+    assert moved == [True, False, False, True, False, False, True]
+
+
 def test_terms_equal_their_definitions(make_generator, batch):
     method = DFOSD(make_generator(), perceptual_weight=0.5, adversarial_weight=0.2, shared_noise=True)
     low, high = batch

@@ -16,6 +16,7 @@ from coterie.losses.denoising import noised
 from coterie.losses.perceptual import EdgeChannels, EdgeScale
 from coterie.methods.options import AtLeastOne, NonNegative, Positive
 from coterie.methods.progress import Progress
+from coterie.methods.restoration.rare import RareAdamW
 from coterie.methods.restoration.restorer import Likeness, Perceptual, Restorer, random_times, spatial_loss
 from coterie.networks.one_step.discriminator import Head, NoiseAwareDiscriminator, discriminator_of
 from coterie.networks.one_step.generator import OneStepGenerator
@@ -55,6 +56,8 @@ class DFOSD(Restorer):
         noise: whether latents are noised; without, D looks at them as they are, at t = 0.
         shared_noise: whether real and made latents get the same times and noise; the paper does not say, and draws t and ε under separate expectations.
         r1: weight of the gradient penalty at real latents; 0, none: the paper names none.
+        discriminator_every: generator steps for each step of the discriminator, 1: the paper says nothing of it. The gradients of the steps between are computed and dropped.
+            The other way round, several of its steps for one of the generator, is not to be had; a higher ``discriminator_learning_rate`` is.
         discriminator_learning_rate, discriminator_weight_decay: of D's AdamW; 5e-5 (paper, for both sides) and 0.01 (AdamW's).
 
     Losses: ``spatial``, ``ea_dists`` (or what the perceptual term is), ``adversarial``, ``discriminator``, ``penalty``.
@@ -82,6 +85,7 @@ class DFOSD(Restorer):
         noise: bool = True,
         shared_noise: bool = False,
         r1: NonNegative = 0.0,
+        discriminator_every: AtLeastOne = 1,
         discriminator_learning_rate: Positive = 5e-5,
         discriminator_weight_decay: NonNegative = 0.01,
     ) -> None:
@@ -104,6 +108,7 @@ class DFOSD(Restorer):
             self._frozen = (self.likeness.network,)
         self.perceptual_weight, self.adversarial_weight = perceptual_weight, adversarial_weight
         self.noise, self.shared_noise, self.r1 = noise, shared_noise, r1
+        self.discriminator_every = discriminator_every
         self.discriminator_learning_rate = discriminator_learning_rate
         self.discriminator_weight_decay = discriminator_weight_decay
         self.adversary = adversary
@@ -167,7 +172,10 @@ class DFOSD(Restorer):
             return {}
         parameters = [each for each in self.discriminator.parameters() if each.requires_grad]
         rate, decay = self.discriminator_learning_rate, self.discriminator_weight_decay
-        return {"discriminator": torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)}
+        options = {"lr": rate, "weight_decay": decay}
+        every = self.discriminator_every
+        found = torch.optim.AdamW(parameters, **options) if every == 1 else RareAdamW(parameters, every, **options)
+        return {"discriminator": found}
 
     def statistics(self, inputs: Tensor, targets: Tensor, restored: Tensor) -> dict[str, Tensor]:
         """``margin`` [B], D(real) - D(made) as probabilities: at 0 the discriminator sees no difference.

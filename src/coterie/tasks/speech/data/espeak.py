@@ -47,19 +47,24 @@ class Spoken:
 
 
 @lru_cache(maxsize=2)
-def espeak(rate: int) -> Clips:
+def espeak(
+    rate: int, words: tuple[str, ...] = WORDS, named_voices: tuple[tuple[str, str], ...] = tuple(VOICES.items())
+) -> Clips:
     """All of them, with the labels ``speaker`` and ``word``.
 
     Args:
         rate: samples a second.
+        words: that are said.
+        named_voices: a speaker's name and eSpeak NG's name of the voice.
 
     Raises:
         CoterieError: the package is missing, or its library does not work here.
     """
-    said = [(word, voice, number) for number in range(len(SPEEDS)) for voice in VOICES for word in WORDS]
-    clips, own = _say([(word, VOICES[voice], SPEEDS[number], PITCHES[number]) for word, voice, number in said])
+    voice_of = dict(named_voices)
+    said = [(word, voice, number) for number in range(len(SPEEDS)) for voice in voice_of for word in words]
+    clips, own = _say([(word, voice_of[voice], SPEEDS[number], PITCHES[number]) for word, voice, number in said])
     found = [resampled(clip, own, rate) for clip in clips]
-    voices, words = sorted(VOICES), sorted(WORDS)
+    speakers, spoken = sorted(voice_of), sorted(words)
     return Clips(
         Spoken(found),
         np.arange(len(found)),
@@ -67,8 +72,8 @@ def espeak(rate: int) -> Clips:
         [f"{word} {voice} {SPEEDS[number]}" for word, voice, number in said],
         [hashlib.blake2b(clip.tobytes(), digest_size=8).hexdigest() for clip in found],
         {
-            "speaker": np.array([voices.index(voice) for _, voice, _ in said]),
-            "word": np.array([words.index(word) for word, _, _ in said]),
+            "speaker": np.array([speakers.index(voice) for _, voice, _ in said]),
+            "word": np.array([spoken.index(word) for word, _, _ in said]),
         },
     )
 
