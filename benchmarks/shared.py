@@ -6,7 +6,10 @@ Run a benchmark from the project's root as a module: ``python -m benchmarks.spee
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -65,6 +68,32 @@ def cpu_seconds(step: Callable[[int], None], number: int) -> float:
     started = time.process_time()
     step(number)
     return time.process_time() - started
+
+
+def peak_megabytes(step: Callable[[int], None]) -> float:
+    """By how much memory grows at most during a step, after a first one; in a process of its own, with small blocks given back at once, see :func:`grown`."""
+
+    def field(name: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+    step(0)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
+    before = field("VmRSS")
+    step(0)
+    return (field("VmHWM") - before) * 1024 / 1e6
+
+
+def grown(file: str, ways: Iterable[str], *arguments: Any) -> dict[str, float]:
+    """What :func:`peak_megabytes` says of each way, by a child process that gets ``--way WAY`` and prints the figure last."""
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    found = {}
+    for way in ways:
+        command = child(file, *arguments, "--way", way)
+        done = subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True)
+        found[way] = float(done.stdout.split()[-1])
+    return found
 
 
 def ratios(own: list[float], others: list[float]) -> str:

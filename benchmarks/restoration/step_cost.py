@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.shared import cpu_seconds, markdown, ratios, script_parser
+from benchmarks.shared import cpu_seconds, grown, markdown, peak_megabytes, ratios, script_parser
 from coterie.data.order import Order
 from coterie.methods.restoration.dfosd import DFOSD
 from coterie.networks.one_step.generator import OneStepGenerator
@@ -113,6 +113,9 @@ class Setting:
             F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, label)).backward()
         self._step()
 
+    def ways(self) -> dict[str, Callable[[int], None]]:
+        return {NETWORKS: self.networks, OURS: self.ours, PLAIN: self.by_hand}
+
     def _noised(self, latents: Tensor) -> Tensor:
         self.times = torch.randint(1000, (len(latents),))
         share = self.generator.alphas_bar[self.times].view(-1, 1, 1, 1)
@@ -126,10 +129,17 @@ class Setting:
 
 def main() -> None:
     parser = script_parser(__doc__, "output", "rounds", rounds=25)
+    parser.add_argument(
+        "--way", choices=(NETWORKS, OURS, PLAIN), help="print how many MB a step of it takes, nothing else"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     setting = Setting()
+    if arguments.way:
+        print(peak_megabytes(setting.ways()[arguments.way]))
+        return
+    memory = grown(__file__, (NETWORKS, OURS, PLAIN))
     loaders = {kind: loader(kind) for kind in KINDS}
 
     def degraded(kind: str) -> Callable[[int], None]:
@@ -139,8 +149,7 @@ def main() -> None:
 
         return batch
 
-    ways: dict[str, Callable[[int], None]] = {NETWORKS: setting.networks, OURS: setting.ours, PLAIN: setting.by_hand}
-    ways |= {kind: degraded(kind) for kind in KINDS}
+    ways: dict[str, Callable[[int], None]] = setting.ways() | {kind: degraded(kind) for kind in KINDS}
     times: dict[str, list[float]] = {name: [] for name in ways}
     for step in ways.values():
         step(0)
@@ -150,7 +159,13 @@ def main() -> None:
             times[name].append(cpu_seconds(ways[name], turn % len(setting.batches)))
 
     rows = [
-        (name, f"{min(times[name]):.2f}", *(ratios(times[name], times[other]) for other in (NETWORKS, PLAIN)))
+        (
+            name,
+            f"{min(times[name]):.2f}",
+            *(ratios(times[name], times[other]) for other in (NETWORKS, PLAIN)),
+            f"{memory[name]:.0f}",
+            f"{memory[name] / memory[NETWORKS]:.2f}",
+        )
         for name in (NETWORKS, OURS, PLAIN)
     ]
     shares = [
@@ -166,9 +181,11 @@ def main() -> None:
         f"# What a step of DFOSD costs\n\nMade by `python -m benchmarks.restoration.step_cost`: one thread, float32, torch {torch.__version__}, {arguments.rounds} rounds. "
         f"A generator of {parameters:.1f} million parameters without an autoencoder, its own lower half as the discriminator, LoRA of rank 16 on both, EA-DISTS on a random narrow network; "
         f"{BATCH} squares of {CROP} pixels, x{SCALE}.\nEach way's least CPU seconds and the ratios of these; in brackets the median of the rounds' own ratios, with its quartiles. "
-        "`networks alone`: all passes forward and backward, no loss, no noise. `plain loop`: the same networks with losses by hand, three backward passes.\n\n"
+        "`networks alone`: all passes forward and backward, no loss, no noise. `plain loop`: the same networks with losses by hand, three backward passes. Memory: by how much the process grows at most in a step, each way in one of its own.\n\n"
     )
-    text += markdown(("way", "CPU seconds a step", "over its networks", "over the plain loop"), rows)
+    text += markdown(
+        ("way", "CPU seconds a step", "over its networks", "over the plain loop", "peak MB", "over its networks"), rows
+    )
     text += f"\nCutting, turning and degrading the squares of a batch, as a share of a step's time where {WORKERS} threads do it while the step before is computed:\n\n"
     text += markdown(("degradation", "CPU milliseconds a square", "% of a step"), shares)
     path = Path(arguments.output) / "restoration" / "step_cost.md"

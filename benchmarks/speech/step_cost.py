@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
-from benchmarks.shared import cpu_seconds, markdown, ratios, script_parser
+from benchmarks.shared import cpu_seconds, grown, markdown, peak_megabytes, ratios, script_parser
 from coterie.data.order import Order
 from coterie.methods.speech.ekd import EnsembleKD
 from coterie.methods.speech.encoder import EncoderTeachers, SpeechEncoder
@@ -36,6 +36,7 @@ SIZES = {"hidden_size": 192, "num_attention_heads": 4, "intermediate_size": 768,
 SIZES |= {"num_conv_pos_embeddings": 64, "num_conv_pos_embedding_groups": 8, "apply_spec_augment": False}
 LAYERS, STUDENT_LAYERS, LEARNT = 6, 2, [2, 4, 6]
 NETWORKS, OURS, PLAIN, CACHED = "networks alone", "ekd", "plain loop", "ekd, states cached"
+TEACHERS = "teachers alone"
 
 
 class Noise:
@@ -137,6 +138,11 @@ class Setting:
 
 def main() -> None:
     parser = script_parser(__doc__, "output", "rounds", rounds=21)
+    parser.add_argument(
+        "--way",
+        choices=(NETWORKS, OURS, PLAIN, CACHED, TEACHERS),
+        help="print how many MB a step of it takes, nothing else",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as cache:
@@ -147,8 +153,12 @@ def main() -> None:
             OURS: setting.ours,
             PLAIN: setting.by_hand,
             CACHED: setting.cached,
-            "teachers alone": setting.taught,
+            TEACHERS: setting.taught,
         }
+        if arguments.way:
+            print(peak_megabytes(ways[arguments.way]))
+            return
+        memory = grown(__file__, ways)
         times: dict[str, list[float]] = {name: [] for name in ways}
         for step in ways.values():
             step(0)
@@ -161,17 +171,27 @@ def main() -> None:
             name,
             f"{min(values):.2f}",
             *(ratios(values, times[to]) for to in (NETWORKS, OURS, PLAIN)),
+            f"{memory[name]:.0f}",
+            f"{memory[name] / memory[NETWORKS]:.2f}",
         )
         for name, values in times.items()
     ]
-    head = ("way", "CPU seconds a step", "over its networks", "over ekd", "over the plain loop")
+    head = (
+        "way",
+        "CPU seconds a step",
+        "over its networks",
+        "over ekd",
+        "over the plain loop",
+        "peak MB",
+        "over its networks",
+    )
     parameters = sum(each.numel() for each in setting.method.encoder.parameters()) / 1e6
     others = sum(each.numel() for each in setting.teachers.parameters()) / 2e6
     text = (
         f"# What a step of EKD costs\n\nMade by `python -m benchmarks.speech.step_cost`: one thread, float32, torch {torch.__version__}, {arguments.rounds} rounds. Two teachers of {others:.1f} million parameters and "
         f"{LAYERS} layers, a student of {parameters:.1f} million and {STUDENT_LAYERS}, three layers learnt of each teacher by heads; {BATCH} clips of {SECONDS[0]} to {SECONDS[1]} s.\n"
         "Each way's least CPU seconds and the ratios of these; in brackets the median of the rounds' own ratios, with its quartiles. Every way but the teachers' ends with AdamW's step. "
-        "`networks alone`: teachers forward, student and heads forward and backward, no loss. `plain loop`: transformers' networks and a loss by hand.\n"
+        "`networks alone`: teachers forward, student and heads forward and backward, no loss. `plain loop`: transformers' networks and a loss by hand. Memory: by how much the process grows at most in a step, each way in one of its own.\n"
         f"The cached states take {setting.size / 1e6:.1f} MB for {setting.clips.seconds(RATE):.0f} s of audio; reading them is in the step's time.\n\n"
     )
     path = Path(arguments.output) / "speech" / "step_cost.md"
