@@ -1,4 +1,4 @@
-"""Formulas as pure functions: tensors in, tensor out. No parameters, no state, no decision about gradients' paths."""
+"""Formulas as pure functions: tensors in, tensor out. No parameters and no state. The caller decides what is detached."""
 
 from coterie.losses.chunked import chunked_mean, chunked_terms
 from coterie.losses.chunks import Projection

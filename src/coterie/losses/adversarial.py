@@ -1,6 +1,7 @@
-"""Losses of two networks that play against one another: one makes samples, the other tells them from real ones.
+"""Adversarial losses of a generator and a discriminator, and the R1 gradient penalty.
 
-Source: the non-saturating game (Goodfellow et al., NeurIPS 2014, arXiv 1406.2661, section 3), in logits. Computed in float32 or float64. Nothing here detaches.
+Source: the non-saturating GAN loss (Goodfellow et al., NeurIPS 2014, arXiv 1406.2661, section 3), in logits. Computed in float32 or float64. Nothing here
+detaches.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from coterie.losses.precision import at_least_float32
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    r"""What the maker of samples minimises, :math:`-\overline{\log \sigma(s)}`.
+    r"""Generator loss, :math:`-\overline{\log \sigma(s)}`.
 
     Args:
-        fake: logits of the made samples of being real, any shape; each counts alike.
+        fake: the discriminator's logits of generated samples (high: real), any shape; all entries have equal weight.
 
     Returns:
-        0-d; ln 2 where the other network knows nothing.
+        0-d; ln 2 when the discriminator's logits are 0.
 
     >>> round(generator_loss(torch.zeros(2, 1, 4, 4)).item(), 4)
     0.6931
@@ -28,13 +29,13 @@ def generator_loss(fake: Tensor) -> Tensor:
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    r"""What the other one minimises, :math:`-\overline{\log \sigma(s_{real})} - \overline{\log(1 - \sigma(s_{fake}))}`.
+    r"""Discriminator loss, :math:`-\overline{\log \sigma(s_{real})} - \overline{\log(1 - \sigma(s_{fake}))}`.
 
     Args:
-        real, fake: logits of being real, any shapes.
+        real, fake: the discriminator's logits of real and of generated samples, any shapes.
 
     Returns:
-        0-d; 2 ln 2 where it knows nothing.
+        0-d; 2 ln 2 when all logits are 0.
 
     >>> round(discriminator_loss(torch.zeros(3), torch.zeros(5)).item(), 4)
     1.3863
@@ -43,14 +44,14 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def gradient_penalty(real_scores: Tensor, real: Tensor) -> Tensor:
-    r"""R1, :math:`\overline{\|\nabla_x \sum s(x)\|^2}`: how fast the score changes at real samples.
+    r"""R1 penalty, :math:`\overline{\|\nabla_x \sum s(x)\|^2}`: squared norm of the score's gradient at real samples.
 
     Args:
-        real_scores: of real samples [B, ...], computed from ``real``.
-        real: the samples [B, ...]; they require gradients.
+        real_scores: scores of the real samples [B, ...], computed from ``real``.
+        real: the samples [B, ...]; must require gradients.
 
     Returns:
-        0-d, the mean over samples; it can be differentiated again.
+        0-d, the mean over samples; differentiable.
 
     Source: Mescheder et al., ICML 2018, arXiv 1801.04406, section 4.1, without its factor 1/2.
     """

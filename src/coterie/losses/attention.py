@@ -1,4 +1,4 @@
-"""Spatial attention of feature maps, and FFSD's shift of it."""
+"""Spatial attention of feature maps, and FFSD's shifted variant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def spatial_attention(feature_map: Tensor) -> Tensor:
 
 
 def shifted_attention(attention: Tensor) -> Tensor:
-    """Attention moved to where it was weak: positions above the lowest third get norm - a, the others stay.
+    """Shifts attention to positions where it was weak: positions above the lowest third become norm - a, the others are unchanged.
 
     Args:
         attention: [B, P], vectors of length 1.
@@ -31,7 +31,7 @@ def shifted_attention(attention: Tensor) -> Tensor:
     Returns:
         [B, P].
 
-    Source: FFSD's code, which takes the norm before it normalises the map and so mixes scales; here both are of one scale.
+    Source: FFSD's code, which takes the norm before it normalises the map and so mixes scales; here both have the same scale.
     """
     positions = attention.shape[1]
     lowest = max(1, positions // 3)

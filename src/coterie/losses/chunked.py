@@ -1,8 +1,8 @@
-"""Losses over a vocabulary from hidden states: the logits of all positions never exist at once.
+"""Losses over a vocabulary, computed from hidden states in chunks, so that the logits of all positions are never in memory at once.
 
 A language model's logits [N, V] are its hidden states [N, d] times its classifier's weight [V, d]: 805 MB in float32 for 4,096 positions and a vocabulary
-of 49,152, and a distillation loss keeps several tensors of that size. Here they are made for some positions at a time, and each chunk's gradient is taken at
-once, see :mod:`coterie.losses.chunks`.
+of 49,152, and a distillation loss keeps several tensors of that size. These functions compute logits for one chunk of positions at a time and take each chunk's
+gradient immediately, see :mod:`coterie.losses.chunks`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from coterie.errors import CoterieError
 from coterie.losses.chunks import Chunks, Projection, computed, wide
 from coterie.losses.divergences import reduced
 
-CHUNK_ELEMENTS = 2**23  # of one logits tensor: 32 MiB in float32
+CHUNK_ELEMENTS = 2**23  # elements of one logits tensor: 32 MiB in float32
 Compare = Callable[[Tensor, Tensor | None, Tensor], dict[str, Tensor]]
 """Logits of students [n, B, V] and teachers [m, B, V] (None without), and targets [B], to 0-d terms by name, each a mean over the B positions."""
 
@@ -31,21 +31,22 @@ def chunked_mean(
     """Weighted mean over positions of ``loss(student_logits, *others)``, without the logits of all positions.
 
     Args:
-        loss: takes logits [n, V] of some positions, and the same positions of each of the ``others``; returns their values [n]. Any loss whose value at a position
-            depends on that position alone, such as those of :mod:`~coterie.losses.divergences` and :mod:`~coterie.losses.ranking` with ``reduction="none"``.
-        student: gradients go to its hidden states, weight and bias.
-        others: a teacher's projection, multiplied out in the same chunks (a constant: no gradient), or tensors with the student's positions, such as labels [...].
-        weights: of the positions, [...]: a mask (True counts), or numbers that are not negative. Positions of weight 0 are not computed. None: all count alike.
-        chunk_size: positions at a time. None: see :func:`chunk_positions` (170 at a vocabulary of 49,152); half a dozen such tensors live at once.
+        loss: takes logits [n, V] of some positions and the same positions of each of the ``others``; returns their values [n]. The value at a position must depend
+            on that position only, such as those of :mod:`~coterie.losses.divergences` and :mod:`~coterie.losses.ranking` with ``reduction="none"``.
+        student: receives gradients in its hidden states, weight and bias.
+        others: a teacher's projection, whose logits are computed in the same chunks without a gradient, or tensors with the student's positions, such as labels
+            [...].
+        weights: one for each position, [...]: a mask (True counts) or non-negative numbers. Positions of weight 0 are not computed. None: equal weights.
+        chunk_size: positions at a time. None: see :func:`chunk_positions` (170 at a vocabulary of 49,152); about six tensors of that size are in memory at once.
 
     Returns:
-        0-d, in float32 or float64; 0 where no position counts. Once differentiable.
+        0-d, in float32 or float64; 0 if no position counts. Differentiable once.
 
-    Under autocast the products are in its type, as a model's own classifier has them. With a mask the number of positions is read on the host. A compiled
-    function runs this part as it is.
+    Under autocast the matrix products use its dtype, as a model's own classifier does. With a mask, the number of positions is read on the host. Inside a compiled
+    function this part runs uncompiled.
 
     Raises:
-        CoterieError: shapes that do not fit, or a loss that does not give one value for each position.
+        CoterieError: shapes that do not fit, or a loss that does not return one value for each position.
 
     >>> from functools import partial
     >>> from coterie.losses import forward_kl
@@ -94,22 +95,23 @@ def chunked_terms(
     parameters: Sequence[Tensor] = (),
     chunk_size: int | None = None,
 ) -> dict[str, Tensor]:
-    """Several terms of several students over the same positions, in one pass, without the logits of all positions.
+    """Computes several terms of several students over the same positions, in one pass, without the logits of all positions.
 
     Args:
         compare: takes students' logits [n, c, V], teachers' [m, c, V] (None without teachers) and targets [c] of c positions; returns 0-d terms by name, each a
-            mean over these positions. What depends on a position's neighbours, or on how many there are, does not fit.
-        students: with hidden states [N, d], where the widths may differ. Gradients go to hidden states, weights and biases.
-        teachers: constants; or their logits [N, V], where they are there already.
+            mean over these positions. A term must not depend on a position's neighbours or on the number of positions.
+        students: with hidden states [N, d], whose widths may differ. Hidden states, weights and biases receive gradients.
+        teachers: projections, treated as constants; or logits [N, V], if they are computed already.
         targets: [N].
-        parameters: of ``compare`` itself, which learn too.
+        parameters: trainable parameters that ``compare`` uses.
         chunk_size: positions at a time. None: see :func:`chunk_positions`.
 
     Returns:
-        The terms of all positions, 0-d, in float32 or float64. Once differentiable. The gradient of their sum is there when they are; terms that are weighted
-        unequally afterwards are right too, but are computed a second time.
+        The terms over all positions, 0-d, in float32 or float64. Differentiable once. The gradient of their sum is computed in the same pass. If the terms are
+        weighted unequally afterwards, the gradient is still correct but the chunks are computed a second time.
 
-    Under autocast the products are in its type; what ``compare`` does is not under it. No value is read on the host. A compiled function runs this part as it is.
+    Under autocast the matrix products use its dtype; ``compare`` runs outside autocast. No value is read on the host. Inside a compiled function this part runs
+    uncompiled.
 
     Raises:
         CoterieError: shapes that do not fit, no student, or a term that is not 0-d.
@@ -134,9 +136,10 @@ def chunked_terms(
 
 
 def chunk_positions(students: Sequence[Projection]) -> int:
-    """Positions at a time, so that the students' logits together hold 2^23 numbers, or as many as the largest hidden states.
+    """Chunk size for which the students' logits together hold 2^23 numbers, or as many as the largest hidden states.
 
-    The second is for large models: a product of few rows takes as long as the weight takes to be read, and tensors as large as the hidden states are nothing new.
+    The second bound is for large models: a product of few rows takes as long as reading the weight, and the pass already holds tensors as large as the hidden
+    states.
     """
     elements = max(CHUNK_ELEMENTS, *(each.hidden.numel() for each in students))
     return max(1, elements // sum(len(each.weight) for each in students))

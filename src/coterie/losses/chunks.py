@@ -1,8 +1,8 @@
-"""A pass over positions in chunks, which leaves the terms' values and gradients: what :mod:`coterie.losses.chunked` stands on.
+"""A pass over positions in chunks that computes the terms' values and gradients; the basis of :mod:`coterie.losses.chunked`.
 
-Since the terms are means over positions, each chunk's gradient is known as soon as its logits are there: it is taken at once, by autograd on the chunk, and only the
-gradients of hidden states, weights and biases are kept. So nothing is computed twice, and the backward pass multiplies by the loss's own gradient. Only where terms
-are weighted unequally afterwards, or the backward pass runs twice, are the chunks computed again.
+The terms are means over positions, so each chunk's gradient can be taken as soon as its logits exist. Autograd runs on the chunk, and only the gradients of hidden
+states, weights and biases are kept. Nothing is computed twice, and the backward pass multiplies by the loss's own gradient. The chunks are computed again only if
+terms are weighted unequally afterwards or the backward pass runs twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Finish = Callable[[Tensor], Tensor]
 
 
 class Projection(NamedTuple):
-    """Logits that are not multiplied out: ``finish(hidden @ weight.T + bias)``."""
+    """Logits that are not computed yet: ``finish(hidden @ weight.T + bias)``."""
 
     hidden: Tensor
     """[..., d]: what the classifier reads."""
@@ -34,7 +34,7 @@ class Projection(NamedTuple):
 
 
 def wide(kind: torch.dtype) -> torch.dtype:
-    """Sums of many chunks are kept in float32, whatever the type of the parameters is."""
+    """Returns the dtype of sums over chunks: at least float32, whatever the parameters' dtype."""
     return torch.promote_types(kind, torch.float32)
 
 
@@ -52,15 +52,15 @@ class Chunks:
     """Of the products; None: that of the hidden states."""
 
     def tensors(self) -> list[Tensor | None]:
-        """What gradients may go to: hidden states, weight and bias of each student, then the parameters."""
+        """Tensors that may receive gradients: hidden states, weight and bias of each student, then the parameters."""
         return [*(each for head in self.students for each in head[:3]), *self.parameters]
 
     def run(
         self, wanted: Sequence[bool], factors: Sequence[Tensor] | None = None
     ) -> tuple[dict[str, Tensor], list[Tensor | None]]:
-        """Terms, and gradients of the sum of the terms (by their factors) times the number of positions, None where not wanted.
+        """Returns the terms, and the gradients of their sum (weighted by their factors) times the number of positions; None where no gradient is needed.
 
-        Not of the mean: in float16 the gradients of a mean over thousands of positions would vanish before a gradient scaler sees them.
+        The gradient of the mean itself would underflow in float16 before a gradient scaler sees it, with thousands of positions.
         """
         first = self.students[0].hidden
         with torch.autocast(first.device.type, enabled=False):
@@ -91,7 +91,7 @@ class Chunks:
         gradients: list[Tensor | None],
         factors: Sequence[Tensor] | None,
     ) -> dict[str, Tensor]:
-        """The terms of one chunk; its gradients are added up."""
+        """Returns the terms of one chunk and accumulates its gradients."""
         needed = any(each is not None for each in gradients)
         products = [_product(head, part) for head in heads]
         with torch.set_grad_enabled(needed):
@@ -139,7 +139,7 @@ class Chunks:
                 total += value
 
     def _in_product_type(self, head: Projection) -> Projection:
-        """Once, and not for each chunk."""
+        """Casts the weight once, not for each chunk."""
         kind = self.kind or head.hidden.dtype
         bias = None if head.bias is None else head.bias.to(kind)
         return head._replace(hidden=head.hidden.to(kind), weight=head.weight.to(kind), bias=bias)
@@ -147,7 +147,7 @@ class Chunks:
 
 @torch.compiler.disable
 def computed(chunks: Chunks) -> dict[str, Tensor]:
-    """The terms, 0-d, through which gradients flow where they are wanted."""
+    """Returns the terms, 0-d, connected to autograd if a gradient is needed."""
     device = chunks.students[0].hidden.device.type
     chunks.kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     tensors = chunks.tensors()
@@ -176,12 +176,12 @@ class _ChunkedTerms(torch.autograd.Function):
             return (None,) * (2 + len(ctx.chunks.tensors()))
         factor = next(each for each in factors if each is not None)
         if gradients is None or not _are_one(factors):
-            _ = ctx.saved_tensors  # raises where they have changed since, or are no longer kept
+            _ = ctx.saved_tensors  # raises if they were modified in place or freed
             weights = [torch.zeros_like(factor) if each is None else each for each in factors]
             _, gradients = ctx.chunks.run(ctx.needs_input_grad[2:], weights)
             factor = torch.ones_like(factor)
         factor = factor / max(1, len(ctx.chunks.students[0].hidden))
-        # They are handed over: a second backward pass computes new ones.
+        # Given away to autograd: a second backward pass computes new ones.
         scaled = [
             None if total is None else total.mul_(factor).to(tensor.dtype)
             for total, tensor in zip(gradients, ctx.chunks.tensors(), strict=True)
@@ -190,7 +190,7 @@ class _ChunkedTerms(torch.autograd.Function):
 
 
 def _are_one(factors: Sequence[Tensor | None]) -> bool:
-    """Whether all terms count alike, as in their sum. On a GPU only what is one tensor is known to be, since no value is read on the host."""
+    """Whether all terms have the same factor, as in their sum. On a GPU this is known only if the factors are one tensor, since no value is read on the host."""
     first = factors[0]
     if first is None or any(each is None for each in factors):
         return False
@@ -222,7 +222,7 @@ def _finished(head: Projection, products: Tensor) -> Tensor:
 
 
 def _add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
-    """``target += left @ right``, without a second tensor of the target's size where the types are equal."""
+    """``target += left @ right``, without a second tensor of the target's size if the dtypes are equal."""
     if target.dtype == left.dtype:
         target.addmm_(left, right)
     else:

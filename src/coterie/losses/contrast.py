@@ -1,4 +1,4 @@
-"""Supervised contrast within a batch, between one or two students' embeddings (MCL's terms)."""
+"""Supervised contrastive losses within a batch, for the embeddings of one or two students (MCL's terms)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def similarities(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
 
     Args:
         anchors, others: unit vectors, [B, d].
-        temperature: of the contrast.
+        temperature: of the contrastive loss.
     """
     return matmul(anchors, others.T) / temperature
 
 
 def contrast(similarity: Tensor, targets: Tensor, against: Literal["classes", "samples"] = "classes") -> Tensor:
-    r"""Contrast of every pair of samples of one class, mean over an anchor's positives, then over the anchors that have any.
+    r"""Contrastive loss of all pairs of samples of one class: mean over an anchor's positives, then over the anchors that have any.
 
     .. math:: -\log \frac{e^{s_{ip}}}{e^{s_{ip}} + \sum_{k: y_k \ne y_i} e^{s_{ik}}} \quad\text{or}\quad
         -\log \frac{e^{s_{ip}}}{\sum_{k \ne i} e^{s_{ik}}}
@@ -30,11 +30,11 @@ def contrast(similarity: Tensor, targets: Tensor, against: Literal["classes", "s
     Args:
         similarity: [B, B] of :func:`similarities`; rows are anchors. A sample is neither its own positive nor its own negative.
         targets: class indices [B].
-        against: ``classes``, the first: the positive and the samples of other classes stand in the denominator (InfoNCE);
-            ``samples``, the second: all other samples do, further positives too (supervised contrast, Khosla et al., 2020).
+        against: ``classes``, the first formula: the denominator holds the positive and the samples of other classes (InfoNCE);
+            ``samples``, the second: it holds all other samples, including further positives (supervised contrast, Khosla et al., 2020).
 
     Returns:
-        0-d float32; 0 where no class stands twice in the batch.
+        0-d float32; 0 if no class occurs twice in the batch.
 
     Source: MCL (Yang et al., AAAI 2022), its vanilla (one student) and interactive (two students) terms: ``classes`` as the paper is
     recalled, ``samples`` as its code for CIFAR has them.
@@ -52,12 +52,12 @@ def contrast(similarity: Tensor, targets: Tensor, against: Literal["classes", "s
 
 
 def soft_contrast(similarity: Tensor, target: Tensor, temperature: float, with_own: bool = False) -> Tensor:
-    """Divergence of each anchor's distribution over the samples from another student's.
+    """KL divergence of each anchor's distribution over the samples from another student's.
 
     Args:
         similarity, target: [B, B] of :func:`similarities`.
-        temperature: T, beside that of the contrast.
-        with_own: whether the sample itself is one of them (MCL's code) or not (its paper, as far as it is recalled).
+        temperature: T, on top of the contrastive temperature.
+        with_own: whether the distribution includes the anchor itself (MCL's code) or not (its paper, as far as it is recalled).
 
     Returns:
         0-d float32, times T².
@@ -68,6 +68,6 @@ def soft_contrast(similarity: Tensor, target: Tensor, temperature: float, with_o
 
 
 def _without_diagonal(square: Tensor) -> Tensor:
-    """[B, B] to [B, B-1] by shapes alone: picking by a mask would make the host wait for a count."""
+    """[B, B] to [B, B-1] by reshaping: indexing with a mask would synchronise with the host."""
     size = len(square)
     return square.flatten()[1:].view(size - 1, size + 1)[:, :-1].reshape(size, size - 1)

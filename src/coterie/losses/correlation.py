@@ -1,4 +1,4 @@
-"""Correlation as a distance (DIST)."""
+"""DIST's distance by Pearson correlation."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def pearson_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
     .. math:: 1 - \frac{\tilde p \cdot \tilde q}{|\tilde p|\,|\tilde q| + 10^{-8}}
 
-    with p and q less their means. A correlation does not depend on scale, so its gradient grows without bound as the student's
-    values become equal (a classifier that starts at zero): with two classes it reaches 1e8. Where p deviates from its mean by less than
-    a tenth of its largest entry, the gradient is therefore that of a deviation of a tenth, in the same direction. The value is the formula's everywhere.
+    where the tilde marks p and q minus their means. A correlation does not depend on scale, so its gradient grows without bound as the student's values become
+    equal (a classifier that starts at zero): with two classes it reaches 1e8. Therefore, where p deviates from its mean by less than a tenth of its largest
+    entry, the gradient is the one at a deviation of a tenth, in the same direction. The value always follows the formula.
 
     Args:
         student: probabilities [B, K], or [K, B].

@@ -1,4 +1,4 @@
-"""DKD's two halves of the distillation loss: what is said of the target class, and among the others."""
+"""DKD's two parts of the distillation loss: target class against the rest, and among the other classes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def target_divergence(logits: Tensor, teacher: Tensor, targets: Tensor, temperat
         others = log_probabilities.scatter(1, targets[:, None], float("-inf")).logsumexp(1, keepdim=True)
         return torch.cat([target, others], dim=1)
 
-    # Log-probabilities are logits of the same distribution; the temperature is in them already.
+    # Log-probabilities are logits of the same distribution and include the temperature already.
     return kl_divergence(two_way(logits), two_way(teacher)) * temperature**2
 
 
@@ -36,9 +36,9 @@ def others_divergence(
         logits, teacher: [B, K].
         targets: class indices [B].
         temperature: T > 0.
-        second: a second class of each sample to leave out, [B] (mixed samples).
+        second: a second class of each sample to exclude, [B] (mixed samples).
     """
-    smallest = torch.finfo(torch.float32).min / 4  # takes no probability, and makes no inf - inf
+    smallest = torch.finfo(torch.float32).min / 4  # gives probability 0 and avoids inf - inf
 
     def without(values: Tensor) -> Tensor:
         left = values.float().scatter(1, targets[:, None], smallest)

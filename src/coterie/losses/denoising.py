@@ -1,6 +1,6 @@
-"""Formulas of diffusion models that predict noise: noising, the clean sample in one step, and distillation by the difference of two scores.
+"""Formulas of diffusion models that predict noise: adding noise, predicting the clean sample in one step, and variational score distillation.
 
-Computed in float32 or float64, also under autocast. Nothing here detaches, except where the formula says so.
+Computed in float32 or float64, also under autocast. Nothing here detaches, except where a formula says so.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from coterie.losses.precision import at_least_float32
 
 
 def _over_samples(alpha_bar: Tensor, samples: Tensor) -> Tensor:
-    """0-d or [B] as a factor of samples [B, ...]."""
+    """Reshapes 0-d or [B] so that it broadcasts over samples [B, ...]."""
     return alpha_bar.to(samples).reshape(-1, *[1] * (samples.ndim - 1)) if alpha_bar.ndim else alpha_bar.to(samples)
 
 
 def noised(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    r"""A sample at some time of the diffusion, :math:`z_t = \sqrt{\bar\alpha_t}\, z + \sqrt{1 - \bar\alpha_t}\, \epsilon`.
+    r"""Noised sample at time t of the diffusion, :math:`z_t = \sqrt{\bar\alpha_t}\, z + \sqrt{1 - \bar\alpha_t}\, \epsilon`.
 
     Args:
         clean: z, [B, ...].
-        noise: ε, like it.
-        alpha_bar: ᾱ, 0-d or [B], from 1 (nothing is added) to 0 (nothing else is left).
+        noise: ε, the same shape.
+        alpha_bar: ᾱ, 0-d or [B], from 1 (no noise) to 0 (noise only).
 
     Source: DDPM (Ho et al., NeurIPS 2020, arXiv 2006.11239), equation 4.
     """
@@ -32,11 +32,11 @@ def noised(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 
 
 def predicted_clean(sample: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    r"""The clean sample, were this the noise in it: :math:`\hat z = (z_t - \sqrt{1 - \bar\alpha_t}\, \hat\epsilon) / \sqrt{\bar\alpha_t}`.
+    r"""Clean sample that a predicted noise implies: :math:`\hat z = (z_t - \sqrt{1 - \bar\alpha_t}\, \hat\epsilon) / \sqrt{\bar\alpha_t}`.
 
     Args:
         sample: z_t, [B, ...].
-        noise: ε̂, like it; with the true noise, the result is the clean sample.
+        noise: ε̂, the same shape; the true noise gives back the clean sample.
         alpha_bar: ᾱ, 0-d or [B], above 0.
 
     Source: DDPM, equation 15; as the one step of D3SR (Li et al., NeurIPS 2025, arXiv 2410.04224), section 3.1.
@@ -57,15 +57,15 @@ def score_difference_loss(clean: Tensor, teacher: Tensor, own: Tensor) -> Tensor
         L = \tfrac12 \overline{(z - \text{stop}(z - g))^2}
 
     Args:
-        clean: z, samples of the network that learns, [B, ...]; the gradient reaches these only.
-        teacher: of the frozen diffusion model, its prediction of the clean sample from the noised z.
-        own: the same of a diffusion model that is trained on the samples of the network that learns.
+        clean: z, samples of the generator being trained, [B, ...]; only these receive a gradient.
+        teacher: the frozen diffusion model's prediction of the clean sample from the noised z.
+        own: the same prediction of a diffusion model that is trained on the generator's samples.
 
     Returns:
         0-d, the mean over all numbers.
 
-    Source: OSEDiff (Wu et al., NeurIPS 2024, arXiv 2406.08177), equations 5 and 6; that the difference is divided by each sample's distance from the
-    teacher's prediction is DMD's (Yin et al., CVPR 2024, arXiv 2311.18828, equation 8), recalled to be in OSEDiff's code too.
+    Source: OSEDiff (Wu et al., NeurIPS 2024, arXiv 2406.08177), equations 5 and 6. The division by each sample's distance from the teacher's prediction is
+    DMD's (Yin et al., CVPR 2024, arXiv 2311.18828, equation 8); OSEDiff's code has it too, as far as it is recalled.
     """
     clean, teacher, own = (at_least_float32(each) for each in (clean, teacher, own))
     with torch.no_grad():

@@ -1,7 +1,6 @@
 """Soft targets: the KL divergence between tempered predictions, and the ramp-up of its weight.
 
-Everything is computed in log space and in float32, also under autocast. Whether a target is a constant is the method's
-decision: nothing here detaches.
+Everything is computed in log space and in float32, also under autocast. Nothing here detaches: the method decides whether a target is a constant.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ def kl_divergence(logits: Tensor, target_logits: Tensor, temperature: float = 1.
 
     .. math:: T^2 \frac1B \sum_{b,k} q_{bk} \log \frac{q_{bk}}{p_{bk}},\quad p = softmax(z/T),\; q = softmax(t/T)
 
-    The sum runs over classes and the mean over samples ("batchmean"); the factor T² keeps the gradient's size when the
-    temperature changes (Hinton, Vinyals and Dean, 2015, section 2).
+    The sum runs over classes and the mean over samples ("batchmean"); the factor T² keeps the gradient's scale when the temperature changes (Hinton, Vinyals
+    and Dean, 2015, section 2).
 
     Args:
         logits: predictions z, [..., B, K].
@@ -39,26 +38,26 @@ def kl_divergence(logits: Tensor, target_logits: Tensor, temperature: float = 1.
 
 
 def mean_probability(logits: Tensor) -> Tensor:
-    """Log-probabilities of the mean prediction: log of the mean over the first axis of softmax(logits).
+    """Log of the mean over the first axis of softmax(logits).
 
     Args:
         logits: [n, ..., K].
 
     Returns:
-        float32 [..., K]; they are logits whose softmax is the ensemble by mean probability.
+        float32 [..., K], log-probabilities; their softmax is the ensemble's mean probability.
     """
     each = torch.log_softmax(logits.float(), dim=-1)
-    if len(each) == 1:  # the same number by number, in an eighth of the time
+    if len(each) == 1:  # bit-identical, in an eighth of the time
         return each[0]
     return torch.logsumexp(each, dim=0) - math.log(len(each))
 
 
 def ramp_up(fraction: Tensor, length: float) -> Tensor:
-    r"""Weight that rises from exp(-5) to 1 over the first part of training: :math:`e^{-5 (1 - \min(f/r, 1))^2}`.
+    r"""Weight that rises from exp(-5) to 1 at the start of training: :math:`e^{-5 (1 - \min(f/r, 1))^2}`.
 
     Args:
-        fraction: share of training that is done, 0-d.
-        length: share of training after which the weight is 1 (80 of 300 epochs in the family); 0: always 1.
+        fraction: completed share of training, 0-d.
+        length: share of training after which the weight is 1 (80 of 300 epochs in the methods below); 0: always 1.
 
     Returns:
         0-d tensor.

@@ -1,9 +1,9 @@
 r"""Divergences between a student's and a teacher's distribution over a vocabulary, one value for each position.
 
-With p = softmax(t/T) of the teacher and q = softmax(s/T) of the student. All are computed in log space and in float32 (float64 where the
-logits are), also under autocast. Logits are finite. Nothing is detached: whether the teacher is a constant is the caller's decision.
+p = softmax(t/T) is the teacher's distribution and q = softmax(s/T) the student's. All are computed in log space and in float32 (float64 for float64 logits),
+also under autocast. Logits must be finite. Nothing is detached: the caller decides whether the teacher is a constant.
 
-A factor keeps the gradient's size when the temperature changes: T² where the divergence grows with the square of a small difference
+A factor keeps the gradient's scale when the temperature changes: T² where the divergence grows with the square of a small difference
 (Hinton, Vinyals and Dean, 2015, section 2), T for the total variation, which grows with the difference itself (ours).
 """
 
@@ -23,7 +23,7 @@ DivergenceName = Literal["forward_kl", "reverse_kl", "jsd", "tvd", "adaptive_kl"
 
 
 class Divergence(Protocol):
-    """What all functions of this file take and give."""
+    """Signature of all divergences in this module."""
 
     def __call__(
         self,
@@ -42,14 +42,14 @@ def forward_kl(
     weights: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""KL of the student from the teacher: :math:`T^2 \sum_v p_v \log (p_v / q_v)`. It asks the student to cover all that the teacher says.
+    r"""KL of the student from the teacher: :math:`T^2 \sum_v p_v \log (p_v / q_v)`. Mode-covering: the student must cover all that the teacher rates likely.
 
     Args:
         logits: the student's, [..., V].
         teacher_logits: [..., V].
         temperature: T > 0.
-        weights: of the positions, [...]: a mask (True counts), or numbers that are not negative. None: all count alike.
-        reduction: ``mean``: the weighted mean over positions, 0 where no position counts; ``none``: each position's value, times its weight.
+        weights: one for each position, [...]: a mask (True counts) or non-negative numbers. None: equal weights.
+        reduction: ``mean``: the weighted mean over positions, 0 if no position counts; ``none``: each position's value, times its weight.
 
     Returns:
         0-d, or [...] with ``none``; in nats.
@@ -72,11 +72,11 @@ def reverse_kl(
     weights: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""KL of the teacher from the student: :math:`T^2 \sum_v q_v \log (q_v / p_v)`. It asks the student to say nothing that the teacher does not.
+    r"""KL of the teacher from the student: :math:`T^2 \sum_v q_v \log (q_v / p_v)`. Mode-seeking: the student must not rate likely what the teacher does not.
 
     For the arguments see :func:`forward_kl`.
 
-    Source: MiniLLM (Gu et al., ICLR 2024); here token by token, as in the RLKD authors' code.
+    Source: MiniLLM (Gu et al., ICLR 2024); here for each token, as in the RLKD authors' code.
     """
     log_q, log_p = _log_probabilities(logits, teacher_logits, temperature)
     return reduced(_kl(log_q, log_p), weights, reduction, temperature**2)
@@ -92,7 +92,7 @@ def jsd(
 ) -> Tensor:
     r"""Jensen-Shannon divergence: :math:`T^2 [\beta KL(p \| m) + (1 - \beta) KL(q \| m)],\; m = \beta p + (1 - \beta) q`.
 
-    For the arguments see :func:`forward_kl`; beta: the teacher's share, between 0 and 1, both excluded.
+    For the arguments see :func:`forward_kl`; beta: the teacher's share, strictly between 0 and 1.
 
     Source: the RLKD authors' code (β = 1/2); the generalised form of GKD (Agarwal et al., ICLR 2024), as in TRL's code.
 
@@ -131,16 +131,16 @@ def adaptive_kl(
     reduction: Reduction = "mean",
     head_mass: float = 0.5,
 ) -> Tensor:
-    r"""Forward and reverse KL, weighted by where student and teacher are apart: :math:`(g_h KL(p\|q) + g_t KL(q\|p)) / (g_h + g_t)`, times T².
+    r"""Forward and reverse KL, weighted by where student and teacher differ: :math:`(g_h KL(p\|q) + g_t KL(q\|p)) / (g_h + g_t)`, times T².
 
-    The teacher's likeliest tokens are the head, the rest is the tail; g is the sum of :math:`|p_v - q_v|` over head and tail. The two shares are
-    constants. Where p = q there is no gap to share out, and both count one half.
+    The head is the teacher's most likely tokens, the tail the rest; g_h and g_t are the sums of :math:`|p_v - q_v|` over each. The two weights are constants.
+    Where p = q, both are one half.
 
-    For the arguments see :func:`forward_kl`; head_mass: µ, between 0 and 1. A token is in the head while the probabilities up to it, in
-    falling order, sum to µ at most; the likeliest one always is. So it is in the authors' code.
+    For the arguments see :func:`forward_kl`; head_mass: µ, between 0 and 1. In descending order of probability, a token is in the head while the cumulative
+    probability is at most µ; the most likely token always is. This follows the authors' code.
 
-    Source: AKL (Wu et al., 2024, arXiv 2404.02657), by its code; µ = 0.5 and the gap \|p - q\| as RLKD quotes them (section 5.1).
-    It sorts the vocabulary, which makes it the dearest of these divergences.
+    Source: AKL (Wu et al., 2024, arXiv 2404.02657), following its code; µ = 0.5 and the gap \|p - q\| as RLKD quotes them (section 5.1).
+    It sorts the vocabulary and is therefore the slowest of these divergences.
     """
     log_q, log_p = _log_probabilities(logits, teacher_logits, temperature)
     with torch.no_grad():
@@ -165,7 +165,7 @@ DIVERGENCES: dict[str, Divergence] = {
 
 
 def find_divergence(name: str) -> Divergence:
-    """The function of a name.
+    """Returns the divergence with this name.
 
     Raises:
         CoterieError: an unknown name.
@@ -178,13 +178,13 @@ def find_divergence(name: str) -> Divergence:
 
 
 def reduced(values: Tensor, weights: Tensor | None, reduction: Reduction, factor: float = 1.0) -> Tensor:
-    """Mean of the positions' values by their weights, or the weighted values, times a factor; a position of weight 0 may hold anything.
+    """Weighted mean of the positions' values, or the weighted values, times a factor. A position of weight 0 may hold any value.
 
     Args:
         values: [...].
         weights: as in :func:`forward_kl`.
         reduction: ``mean`` or ``none``.
-        factor: number.
+        factor: a number.
 
     Raises:
         CoterieError: weights of another shape, or an unknown reduction.
@@ -204,7 +204,7 @@ def reduced(values: Tensor, weights: Tensor | None, reduction: Reduction, factor
 
 
 def require_same_vocabulary(logits: Tensor, teacher_logits: Tensor) -> None:
-    """Refuse logits that cannot be compared entry by entry.
+    """Checks that the logits have the same shape.
 
     Raises:
         CoterieError: different shapes.
@@ -216,7 +216,7 @@ def require_same_vocabulary(logits: Tensor, teacher_logits: Tensor) -> None:
 
 
 def _log_probabilities(logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Of student and teacher."""
+    """Log-probabilities of student and teacher."""
     require_same_vocabulary(logits, teacher_logits)
     if not temperature > 0:
         raise CoterieError(f"temperature={temperature!r}: expected a number above 0")

@@ -1,8 +1,8 @@
-"""Classifier Diversification: what one may subtract agreement with.
+"""Classifier Diversification: measures of the agreement between students, to be minimised.
 
-The equation of the OKDMDE paper is not known to us; the forms below are the readings of ``frobenius`` (in two public code
-bases that name the paper) and alternatives to it. Every form is a mean over the n(n-1)/2 pairs of students, so that its
-weight does not depend on the number of students; with one student it is zero.
+The equation of the OKDMDE paper is not known to us. The forms below are readings of ``frobenius`` (found in two public code bases that name the paper) and
+alternatives to it. Every form is a mean over the n(n-1)/2 pairs of students, so its weight does not depend on the number of students; with one student it is
+zero.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _norm(matrix: Tensor) -> Tensor:
 
 
 def _frobenius(first: Tensor, second: Tensor) -> Tensor:
-    """||W_i^T W_j||_F, the d x d product: the two classifiers use other feature directions."""
+    """||W_i^T W_j||_F, the d x d product; small when the two classifiers use different feature directions."""
     return _norm(matmul(first.T, second))
 
 
@@ -45,7 +45,7 @@ def _squared(first: Tensor, second: Tensor) -> Tensor:
 def _cosine(first: Tensor, second: Tensor) -> Tensor:
     """Mean over classes of the squared cosine of the two weight vectors of a class, in [0, 1].
 
-    It compares coordinates, so it means something only where the branches' features are aligned (copied branches).
+    It compares coordinates, so it is meaningful only if the branches' features are aligned (copied branches).
     """
     return torch.cosine_similarity(first, second, dim=1, eps=1e-8).square().mean()
 
@@ -53,8 +53,8 @@ def _cosine(first: Tensor, second: Tensor) -> Tensor:
 def _gram(first: Tensor, second: Tensor) -> Tensor:
     """Cosine of the centred off-diagonals of the Gram matrices of the unit class vectors, in [-1, 1].
 
-    A Gram matrix does not change when the features are rotated, and unit rows do not change when they are scaled: the
-    form compares which classes a classifier holds close, and nothing else. Two classes have one off-diagonal: it is 0 then.
+    A Gram matrix is invariant to rotation of the features, and unit rows are invariant to scale: the form compares only which classes a classifier places close
+    together. It is 0 with two classes, which have a single off-diagonal value.
     """
 
     def off_diagonal(weight: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def _gram(first: Tensor, second: Tensor) -> Tensor:
     if len(first) < 3:
         return (first.sum() + second.sum()) * 0.0
     left, right = off_diagonal(first), off_diagonal(second)
-    # The floor keeps the gradient finite where all classes of a classifier are equally far apart.
+    # The floor keeps the gradient finite when all classes of a classifier are equally far apart.
     floor = 1e-4
     return (left * right).sum() / torch.sqrt((left.square().sum() + floor) * (right.square().sum() + floor))
 
@@ -83,7 +83,7 @@ NEEDS_EQUAL_WIDTH = frozenset({"frobenius_classes", "cosine"})
 
 
 def classifier_diversity(weights: Sequence[Tensor], form: WeightForm = "frobenius") -> Tensor:
-    """Agreement of classifiers by their weights, mean over pairs; smaller is more diverse.
+    """Agreement of classifiers, computed from their weights; mean over pairs. Smaller is more diverse.
 
     Args:
         weights: n matrices [K, d_i], without biases. ``frobenius_classes`` and ``cosine`` need equal d_i.
@@ -92,9 +92,8 @@ def classifier_diversity(weights: Sequence[Tensor], form: WeightForm = "frobeniu
     Returns:
         0-d float32. The gradient reaches every matrix and is finite at zero.
 
-    Source: reconstruction of OKDMDE's CD (arXiv 2010.00795): ``frobenius`` stands in a facial-expression code base in a
-    function named after the paper (there detached, hence without effect), the constraint itself in Saito, Ushiku and
-    Harada, 2017, section 3.3. ``gram`` is ours.
+    Source: reconstruction of OKDMDE's CD (arXiv 2010.00795): ``frobenius`` is in a facial-expression code base, in a function named after the paper (detached
+    there, hence without effect); the constraint itself is in Saito, Ushiku and Harada, 2017, section 3.3. ``gram`` is ours.
     """
     matrices = [weight.float().flatten(1) for weight in weights]
     pairs = [_WEIGHT_FORMS[form](first, second) for first, second in combinations(matrices, 2)]
@@ -102,10 +101,10 @@ def classifier_diversity(weights: Sequence[Tensor], form: WeightForm = "frobeniu
 
 
 def coincident_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """Probability that two students, drawing from their predictions, name the same wrong class; mean over pairs.
+    """Probability that two students that sample from their predictions choose the same wrong class; mean over pairs.
 
-    A soft form of the double fault: sum over wrong classes k of p_ik p_jk, in [0, 1]. The students may stay certain of
-    the right class, since only coinciding errors are penalised.
+    A soft form of the double fault: sum over wrong classes k of p_ik p_jk, in [0, 1]. Only coinciding errors are penalised, so the students may stay confident
+    in the right class.
 
     Args:
         logits: [n, B, K].
@@ -121,7 +120,7 @@ def coincident_error(logits: Tensor, targets: Tensor) -> Tensor:
         return logits.float().sum() * 0.0
     probabilities = torch.softmax(logits.float(), dim=-1)
     wrong = 1.0 - soft_labels(targets, logits.shape[-1])
-    # The sum over ordered pairs is the square of the sum less the squares.
+    # The sum over ordered pairs is the square of the sum minus the squares.
     products = probabilities.sum(0).square() - probabilities.square().sum(0)
     return (products * wrong).sum(-1).mean() / (students * (students - 1))
 
@@ -143,7 +142,7 @@ def logit_agreement(logits: Tensor) -> Tensor:
 
 
 def diversity_loss(form: DiversityForm, weights: Sequence[Tensor], logits: Tensor, targets: Tensor) -> Tensor:
-    """The chosen form on the classifiers' weights [K, d_i] or on the predictions [n, B, K]; 0-d."""
+    """Computes the chosen form from the classifiers' weights [K, d_i] or the predictions [n, B, K]; 0-d."""
     if form == "coincident_error":
         return coincident_error(logits, targets)
     if form == "logits":

@@ -1,4 +1,4 @@
-"""EmbedDistill as a module for the trainer of sentence-transformers."""
+"""EmbedDistill as a loss module for sentence-transformers' trainer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coterie.losses.embedding import Metric, embedding_matching, in_batch_scores
 
 
 class EmbedDistillLoss(nn.Module):
-    """One-hot loss, score distillation and embedding matching together, for ``SentenceTransformerTrainer``.
+    """Sum of one-hot loss, score distillation and embedding matching, for ``SentenceTransformerTrainer``.
 
     ======================  ====================================================================================
     columns of the data     labels
@@ -21,7 +21,7 @@ class EmbedDistillLoss(nn.Module):
     query, document         the same: the student encodes both
     ======================  ====================================================================================
 
-    A student of another width needs its projection as a module of its own (``Dense``, before ``Normalize``), which is saved with it.
+    A student whose width differs from the teacher's needs a projection as one of its modules (``Dense``, before ``Normalize``); it is saved with the student.
 
     Args:
         model: the student, a ``SentenceTransformer``.
@@ -30,7 +30,7 @@ class EmbedDistillLoss(nn.Module):
         temperature: of both in-batch distributions.
 
     Raises:
-        CoterieError: another number of columns, or labels that are no such vectors.
+        CoterieError: a wrong number of columns, or labels of another shape.
 
     Source: Kim et al., 2023, arXiv 2301.12005; see :class:`coterie.methods.retrieval.embed_distill.EmbedDistill`.
     """
@@ -77,7 +77,7 @@ class EmbedDistillLoss(nn.Module):
         return total + self.embedding * matching
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What sentence-transformers writes into a model's card."""
+        """Settings that sentence-transformers writes into the model card."""
         return {
             "onehot": self.onehot,
             "score": self.score,
@@ -88,7 +88,7 @@ class EmbedDistillLoss(nn.Module):
 
     @property
     def citation(self) -> str:
-        """Of the paper, for a model's card."""
+        """BibTeX of the paper, for the model card."""
         return (
             "@article{kim2023embeddistill, title={EmbedDistill: A Geometric Knowledge Distillation for Information Retrieval}, "
             "author={Kim, Seungyeon and Rawat, Ankit Singh and Zaheer, Manzil and others}, journal={arXiv:2301.12005}, year={2023}}"

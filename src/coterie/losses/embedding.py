@@ -1,8 +1,8 @@
-"""Losses of dual encoders, for retrieval: vectors of queries and documents, their scores, and a teacher's of both.
+"""Losses of dual encoders for retrieval, on vectors and scores of queries and documents of a student and a teacher.
 
-Source: EmbedDistill (Kim et al., arXiv 2301.12005). Its tables and appendix could not be read; equations are those that a detailed third-party account cites by
-their numbers, and equations 7 and 8 also those of sentence-transformers' ``EmbedDistillLoss``. Everything is computed in float32 or float64, also under autocast.
-Whether a teacher's vectors are constants is the caller's decision: nothing here detaches.
+Source: EmbedDistill (Kim et al., arXiv 2301.12005). Its tables and appendix could not be read. The equations follow a detailed third-party account that cites them by
+number; equations 7 and 8 also agree with sentence-transformers' ``EmbedDistillLoss``. Everything is computed in float32 or float64, also under autocast. Nothing here
+detaches: the caller decides whether a teacher's vectors are constants.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def in_batch_scores(queries: Tensor, documents: Tensor) -> Tensor:
 
     Args:
         queries: [B, D].
-        documents: [M, D]; document i belongs to query i, those from B on are further ones.
+        documents: [M, D]; document i belongs to query i; those from B on are additional documents.
 
     Returns:
         [B, M], in float32 or float64.
@@ -47,13 +47,13 @@ def in_batch_scores(queries: Tensor, documents: Tensor) -> Tensor:
 
 
 def one_hot_loss(scores: Tensor, temperature: float = 0.05) -> Tensor:
-    r"""Cross-entropy of each query's own document among all of the batch (equation 9).
+    r"""Cross-entropy of each query's own document against all documents of the batch (equation 9).
 
     .. math:: -\frac1B \sum_i \log \frac{\exp(s_{ii}/\tau)}{\sum_j \exp(s_{ij}/\tau)}
 
     Args:
         scores: [B, M], see :func:`in_batch_scores`.
-        temperature: τ > 0. 0.05 suits vectors of length 1 (a reconstruction: the paper's value stands in an appendix that could not be read).
+        temperature: τ > 0. 0.05 suits vectors of length 1 (a reconstruction: the paper gives its value in an appendix that could not be read).
 
     Returns:
         0-d, in nats.
@@ -68,14 +68,14 @@ def score_distillation(
 
     .. math:: -\frac1B \sum_i \sum_j q_{ij} \log p_{ij},\quad p = softmax(s/\tau),\; q = softmax(t/\tau)
 
-    It differs from the KL divergence by the teacher's entropy, which has no gradient in the student.
+    It differs from the KL divergence by the teacher's entropy, which is constant for the student.
 
     Args:
         scores: the student's, [B, M].
         teacher_scores: of a dual encoder or a cross-encoder, [B, M].
-        temperature: τ > 0, of both.
-        known: bool [B, M], which of the teacher's scores are known: both distributions are over these alone, as a cross-encoder's are, which scores each query with
-            some documents only; at least one of each query. None: all.
+        temperature: τ > 0, for both.
+        known: bool [B, M], which of the teacher's scores are known; at least one for each query. Both distributions cover only these. For cross-encoders, which score
+            each query with some documents only. None: all.
 
     Returns:
         0-d, in nats.
@@ -98,19 +98,19 @@ def score_distillation(
     log_predictions = torch.log_softmax(own, dim=-1)
     targets = torch.softmax(taught, dim=-1)
     if known is not None:
-        log_predictions = log_predictions.masked_fill(~known, 0)  # minus infinity times a probability of 0
+        log_predictions = log_predictions.masked_fill(~known, 0)  # would be minus infinity times a probability of 0
     return -(targets * log_predictions).sum(-1).mean()
 
 
 def embedding_matching(vectors: Tensor, teacher_vectors: Tensor, metric: Metric = "l2") -> Tensor:
-    r"""Mean distance of the student's vectors from the teacher's (equation 7 of queries, 8 of documents).
+    r"""Mean distance of the student's vectors from the teacher's (equation 7 for queries, 8 for documents).
 
-    - ``l2``, the paper's: :math:`\frac1B \sum_i \lVert t_i - s_i \rVert`, the plain norm. Where the two are equal it has no gradient, 0 is taken.
+    - ``l2``, the paper's: :math:`\frac1B \sum_i \lVert t_i - s_i \rVert`, the norm, not squared. Where the two are equal its gradient is taken as 0.
     - ``squared``: :math:`\frac1B \sum_i \lVert t_i - s_i \rVert^2`.
     - ``cosine``: 1 minus the mean cosine; sentence-transformers' default.
 
     Args:
-        vectors: [B, D], projected to the teacher's width where the student's is another.
+        vectors: [B, D], projected to the teacher's width if the student's differs.
         teacher_vectors: [B, D].
         metric: the distance.
 
@@ -138,13 +138,14 @@ def embedding_matching(vectors: Tensor, teacher_vectors: Tensor, metric: Metric 
 
 
 def margin_mse(scores: Tensor, teacher_scores: Tensor, known: Tensor | None = None) -> Tensor:
-    r"""Mean squared difference of margins: how far a query's own document lies above each other one (Hofstätter et al., 2020, a control).
+    r"""Mean squared difference of margins: the scores of a query's own document minus those of each other document (Hofstätter et al., 2020; a control).
 
     .. math:: \frac{1}{B(M-1)} \sum_i \sum_{j \neq i} \big((s_{ii} - s_{ij}) - (t_{ii} - t_{ij})\big)^2
 
     Args:
         scores, teacher_scores: [B, M].
-        known: bool [B, M], which of the teacher's scores are known, each query's own document among them: the mean over queries of their means over these. None: all.
+        known: bool [B, M], which of the teacher's scores are known, including each query's own document. The loss is then the mean over queries of each query's mean
+            over these. None: all.
 
     Returns:
         0-d.

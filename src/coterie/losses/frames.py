@@ -1,7 +1,7 @@
-"""Losses of encoders of speech: a teacher's hidden states, frame by frame, in valid frames only.
+"""Losses of speech encoders: distance from a teacher's hidden states in each valid frame.
 
-Source: DistilHuBERT's official code (s3prl, ``pretrain/distiller``), on which EKD (Huang et al., ICASSP 2023, arXiv 2302.12757) builds; of EKD abstract and introduction could be
-read, so how several teachers are put together is the natural reading of the names that it gives. Computed in float32 or float64, also under autocast. Nothing here detaches.
+Source: DistilHuBERT's official code (s3prl, ``pretrain/distiller``), on which EKD (Huang et al., ICASSP 2023, arXiv 2302.12757) builds. Only EKD's abstract and introduction
+could be read, so the aggregation of several teachers is the natural reading of the names they give. Computed in float32 or float64, also under autocast. Nothing here detaches.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Aggregation = Literal["average", "concatenation"]
 def frame_distance(
     predictions: Tensor, targets: Tensor, valid: Tensor | None = None, cosine_weight: float = 1.0
 ) -> Tensor:
-    r"""L1 distance and cosine of frames.
+    r"""L1 and cosine distance of frames.
 
     .. math:: \overline{|\hat y - h|} + \lambda\, \overline{-\log \sigma(\cos(\hat y, h))}
 
-    The first mean runs over features too. The published code counts padded frames as well: that is ``valid=None``.
+    The first mean includes the features. The published code counts padded frames too, which is ``valid=None`` here.
 
     Args:
-        predictions: of a head, [B, T, D].
+        predictions: a head's output, [B, T, D].
         targets: a teacher's hidden states, [B, T, D].
         valid: bool [B, T], false for padding; None: all count.
         cosine_weight: λ, 1 (code).
@@ -57,18 +57,18 @@ def frame_distance(
 def aggregated(
     states: Sequence[Tensor], aggregation: Aggregation = "average", weights: Sequence[float] | None = None
 ) -> Tensor:
-    """One target of several teachers' hidden states of a layer.
+    """Aggregates several teachers' hidden states of a layer into one target.
 
     Args:
-        states: [B, T, D_m] of each teacher m. Of unequal lengths the shortest one's frames are kept: extractors of one stride differ by a frame at the end.
-        aggregation: ``average`` (layerwise-average, found the better one by the paper's abstract; all D_m equal) or ``concatenation``.
-        weights: of the teachers in an average, which add up to 1; None: equal.
+        states: [B, T, D_m] of each teacher m. If lengths differ, all are cut to the shortest: feature extractors of the same stride may differ by one frame at the end.
+        aggregation: ``average`` (layerwise-average, the better one according to the paper's abstract; all D_m equal) or ``concatenation``.
+        weights: of the teachers in an average; they sum to 1. None: equal.
 
     Returns:
         [B, T, D] or [B, T, sum of D_m].
 
     Raises:
-        CoterieError: none, lengths that differ by more than a frame, widths that cannot be averaged, or an unknown aggregation.
+        CoterieError: no states, lengths that differ by more than a frame, widths that cannot be averaged, or an unknown aggregation.
     """
     if not states:
         raise CoterieError("there are no teachers' states to put together")

@@ -1,4 +1,4 @@
-"""The loss against the labels, which every method receives from outside: hard, smoothed or soft targets, class weights."""
+"""The loss against the labels, which is passed to every method: hard, smoothed or soft targets, class weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LabelLossKind = Literal["cross_entropy", "binary_cross_entropy"]
 
 
 def one_hot(targets: Tensor, num_classes: int) -> Tensor:
-    """Class indices [B] as float32 [B, K]. Unlike torch's, it does not look at the values on the host."""
+    """Class indices [B] as float32 [B, K]. Unlike torch's, it does not synchronise with the host."""
     zeros = torch.zeros(len(targets), num_classes, device=targets.device)
     return zeros.scatter(1, targets[:, None], 1.0)
 
 
 def soft_labels(targets: Tensor, num_classes: int) -> Tensor:
-    """Class indices [B] as one-hot float32 [B, K]; distributions [B, K] as they are."""
+    """Class indices [B] as one-hot float32 [B, K]; distributions [B, K] unchanged."""
     return one_hot(targets, num_classes) if targets.ndim == 1 else targets.float()
 
 
@@ -47,7 +47,7 @@ class LabelLoss(nn.Module):
 
     @property
     def is_mean(self) -> bool:
-        """Whether every sample counts alike, so that the means of parts of a batch give that of the whole."""
+        """Whether all samples have equal weight, so that the mean of a batch follows from the means of its parts."""
         return self.class_weights is None
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -75,12 +75,12 @@ def balanced_class_weights(counts: Tensor) -> Tensor:
     return weights / present.sum()
 
 
-LABELS = 64  # classes that stand for all of them
+LABELS = 64  # classes that are tried at most
 
 
 def chance_loss(label_loss: torch.nn.Module, num_classes: int) -> float:
-    """The label loss of equal logits, at its largest over labels as numbers and as distributions; NaN of a loss that takes neither, and of one output,
-    which is no choice among classes.
+    """Returns the label loss of equal logits: the maximum over labels, given as indices or as distributions. NaN if the loss accepts neither, or if there is
+    only one output and hence no choice among classes.
 
     >>> from coterie.losses import LabelLoss
     >>> round(chance_loss(LabelLoss(), 8), 3)
@@ -92,10 +92,10 @@ def chance_loss(label_loss: torch.nn.Module, num_classes: int) -> float:
     device = weights.device if isinstance(weights, Tensor) else None
     labels = torch.arange(
         0, num_classes, -(-num_classes // LABELS), device=device
-    )  # all against all would grow with K squared
+    )  # K labels on K classes would grow with K squared
     logits = torch.zeros(len(labels), num_classes, device=device)
     try:
         found = [float(label_loss(logits, targets)) for targets in (labels, one_hot(labels, num_classes))]
-    except (RuntimeError, TypeError, ValueError, IndexError):  # a loss of the user's own
+    except (RuntimeError, TypeError, ValueError, IndexError):  # a custom loss
         return math.nan
     return max(found)

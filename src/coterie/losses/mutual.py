@@ -1,4 +1,4 @@
-"""What students say of one another: divergence between all pairs of them, and the mean of the others."""
+"""Mutual targets: the divergence between all pairs of students, and the mean of the other students."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ def mutual_divergence(logits: Tensor, targets: Tensor, temperature: float = 1.0)
 
     Args:
         logits: z, [n, B, K], n at least 2.
-        targets: t, [n, B, K]; ``logits.detach()`` where the others are constants.
+        targets: t, [n, B, K]; ``logits.detach()`` to treat the others as constants.
         temperature: T > 0.
 
     Returns:
         0-d float32.
     """
     students = len(logits)
-    # Written out, the sum over j needs no [n, n, B, K] tensor: the cross-entropy is linear in the targets.
+    # The cross-entropy is linear in the targets, so the sum over j needs no [n, n, B, K] tensor.
     log_predictions = torch.log_softmax(logits.float() / temperature, dim=-1)
     log_targets = torch.log_softmax(targets.float() / temperature, dim=-1)
     probabilities = log_targets.exp()
     others = (probabilities.sum(0) - probabilities) / (students - 1)
-    # Each target stands n - 1 times with weight 1 / (n - 1).
+    # Each target occurs n - 1 times with weight 1 / (n - 1).
     negative_entropy = (probabilities * log_targets).sum()
     cross = (others * log_predictions).sum()
     return (negative_entropy - cross) / logits.shape[1] * temperature**2
 
 
 def mean_of_others(values: Tensor) -> Tensor:
-    """For each student the mean over the other ones.
+    """Mean over the other students, for each student.
 
     Args:
         values: [n, ...], n at least 2.
@@ -47,7 +47,7 @@ def mean_of_others(values: Tensor) -> Tensor:
 
 
 def log_mean_probability_of_others(logits: Tensor) -> Tensor:
-    """For each student the log of the others' mean probability: logits of their ensemble.
+    """Log of the other students' mean probability, for each student: the logits of their ensemble.
 
     Args:
         logits: [n, B, K], n at least 2.
@@ -57,6 +57,6 @@ def log_mean_probability_of_others(logits: Tensor) -> Tensor:
     """
     log_probabilities = torch.log_softmax(logits.float(), dim=-1)
     students = len(logits)
-    # In log space, over the n - 1 others of each, so that no small probability is lost in a difference.
+    # In log space over the n - 1 others, since a difference from the total would lose small probabilities.
     others = torch.stack([torch.cat([log_probabilities[:i], log_probabilities[i + 1 :]]) for i in range(students)])
     return torch.logsumexp(others, dim=1) - math.log(students - 1)

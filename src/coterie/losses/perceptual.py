@@ -1,6 +1,6 @@
-"""How alike two images look: DISTS from features that are there, and the edges of an image.
+"""Perceptual similarity of images: DISTS on given features, and Sobel edges.
 
-Computed in float32 or float64, also under autocast. Which network the features come from is its caller's choice, see :mod:`coterie.networks.dists`.
+Computed in float32 or float64, also under autocast. The caller chooses the network that computes the features, see :mod:`coterie.networks.dists`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from coterie.losses.precision import at_least_float32
 EdgeChannels = Literal["mean", "luma", "each"]
 EdgeScale = Literal["none", "max", "min_max"]
 LUMA = (0.299, 0.587, 0.114)  # of BT.601
-STABLE = 1e-6  # c1 and c2 of DISTS, and below the root of the edges
+STABLE = 1e-6  # c1 and c2 of DISTS, and added under the square root of the edges
 
 
 def dists(
     features: Sequence[Tensor], others: Sequence[Tensor], alpha: Tensor | None = None, beta: Tensor | None = None
 ) -> Tensor:
-    r"""Structure and texture of two images' features, channel by channel; 0 for equal ones.
+    r"""DISTS distance: texture and structure of two images' features, for each channel; 0 for equal features.
 
     .. math::
         1 - \frac{\sum_c \alpha_c\, l_c + \beta_c\, s_c}{\sum_c \alpha_c + \beta_c}, \qquad
@@ -34,14 +34,14 @@ def dists(
     Means and (co)variances are over a channel's positions.
 
     Args:
-        features, others: of each stage, [B, C_i, H_i, W_i].
-        alpha, beta: a weight for each channel of all stages, [sum of C_i], not negative; None: each counts alike.
+        features, others: one tensor for each stage, [B, C_i, H_i, W_i].
+        alpha, beta: a weight for each channel of all stages, [sum of C_i], not negative; None: equal weights.
 
     Returns:
         [B], at most 2.
 
     Raises:
-        CoterieError: stages that do not fit one another, or weights that do not fit the channels.
+        CoterieError: stages of different number or shape, or weights that do not match the channels.
 
     Source: Ding et al., TPAMI 2020, arXiv 2004.07728, equations 7 to 9, and their code (c1 = c2 = 1e-6; the image itself is the first stage).
     """
@@ -65,7 +65,7 @@ def dists(
     first, second = (ones if weights is None else weights.to(texture) for weights in (alpha, beta))
     return 1 - (texture * first + structure * second).sum(1) / (
         first.sum() + second.sum()
-    )  # no product that autocast would round
+    )  # autocast would round a matrix product
 
 
 def sobel_magnitude(images: Tensor, channels: EdgeChannels = "mean", scale: EdgeScale = "none") -> Tensor:
@@ -73,11 +73,11 @@ def sobel_magnitude(images: Tensor, channels: EdgeChannels = "mean", scale: Edge
 
     Args:
         images: [B, C, H, W]; three channels for ``luma``.
-        channels: of which the edges are: their mean (the demonstration code of EA-DISTS's authors), their luma, or each.
-        scale: ``none`` (that code); or each image's edges divided by the largest, or stretched to 0 to 1, as others do.
+        channels: what the edges are computed from: the channels' mean (the demonstration code of EA-DISTS's authors), their luma, or each channel.
+        scale: ``none`` (that code); or each image's edges divided by their maximum, or rescaled to 0 to 1, as others do.
 
     Returns:
-        [B, 1, H, W], or [B, C, H, W] of each channel.
+        [B, 1, H, W], or [B, C, H, W] for each channel.
 
     Raises:
         CoterieError: an unknown value of an argument.

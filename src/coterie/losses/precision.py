@@ -1,6 +1,6 @@
 """Matrix products in float32, also under autocast, which would round their operands and results to half precision.
 
-For losses and for what mixes predictions; the layers of a network stay at autocast's precision.
+Used in losses and wherever predictions are mixed; a network's layers keep autocast's precision.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
+    """Half precision as float32; float32 and float64 unchanged."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()

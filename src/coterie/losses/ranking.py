@@ -1,12 +1,12 @@
-r"""RLKD's ranking loss: the student shall put the likeliest tokens in the teacher's order (Peng and Zhang, COLING 2025, arXiv 2409.12545).
+r"""RLKD's ranking loss: it trains the student to rank the most likely tokens in the teacher's order (Peng and Zhang, COLING 2025, arXiv 2409.12545).
 
-For each position, over the union of the student's and the teacher's k likeliest tokens, with R a differentiable rank and ρ Pearson's
-correlation (so that ρ of ranks is Spearman's):
+The loss of a position is taken over the union of the student's and the teacher's k most likely tokens. R is a differentiable rank and ρ Pearson's correlation (ρ of
+ranks is Spearman's):
 
 .. math:: L_{rank} = 1 - \rho(R(s), R(t)), \qquad L = 2 L_{rank} + L_{logits} \qquad \text{(section 4, equation 1)}
 
-Ranks are taken of logits, as in the authors' code; the paper says probabilities, of which a soft rank of strength 1 is an affine map, so that the
-loss would be Pearson's correlation of probabilities. Everything here has fixed shapes: no value is read on the host.
+Logits are ranked, as in the authors' code. The paper says probabilities; a soft rank of strength 1 is an affine map of those, so the loss would be Pearson's correlation
+of probabilities. All shapes are fixed, and no value is read on the host.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from coterie.losses.divergences import (
 from coterie.losses.precision import at_least_float32
 
 Correlation = Literal["spearman", "pearson"]
-SMALLEST_VARIANCE = 1e-8  # sum of squares of centred values below which they count as constant
+SMALLEST_VARIANCE = 1e-8  # centred values with a smaller sum of squares count as constant
 
 
 class TopUnion(NamedTuple):
-    """The tokens that are compared."""
+    """The tokens that are compared, for each position."""
 
     indices: Tensor
     """[..., 2k]: the teacher's k likeliest tokens, then the student's."""
@@ -42,14 +42,14 @@ class TopUnion(NamedTuple):
 
 
 def top_union(logits: Tensor, teacher_logits: Tensor, k: int) -> TopUnion:
-    """The union of both models' k likeliest tokens.
+    """Returns the union of both models' k most likely tokens.
 
     Args:
         logits: the student's, [..., V].
         teacher_logits: [..., V].
-        k: 2 to V; of one token there is no order.
+        k: 2 to V; one token has no order.
 
-    Source: RLKD, section 4; so that tokens which the student rates too high are compared as well.
+    Source: RLKD, section 4; the union also compares tokens that the student rates too high.
 
     Raises:
         CoterieError: logits of different shapes, or k out of its bounds.
@@ -72,17 +72,17 @@ def top_union(logits: Tensor, teacher_logits: Tensor, k: int) -> TopUnion:
 def soft_rank(values: Tensor, strength: float = 1.0, counted: Tensor | None = None) -> Tensor:
     r"""Differentiable ranks: the smallest has rank 1, the largest rank n.
 
-    The projection of values/ε on the permutahedron: with s the values/ε in falling order and w = (n, ..., 1), the rank of the i-th is
-    :math:`s_i - v_i`, where v is the isotonic (falling) regression of s - w, here in its min-max form
+    The ranks are the projection of values/ε onto the permutahedron. With s the values/ε in descending order and w = (n, ..., 1), the rank of the i-th is
+    :math:`s_i - v_i`, where v is the isotonic (non-increasing) regression of s - w, here in its min-max form
 
     .. math:: v_i = \min_{j \le i} \max_{m \ge i} \mathrm{mean}(s_j - w_j, ..., s_m - w_m)
 
-    which needs O(n²) numbers and no loop. Where neighbours are further apart than ε the ranks are exact and carry no gradient; where they are much
-    nearer, the ranks are the values/ε and a constant.
+    which needs O(n²) memory and no loop. Where neighbours differ by more than ε, the ranks are exact and have no gradient; where they differ by much less, the ranks are
+    values/ε plus a constant.
 
     Args:
         values: [..., n].
-        strength: ε > 0. A smaller one gives harder ranks and less gradient.
+        strength: ε > 0. Smaller values give harder ranks and less gradient.
         counted: bool [..., n]: which entries are ranked. The others get rank 0 and no gradient. None: all.
 
     Returns:
@@ -108,14 +108,14 @@ def soft_rank(values: Tensor, strength: float = 1.0, counted: Tensor | None = No
     number = counted.sum(-1, keepdim=True)
     order = values.detach().masked_fill(~counted, float("-inf")).argsort(dim=-1, descending=True, stable=True)
     place = torch.arange(size, device=values.device)
-    ranked = place < number  # in falling order, those that are not counted come last
-    # Blocks never pool across a gap of n, so that larger ones are cut there: ranks are the same, and float32 suffices for any values and strength.
+    ranked = place < number  # in descending order, uncounted entries come last
+    # Blocks never pool across a gap of n, so larger gaps are clipped to n: the ranks are the same, and float32 suffices for any values and strength.
     ordered = values.gather(-1, order)
     gaps = ((ordered[..., :-1] - ordered[..., 1:]) / strength).clamp(max=float(size))
     gaps = gaps.masked_fill(~ranked[..., 1:], 0.0)
     falling = torch.cat([torch.zeros_like(ordered[..., :1]), -gaps.cumsum(-1)], dim=-1)
     excess = falling - (number - place).to(values.dtype)
-    # means[j, m] of the entries j to m, summed from j on, since differences of one running sum would lose digits.
+    # means[j, m] of the entries j to m, summed from j on: differences of one running sum would lose precision.
     upper = place[:, None] <= place  # j <= m
     sums = torch.where(upper, excess.unsqueeze(-2), 0.0).cumsum(-1)
     means = sums / (place - place[:, None] + 1).clamp(min=1)
@@ -127,7 +127,7 @@ def soft_rank(values: Tensor, strength: float = 1.0, counted: Tensor | None = No
 
 
 def correlation(first: Tensor, second: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Pearson's correlation along the last axis, [...]; 0, without a gradient, where one side is constant.
+    """Pearson's correlation along the last axis, [...]; 0, without a gradient, if one side is constant.
 
     Args:
         first: [..., n].
@@ -144,7 +144,7 @@ def correlation(first: Tensor, second: Tensor, counted: Tensor | None = None) ->
     first, second = centred(first), centred(second)
     squares = first.square().sum(-1), second.square().sum(-1)
     varies = (squares[0] > SMALLEST_VARIANCE) & (squares[1] > SMALLEST_VARIANCE)
-    # The constant ones get a norm of 1, so that no gradient is divided by 0.
+    # Constant vectors get a norm of 1, so that no gradient is divided by 0.
     norms = [torch.where(varies, each, 1.0).sqrt() for each in squares]
     return torch.where(varies, (first * second).sum(-1) / (norms[0] * norms[1]), 0.0)
 
@@ -158,20 +158,20 @@ def ranking_loss(
     measure: Correlation = "spearman",
     union: TopUnion | None = None,
 ) -> Tensor:
-    """1 - ρ of each position's union of likeliest tokens, between 0 and 2. The teacher is a constant here.
+    """1 - ρ over each position's union of most likely tokens, between 0 and 2. The teacher is detached.
 
     Args:
         logits: the student's, [..., V].
         teacher_logits: [..., V].
-        k: the tokens of each model. A union of two has a correlation of 1 or -1, and so no gradient.
+        k: number of tokens of each model. A union of two tokens has a correlation of 1 or -1 and hence no gradient.
         strength: ε of :func:`soft_rank`, 1 (code).
-        deduplicate: False counts a token in both models' top k twice, as the authors' code does, whose ``torch.unique`` acts on whole columns of a batch. It
-            raises ρ: 0.52 against 0.45 with 200 tokens, logits of deviation 3, noise of deviation 1 and k = 5 (a test holds it).
+        deduplicate: False counts a token in both models' top k twice, as the authors' code does (its ``torch.unique`` acts on whole columns of a batch). This raises ρ:
+            0.52 against 0.45 with 200 tokens, logits of standard deviation 3, noise of standard deviation 1 and k = 5 (covered by a test).
         measure: ``spearman``: of ranks; ``pearson``: of the logits themselves, the paper's control (table 8).
-        union: of :func:`top_union` with these logits, where it is there already.
+        union: result of :func:`top_union` with these logits, if it is computed already.
 
     Returns:
-        [...]. A position at which the union's logits are all equal has no rank: 1, without a gradient (the authors' code leaves the ranking loss of the whole step out).
+        [...]. The value is 1, without a gradient, where all logits of the union are equal and have no rank (the authors' code skips the ranking loss of the whole step).
 
     Raises:
         CoterieError: logits of different shapes; k, strength or measure out of bounds.
@@ -201,21 +201,21 @@ def ranking_distillation(
     temperature: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """RLKD: the ranking loss beside a divergence of the whole vocabulary, ``ranking_weight * ranking_loss + divergence``.
+    """RLKD: the ranking loss plus a divergence over the whole vocabulary, ``ranking_weight * ranking_loss + divergence``.
 
-    There is no cross-entropy with labels in it (section 3.3). The authors' code halves the paper's formula: 1 and 1/2.
+    It has no cross-entropy with labels (section 3.3). The authors' code halves the paper's formula: 1 and 1/2.
 
     Args:
-        logits: the student's, [..., V]. Position i of a causal model predicts token i + 1: give ``logits[:, :-1]``.
+        logits: the student's, [..., V]. Position i of a causal model predicts token i + 1: pass ``logits[:, :-1]``.
         teacher_logits: [..., V], over the same tokens.
         mask: which positions count, [...] (``labels[:, 1:] != -100``), or their weights. None: all.
         k: 5 (paper, beside a divergence on downstream tasks; 15 for further pre-training, 10 to 15 without a divergence).
         divergence: ``forward_kl``, ``reverse_kl``, ``jsd``, ``tvd``, ``adaptive_kl``, or None: the ranking loss alone.
         ranking_weight: 2 (equation 1).
-        strength: see :func:`ranking_loss`; so for ``deduplicate`` and ``measure``.
-        deduplicate: as there.
-        measure: as there.
-        dynamic_weight: weighs each position's divergence by the share of common tokens among the two top k, a constant (appendix D, equation 2, for
+        strength: see :func:`ranking_loss`.
+        deduplicate: see :func:`ranking_loss`.
+        measure: see :func:`ranking_loss`.
+        dynamic_weight: weights each position's divergence by the share of tokens that the two top k have in common, without a gradient (appendix D, equation 2, for
             ``forward_kl`` and ``reverse_kl``).
         temperature: of the divergence, 1 (paper).
         reduction: ``mean`` over the positions that count, or ``none``: each position's loss times its weight.

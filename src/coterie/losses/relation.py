@@ -10,7 +10,7 @@ from coterie.losses.precision import matmul
 
 
 def pair_distances(embeddings: Tensor) -> Tensor:
-    """Euclidean distances between all samples, over the mean of those that are not zero: float32 [B, B].
+    """Euclidean distances between all samples, divided by the mean over pairs of different samples: float32 [B, B].
 
     Args:
         embeddings: [B, d].
@@ -24,7 +24,7 @@ def pair_distances(embeddings: Tensor) -> Tensor:
 
 
 def triplet_angles(embeddings: Tensor) -> Tensor:
-    """Cosines of the angles at the middle sample of all triplets: float32 [B, B, B].
+    """Cosines of the angles of all triplets, with the vertex on the first axis: float32 [B, B, B].
 
     Args:
         embeddings: [B, d].
@@ -35,12 +35,12 @@ def triplet_angles(embeddings: Tensor) -> Tensor:
 
 
 def relation_loss(student: Tensor, teacher: Tensor, distance_weight: float, angle_weight: float) -> Tensor:
-    """Smooth L1 differences of distances and of angles, weighted; 0-d.
+    """Weighted sum of the smooth L1 losses of distances and of angles; 0-d.
 
     Args:
         student: embeddings [B, d].
         teacher: embeddings [B, d'], constants.
-        distance_weight, angle_weight: of the two.
+        distance_weight, angle_weight: weights of the two terms.
 
     Source: RKD (Park et al., CVPR 2019), sections 3.2.1 and 3.2.2; weights 1 and 2 in the paper's code for metric learning, 25 and 50 in mdistiller's for classification.
     """

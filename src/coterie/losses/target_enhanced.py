@@ -1,4 +1,4 @@
-"""OFA-KD's loss: a soft cross-entropy in which the teacher's certainty of the true class counts more."""
+"""OFA-KD's loss: a soft cross-entropy that gives more weight to the true class the more confident the teacher is."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def target_enhanced_weights(
 
     Args:
         teacher: logits [B, K].
-        targets: class indices [B], or distributions [B, K], of which the largest entry counts as the class.
+        targets: class indices [B], or distributions [B, K], whose largest entry counts as the class.
         gamma: 1 gives the teacher's probabilities, that is plain distillation.
         temperature: of the teacher's softmax.
-        nontarget_power: whether the other classes' probabilities are raised to gamma too (the authors' code), or stay (the paper's
-            printed formula, as far as it is recalled).
+        nontarget_power: whether the other classes' probabilities are raised to gamma too (the authors' code), or unchanged (the paper's printed formula, as far
+            as it is recalled).
     """
     probabilities = torch.softmax(teacher.detach().float() / temperature, dim=-1)
     classes = targets.argmax(-1) if targets.ndim > 1 else targets
