@@ -10,7 +10,7 @@ from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
 from coterie.tasks import find_part
-from coterie.tasks.inputs import READ, texts_or_files
+from coterie.tasks.inputs import READ, filled_lines, texts_or_files
 
 TEXTS = ["the cat sat", "naïve café", "a.txt is a name", "3.5"]
 
@@ -112,3 +112,23 @@ def test_each_task_of_texts_reads_the_columns_of_its_run(tmp_path, task, data, r
     assert find_part(task, "inputs")([str(path)], folder, list) == expected
     text = "some words"
     assert find_part(task, "inputs")([text], folder, list) in ([text], [(text,)])
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected", "blank"),
+    [
+        (["one\n", "two"], ["one", "two"], ""),
+        (["one\n", "\n", " \t\r\n", "two  \r\n"], ["one", "two  "], "2 blank lines"),
+        (["\n"], [], ""),
+        (["\n", "a"], ["a"], "1 blank line "),
+        (["a\u2028b\n", "c\x0cd\n"], ["a\u2028b", "c\x0cd"], ""),
+    ],
+)
+def test_blank_lines_are_left_out_and_counted(tmp_path, capsys, lines, expected, blank):
+    assert filled_lines(lines, "standard input") == expected
+    assert capsys.readouterr().err == (f"coterie: {blank.strip()} of standard input left out\n" if blank else "")
+    (tmp_path / "texts.txt").write_text("".join(lines), encoding="utf-8", newline="")
+    if expected:
+        found = texts_or_files([str(tmp_path / "texts.txt")], list, list, "data.text")
+        assert found == [(each,) for each in expected]
+        assert (blank.strip() in capsys.readouterr().err) is True

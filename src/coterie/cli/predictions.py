@@ -14,6 +14,7 @@ import typer
 from coterie.errors import CoterieError, did_you_mean
 from coterie.run_folder import RunFolder
 from coterie.tasks import UNNAMED, find_part
+from coterie.tasks.inputs import filled_lines
 from coterie.terminal import one_line, printable
 
 FORMATS = ("table", "json", "csv")
@@ -61,4 +62,4 @@ def print_predictions(run: Path, inputs: Sequence[str], options: dict[str, Any],
 
 
 def _lines() -> list[str]:
-    return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    return filled_lines(sys.stdin, "standard input")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from coterie.data.records import SUFFIXES, read_records, value_of
@@ -18,6 +18,15 @@ READ = (LINES, *SUFFIXES)
 def as_they_stand(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[str]:
     """Each word is a sample, ``-`` stands for the lines of standard input."""
     return [sample for each in inputs for sample in (lines() if each == "-" else [each])]
+
+
+def filled_lines(lines: Iterable[str], name: str) -> list[str]:
+    """Returns the lines that are not blank, without their ends; says on standard error how many of ``name`` were left out."""
+    every = [line.rstrip("\r\n") for line in lines]
+    found = [line for line in every if line.strip()]
+    if found and (blank := len(every) - len(found)):  # of no line at all the caller speaks
+        print(f"coterie: {blank:,} blank line{'s' if blank > 1 else ''} of {one_line(name)} left out", file=sys.stderr)
+    return found
 
 
 def texts_or_files(
@@ -80,7 +89,8 @@ def _file(word: str) -> Path | None:
 
 def _lines_of(path: Path) -> list[tuple[str, ...]]:
     try:
-        texts = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        with path.open(encoding="utf-8-sig") as file:
+            texts = filled_lines(file, str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise CoterieError(f"{str(path)!r} cannot be read: {' '.join(str(error).split())[:160]}") from None
     if not texts:
