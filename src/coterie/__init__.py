@@ -1,4 +1,4 @@
-"""Knowledge distillation in PyTorch: a group of networks that teach one another, and one ordinary network that comes out.
+"""Knowledge distillation in PyTorch: train a group of networks that teach one another, and deploy one ordinary network.
 
     group = coterie.branch(network, branches=4, at="layer3")
     method = coterie.create_method("okdmde", group)
@@ -8,9 +8,9 @@
     network = coterie.load_student("runs/a")
     result = coterie.compare("recipe.yaml", methods=["baseline", "okdmde"], seeds=5, output="comparisons/a")
 
-Names and sub-packages (``coterie.methods``, ``coterie.losses``, ...) are imported when they are used, so that ``import coterie``
-costs nothing. The first that needs torch also makes ``timm.create_model`` know coterie's own networks; a program that uses
-nothing of coterie but those imports ``coterie.networks``.
+Names and sub-packages (``coterie.methods``, ``coterie.losses``, ...) are imported lazily, so ``import coterie`` is fast. The first
+one that imports torch also registers coterie's own networks with timm, for ``timm.create_model``. A program that uses only these
+networks imports ``coterie.networks``.
 """
 
 from __future__ import annotations

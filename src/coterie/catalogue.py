@@ -1,6 +1,6 @@
-"""The names of coterie's own networks, one line each: plain text, so that listing them imports no torch.
+"""Names and one-line descriptions of coterie's own networks, as plain text: listing them does not import torch.
 
-What builds them stands in the modules that ``coterie.networks.papers.registration`` imports; a test holds both lists equal.
+The networks are built in the modules that ``coterie.networks.papers.registration`` imports; a test checks that both lists agree.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""YAML and JSON that may come from others, read within limits: of size, of depth, without aliases and repeated keys."""
+"""Reads YAML and JSON from untrusted sources: size and depth are limited, aliases and repeated keys are refused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LARGEST_DEPTH = 32
 
 
 class TooMuch(CoterieError):
-    """A document beyond the limits; unlike a value that is no YAML, it is never taken for text."""
+    """A document exceeds the limits. Unlike a value that is not YAML, it is never treated as text."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, which let a line of text stand for gigabytes, and without what is said twice."""
+    """YAML loader that refuses aliases, with which a line of text can expand to gigabytes, and repeated keys."""
 
     depth = 0
 
@@ -40,12 +40,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """A YAML document of plain values.
+    """Parses a YAML document of plain values.
 
     Raises:
-        TooMuch: beyond the limits, with an alias, or with a key that is set twice.
-        yaml.YAMLError: no YAML.
-        ValueError: a number that cannot be read.
+        TooMuch: the document exceeds the limits, has an alias, or sets a key twice.
+        yaml.YAMLError: the text is not YAML.
+        ValueError: a number cannot be read.
     """
     if len(text) > LARGEST_YAML:
         raise TooMuch(f"it is larger than {LARGEST_YAML:,} bytes")
@@ -53,12 +53,12 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_text(path: Path, largest: int) -> str:
-    """A regular file's text of at most ``largest`` bytes.
+    """Reads a regular file of at most ``largest`` bytes as UTF-8 text.
 
     Raises:
-        OSError: it cannot be read.
-        TooMuch: it is larger, or no regular file (a pipe or a device may never end).
-        UnicodeDecodeError: it is not UTF-8.
+        OSError: the file cannot be read.
+        TooMuch: the file is larger, or is not a regular file (a pipe or a device may never end).
+        UnicodeDecodeError: the file is not UTF-8.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise TooMuch("it is not a regular file")
@@ -70,10 +70,10 @@ def read_text(path: Path, largest: int) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """A JSON document.
+    """Parses a JSON document.
 
     Raises:
-        ValueError: no JSON, a number that is not finite, or nested beyond what can be read.
+        ValueError: the text is not JSON, a number is not finite, or the nesting is too deep to read.
     """
 
     def refuse(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and the search for the spelling that was meant."""
+"""Exceptions for user errors and failed runs, and suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 class CoterieError(ValueError):
-    """Bad input: the message is one or two lines that name the value, what was expected and, if near, the right spelling.
+    """Invalid input. The message takes one or two lines: the value, what was expected and, if there is one, the nearest known spelling.
 
-    The command line prints the message alone and exits with 2.
+    The command line prints only the message and exits with 2.
     """
 
 
 class RunError(RuntimeError):
-    """A run that started and failed, say on a loss that is not finite. The command line exits with 1."""
+    """A run started and failed, for example on a loss that is not finite. The command line exits with 1."""
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

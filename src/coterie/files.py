@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one, and so that a disk that is full is named as such."""
+"""Writes files atomically, so that readers never see a partial file, and reports a full disk as such."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call ``write`` with a temporary path in the same folder, then rename that to ``path``, with the mode that the umask gives.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written; ``path`` is then what it was before.
+        RunError: the disk is full or the folder is not writable; ``path`` is then unchanged.
     """
-    # Not by the process's number: two machines that share a folder may have the same.
+    # Not named by process id: processes on two machines that share a folder may have the same one.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.touch()
@@ -38,10 +38,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(mode)  # some libraries write files that none but their owner may read
+        temporary.chmod(mode)  # some libraries write files that only their owner can read
         os.replace(temporary, path)
     except Exception as error:
-        reason = reason_of(error, path.parent)  # before the half file makes room again
+        reason = reason_of(error, path.parent)  # before the partial file is removed, which frees space
         _remove(temporary)
         if reason is None:
             raise
@@ -52,13 +52,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _remove(path: Path) -> None:
-    """What cannot be removed must not hide the error that is on its way."""
+    """Removes a file. A failure is suppressed, so that it does not hide the error being raised."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
 
 
 class _Stream(io.RawIOBase):
-    """A file for torch's writer, which meets an error by another one of its own or ends the process: the error is kept for later."""
+    """A file for torch's writer that keeps the first write error for later: torch would replace it by its own error or end the process."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -77,7 +77,7 @@ class _Stream(io.RawIOBase):
 
 
 def write_stream(path: Path, write: Callable[[io.RawIOBase], None]) -> None:
-    """Have ``write`` fill a file from beginning to end, then move it to its place.
+    """Have ``write`` fill a temporary file sequentially, then rename that to ``path``.
 
     Raises:
         RunError: as :func:`write_atomically`.
@@ -94,10 +94,10 @@ def write_stream(path: Path, write: Callable[[io.RawIOBase], None]) -> None:
 
 
 def reason_of(error: BaseException, folder: Path) -> str | None:
-    """Why a file could not be written to ``folder``, in words; None where the error has nothing to do with files.
+    """Returns why a file could not be written to ``folder``, in words; None if the error has nothing to do with files.
 
-    Libraries report a disk that is full by errors of many kinds, some without a number. For these the disk is asked: call this
-    before what was half-written is removed.
+    Libraries report a full disk by many kinds of errors, some without an errno. For these a probe file is written: call this
+    before the partial file is removed.
     """
     if isinstance(error, RunError):
         return None
@@ -114,7 +114,7 @@ def reason_of(error: BaseException, folder: Path) -> str | None:
 
 
 def _probe(folder: Path) -> int | None:
-    """The number of the error that a file of some size meets in ``folder``."""
+    """Returns the errno of writing a file of ``PROBE_BYTES`` to ``folder``; None if that succeeds."""
     path = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         path.write_bytes(bytes(PROBE_BYTES))
@@ -126,7 +126,7 @@ def _probe(folder: Path) -> int | None:
 
 
 def usual_mode(folder: Path) -> int:
-    """The mode that a new file gets in ``folder`` by the umask."""
+    """Returns the mode that the umask gives a new file in ``folder``."""
     path = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         path.touch()
@@ -136,7 +136,7 @@ def usual_mode(folder: Path) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one move."""
+    """Replace a text file atomically."""
     write_atomically(path, lambda temporary: _write(temporary, text))
 
 
@@ -145,11 +145,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace a JSON file in one move; numbers that are not finite are refused rather than written as non-JSON."""
+    """Replace a JSON file atomically; numbers that are not finite raise a ValueError, because JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Returns the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What a run's deployed student says of samples that are not of its data; its task knows what samples and answers are."""
+"""Predictions of a run's deployed student on new samples. The run's task defines what samples and answers are."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ NUMBERS: dict[str, tuple[type, str]] = {
 
 
 def predict(run: str | Path, samples: Any, *, network: nn.Module | None = None, **options: Any) -> list[Any]:
-    """Ask the deployed student of a finished run.
+    """Run the deployed student of a finished run on samples.
 
     Args:
         run: the run folder.
-        samples: one or many. Of a run of images: paths of files, PIL images, or arrays uint8 [H, W], [H, W, 1] or [H, W, 3] of any size.
-            Of a run of texts: texts, or pairs of texts where it was trained on pairs. Of a language model: prompts.
-        network: the untrained network, where the run was trained on one's own.
-        options: the task's own; of classes ``top``, how many to return for each sample, at most as many as there are (5).
+        samples: one or many. Images: paths of files, PIL images, or arrays uint8 [H, W], [H, W, 1] or [H, W, 3] of any size.
+            Texts: strings, or pairs of strings if the run was trained on pairs. Language models: prompts.
+        network: the untrained network, if the run was trained on a custom module.
+        options: options of the task. Classification has ``top``, the number of classes to return for each sample, at most as many as there are (5).
 
     Returns:
-        One answer for each, in their order: a :class:`coterie.Prediction` of classes.
+        One answer for each sample, in order; for classification a :class:`coterie.Prediction`.
 
     Raises:
-        CoterieError: no finished run, a sample that is missing or cannot be read, an unknown option.
+        CoterieError: the run is not finished, a sample is missing or cannot be read, or an option is unknown.
 
     Example:
         >>> coterie.predict("runs/a", ["a.jpg", "b.jpg"])[0].classes[0]  # doctest: +SKIP
@@ -54,10 +54,10 @@ def predict(run: str | Path, samples: Any, *, network: nn.Module | None = None, 
 def iterate_predictions(
     run: str | Path, samples: Sequence[Any], network: nn.Module | None = None, **options: Any
 ) -> Iterator[Answer]:
-    """As :func:`predict`, one after the other; a sample that cannot be read gives an answer with an ``error``.
+    """Like :func:`predict`, but yields one answer at a time; a sample that cannot be read gives an answer with an ``error``.
 
     Raises:
-        CoterieError: no finished run, or an option that the task does not take; before the first answer.
+        CoterieError: the run is not finished, or the task does not take an option; raised before the first answer.
     """
     folder = RunFolder(run).require()
     description = folder.read_description()
@@ -75,10 +75,10 @@ def iterate_predictions(
 
 
 def _require_number(name: str, value: object, annotation: Any) -> None:
-    """An option's value, where its annotation says that it is a number.
+    """Checks an option's value if its annotation is a number.
 
     Raises:
-        CoterieError: another kind of value.
+        CoterieError: the value is of another kind.
     """
     annotation = str(getattr(annotation, "__name__", annotation))
     if value is None and annotation.endswith(" | None"):
@@ -89,7 +89,7 @@ def _require_number(name: str, value: object, annotation: Any) -> None:
 
 
 def _asked(task: str) -> Any:
-    """The task's module that answers.
+    """Returns the task's module that predicts.
 
     Raises:
         CoterieError: the task has none.

@@ -1,7 +1,7 @@
 """Randomness as a pure function: seeds derived from names, and uniform numbers from (seed, sample index, stream).
 
-Nothing here reads or advances a global generator, so data order and augmentation do not depend on the method, on the number
-of processes, or on whether a run was interrupted.
+Seeds and uniform numbers do not read or advance a global generator. Data order and augmentation therefore do not depend on the
+method, on the number of processes, or on whether a run was interrupted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def _shift_right(value: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64, which torch's arithmetic shift is not."""
+    """Logical right shift of int64; torch's shift is arithmetic."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -49,10 +49,10 @@ def uniform(seed: int, indices: Tensor, stream: int | Tensor) -> Tensor:
     Args:
         seed: from :func:`derive_seed`, usually of the run's seed and the epoch.
         indices: int64, any shape: the sample's index in its data set.
-        stream: which of a sample's independent draws (crop row, crop column, flip, ...); several at once as int64 [S, 1].
+        stream: which of a sample's independent draws (crop row, crop column, flip, ...); int64 [S, 1] for several at once.
 
     Returns:
-        float32 of the shape of ``indices``, multiples of 2**-24; [S, B] of several streams and ``indices`` [B].
+        float32 of the shape of ``indices``, multiples of 2**-24; [S, B] for several streams and ``indices`` [B].
     """
     mixed = _mix(_mix(indices * _GOLDEN + stream) + seed)
     return _shift_right(mixed, 40).to(torch.float32) * 2.0**-24
@@ -60,7 +60,7 @@ def uniform(seed: int, indices: Tensor, stream: int | Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block under torch's global generator seeded with ``seed``, and leave the generator as it was."""
+    """Context in which torch's global CPU generator is seeded with ``seed``; its state is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
@@ -68,7 +68,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's generators seeded for one image, and put back: transforms draw from all three."""
+    """Context that seeds Python's, NumPy's and torch's generators for one image and restores them: transforms draw from all three."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -1,4 +1,4 @@
-"""The files of a run folder: what is where, and the metrics that are appended to while training goes on."""
+"""The files of a run folder: their paths, and the metrics log that training appends to."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGEST_JSON = 2**28  # bytes
 
 
 class RunFolder:
-    """Paths of one run, see the run folder's schema in the documentation."""
+    """Paths of one run. The documentation describes the schema of a run folder."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -55,7 +55,7 @@ class RunFolder:
         return self.recipe.is_file()
 
     def require(self) -> RunFolder:
-        """Return itself.
+        """Return itself if the folder holds a run.
 
         Raises:
             CoterieError: the folder does not hold a run.
@@ -67,15 +67,15 @@ class RunFolder:
         return self
 
     def begin(self) -> None:
-        """Make the folders that a training writes to; from now on it is noticed where they are moved or removed."""
+        """Create the folders that training writes to, and remember their identity for :meth:`require_place`."""
         self.last.parent.mkdir(parents=True, exist_ok=True)
         self._place = os.stat(self.path)
 
     def require_place(self) -> None:
-        """To be asked before writing to a folder in which a training has begun.
+        """Checks that the folder is still the one in which training began. Call this before each write.
 
         Raises:
-            RunError: the folder was moved or removed; nothing is written to one that has come in its place.
+            RunError: the folder was moved or removed; nothing is written to a folder that has replaced it.
         """
         try:
             if self._place is None or os.path.samestat(self._place, os.stat(self.path)):
@@ -85,7 +85,7 @@ class RunFolder:
         raise RunError(f"the run's folder {str(self.path)!r} was moved or removed while it was trained")
 
     def clear_leftovers(self) -> None:
-        """Remove what a killed process left: temporary files, and metrics where there is no checkpoint to go on from."""
+        """Remove what a killed process left: temporary files, and the metrics if there is no checkpoint to resume from."""
         for temporary in [
             *self.path.glob(".*.tmp"),
             *self.path.glob(".tmp??????"),  # safetensors'
@@ -96,18 +96,18 @@ class RunFolder:
             self.metrics.unlink(missing_ok=True)
 
     def read_summary(self) -> dict[str, Any]:
-        """The summary, or an empty one where there is none yet.
+        """Reads ``summary.json``; an empty dict if it does not exist yet.
 
         Raises:
-            CoterieError: it is damaged.
+            CoterieError: the file is damaged.
         """
         return read_checked(Summary, self.summary) if self.summary.is_file() else {}
 
     def read_description(self) -> dict[str, Any]:
-        """The contents of ``student.json``.
+        """Reads ``student.json``.
 
         Raises:
-            CoterieError: it is missing, with how to go on where the run is not finished; or damaged.
+            CoterieError: the file is missing or damaged. If the run is not finished, the message says how to resume it.
         """
         if not self.student_description.is_file():
             status = self.read_summary().get("status", "running")
@@ -126,24 +126,24 @@ class RunFolder:
         return found
 
     def read_data(self) -> dict[str, Any]:
-        """What identifies the data that the run was started with.
+        """Reads ``data.json``, which identifies the data that the run was started with.
 
         Raises:
-            CoterieError: it is missing, or damaged.
+            CoterieError: the file is missing or damaged.
         """
         return read_checked(DataRecord, self.data)
 
     def read_environment(self) -> dict[str, Any]:
-        """The contents of ``environment.json``, or nothing where there is none.
+        """Reads ``environment.json``; an empty dict if it does not exist.
 
         Raises:
-            CoterieError: it is damaged.
+            CoterieError: the file is damaged.
         """
         return read_checked(Environment, self.environment) if self.environment.is_file() else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Reads a JSON object from a file.
 
     Raises:
         CoterieError: the file is missing or damaged.
@@ -160,7 +160,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_checked(model: type[Content], path: Path) -> dict[str, Any]:
-    """A JSON object from a file, as it is there, that holds what it must.
+    """Reads a JSON object from a file and validates it against a model; the object is returned unchanged.
 
     Raises:
         CoterieError: the file is missing or damaged.
@@ -171,11 +171,11 @@ def read_checked(model: type[Content], path: Path) -> dict[str, Any]:
 
 
 class MetricsLog:
-    """``metrics.jsonl``: one row a line, flushed as it is written.
+    """``metrics.jsonl``: one row per line, written at once.
 
     Args:
-        path: of the file.
-        task: whose figures the evaluations hold.
+        path: path of the file.
+        task: the task whose figures the evaluations hold.
     """
 
     def __init__(self, path: Path, task: str = UNNAMED) -> None:
@@ -190,7 +190,7 @@ class MetricsLog:
             raise RunError(f"cannot write {str(self.path)!r}: {reason}") from error
 
     def rows(self) -> list[dict[str, Any]]:
-        """All whole rows; a last line that a kill cut short is left out.
+        """Reads all complete rows; an incomplete last line, left by a killed process, is skipped.
 
         Raises:
             CoterieError: the file is damaged elsewhere.
@@ -218,10 +218,10 @@ class MetricsLog:
             raise CoterieError(f"{str(self.path)!r} is damaged: {error}") from None
 
     def cut_back(self, step: int, epoch: int) -> list[dict[str, Any]]:
-        """Drop what was written after a checkpoint: training rows beyond ``step``, evaluations of ``epoch`` and later.
+        """Drop rows that were written after a checkpoint: training rows beyond ``step``, evaluations of ``epoch`` and later.
 
         Returns:
-            The rows that stay.
+            The rows that are kept.
         """
         kept = [
             row

@@ -1,7 +1,7 @@
-"""The lock of a folder, a run's or a comparison's: one process at a time writes there, and whoever comes beside it is told who does.
+"""The lock of a run folder or comparison folder: one process at a time writes there, and the error of a second one names the first.
 
-The lock is the operating system's: it ends with its process, however that ends. Its file, ``.lock``, and ``.lock.json``, which says whose
-it is, are removed when a training ends; what a kill leaves of them stands in nobody's way.
+It is a lock of the operating system, which releases it when the process ends, for whatever reason. The files ``.lock`` and
+``.lock.json``, which names the owner, are removed when training ends; those that a killed process leaves behind do not block the folder.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from filelock import FileLock, Timeout
 from coterie.errors import CoterieError
 from coterie.run_folder import RunFolder
 
-# Whoever only looks whether a lock is held holds it himself for an instant.
+# Seconds to wait: a process that only checks whether the lock is held takes it for a moment.
 PATIENCE = 0.5
 
 
 class RunLocked(CoterieError):
-    """Another process works in this folder."""
+    """Another process is working in this folder."""
 
 
 class Lockable(Protocol):
-    """A folder with a lock: a run's or a comparison's."""
+    """A folder with a lock: of a run or of a comparison."""
 
     @property
     def path(self) -> Path: ...
@@ -41,10 +41,10 @@ class Lockable(Protocol):
 
 @contextlib.contextmanager
 def lock(folder: Lockable) -> Iterator[None]:
-    """Hold the folder, which is made where it is missing, for one training or one comparison.
+    """Lock the folder for one training or one comparison; creates the folder if it is missing.
 
     Raises:
-        RunLocked: another process does.
+        RunLocked: another process holds the lock.
         CoterieError: the folder cannot be written.
     """
     held = FileLock(folder.lock, timeout=PATIENCE)
@@ -73,9 +73,9 @@ def lock(folder: Lockable) -> Iterator[None]:
 
 
 def holder(folder: Lockable) -> str | None:
-    """Which process trains in this folder, in words; None where none does."""
+    """Returns the process that trains in this folder, in words; None if there is none."""
     try:
-        with folder.lock.open("rb") as file:  # to look takes no right to write
+        with folder.lock.open("rb") as file:  # needs no write permission
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
@@ -85,10 +85,10 @@ def holder(folder: Lockable) -> str | None:
 
 
 def require_finished(folder: RunFolder) -> None:
-    """A run's student and figures are all there once it is finished.
+    """Checks that a run is finished and its student exists.
 
     Raises:
-        CoterieError: it is not; the message says whether it is being trained, and otherwise how to go on with it.
+        CoterieError: the run is not finished. The message says whether it is being trained, and otherwise how to resume it.
     """
     summary = folder.read_summary()
     status = summary.get("status", "running")
@@ -120,5 +120,5 @@ def _owner(folder: Lockable) -> str:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file is what a process that was killed at a run's very start leaves."""
+    """Whether a file is a leftover of a process that was killed right after a run started."""
     return path.name in {".lock", ".lock.json"} or (path.name.startswith(".") and path.name.endswith(".tmp"))

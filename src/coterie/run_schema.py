@@ -1,6 +1,6 @@
-"""What the files of a run must hold, whoever wrote them: checked as they are read, so that nobody downstream meets a missing key or another type.
+"""Schemas of the files of a run. Files are validated when they are read, so that code that uses them never meets a missing key or a wrong type.
 
-Keys beyond these are kept; a file is never made to fit.
+Additional keys are kept; values are never converted to fit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _declared(info: ValidationInfo) -> tuple[Figure, ...]:
 
 
 def _require_all(figures: dict[str, float], info: ValidationInfo) -> dict[str, float]:
-    """Whatever the run's task declares and does not call optional."""
+    """Requires all figures that the run's task declares, except optional ones."""
     if missing := [each.key for each in _declared(info) if not each.optional and each.key not in figures]:
         raise ValueError(f"the figure {missing[0]} is missing")
     return figures
@@ -39,7 +39,7 @@ Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class Content(BaseModel):
-    """Of JSON, where 1 is no text and "1" no number."""
+    """Base of the JSON models. Types are strict: 1 is not accepted as text, nor "1" as a number."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -55,16 +55,16 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 def validated(model: type[AnyModel], value: object, path: Path, task: str | None = None) -> AnyModel:
-    """The value as a record.
+    """Validates a value and returns it as a model.
 
     Args:
-        model: what it must hold.
-        value: as it was read.
-        path: the file that it comes from.
-        task: whose figures are looked for; None: the value's own ``task``.
+        model: the expected model.
+        value: the value as it was read.
+        path: the file that the value comes from.
+        task: the task whose figures are required; None: the value's own ``task``.
 
     Raises:
-        CoterieError: the file is damaged, where, and what was expected there; or it is of a task that is not known.
+        CoterieError: the file is damaged (the message says where, and what was expected), or its task is unknown.
     """
     own = value.get("task", UNNAMED) if task is None and isinstance(value, dict) else task
     try:
@@ -81,7 +81,7 @@ def validated(model: type[AnyModel], value: object, path: Path, task: str | None
 
 
 class Student(Content):
-    """What ``student.json`` says of any task."""
+    """``student.json``: the keys that all tasks share."""
 
     network: str | None
     method: str
@@ -102,7 +102,7 @@ class ClassStudent(Student):
 
 
 class Deployed(Content):
-    """Its number and its figures."""
+    """The deployed student's index and figures."""
 
     student: Count
     balanced_accuracy: float = 0.0
@@ -115,7 +115,7 @@ class Deployed(Content):
 
 
 class Evaluated(Content):
-    """One evaluation, as far as a reader can rely on it whatever its origin. Not every task has ensembles and diversity."""
+    """One evaluation: the keys that every evaluation has. Not every task has ensembles and diversity."""
 
     students: list[Measured] = Field(min_length=1)
     deployed: Deployed
@@ -131,7 +131,7 @@ class Evaluated(Content):
 
 
 class TrainRow(Content):
-    """A line of ``metrics.jsonl``: losses since the one before."""
+    """A line of ``metrics.jsonl``: mean losses since the previous row."""
 
     split: Literal["train"]
     epoch: Count
@@ -167,7 +167,7 @@ class SomeSeconds(Content):
 
 
 class Summary(Content):
-    """``summary.json`` at any time: what is there is of its kind."""
+    """``summary.json`` at any time of a run: no key is required, but values have the right types."""
 
     status: str = "running"
     error: str | None = None
@@ -239,7 +239,7 @@ class SplitRecord(Content):
 
 
 class DataRecord(Content):
-    """``data.json``: what identifies the data that a run was started with."""
+    """``data.json``: identifies the data that a run was started with."""
 
     classes: list[str]
     preparation: dict[str, Any]

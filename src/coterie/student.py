@@ -1,4 +1,4 @@
-"""The deployed student in a run's folder: its weights, and its description ``student.json``, from which its task builds it again."""
+"""The deployed student in a run folder: its weights, and its description ``student.json``, from which the task rebuilds the network."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from coterie.tasks import UNNAMED, find_part
 
 
 def save_student(folder: RunFolder, network: nn.Module, description: dict[str, Any]) -> None:
-    """Write the plain network's weights and how it is built, each in one move."""
+    """Write the network's weights and its description, each atomically."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     write_atomically(folder.student, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     write_json(folder.student_description, description)
 
 
 def load_weights(network: nn.Module, folder: RunFolder) -> None:
-    """Fill a network with the student's weights, strictly.
+    """Load the student's weights into a network, strictly.
 
     Raises:
-        CoterieError: a damaged file, or another network's.
+        CoterieError: the file is damaged, or does not fit the network.
     """
     try:
         network.load_state_dict(load_file(folder.student), strict=True)
@@ -40,7 +40,7 @@ def load_weights(network: nn.Module, folder: RunFolder) -> None:
 
 
 def task_of(description: dict[str, Any]) -> str:
-    """The task of a run, from its ``student.json``."""
+    """Returns the task of a run, from its ``student.json``."""
     return str(description.get("task", UNNAMED))
 
 
@@ -48,14 +48,14 @@ def load_student(run: str | Path, network: nn.Module | None = None) -> nn.Module
     """Load the deployed student of a finished run as a plain network in eval mode.
 
     Args:
-        run: the run's folder.
-        network: the untrained network, where the run was trained on a module of one's own rather than a named one.
+        run: the run folder.
+        network: the untrained network, if the run was trained on a custom module rather than a named network.
 
     Returns:
-        The network on the CPU, weights loaded strictly.
+        The network on the CPU, with weights loaded strictly.
 
     Raises:
-        CoterieError: no run, a run without a student, damaged weights, or a network that they do not fit.
+        CoterieError: the folder holds no run, the run has no student, or the weights are damaged or do not fit the network.
     """
     if network is not None and not isinstance(network, nn.Module):
         raise CoterieError(f"network={type(network).__name__}: expected the untrained network, a module")

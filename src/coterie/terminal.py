@@ -1,4 +1,4 @@
-"""What may reach a terminal: text without control characters, which names in somebody else's file may hold."""
+"""Makes text safe for a terminal: names read from untrusted files may contain control characters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGEST_LINE = 300
 
 
 def printable(text: str) -> str:
-    r"""The text with control characters, changes of direction and lone surrogates written as escapes.
+    r"""Returns the text with control characters, bidirectional controls and lone surrogates escaped.
 
     >>> printable("cat\x1b[31m")
     'cat\\x1b[31m'
@@ -25,16 +25,16 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """As :func:`printable`, and a line break is an escape too: a name takes one line."""
+    """Like :func:`printable`, but escapes line breaks and tabs too, so that a name takes one line."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def error_message(text: str) -> str:
-    """What is printed of an error: printable, and short whatever the value is that it names.
+    """Returns an error message as it is printed: printable, and short even if it quotes a long value.
 
     Returns:
-        At most ``MOST_LINES`` lines of at most ``LONGEST_LINE`` characters. Of a longer line the start and the end
-        stay: the value begins there, and what was expected stands there.
+        At most ``MOST_LINES`` lines of at most ``LONGEST_LINE`` characters. A longer line keeps its start, where the value
+        begins, and its end, which says what was expected.
     """
     lines = [line for line in printable(text).split("\n") if line.strip()]
     if len(lines) > MOST_LINES:

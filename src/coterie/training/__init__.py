@@ -1,1 +1,1 @@
-"""Training: the loop, optimizers and schedules, checkpoints, and the run folder from start to end."""
+"""Training: the loop, optimizers, schedules and checkpoints."""

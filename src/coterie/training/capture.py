@@ -1,4 +1,4 @@
-"""A training step's forward and backward pass as one CUDA graph: hundreds of small kernels for the price of one launch."""
+"""Captures the forward and backward pass of a training step as a CUDA graph: one launch instead of hundreds of small kernels."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from coterie.data.nested import Inputs, cloned, tensors_of
 from coterie.recipe.sections import TrainingRecipe
 
 Compute = Callable[[Inputs, Tensor], None]
-WARM_UP = 3  # steps of a shape that run as they are: libraries choose algorithms, compilers compile
-MOST_SHAPES = 8  # that are recorded, each in memory of its own; batches of further ones run as they are
+WARM_UP = 3  # eager steps of a shape before its capture: libraries choose algorithms, compilers compile
+MOST_SHAPES = 8  # captured at most, each with its own memory; batches of other shapes run eagerly
 Shapes = tuple[torch.Size, ...]
 
 
 def is_recorded(settings: TrainingRecipe, accelerator: Accelerator) -> bool:
-    """Whether a training's step is recorded: on a GPU, where one process trains on whole batches. What others do between passes is not fixed."""
+    """Whether the training step is captured: only on one GPU, in one process, without gradient accumulation. Other setups do work between passes that is not fixed."""
     several = accelerator.num_processes > 1 or settings.shard or settings.accumulate > 1
     plain = not (settings.checkpoint_branches or settings.precision == "fp16")
     return settings.cuda_graph and accelerator.device.type == "cuda" and plain and not several
 
 
 class CapturedStep:
-    """Runs ``compute`` as it is for the first steps, then records it once for each shape of batches, and replays the records.
+    """Runs ``compute`` eagerly for the first steps, then captures it once for each batch shape and replays the graphs.
 
-    A record is of one shape and of fixed addresses: batches are copied to where it reads them, and it leaves gradients where it
-    wrote them when it was recorded, so they are put back before every replay. The arithmetic, and with it the results, are those
-    of the step as it is. Drop-out and the like draw from the generator's seed as it stands at each replay.
+    A graph has one shape and fixed addresses. Each batch is copied into the tensors that the graph reads. The graph writes
+    gradients to the memory of its capture, so ``.grad`` is set to those tensors before every replay. Arithmetic and results are
+    those of the eager step. Dropout and similar layers use the generator's seed at the time of each replay.
 
     Args:
-        compute: forward and backward pass of a batch. All that it leaves behind must stand in tensors that it changes in place,
-            in gradients, or in attributes that hold tensors.
-        parameters: whose gradients it computes.
+        compute: forward and backward pass of a batch. Its only effects must be on tensors that it changes in place, on gradients,
+            or on attributes that hold tensors.
+        parameters: the parameters whose gradients it computes.
         device: a CUDA device.
 
-    ``failure`` says why a step could not be recorded (something in it waits for the host); all then run as they are.
+    ``failure`` says why a step could not be captured (something in it waits for the host); all steps then run eagerly.
     """
 
     def __init__(self, compute: Compute, parameters: Iterable[nn.Parameter], device: torch.device) -> None:
@@ -50,7 +50,7 @@ class CapturedStep:
         self._warm: dict[Shapes, int] = {}
 
     def __call__(self, inputs: Inputs, targets: Tensor) -> None:
-        """Gradients and whatever else ``compute`` leaves, for this batch."""
+        """Computes gradients, and the other effects of ``compute``, for this batch."""
         shapes = tuple(each.shape for each in tensors_of((inputs, targets)))
         if (record := self.records.get(shapes)) is not None:
             record.replay(inputs, targets)
@@ -63,20 +63,20 @@ class CapturedStep:
             self._record(shapes, inputs, targets)
 
     def _on_own_stream(self, inputs: Inputs, targets: Tensor) -> None:
-        """As it is, on the stream of its own that recording asks for."""
+        """Runs the step eagerly, on the separate stream that capture requires."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             self.compute(inputs, targets)
         torch.cuda.current_stream().wait_stream(self.stream)
 
     def _record(self, shapes: Shapes, inputs: Inputs, targets: Tensor) -> None:
-        """Record the step and run it; where that fails, run it as it is, and record no more."""
+        """Capture the step and replay it; if capture fails, run the step eagerly and never capture again."""
         kept = cloned(inputs), targets.clone()
         for parameter in self.parameters:
-            parameter.grad = None  # the record allocates them where it will write them
+            parameter.grad = None  # capture allocates them where the graph will write them
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may go on: a DataLoader pins memory in one, which the default mode forbids while a graph is recorded.
+            # Lets other threads continue: a DataLoader pins memory in a thread, which the default mode forbids during capture.
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.compute(*kept)
         except RuntimeError as error:
@@ -93,7 +93,7 @@ class CapturedStep:
 
 @dataclass(frozen=True)
 class _Record:
-    """A recorded step: the places that it reads a batch from, and those that it leaves gradients in."""
+    """A captured step: its graph, the tensors from which it reads a batch, and those to which it writes gradients."""
 
     graph: torch.cuda.CUDAGraph
     inputs: Inputs

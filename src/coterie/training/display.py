@@ -1,4 +1,4 @@
-"""What the user sees while a run trains: a line that moves on a terminal and in a notebook, plain lines elsewhere."""
+"""Progress display of a run: a live progress bar on a terminal and in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coterie.metrics import own_ensemble, primary
 from coterie.tasks.figures import Figure
 from coterie.terminal import one_line
 
-REFRESH_SECONDS = 0.2  # between two looks of the line that moves
+REFRESH_SECONDS = 0.2  # between two updates of the progress bar
 BAR_WIDTH = 12
 
 
@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def stderr_console(quiet: bool = False) -> Console:
-    """Where progress is shown: standard error; in a notebook that cannot show what moves, plain text on its standard output."""
+    """Returns the console for progress: standard error, or plain text on standard output in a notebook without ipywidgets."""
     console = Console(stderr=True, quiet=quiet)
     if console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:
         return Console(file=sys.stdout, force_jupyter=False, quiet=quiet)
@@ -42,7 +42,7 @@ def stderr_console(quiet: bool = False) -> Console:
 
 
 def can_move(console: Console) -> bool:
-    """Whether a line can be drawn again in its place."""
+    """Whether the console can redraw a line in place."""
     return not console.quiet and (console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal))
 
 
@@ -50,11 +50,11 @@ class Display:
     """Progress of one run.
 
     Args:
-        steps: of the whole training.
-        epochs: of the whole training.
+        steps: number of optimizer steps of the whole training.
+        epochs: number of epochs of the whole training.
         quiet: show nothing.
-        samples: that are trained on in an epoch.
-        sample: what one is called.
+        samples: number of training samples in an epoch.
+        sample: what a sample is called.
     """
 
     def __init__(self, steps: int, epochs: int, quiet: bool = False, samples: int = 0, sample: str = "image") -> None:
@@ -64,7 +64,7 @@ class Display:
         self.bar: Progress | None = None
         self.task = TaskID(0)
         self.started = self.epoch_started = self.refreshed = 0.0
-        self.first_step: int | None = None  # done before this process's first one
+        self.first_step: int | None = None  # steps done before this process's first one
         self.last_step = self.epoch_first_step = 0
         self.loss = self.short_loss = ""
 
@@ -91,7 +91,7 @@ class Display:
             self.bar = None
 
     def step(self, step: int) -> None:
-        """``step`` optimizer steps are done."""
+        """Note that ``step`` optimizer steps are done."""
         if self.first_step is None:
             self.first_step = self.epoch_first_step = step - 1
         self.last_step = step
@@ -116,18 +116,18 @@ class Display:
         )
 
     def _left(self) -> str:
-        """Time to the end, by the mean of the steps so far, their evaluations included; empty before the second step."""
+        """Returns the estimated time left, from the mean time of a step so far, evaluations included; empty before the second step."""
         if self.first_step is None or self.last_step <= self.first_step:
             return ""
         each = (time.perf_counter() - self.started) / (self.last_step - self.first_step)
         return f"{duration(each * (self.steps - self.last_step))} left"
 
     def losses(self, losses: dict[str, float], label_factor: float) -> None:
-        """Means of the terms over the last steps.
+        """Set the losses to show.
 
         Args:
-            losses: by name.
-            label_factor: how many times ``label`` holds a student's loss against the labels, see ``Method.label_factor``.
+            losses: mean of each term over the last steps, by name.
+            label_factor: by how much the term ``label`` exceeds one student's loss against the labels, see ``Method.label_factor``.
         """
         total = sum(losses.values())
         if label_factor and "label" in losses:
@@ -140,20 +140,20 @@ class Display:
             self.short_loss = f"loss {total:.4g}"
 
     def note(self, text: str) -> None:
-        """A line of its own, once."""
+        """Print a line."""
         self.console.print(one_line(text), highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def lines(self, lines: Iterable[str]) -> None:
-        """Lines that are laid out already."""
+        """Print lines that are already laid out."""
         for line in lines:
             self.note(line)
 
     def epoch(self, epoch: int, said: str = "") -> None:
-        """What an epoch came to, once it was evaluated: one line, or two on a terminal that is too narrow for one.
+        """Print the result of an epoch after its evaluation: one line, or several on a terminal that is too narrow for one.
 
         Args:
             epoch: its number, from 0.
-            said: of its evaluation, see :func:`describe_figures`; empty without one.
+            said: text about its evaluation, see :func:`describe_figures`; empty without one.
         """
         heading = f"epoch {epoch + 1}/{self.epochs}  "
         parts = [self.loss] if self.loss else []
@@ -170,12 +170,12 @@ class Display:
 
 
 def describe_figures(figures: Mapping[str, Any], leader: int | None, figure: Figure) -> str:
-    """An evaluation in a line.
+    """Describes an evaluation in a line.
 
     Args:
-        figures: on the validation split.
-        leader: the student that the method singles out.
-        figure: the task's primary one.
+        figures: figures on the validation split.
+        leader: index of the method's leader student.
+        figure: the task's primary figure.
     """
     name, own = primary(figures, leader)
     said = f"validation {figure.label} of {name} {figure.show(own[figure.key])}"

@@ -1,7 +1,7 @@
-"""Whether a training has got away from the labels: in its losses while it trains, and in what it would deploy at the end.
+"""Detects divergence: in the label loss during training, and in the student that would be deployed at the end.
 
-A uniform guess is the measure: it has the label loss at equal logits, ln K nats of K classes for cross-entropy. A spike in one record,
-a loss that is falling again, and a confident network that is wrong on new images are none of it.
+The reference is a uniform guess, which has the label loss at equal logits: ln K nats for cross-entropy over K classes. A spike in one
+record, a loss that is falling again, and a confident network that is wrong on new images do not count as divergence.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from coterie.methods.method import Method
 from coterie.tasks.evaluation import ChanceLevel
 
 FAR = 10.0  # times the loss of a uniform guess
-RECORDS, STEPS = 3, 30  # that it lies there without a new low
-UNUSABLE = 20.0  # times a uniform guess's figure, on the training samples themselves
+RECORDS, STEPS = 3, 30  # the loss must stay above that for this long without a new low
+UNUSABLE = 20.0  # times a uniform guess's figure, on the training samples
 ADVICE = "Try a lower optimizer.learning_rate, training.clip_gradient, or a longer schedule.warmup_epochs."
 
 
 class DivergenceCheck:
-    """Watches the records of the label term; they are on the host when it sees them.
+    """Watches the logged means of the loss term ``label``. They are already on the host.
 
     Args:
-        method: whose term ``label`` lies at ``method.guess_loss`` where nothing is known.
+        method: its ``guess_loss`` is the value of the term ``label`` for a uniform guess.
     """
 
     def __init__(self, method: Method) -> None:
         self.chance = method.guess_loss
         self.latest = math.nan  # label loss of the latest record, in multiples of a uniform guess's
-        self._step = self._first_step = 0  # of the latest record, and of those far above chance since the last low
+        self._step = self._first_step = 0  # of the latest record, and of the first far above chance
         self._low, self._records = math.inf, 0
         self._doubted = False
 
     @property
     def suspected(self) -> bool:
-        """Whether the latest record lies far above chance."""
+        """Whether the latest record is far above chance."""
         return self.latest > FAR
 
     @property
     def is_certain(self) -> bool:
-        """Whether the records have stayed there, without falling."""
+        """Whether the records have stayed far above chance without falling."""
         return self._records >= RECORDS and self._step - self._first_step >= STEPS
 
     def add(self, losses: dict[str, float], step: int) -> None:
-        """The means of a record that ends at ``step``."""
+        """Adds the mean losses of a record that ends at ``step``."""
         if "label" not in losses or not self.chance > 0:
             return
         self._step, self.latest = step, losses["label"] / self.chance
@@ -55,11 +55,11 @@ class DivergenceCheck:
             self._records += 1
 
     def warning(self, found: ChanceLevel | None, step: int) -> str | None:
-        """A sentence, once, where an evaluation is worth nothing; it may yet come right, so that it ends nothing.
+        """Returns a warning, once, if an evaluation is far worse than a uniform guess. It may recover, so training continues.
 
         Args:
-            found: the validation split's.
-            step: that was the last.
+            found: the figure on the validation split.
+            step: the last step done.
         """
         if self._doubted or found is None or not is_unusable(found):
             return None
@@ -70,7 +70,7 @@ class DivergenceCheck:
         )
 
     def explain(self, kept: str) -> str:
-        """What the error says; ``kept`` tells of the checkpoint."""
+        """Returns the error message; ``kept`` describes the checkpoint."""
         return (
             f"training has diverged: since step {self._first_step} the label loss lies {FAR:g} times and more above a uniform guess's, "
             f"at step {self._step} {self.latest:.3g} times; {kept}. {ADVICE}"
@@ -78,22 +78,22 @@ class DivergenceCheck:
 
 
 def is_unusable(found: ChanceLevel) -> bool:
-    """Whether predictions of which this was measured are worth nothing at all."""
+    """Whether predictions with this figure are unusable."""
     return found.value > UNUSABLE * found.chance
 
 
 def require_usable(found: ChanceLevel | None, latest: float, method: Method, steps: int, averaged: bool) -> None:
-    """Refuse to deploy a student that knows nothing of the samples it was trained on.
+    """Refuse to deploy a student that is unusable on its own training samples.
 
     Args:
-        found: of the student on the training samples, as it would be deployed (in eval mode); None: nothing tells.
+        found: the student's figure on the training samples, as it would be deployed (in eval mode); None: not measured.
         latest: the last label loss in training, in multiples of a uniform guess's; NaN: not known.
-        method: that is evaluated.
-        steps: that were trained.
+        method: the evaluated method.
+        steps: number of optimizer steps trained.
         averaged: whether ``method`` is a moving average.
 
     Raises:
-        RunError: training has diverged; or the losses were in order, and statistics that the network gathers while it trains are not settled.
+        RunError: training has diverged; or the losses are normal, but the network's running statistics have not settled.
     """
     if found is None or not is_unusable(found):
         return
@@ -109,5 +109,5 @@ def require_usable(found: ChanceLevel | None, latest: float, method: Method, ste
 
 
 def keeps_statistics(method: Method) -> bool:
-    """Whether a layer normalises by running statistics once it is evaluated."""
+    """Whether a layer normalises by running statistics in eval mode."""
     return any(getattr(module, "running_mean", None) is not None for module in method.modules())

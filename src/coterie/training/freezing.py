@@ -1,4 +1,4 @@
-"""What of pretrained students is held: their backbones for some epochs or to the end, or BatchNorm's statistics alone."""
+"""Freezes parts of pretrained students: the backbones for some epochs or to the end, or only BatchNorm's running statistics."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from coterie.methods.method import Method
 
 
 class Freezing:
-    """Holds the students' backbones as they are: their weights get no gradient, their normalisation layers keep their statistics.
+    """Freezes the students' backbones: their weights get no gradient, and their normalisation layers keep their running statistics.
 
-    What is held depends on the epoch alone. Drop-out within the backbone stays on.
+    What is frozen depends only on the epoch. Dropout within the backbone stays active.
 
     Args:
-        setting: ``network.freeze``: for how many epochs, or ``backbone``: to the end.
-        method: whose students are held, all but the last layer of each.
-        num_processes: that train together.
-        statistics: ``network.hold_statistics``: the normalisation layers keep their statistics, and normalise by them, to the end.
+        setting: ``network.freeze``: a number of epochs, or ``backbone``: to the end.
+        method: the method whose students are frozen, except for the last layer of each.
+        num_processes: number of processes that train together.
+        statistics: ``network.hold_statistics``: the normalisation layers keep their running statistics, and normalise by them, to the end.
 
     Raises:
-        CoterieError: students without a classifier of their own, or several processes whose gradients change in number.
+        CoterieError: the students have no classifier of their own, or the number of gradients would change between epochs with several processes.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Freezing:
             self._layers = [each for each in self._layers if id(each) not in known]
 
     def warnings(self, has_weights: bool) -> list[str]:
-        """What is held that is not worth holding, in sentences.
+        """Returns warnings about settings that freeze untrained weights or nothing.
 
         Args:
-            has_weights: whether the students start from weights that were trained.
+            has_weights: whether the students start from trained weights.
         """
         found = []
         if self.is_frozen(0) and not has_weights:
@@ -69,7 +69,7 @@ class Freezing:
         return epoch < self.epochs
 
     def apply(self, epoch: int) -> None:
-        """Hold the backbones for this epoch, or let them go; to be called once the method is in train mode."""
+        """Freeze or unfreeze the backbones for this epoch; call this after the method was put in train mode."""
         held = self.is_frozen(epoch)
         for parameter in self._parameters:
             parameter.requires_grad_(not held)

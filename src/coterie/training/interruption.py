@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the step in progress is finished, then the run is put away and the process ends."""
+"""Handles SIGINT and SIGTERM: the step in progress is finished, a checkpoint is written, and the process ends."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from accelerate import Accelerator
 
 
 class Interruption:
-    """A context in which the two signals are noted instead of obeyed; a second one of a kind is obeyed at once.
+    """Context that records the two signals instead of handling them; a second signal of the same kind takes effect at once.
 
-    Outside the main thread, where Python cannot handle signals, it notes nothing.
+    Outside the main thread, where Python cannot handle signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Interruption:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def requested_signal(self, accelerator: Accelerator, at_once: bool = True) -> int:
-        """The signal that came, or 0. Several processes must stop at the same step: they agree where rows are written (``at_once``)."""
+        """Returns the received signal, or 0. Several processes must stop at the same step, so they agree only at logging steps (``at_once``)."""
         if accelerator.num_processes == 1:
             return self.signal or 0
         if not at_once:
@@ -47,7 +47,7 @@ class Interruption:
 
 
 class Interrupted(Exception):
-    """A run was stopped by a signal after it was put away; ``exit_code`` is 130 or 143."""
+    """A signal stopped the run after its checkpoint was written; ``exit_code`` is 130 or 143."""
 
     def __init__(self, number: int, path: str, advice: str | None = None) -> None:
         super().__init__(f"interrupted; {advice or f'`coterie train --resume --output {path}` goes on from here'}")

@@ -1,6 +1,6 @@
-"""The training loop. It knows a method by its losses and a task by its figures, and neither by name.
+"""The training loop. It uses only the protocols of methods (losses) and tasks (figures), and does not depend on a particular one.
 
-No host synchronisation in a step: losses are added up on the device, and a device-side record keeps the first step at which
+A step does not synchronise with the host: losses are summed on the device, and a record on the device keeps the first step at which
 each term was not finite. Both are read every ``training.log_every`` steps; the record also before every checkpoint.
 """
 
@@ -42,15 +42,15 @@ from coterie.training.tracking import tracked_validation
 
 
 class Trainer:
-    """One training: its state, and the steps that move it on.
+    """The state of a training, and its steps.
 
     Args:
         recipe: the run's settings.
-        task: gives batches and figures.
-        method: what is trained, on the CPU; it is moved to the accelerator's device.
+        task: provides batches and figures.
+        method: the method to train, on the CPU; it is moved to the accelerator's device.
         accelerator: device, precision, processes, trackers.
-        folder: where checkpoints and metrics go.
-        display: progress for the user.
+        folder: where checkpoints and metrics are written.
+        display: shows progress to the user.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Trainer:
         self.recipe, self.task, self.accelerator, self.folder, self.display = recipe, task, accelerator, folder, display
         self.figures = figures_of(recipe.task)
         settings = recipe.training
-        require_shard_settings(recipe)  # once more: the optimizer is chosen by now
+        require_shard_settings(recipe)  # checked again, because the optimizer is now chosen
         self.shards = Shards(method, task.sharded_networks(method), accelerator.device) if settings.shard else None
         self.method = move_to_device(method, accelerator.device, settings.channels_last is True)
         self.untrained = untrained_names(self.method) if self.shards is None else frozenset()
@@ -76,14 +76,14 @@ class Trainer:
         self.freezing = Freezing(
             recipe.network.freeze, self.method, accelerator.num_processes, resolved(recipe.network.hold_statistics)
         )
-        self.freezing.apply(0)  # several processes exchange the gradients that there are from here on
+        self.freezing.apply(0)  # before DDP wraps the method: it synchronises what requires gradients then
         self.batches = task.data.train.steps_per_epoch
         self.steps_per_epoch = -(-self.batches // settings.accumulate)
         self.epochs = resolved(settings.epochs)
         self.schedule = RestartedSchedule(recipe.schedule, self.optimizer, self.epochs, self.steps_per_epoch)
         self.ends = [end for _, end in recipe.schedule.stretches(self.epochs)]  # of the training's stretches, in epochs
         self.progress = Progress(0, self.epochs, 0, self.epochs * self.steps_per_epoch, device=accelerator.device)
-        prepared: Any = (self.method, self.optimizer)  # what is shared out exchanges its gradients itself
+        prepared: Any = (self.method, self.optimizer)  # sharded networks synchronise their gradients themselves
         self.module, self.stepper = accelerator.prepare(*prepared) if self.shards is None else prepared
         self.compiled = (
             torch.compile(self.module, options=compiler_options(self.method)) if settings.compile else self.module
@@ -109,15 +109,15 @@ class Trainer:
 
     @property
     def evaluated(self) -> Method:
-        """The method that is evaluated and exported: the moving average where there is one."""
+        """The method that is evaluated and exported: the moving average if there is one."""
         return self.ema.module if self.ema is not None else self.method
 
     def fit(self, interruption: Interruption) -> None:
-        """Train to the last epoch, from wherever the state stands.
+        """Train from the current state to the last epoch.
 
         Raises:
-            RunError: a loss term that is not finite, a full disk.
-            Interrupted: a signal came; the run was put away first.
+            RunError: a loss term is not finite, training has diverged, or the disk is full.
+            Interrupted: a signal was received; the checkpoint is already written.
         """
         self.prepare()
         with self.display:
@@ -128,7 +128,7 @@ class Trainer:
                 self.save(self.folder.last)
                 if self.evaluates:
                     self.evaluate()
-                    if self.method.needs_validation:  # what it learned from the evaluation belongs to the epoch
+                    if self.method.needs_validation:  # the checkpoint must hold what it learned from the evaluation
                         self.save(self.folder.last, evaluated=True)
                 if asked := interruption.requested_signal(self.accelerator):
                     raise Interrupted(asked, str(self.folder))
@@ -136,10 +136,10 @@ class Trainer:
             self.display.note(self.best.explain(self.epoch, self.epochs))
 
     def prepare(self) -> None:
-        """What comes before the first step, in a run that is gone on with too."""
+        """Work before the first step, also of a resumed run: warnings and the cache of the teachers' logits."""
         started = time.perf_counter()
         network = self.recipe.network
-        if self.task.network_names:  # what weights a network of one's own has is not known
+        if self.task.network_names:  # whether a custom network has trained weights is unknown
             for note in self.freezing.warnings(network.weights_of is not None):
                 self.display.note(note)
         precompute_teacher_logits(self.recipe.training, self.task, self.method, self.display)
@@ -147,17 +147,17 @@ class Trainer:
 
     @property
     def evaluates(self) -> bool:
-        """Whether an evaluation follows the epoch that ended last."""
+        """Whether the epoch that ended last is followed by an evaluation."""
         return self.epoch % self.recipe.training.evaluate_every == 0 or self.epoch in self.ends
 
     def _begin_epoch(self) -> None:
-        """Whatever changes from one epoch to the next is a function of its number."""
+        """Applies what changes between epochs; all of it is a function of the epoch's number."""
         self.validated = None
         self.method.train()
         self.freezing.apply(self.epoch)
         if self.epoch and self.freezing.is_frozen(self.epoch - 1) and not self.freezing.is_frozen(self.epoch):
             self.display.note(f"epoch {self.epoch + 1}: the whole network is trained from here on (network.freeze)")
-            self.captured = self._build_capture()  # there are more gradients now
+            self.captured = self._build_capture()  # more parameters get gradients now
         end = next(end for end in self.ends if end > self.epoch)
         self.progress.plan(end)
         if self.batch == 0:
@@ -193,8 +193,8 @@ class Trainer:
         self.seconds += time.perf_counter() - started
 
     def train_batch(self, batch: Batch, final: bool = True, together: int = 1) -> None:
-        """One batch of ``together`` whose gradients are added up; with ``final``, the optimizer step that it completes."""
-        # What draws from the global generator (dropout, stochastic depth) is thereby a function of the position too.
+        """Trains on one of ``together`` batches whose gradients are accumulated; ``final`` is followed by the optimizer step."""
+        # Makes draws from the global generator (dropout, stochastic depth) a function of the position in training too.
         torch.manual_seed(derive_seed(self.recipe.seed, "step", self.epoch, self.batch, self.accelerator.process_index))
         self.progress.update(self.epoch, self.step)
         if final:
@@ -216,7 +216,7 @@ class Trainer:
         self.losses.count += 1
 
     def _compute(self, inputs: Inputs, targets: Tensor, weight: float = 1.0, together: int = 1) -> None:
-        """Gradients, and the record of the loss terms: all on the device and in place, so that it can be captured."""
+        """Computes gradients and records the loss terms, all on the device and in place, so that it can be captured."""
         with self.accelerator.autocast():
             losses = self.compiled(inputs, targets, self.progress)
         total = torch.stack(tuple(losses.values())).sum()
@@ -238,7 +238,7 @@ class Trainer:
         self.method.after_step(self.progress)
 
     def _record(self) -> None:
-        """Write the mean of each term since the last row, and stop where one was not finite."""
+        """Write the mean of each term since the last row; raise if a term was not finite or training has diverged."""
         self._require_finite()
         losses = self.losses.read()
         if losses is None:
@@ -269,16 +269,16 @@ class Trainer:
         return f"the checkpoint before it is kept in {self.folder}"
 
     def evaluate(self) -> None:
-        """Measure on the validation split, note it, and keep the weights where they are the best so far."""
+        """Evaluate on the validation split, log the figures, and save a checkpoint if they are the best so far."""
         loader = self.task.data.validation
         said = ""
         if loader is not None:
             method = self.evaluated
             evaluation = self.task.evaluate(method, loader)
             figures = evaluation.figures
-            if not method.needs_validation:  # one that learns from it says something else afterwards
+            if not method.needs_validation:  # a method that learns from the evaluation predicts differently afterwards
                 self.validated = evaluation
-            for each in {self.method, method}:  # the moving average, where there is one, has buffers of its own
+            for each in {self.method, method}:  # a moving average has its own buffers
                 self.task.learn_from(each, evaluation)
             deployed = self.task.choose_deployed(method, evaluation).student
             figures["deployed"] = {"student": deployed, **figures["students"][deployed]}
@@ -299,9 +299,10 @@ class Trainer:
             self.accelerator.log(tracked, step=self.step)
 
     def save(self, path: Any, evaluated: bool = False) -> None:
-        """Write the whole state to a checkpoint, provided that it is sound; ``evaluated``: the epoch's evaluation is part of it.
+        """Write the whole state to a checkpoint; ``evaluated``: it includes the epoch's evaluation.
 
-        Losses far above chance are not sound yet: the checkpoint before them stays, and going on from there does these steps again.
+        While losses are far above chance, the last checkpoint is not replaced, except at the end of a stretch of the schedule:
+        resuming from it repeats these steps.
         """
         self._require_finite()
         unsound = self.divergence.suspected and path == self.folder.last and self.epoch not in self.ends

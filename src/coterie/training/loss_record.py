@@ -1,4 +1,4 @@
-"""Loss terms over steps, kept on the device: their sums, and the first step at which each was not finite."""
+"""Records loss terms on the device: their sums, and the first step at which each was not finite."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch import Tensor
 
 
 class LossRecord:
-    """Adds up loss terms without reading them; reading is for logging intervals and checkpoints.
+    """Sums loss terms without reading them on the host; they are read at logging steps and checkpoints.
 
     Args:
-        accelerator: its processes' records are read as one.
+        accelerator: reads combine the records of all its processes.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.names: list[str] = []  # known after the first batch
-        self.sums: Tensor | None = None  # of the terms since they were last read, each by its batch's weight
+        self.sums: Tensor | None = None  # of the terms since the last read, weighted by the batch's weight
         self.count = 0  # batches since then
-        self.first_bad: Tensor | None = None  # step at which each term was first not finite, -1: never
+        self.first_bad: Tensor | None = None  # first step at which each term was not finite, -1: never
 
     def add(self, losses: Mapping[str, Tensor], step: Tensor, weight: float = 1.0) -> None:
-        """The terms of one batch: all on the device and in place, so that it can be captured; ``count`` is the caller's.
+        """Adds the terms of one batch, on the device and in place, so that it can be captured; the caller increments ``count``.
 
         Args:
-            losses: the terms, each a number.
-            step: the optimizer's step, a number.
+            losses: the terms, each a scalar.
+            step: the optimizer step, a scalar.
             weight: of the batch, see :class:`coterie.data.batch.Batch`. The weights of all batches of a step have mean 1.
         """
         terms = torch.stack([loss.detach().float() for loss in losses.values()])
@@ -42,7 +42,7 @@ class LossRecord:
         self.first_bad.copy_(torch.where(bad, step.long(), self.first_bad))
 
     def read(self) -> dict[str, float] | None:
-        """Mean of each term over all that was counted in each step since the last reading, in every process; None: there was no batch."""
+        """Returns the mean of each term over all batches since the last read, over all processes; None if there was no batch."""
         if self.sums is None or self.count == 0:
             return None
         means = (self.accelerator.reduce(self.sums, "mean") / self.count).tolist()
@@ -51,12 +51,12 @@ class LossRecord:
         return dict(zip(self.names, means, strict=True))
 
     def average_over_processes(self) -> None:
-        """Let every process hold the mean of all sums, as one that goes on from a checkpoint does; what is read afterwards is the same."""
+        """Replace each process's sums by their mean over processes, as they are after resuming from a checkpoint; later reads are unchanged."""
         if self.sums is not None:
             self.sums = self.accelerator.reduce(self.sums, "mean")
 
     def not_finite(self) -> tuple[int, str] | None:
-        """Step and name of the first term that was not finite in any process; None: all are."""
+        """Returns step and name of the first term that was not finite in any process; None if all were finite."""
         if self.first_bad is None:
             return None
         first_bad = self.accelerator.gather(self.first_bad[None]).amax(0).tolist()

@@ -1,6 +1,6 @@
-"""Which memory format a run trains in, and convolutions that must not meet channels-last tensors on a CPU.
+"""Chooses the memory format of a run, and keeps certain convolutions contiguous on a CPU.
 
-The choice is a function of the networks, the images' size and the batch, not of a clock: two runs of one recipe choose alike.
+The choice depends on the networks, the image size and the batch size, not on timings: two runs of one recipe choose the same format.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from coterie.recipe.sections import resolved
 from coterie.tasks.task import Task
 
 LANES = 16  # float32 numbers in a register of AVX-512, and oneDNN's block of channels
-WIDE = 4  # kernels of depthwise convolutions above this side have no backward kernel of their own in oneDNN
-# What oneDNN's general kernel costs for the weights' gradient of a wide depthwise convolution, channels last: it pads each group to
-# 16x16 channels, whose buffer it clears and adds up. That is independent of the batch, and contiguous tensors, which take a matrix
-# product, cost the same at this many output positions (batch times height times width; benchmarks/speed/memory_format.py).
+WIDE = 4  # depthwise convolutions with a larger kernel side have no specialised backward kernel in oneDNN
+# The cost of oneDNN's general kernel for the weight gradient of a wide depthwise convolution in channels-last format: it pads each group
+# to 16x16 channels, and clears and sums that buffer. This cost is independent of the batch size. Contiguous tensors use a matrix product,
+# which costs the same at this many output positions (batch times height times width; benchmarks/speed/memory_format.py).
 BREAK_EVEN = 140
 
 
 def resolve_memory_format(recipe: Recipe, task: Task, method: Method, device: torch.device) -> Recipe:
-    """The recipe with ``training.channels_last`` decided, and the task's batches in that format.
+    """Returns the recipe with ``training.channels_last`` resolved, and sets that format for the task's batches.
 
     Args:
-        recipe: a run's; ``auto`` is replaced by what :func:`suits_channels_last` says.
-        task: set up for it; its loaders are told.
-        method: of the task, not yet trained.
+        recipe: a run's recipe; ``auto`` is replaced by the result of :func:`suits_channels_last`.
+        task: the task, set up; its loaders are set to the format.
+        method: the task's method, not yet trained.
         device: where it will be trained.
     """
     chosen = recipe.training.channels_last
@@ -41,7 +41,7 @@ def resolve_memory_format(recipe: Recipe, task: Task, method: Method, device: to
 
 
 def with_channels_last(recipe: Recipe, value: bool | str) -> Recipe:
-    """The recipe with another ``training.channels_last``."""
+    """Returns the recipe with another ``training.channels_last``."""
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"channels_last": value})})
 
 
@@ -50,14 +50,14 @@ def suits_channels_last(
 ) -> bool:
     """Whether training is at least as fast in channels-last as in contiguous format.
 
-    On CUDA yes. On a CPU where convolutions do the work, save where wide depthwise ones have few output positions; networks whose
-    only convolutions cut an image into patches are as fast either way, and stay contiguous.
+    On CUDA it is. On a CPU it is for convolutional networks, except those whose wide depthwise convolutions have few output positions.
+    Networks whose only convolutions cut an image into patches are equally fast in both formats, and stay contiguous.
 
     Args:
-        network: is run once on two blank images, in eval mode.
-        input_size: channels, height and width of an image; None where samples are no images.
-        batch_size: images of a step.
-        device: of the training.
+        network: run once on two blank images, in eval mode.
+        input_size: channels, height and width of an image; None if samples are not images.
+        batch_size: number of images in a step.
+        device: the training device.
     """
     if device.type == "cuda":
         return True
@@ -65,7 +65,7 @@ def suits_channels_last(
     if device.type != "cpu" or input_size is None or all(_cuts_patches(each) for each in convolutions):
         return False
     positions = _output_positions(network, convolutions, input_size, batch_size)
-    # In units of one group, tap and position of a wide depthwise convolution: what channels last saves there, or loses.
+    # Time that channels last saves (or loses), in units of one group, tap and position of a wide depthwise convolution.
     saved = 0
     for each, count in positions:
         if each.groups == each.in_channels > 1:
@@ -81,7 +81,7 @@ def _cuts_patches(convolution: nn.Conv2d) -> bool:
 def _output_positions(
     network: nn.Module, convolutions: list[nn.Conv2d], input_size: tuple[int, ...], batch_size: int
 ) -> list[tuple[nn.Conv2d, int]]:
-    """Each call of a convolution, with its output's height times width times the batch size."""
+    """Returns each call of a convolution with its output's height times width times the batch size."""
     found: list[tuple[nn.Conv2d, int]] = []
 
     def note(convolution: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -101,7 +101,7 @@ def _output_positions(
 
 
 def move_to_device(method: Method, device: torch.device, channels_last: bool) -> Method:
-    """Move a method, in place, to where and how it is trained and evaluated; the format decides the last bits."""
+    """Move a method, in place, to the device and memory format of training and evaluation; the format affects the last bits of results."""
     method.to(device)
     if channels_last:
         method.to(memory_format=torch.channels_last)
@@ -111,11 +111,11 @@ def move_to_device(method: Method, device: torch.device, channels_last: bool) ->
 
 
 def overflows(module: nn.Module) -> bool:
-    """Whether the gradient of this convolution's weights writes beyond its memory, channels last on a CPU.
+    """Whether the weight gradient of this convolution writes out of bounds in channels-last format on a CPU.
 
-    That is oneDNN's strided 1x1 kernel with fewer input channels than a block (https://github.com/uxlfoundation/oneDNN/issues/6035):
-    the process dies, hangs, or goes on with wrong numbers. With one channel both formats are the same. Whether a size is hit
-    depends on the number of threads and the batch, so the kind is avoided, whatever the size.
+    This is a bug of oneDNN's strided 1x1 kernel with fewer input channels than a block (https://github.com/uxlfoundation/oneDNN/issues/6035):
+    the process dies, hangs, or continues with wrong numbers. With one channel both formats are the same. Which sizes are affected
+    depends on the number of threads and the batch, so all such convolutions are avoided, whatever the size.
     """
     return (
         isinstance(module, nn.Conv2d)
@@ -127,14 +127,14 @@ def overflows(module: nn.Module) -> bool:
 
 
 def avoid_overflow(method: nn.Module) -> None:
-    """Let convolutions that :func:`overflows` names compute in contiguous format, whatever comes to them; on a CPU.
+    """Make convolutions for which :func:`overflows` is true compute in contiguous format, whatever their input; for CPUs.
 
-    A network may make channels-last activations by itself (ConvNeXt permutes), so this holds in either format.
+    A network may produce channels-last activations by itself (ConvNeXt permutes), so this is needed in either format.
     """
     for module in method.modules():
         if overflows(module) and isinstance(module, nn.Conv2d):
             weight = module.weight
-            # .contiguous() would leave 1x1 kernels as they are; their strides are what torch reads the format from.
+            # .contiguous() would not change 1x1 kernels, but torch infers the format from their strides.
             weight.data = weight.data.clone(memory_format=torch.contiguous_format)
             if _to_contiguous not in module._forward_pre_hooks.values():
                 module.register_forward_pre_hook(_to_contiguous)
@@ -145,6 +145,6 @@ def _to_contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ..
 
 
 def compiler_options(method: nn.Module) -> dict[str, Any] | None:
-    """For torch.compile: it must not turn to channels last by itself what :func:`avoid_overflow` keeps contiguous."""
+    """Returns options for torch.compile, which must not convert to channels last what :func:`avoid_overflow` keeps contiguous."""
     guarded = any(_to_contiguous in module._forward_pre_hooks.values() for module in method.modules())
     return {"layout_optimization": False} if guarded else None

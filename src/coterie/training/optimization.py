@@ -1,4 +1,4 @@
-"""Optimizer and learning rate: timm's, with the papers' SGD and milestones among them."""
+"""Builds timm's optimizers and learning-rate schedules, which include the papers' SGD and milestones."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from coterie.methods.method import Method
 from coterie.recipe import Recipe
 from coterie.recipe.sections import OptimizerRecipe, ScheduleRecipe, resolved
 
-# Of an optimizer's state, shaped like its parameter. Second moments are so only in part: NovoGrad has one number a tensor.
+# Entries of an optimizer's state that are shaped like their parameter. Second moments are not always: NovoGrad has one number per tensor.
 AVERAGES = {"momentum_buffer", "exp_avg"}
-FUSED = {"sgd", "momentum", "adam", "adamw"}  # torch's own, under timm's names
-FUSED_IN_PARTS = {"adam", "adamw"}  # of these, over parameters that are shared out over processes
+FUSED = {"sgd", "momentum", "adam", "adamw"}  # optimizers of torch, under timm's names
+FUSED_IN_PARTS = {"adam", "adamw"}  # those that can be fused over sharded parameters
 
 
 def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True) -> torch.optim.Optimizer:
-    """Build timm's optimizer of that name over the method's parameter groups; fused, where it is one of torch's that can be.
+    """Build timm's optimizer of that name over the method's parameter groups; fused, if torch has a fused version of it.
 
-    A fused step is one call for all parameters in place of several for each: the same update, rounded otherwise in the last bits. Torch's cannot
-    take in parameters that get their first gradient later than others (``fuses=False``).
+    A fused step is one call for all parameters instead of several for each: the same update, with other rounding in the last bits. Torch's fused
+    optimizers do not support parameters that get their first gradient later than others (``fuses=False``).
 
     Raises:
-        CoterieError: an unknown name, an option that the optimizer does not take, an optimizer that cannot work here (a package or a
-            device is missing, it needs second derivatives), or students without a parameter that is trained.
+        CoterieError: the name is unknown, the optimizer does not take an option or cannot work here (a package or a device is
+            missing, or it needs second derivatives), or no parameter of the students is trainable.
     """
     if not any(parameter.requires_grad for parameter in method.networks.parameters()):
         raise CoterieError(
@@ -59,7 +59,7 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True)
             **{**fused, **recipe.options},
         )
     except (TypeError, ValueError, AssertionError, ImportError, RuntimeError) as error:
-        # Packages and devices that an optimizer needs are missed by assertions and import errors.
+        # An optimizer reports a missing package or device by an assertion or an import error.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CoterieError(f"optimizer.name={recipe.name!r} cannot be built: {reason}") from None
     if getattr(optimizer, "is_second_order", False):  # timm's word for it
@@ -71,10 +71,10 @@ def build_optimizer(recipe: OptimizerRecipe, method: Method, fuses: bool = True)
 
 
 def build_own_optimizers(recipe: Recipe, method: Method) -> dict[str, torch.optim.Optimizer]:
-    """The method's further optimizers by name.
+    """Builds the method's additional optimizers, by name.
 
     Raises:
-        CoterieError: it has some, and the precision is one that they cannot share.
+        CoterieError: the method has some, and the precision is fp16, whose loss scale serves one optimizer only.
     """
     own = method.build_optimizers()
     if own and recipe.training.precision == "fp16":
@@ -86,7 +86,7 @@ def build_own_optimizers(recipe: Recipe, method: Method) -> dict[str, torch.opti
 
 
 def _split_decay(group: dict[str, Any]) -> list[dict[str, Any]]:
-    """The group's matrices, and its vectors and scalars without weight decay."""
+    """Splits a group into its matrices, and its vectors and scalars without weight decay."""
     matrices = [p for p in group["params"] if p.ndim > 1]
     vectors = [p for p in group["params"] if p.ndim <= 1]
     return [
@@ -99,7 +99,7 @@ def _split_decay(group: dict[str, Any]) -> list[dict[str, Any]]:
 def build_schedule(
     recipe: ScheduleRecipe, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int
 ) -> timm.scheduler.scheduler.Scheduler:
-    """Build timm's schedule, moved on by ``schedule.step_update(step)`` at every optimizer step."""
+    """Build timm's schedule; call ``schedule.step_update(step)`` at every optimizer step."""
     shared: dict[str, Any] = {
         "warmup_t": round(resolved(recipe.warmup_epochs) * steps_per_epoch),
         "warmup_lr_init": recipe.warmup_learning_rate,
@@ -107,7 +107,7 @@ def build_schedule(
     }
     total = epochs * steps_per_epoch
     if recipe.name in {"constant", "multistep"}:
-        # timm's scheduler lets the rate fall one update before a milestone, hence the 1.
+        # timm's scheduler lowers the rate one update before a milestone, hence the 1.
         milestones = [round(at * total) + 1 for at in recipe.milestones] if recipe.name == "multistep" else []
         return timm.scheduler.MultiStepLRScheduler(
             optimizer, decay_t=milestones, decay_rate=recipe.decay_rate, **shared
@@ -126,19 +126,19 @@ def build_schedule(
         "poly": timm.scheduler.PolyLRScheduler,
         "tanh": timm.scheduler.TanhLRScheduler,
     }[recipe.name]
-    # What timm warns of, a cosine of one step that has no effect, is right where the training has but one.
+    # Silences timm's warning that a cosine of one step has no effect: that is right for a training of one step.
     logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
     return kind(optimizer, **shared)
 
 
 class RestartedSchedule:
-    """The schedule, from its beginning in every stretch between two of the recipe's restarts.
+    """The learning-rate schedule, started anew at each of the recipe's restarts.
 
     Args:
         recipe: the schedule's settings.
-        optimizer: whose groups have their largest learning rates.
-        epochs: of the whole training.
-        steps_per_epoch: optimizer steps.
+        optimizer: its groups hold their peak learning rates.
+        epochs: number of epochs of the whole training.
+        steps_per_epoch: number of optimizer steps in an epoch.
     """
 
     def __init__(
@@ -156,16 +156,16 @@ class RestartedSchedule:
             self._stretches.append((start * steps_per_epoch, schedule))
 
     def step_update(self, step: int) -> None:
-        """Set the rate with which the step after ``step`` steps is made."""
+        """Set the learning rate of the step that follows ``step`` steps."""
         start, schedule = next(each for each in self._stretches if each[0] <= step)
         schedule.step_update(step - start)
 
 
 def require_fitting_state(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse a restored moving average of another shape than its parameter, which torch meets at the next step only.
+    """Check that restored moving averages have the shape of their parameter; torch would fail only at the next step.
 
     Raises:
-        ValueError: there is one.
+        ValueError: a moving average has another shape.
     """
     for parameter, state in optimizer.state.items():
         for name in AVERAGES & state.keys():

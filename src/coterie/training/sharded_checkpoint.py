@@ -1,8 +1,8 @@
-"""Checkpoints of a training whose networks are shared out over processes: every process writes its own part, and any number of processes read them.
+"""Checkpoints of sharded training: every process writes its own shard, and any number of processes can read them.
 
-Beside the checkpoint file, which holds all that is not a tensor of the networks or the optimizer, stands a folder of safetensors files by
-torch.distributed.checkpoint. The file names the folder, and is replaced in one move once the folder is whole: a kill leaves the checkpoint before. Torch's own
-format of such folders is not used: its index is a pickle.
+The checkpoint file holds everything except the tensors of the networks and the optimizer. These are in a folder of safetensors files next to it, written by
+torch.distributed.checkpoint. The file names the folder, and is replaced atomically once the folder is complete: if a process is killed, the previous checkpoint
+remains. Torch's own format of such folders is not used, because its index is a pickle.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from coterie.errors import RunError
 from coterie.files import reason_of
 from coterie.training.checkpoint import save_checkpoint
 
-KEY = "shards"  # of a checkpoint's state
-SHAPED, NUMBER = "shaped", "number"  # tensors of an optimizer's state: shaped like their parameter, and a single number
+KEY = "shards"  # in a checkpoint's state
+SHAPED, NUMBER = "shaped", "number"  # tensors of an optimizer's state: shaped like their parameter, or a scalar
 
 
 def weights_of(method: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers that are saved, by names of which one that has several appears once: safetensors refuses tensors that share memory."""
+    """Returns the parameters and buffers to save, by name. A tensor with several names appears once: safetensors refuses tensors that share memory."""
     found: dict[int, tuple[str, Tensor]] = {}
     for name, value in method.state_dict(keep_vars=True).items():
         found.setdefault(id(value), (f"method.{name}", value))
@@ -38,7 +38,7 @@ def weights_of(method: nn.Module) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Tensors of the optimizer's state by the names of the parameters that they belong to."""
+    """Returns the tensors of the optimizer's state, by the names of their parameters."""
     names = {id(value): name for name, value in method.named_parameters()}
     return {
         f"optimizer.{names[id(parameter)]}.{key}": value
@@ -49,30 +49,30 @@ def optimizer_tensors(method: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 
 def optimizer_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What of the optimizer's state is no tensor, and which tensors there are besides."""
+    """Returns the part of the optimizer's state that is not tensors, and the kinds of its tensors."""
     state = optimizer.state_dict()
     kinds = {number: {key: _kind(value) for key, value in values.items()} for number, values in state["state"].items()}
     return {"kinds": kinds, "param_groups": state["param_groups"]}
 
 
 def _kind(value: Any) -> Any:
-    """How a value of an optimizer's state comes back: as its parameter, as a number in a tensor, or as it stands."""
+    """Returns how a value of an optimizer's state is restored: as a tensor shaped like its parameter, as a scalar tensor, or as the stored value."""
     if not isinstance(value, Tensor):
         return {"value": value}
     return SHAPED if value.ndim else NUMBER
 
 
 def save_sharded(path: Path, state: dict[str, Any], tensors: Mapping[str, Tensor], accelerator: Accelerator) -> None:
-    """Write a checkpoint file and the folder of tensors beside it; all processes take part.
+    """Write a checkpoint file and the folder of tensors next to it; all processes must call this.
 
     Args:
-        path: of the file; the folder's name begins with its stem.
-        state: what the file holds besides, of the first process.
-        tensors: by name.
-        accelerator: of the processes.
+        path: path of the file; the folder's name begins with its stem.
+        state: the content of the file; that of the main process is used.
+        tensors: tensors by name.
+        accelerator: the accelerator of the processes.
 
     Raises:
-        RunError: the disk is full, or the folder is not there; the previous checkpoint is kept.
+        RunError: the disk is full, or the folder does not exist; the previous checkpoint is kept.
     """
     from torch.distributed import checkpoint as distributed
 
@@ -98,15 +98,15 @@ def save_sharded(path: Path, state: dict[str, Any], tensors: Mapping[str, Tensor
 
 
 def read_sharded(path: Path, shards: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Fill tensors from the folder beside a checkpoint file. Those that are shared out over processes take their part, whatever the number that wrote them.
+    """Fill tensors from the folder next to a checkpoint file. Sharded tensors read their shard, whatever the number of processes that wrote them.
 
     Args:
-        path: of the file.
-        shards: what it says of its folder.
-        tensors: are written in place. What else the folder holds is left there.
+        path: path of the file.
+        shards: the file's entry about its folder.
+        tensors: tensors that are written in place. Other tensors in the folder are ignored.
 
     Raises:
-        KeyError, RuntimeError, TypeError, ValueError: the folder is damaged, or of another run.
+        KeyError, RuntimeError, TypeError, ValueError: the folder is damaged, or belongs to another run.
     """
     from torch.distributed import checkpoint as distributed
 
@@ -115,13 +115,13 @@ def read_sharded(path: Path, shards: Any, tensors: Mapping[str, Tensor]) -> None
         raise ValueError(f"its folder is {str(name)[:80]!r}")
     folder = path.with_name(name)
     found = {each.name: each.stat().st_size for each in folder.iterdir()} if folder.is_dir() else {}
-    if found != sizes:  # a part that is missing would leave tensors as they are in places
+    if found != sizes:  # a missing shard would leave parts of tensors unchanged
         raise ValueError(f"its folder {name!r} does not hold what was written there")
     alone = not any(isinstance(each, DTensor) for each in tensors.values())
     try:
         reader = distributed.HuggingFaceStorageReader(str(folder))
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what is meant
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as intended
             distributed.load(dict(tensors), storage_reader=reader, no_dist=alone)
     except distributed.api.CheckpointException as error:
         raise ValueError(str(next((each for each, _ in error.failures.values()), error))) from None
@@ -130,16 +130,16 @@ def read_sharded(path: Path, shards: Any, tensors: Mapping[str, Tensor]) -> None
 def restore_optimizer(
     path: Path, shards: Any, method: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
 ) -> None:
-    """Bring an optimizer's state back from a checkpoint.
+    """Restore an optimizer's state from a checkpoint.
 
     Args:
         path, shards: see :func:`read_sharded`.
-        method: whose parameters are optimized.
-        optimizer: of the training that goes on.
-        settings: of :func:`optimizer_settings`, as the checkpoint holds them.
+        method: the method whose parameters are optimized.
+        optimizer: the optimizer to restore.
+        settings: the result of :func:`optimizer_settings`, from the checkpoint.
 
     Raises:
-        KeyError, RuntimeError, TypeError, ValueError: the state is damaged, or of another optimizer.
+        KeyError, RuntimeError, TypeError, ValueError: the state is damaged, or belongs to another optimizer.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     names = {id(value): name for name, value in method.named_parameters()}
@@ -159,5 +159,5 @@ def restore_optimizer(
 
 
 def _is_name(name: Any, path: Path) -> bool:
-    """Whether a folder is one of those that :func:`save_sharded` makes for this checkpoint, and no other place."""
+    """Whether a name is one that :func:`save_sharded` gives to a folder of this checkpoint, and not another path."""
     return isinstance(name, str) and re.fullmatch(rf"{re.escape(path.stem)}-[0-9a-f]{{16}}", name) is not None

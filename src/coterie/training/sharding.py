@@ -1,6 +1,6 @@
-"""Students, teachers and optimizer shared out over processes by torch's FSDP2: each holds its part of every tensor, and a block of a network is whole only while it computes.
+"""Shards students, teachers and optimizer over processes with torch's FSDP2: each process holds its shard of every tensor, and a block is gathered only while it computes.
 
-What a training has that is not a network of the task's stays whole, or is refused: nothing here is computed on a part.
+Parts of a training that are not networks of the task stay whole, or are refused: nothing is computed on a shard.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from coterie.training.optimization import FUSED
 
 
 class Shards:
-    """A method whose networks are shared out.
+    """Shards the networks of a method.
 
     Args:
-        method: is changed in place: its parameters, and its teachers', are :class:`torch.distributed.tensor.DTensor` afterwards.
-        networks: of the method's students and teachers, each a whole network that is called as such; nothing else may hold parameters.
-        device: where they compute. Networks on the CPU are moved there block by block, so that no device holds one as a whole.
+        method: changed in place: its parameters, and its teachers', are :class:`torch.distributed.tensor.DTensor` afterwards.
+        networks: the networks of students and teachers, each called as a whole; no other module may hold parameters.
+        device: where they compute. Networks on the CPU are moved there block by block, so that no device holds a whole network.
 
     Raises:
-        CoterieError: a method or a network that cannot be shared out.
+        CoterieError: the method or a network cannot be sharded.
     """
 
     def __init__(self, method: Method, networks: Sequence[nn.Module], device: torch.device) -> None:
@@ -41,18 +41,18 @@ class Shards:
             _shard(network, mesh)
 
     def reshard(self) -> None:
-        """Let go of what an evaluation has left whole; between two steps of training nothing is."""
+        """Reshard what an evaluation has left gathered; between training steps everything is sharded."""
         for network in self.networks:
             assert isinstance(network, FSDPModule)
             network.reshard()
 
     @torch.no_grad()
     def whole(self, method: Method, holds: bool) -> Method | None:
-        """The method with whole students on the CPU; all processes take part, and those that hold it get it.
+        """Returns the method with whole students on the CPU, or None without ``holds``; all processes must call this.
 
         Args:
-            method: that was shared out.
-            holds: whether this process wants it.
+            method: the sharded method.
+            holds: whether this process gets the result.
         """
         self.reshard()
         for name, parameter in method.named_parameters():
@@ -68,15 +68,15 @@ class Shards:
 
 
 def require_shard_settings(recipe: Recipe) -> None:
-    """Refuse settings that sharding does not serve; what does not ask for it passes.
+    """Refuse settings that sharding does not support; without ``training.shard`` nothing is checked.
 
     Raises:
-        CoterieError: there is one.
+        CoterieError: a setting is not supported.
     """
     training = recipe.training
     if not training.shard:
         return
-    import torch.distributed.checkpoint  # takes a moment, and nobody else needs it
+    import torch.distributed.checkpoint  # slow to import, and needed here only
 
     unserved = {
         "training.compile=true": training.compile,
@@ -102,10 +102,10 @@ def require_shard_settings(recipe: Recipe) -> None:
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of a network, outermost ones only: the members of its lists of modules of one class.
+    """Returns the repeated blocks of a network, outermost ones only: the members of each ModuleList whose modules have one class.
 
     Args:
-        network: such as a language model, whose layers stand in a list.
+        network: for example a language model, whose layers are in a ModuleList.
     """
     found: list[nn.Module] = []
 
@@ -121,7 +121,7 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
 
 
 def _require_nothing_else(method: Method, networks: Sequence[nn.Module]) -> None:
-    """All that a method holds stands in its networks: the gradients of anything else would be each process's own."""
+    """Checks that all parameters and buffers of a method are in its networks: gradients of others would not be synchronised between processes."""
     name = type(method).__name__
     if not networks:
         raise CoterieError("training.shard=true is for language models, whose networks are made of blocks")
@@ -143,7 +143,7 @@ def _require_nothing_else(method: Method, networks: Sequence[nn.Module]) -> None
 
 
 def _shard(network: nn.Module, mesh: DeviceMesh) -> None:
-    """Share out each block, and all else of the network with its root."""
+    """Shards each block, and the rest of the network with its root."""
     name = type(network).__name__
     blocks = blocks_of(network)
     within = {id(module) for block in blocks for module in block.modules()}
@@ -158,13 +158,13 @@ def _shard(network: nn.Module, mesh: DeviceMesh) -> None:
         )
     for block in blocks:
         fully_shard(block, mesh=mesh)
-    # What stands outside of blocks stays whole after the forward pass: the backward pass begins with it, and logits that are computed in parts read the last
-    # layer's weight. A teacher, which has no backward pass, keeps its own from then on.
+    # Parameters outside of blocks stay gathered after the forward pass: the backward pass begins with them, and logits that are computed in parts read the last
+    # layer's weight. A teacher has no backward pass and keeps them gathered from then on.
     fully_shard(network, mesh=mesh, reshard_after_forward=False)
 
 
 def _without_values(method: Method) -> Method:
-    """A copy whose parameters hold nothing, to be filled at the end; those that were one are one."""
+    """Returns a copy with empty parameters, to be filled at the end; shared parameters stay shared."""
     empty: dict[int, Tensor] = {
         id(each): nn.Parameter(torch.empty(0, dtype=each.dtype), requires_grad=each.requires_grad)
         for each in method.parameters()

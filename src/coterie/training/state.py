@@ -1,4 +1,4 @@
-"""What of a training a checkpoint holds, and how it comes back from there."""
+"""The state of a training in a checkpoint: how it is written and restored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from coterie.training.stopping import BestEpoch
 
 
 class Training(Protocol):
-    """What a checkpoint needs of a training, see :class:`coterie.training.loop.Trainer`."""
+    """The attributes of a training that checkpoints need, see :class:`coterie.training.loop.Trainer`."""
 
     accelerator: Accelerator
     folder: RunFolder
@@ -65,7 +65,7 @@ class Training(Protocol):
 
 
 def untrained_names(method: Method) -> frozenset[str]:
-    """Names in a method's state of weights that training never changes, as its modules say by an attribute ``never_trained``."""
+    """Returns the names in a method's state dict of weights that training never changes; modules list theirs in ``never_trained``."""
     return frozenset(
         f"{name}.{each}" if name else each
         for name, module in method.named_modules()
@@ -74,15 +74,15 @@ def untrained_names(method: Method) -> frozenset[str]:
 
 
 def write_state(trainer: Training, path: Path, evaluated: bool) -> None:
-    """Write a checkpoint; several processes do so together.
+    """Write a checkpoint; all processes must call this.
 
     Args:
         trainer: the training.
-        path: of the checkpoint.
-        evaluated: whether the evaluation of the epoch that ended last is part of it.
+        path: path of the checkpoint.
+        evaluated: whether it includes the evaluation of the epoch that ended last.
 
     Raises:
-        RunError: it cannot be written; the one before is kept.
+        RunError: the checkpoint cannot be written; the previous one is kept.
     """
     trainer.losses.average_over_processes()
     if trainer.accelerator.is_main_process:
@@ -101,13 +101,13 @@ def write_state(trainer: Training, path: Path, evaluated: bool) -> None:
 
 
 def state_of(trainer: Training, evaluated: bool) -> dict[str, Any]:
-    """Everything that decides how a training goes on, but for weights that it never changes: they are written once, see :func:`untrained_names`.
+    """Returns all state needed to resume a training, except weights that it never changes: those are written once, see :func:`untrained_names`.
 
-    Tensors of what is shared out over processes stand elsewhere.
+    Sharded tensors are stored separately.
 
     Args:
         trainer: the training.
-        evaluated: whether the evaluation of the epoch that ended last is part of it.
+        evaluated: whether the state includes the evaluation of the epoch that ended last.
     """
     scaler, whole = trainer.accelerator.scaler, trainer.shards is None
     method = trainer.method.state_dict() if whole else {}
@@ -126,10 +126,10 @@ def state_of(trainer: Training, evaluated: bool) -> dict[str, Any]:
 
 
 def load_state(trainer: Training, state: dict[str, Any]) -> None:
-    """Bring a training to where it was when its state was taken.
+    """Load a state into a training.
 
     Raises:
-        KeyError, RuntimeError, TypeError, ValueError: the state is damaged, or of another training; see :func:`coterie.training.checkpoint.restoring`.
+        KeyError, RuntimeError, TypeError, ValueError: the state is damaged, or belongs to another training; see :func:`coterie.training.checkpoint.restoring`.
     """
     position = [state["position"][key] for key in ("epoch", "batch", "step")]
     for number, end in zip(position, (trainer.epochs, trainer.batches, math.inf), strict=True):
@@ -156,16 +156,16 @@ def load_state(trainer: Training, state: dict[str, Any]) -> None:
 
 
 def restore(trainer: Training) -> None:
-    """Go back to the last checkpoint: weights, optimizer, position, and the metrics that were written by then.
+    """Restore the last checkpoint: weights, optimizer, position, and the metrics written up to it.
 
     Raises:
-        CoterieError: there is none, or it is damaged.
+        CoterieError: there is no checkpoint, or it is damaged.
     """
     state = load_checkpoint(trainer.folder.last)
     with restoring(trainer.folder.last):
         load_state(trainer, state)
-    # The checkpoint of an epoch precedes its evaluation, so that evaluation is done again: same weights, same figures. Where the
-    # method has learned from it, a second checkpoint follows it, and the evaluation stays as it was.
+    # The checkpoint of an epoch is written before its evaluation, so the evaluation is repeated: same weights, same figures. If the
+    # method learns from the evaluation, a second checkpoint follows it, and the evaluation is not repeated.
     evaluated = state.get("evaluated", False) is True
     done = trainer.epoch - 1 if trainer.batch == 0 and not evaluated else trainer.epoch
     if trainer.accelerator.is_main_process:
@@ -179,27 +179,27 @@ def restore(trainer: Training) -> None:
             trainer.best.add(row, row["epoch"])
     trainer.schedule.step_update(
         trainer.step
-    )  # a run that is lengthened starts anew, from the rate with which it ended
+    )  # an extended run starts a new schedule, from the learning rate at which it ended
     if trainer.batch == 0 and trainer.epoch and not evaluated and trainer.evaluates:
         trainer.evaluate()
 
 
 def load_best(trainer: Training) -> None:
-    """Put the weights of the best epoch into the evaluated method."""
+    """Load the weights of the best epoch into the evaluated method."""
     if trainer.shards is not None:
         trainer.shards.reshard()
     load_weights(trainer.folder.best, trainer.evaluated)
 
 
 def load_weights(path: Path, method: Method) -> None:
-    """Put a checkpoint's weights into a method: their moving average where there is one.
+    """Load a checkpoint's weights into a method: their moving average if there is one.
 
     Args:
-        path: of the checkpoint.
-        method: is written in place; it may be whole or shared out over processes, whatever it was when the checkpoint was written.
+        path: path of the checkpoint.
+        method: written in place; it may be whole or sharded, whatever it was when the checkpoint was written.
 
     Raises:
-        CoterieError: the checkpoint is damaged, or of another method.
+        CoterieError: the checkpoint is damaged, or belongs to another method.
     """
     state = load_checkpoint(path)
     with restoring(path):

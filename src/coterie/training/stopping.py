@@ -1,4 +1,4 @@
-"""The best epoch by validation, and the end of a training that does not get better."""
+"""Selects the best epoch by validation, and stops training early when it no longer improves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coterie.tasks.figures import Figure
 
 
 def resolve_selection(recipe: Recipe) -> Recipe:
-    """The recipe with ``training.select=auto`` decided: the best epoch where patience ends the training, otherwise the last one."""
+    """Returns the recipe with ``training.select=auto`` resolved: the best epoch if ``training.patience`` is set, otherwise the last one."""
     if recipe.training.select != "auto":
         return recipe
     chosen = "best" if recipe.training.patience is not None else "last"
@@ -20,16 +20,16 @@ def resolve_selection(recipe: Recipe) -> Recipe:
 
 
 class BestEpoch:
-    """The best evaluation on the validation split so far.
+    """Tracks the best evaluation on the validation split.
 
     Args:
-        figure: the task's primary one, by which epochs are told apart.
-        patience: evaluations without a better one after which training ends; None: it goes on.
-        restarts: epochs that are done when the learning rate starts anew, and patience with it.
+        figure: the task's primary figure, by which epochs are compared.
+        patience: number of evaluations without improvement after which training ends; None: never.
+        restarts: numbers of finished epochs at which the learning rate, and with it patience, starts anew.
 
     Attributes:
-        score, epoch: the figure of the student that would be deployed, and its epoch, -1 before there is one.
-        since: evaluations since then, none of which was better.
+        score, epoch: best figure of the student that would be deployed, and its epoch; -1 before the first evaluation.
+        since: number of evaluations since then, none of which was better.
     """
 
     def __init__(self, figure: Figure, patience: int | None = None, restarts: Sequence[int] = ()) -> None:
@@ -42,7 +42,7 @@ class BestEpoch:
         self.score, self.epoch, self.since = -math.inf if figure.better == "higher" else math.inf, -1, 0
 
     def add(self, figures: dict[str, Any], epoch: int) -> bool:
-        """An evaluation after ``epoch``; whether it is better than all before it."""
+        """Adds the evaluation after ``epoch``; returns whether it is better than all before it."""
         if self._stretch != self._stretch_of(epoch):
             self._stretch, self.since = self._stretch_of(epoch), 0
         score = float(figures["deployed"][self.figure.key])
@@ -56,11 +56,11 @@ class BestEpoch:
         return sum(restart <= epoch for restart in self.restarts)
 
     def is_over(self, epoch: int) -> bool:
-        """Whether patience is at its end before ``epoch``."""
+        """Whether patience has run out before ``epoch``."""
         return self.patience is not None and self.since >= self.patience and self._stretch == self._stretch_of(epoch)
 
     def explain(self, epoch: int, epochs: int) -> str:
-        """Why training ends after ``epoch`` of the ``epochs`` that were planned."""
+        """Returns why training ends after ``epoch`` of the planned ``epochs``."""
         return (
             f"validation {self.figure.label} has not been better than epoch {self.epoch + 1}'s {self.figure.show(self.score)} for {self.since} evaluations: training ends "
             f"after epoch {epoch} of {epochs} (training.patience); the learning rate was planned for {epochs}"

@@ -1,4 +1,4 @@
-"""Teachers' logits that are computed once for every training sample, and read from a cache afterwards."""
+"""Caches the teachers' logits: they are computed once for every training sample."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from coterie.training.display import Display
 
 
 def precompute_teacher_logits(settings: TrainingRecipe, task: Task, method: Method, display: Display) -> None:
-    """Cache the teachers' logits of the training samples, where that serves several epochs.
+    """Cache the teachers' logits of the training samples if the training has several epochs.
 
-    A run that is gone on with computes them again, even for a single epoch: what a teacher says of a larger batch may differ in the last bits.
+    A resumed run computes them again, even for a single epoch: logits of a different batch size may differ in the last bits.
     """
     train = task.data.train
     if not (settings.cache_teachers and train.repeats and method.reads_logits_only and resolved(settings.epochs) > 1):
@@ -27,7 +27,7 @@ def precompute_teacher_logits(settings: TrainingRecipe, task: Task, method: Meth
 
 @contextlib.contextmanager
 def cached_teachers(method: Method, batch: Batch) -> Iterator[None]:
-    """Let the teachers answer from their cache for a training batch, where there is one."""
+    """Context in which the teachers read the logits of a training batch from their cache, if there is one."""
     if method.teachers is not None:
         method.teachers.use_cached(batch.indices)
     try:

@@ -1,4 +1,4 @@
-"""What is sent to trackers besides metrics.jsonl."""
+"""Figures that are sent to experiment trackers in addition to metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from coterie.tasks.figures import Figure, shown_figures
 def tracked_validation(
     figures: Mapping[str, Any], leader: int | None, declared: Sequence[Figure], classes: int
 ) -> dict[str, float]:
-    """An evaluation's figures by the names that trackers show.
+    """Returns an evaluation's figures by their names in trackers.
 
     Args:
-        figures: of a group on the validation split.
-        leader: the student that the method singles out.
+        figures: figures of a group on the validation split.
+        leader: index of the method's leader student.
         declared: the task's figures.
-        classes: of the data, 0 where there are none.
+        classes: number of classes of the data, 0 if there are none.
 
     Returns:
-        ``validation/top1`` and so on, the leader's or the mean student's; of the first figure also ``validation/deployed_top1`` and,
-        where there is an ensemble, ``validation/ensemble_top1``.
+        ``validation/top1`` and so on, of the leader or the mean student; for the first figure also ``validation/deployed_top1`` and,
+        if there is an ensemble, ``validation/ensemble_top1``.
     """
     _, own = primary(figures, leader)
     key = declared[0].key
