@@ -1,4 +1,4 @@
-"""What a run is: its settings, read from YAML, from ``key=value`` and from keywords."""
+"""Recipes: the settings of a run, read from YAML, ``key=value`` overrides and keywords."""
 
 from coterie.recipe.recipe import Recipe, load_recipe
 

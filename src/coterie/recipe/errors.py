@@ -1,4 +1,4 @@
-"""What a recipe's mistakes are told as: the setting's own name, the value, what was expected, the nearest right spelling."""
+"""Error messages for invalid recipes: the setting's name, its value, what was expected, the nearest known spelling."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ ABBREVIATIONS = {
 def explain(
     error: ValidationError, known: Sequence[str], others: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> str:
-    """The first problem in one line, in the user's words.
+    """Describes the first problem in one line, by the names that users know.
 
     Args:
-        error: what pydantic found.
-        known: the full names of all settings of the recipe's task.
-        others: those of every task, by its name.
+        error: pydantic's error.
+        known: full names of all settings of the recipe's task.
+        others: full names of the settings of every task, by task.
     """
     errors = error.errors()
     first = max(
@@ -59,7 +59,7 @@ def explain(
             near = f" (did you mean {elsewhere[0]}?)" if elsewhere else ""
         listing = "" if near else f"; expected one of {', '.join(k.rpartition('.')[2] for k in inside)}"
         return f"unknown setting {key!r}{near}{listing}"
-    # A setting of several kinds is told by what each of them expected.
+    # For a setting that accepts several types, list what each type expected.
     messages = [each["msg"].removeprefix("Value error, ") for each in errors if _place(each["loc"], known) == place]
     if not key:
         return messages[0]
@@ -72,7 +72,7 @@ def explain(
 
 
 def _place(location: Sequence[int | str], known: Sequence[str]) -> list[str]:
-    """The setting that pydantic speaks of: section, name, and places in lists, without its names for the kinds that a setting may have."""
+    """Returns the setting that a pydantic location refers to: section, name and list indices, without pydantic's names for members of a union."""
     place: list[str] = []
     for part in location:
         names = [each for each in place if not each.isdecimal()]
@@ -83,7 +83,7 @@ def _place(location: Sequence[int | str], known: Sequence[str]) -> list[str]:
 
 
 def _same_last_word(key: str, known: Iterable[str]) -> str:
-    """``epochs`` means ``training.epochs``: people leave out the section."""
+    """Suggests a setting whose last word is similar: ``epochs`` means ``training.epochs``, because people leave out the section."""
     inner = {name.rpartition(".")[2]: name for name in reversed(list(known)) if "." in name}
     near = difflib.get_close_matches(key.rpartition(".")[2], inner, n=1, cutoff=0.75)
     return f" (did you mean {inner[near[0]]!r}?)" if near else ""

@@ -1,18 +1,22 @@
-"""Settings that fit: what ``auto`` comes to, by the kind of network, whether it is pretrained, and how many samples there are.
+"""Resolves ``auto`` settings by the kind of network, whether it is pretrained, and the number of training samples.
 
-One table, and the rules that scale it. Where it comes from: grids on a validation split over six folders of pictures and four kinds of
-network (benchmarks/own_images, docs/own-images.md) for what starts from nothing; for pretrained networks the field's habits: a few
-hundred to a thousand steps below 20,000 images (BiT-HyperRule, Kolesnikov et al. 2020, section 3.3), AdamW at 1e-4 to 5e-4 for
-convolutional networks and 1e-4 for transformers (timm's and torchvision's fine-tuning recipes), 5e-5 for text (transformers' default).
-Language models: 2e-5 with weights (RLKD's, and instruction tuning's), 2e-4 with LoRA (QLoRA's), decay 0.1 from nothing (GPT-3's). Their rate from nothing is
-for small networks: of 1e-3, 3e-3 and 6e-3 at 8 rows, the second was best for one of 0.3 million parameters, in one run each.
-Diffusion networks with weights: D3SR's 5e-5 at a batch of 8, with AdamW's own decay; from nothing not measured.
-Encoders of speech that start from a teacher's layers: DistilHuBERT's 2e-4 and 1e-6 (s3prl); from nothing not measured.
-The CIFAR family keeps its papers' SGD on data as large as theirs. Measured on validation (benchmarks/own_images/pretrained.py): the rate of
-a pretrained CIFAR network, and that BatchNorm's statistics are held in a pretrained mobile network (+21 points with 10 images a
-class) and not in a CIFAR network (-6 points).
+The values are one table and rules that scale it. Sources:
 
-Knows nothing of torch, data or tasks: they give the facts.
+- Networks trained from scratch: grids on a validation split over six folders of pictures and four kinds of network
+  (benchmarks/own_images, docs/own-images.md).
+- Pretrained networks: common practice. A few hundred to a thousand steps below 20,000 images (BiT-HyperRule, Kolesnikov et al. 2020,
+  section 3.3), AdamW at 1e-4 to 5e-4 for convolutional networks and 1e-4 for transformers (timm's and torchvision's fine-tuning
+  recipes), 5e-5 for text (transformers' default).
+- Language models: learning rate 2e-5 if pretrained (RLKD and instruction tuning), 2e-4 with LoRA (QLoRA); weight decay 0.1 from scratch
+  (GPT-3). The learning rate from scratch is for small networks: of 1e-3, 3e-3 and 6e-3 at 8 rows, the second was best for one of
+  0.3 million parameters, in one run each.
+- Pretrained diffusion networks: D3SR's 5e-5 at a batch of 8, with AdamW's default decay; from scratch not measured.
+- Speech encoders that start from a teacher's layers: DistilHuBERT's 2e-4 and 1e-6 (s3prl); from scratch not measured.
+- The CIFAR family keeps the SGD of its papers on data as large as theirs. Measured on validation (benchmarks/own_images/pretrained.py):
+  the rate of a pretrained CIFAR network, and that holding BatchNorm's statistics helps a pretrained mobile network (+21 points with
+  10 images a class) but not a CIFAR network (-6 points).
+
+This module does not import torch, data or tasks: they pass in the facts.
 """
 
 from __future__ import annotations
@@ -41,12 +45,12 @@ Family = Literal[
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choice depends on.
+    """The facts that automatic settings depend on.
 
     Attributes:
-        family: kind of the students' network, the first one's where they differ.
-        pretrained: whether training starts from weights that are there.
-        samples: that are trained on.
+        family: kind of the students' network; that of the first one if they differ.
+        pretrained: whether training starts from pretrained weights.
+        samples: number of training samples.
     """
 
     family: Family
@@ -56,15 +60,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: rates at a batch of 32, and how long to train."""
+    """One row of the table: learning rates at a batch size of 32, and the length of training."""
 
     optimizer: str
     sgd_rate: float
     adam_rate: float
     adam_decay: float
-    steps: int  # that are enough for few samples
-    epochs: tuple[int, int]  # at least and at most
-    held: bool = False  # whether BatchNorm's statistics are, for few samples
+    steps: int  # number of steps that suffices for few samples
+    epochs: tuple[int, int]  # minimum and maximum
+    held: bool = False  # whether BatchNorm's statistics are held, for few samples
 
 
 SCRATCH, PRETRAINED = False, True
@@ -90,23 +94,23 @@ TABLE: dict[tuple[Family, bool], Row] = {
     ("speech encoder", PRETRAINED): Row("adamw", 0.005, 2e-4, 1e-6, 1_000, (2, 50)),
 }
 SGD_DECAY = 5e-4
-BATCH = 32  # to which the table's rates belong; SGD's serve all larger ones too (its papers take them for 128)
-BATCHES = ((5_000, 32), (20_000, 64))  # below this many samples, this batch
+BATCH = 32  # batch size of the table's rates; SGD's also serve all larger ones (its papers use them at 128)
+BATCHES = ((5_000, 32), (20_000, 64))  # below this number of samples, this batch size
 LARGE_BATCH = 128
-HELD_BELOW = 5_000  # samples, that BatchNorm's statistics are held for
+HELD_BELOW = 5_000  # number of samples below which BatchNorm's statistics are held
 WARMUP = 0.05  # of training
 SGD_LIKE, ADAM_LIKE = {"sgd", "momentum", "sgdp", "sgdw"}, {"adam", "adamw", "adamp", "nadam", "nadamw", "radam"}
 
 
 def fit(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
-    """The recipe with every ``auto`` of optimizer, schedule, batch and epochs replaced, and what was chosen with its reason.
+    """Returns the recipe with ``auto`` resolved for optimizer, schedule, batch size, epochs and held statistics, and the reason of each choice.
 
     Args:
-        recipe: what it sets stays.
-        facts: of its data and networks.
+        recipe: the recipe; its explicit settings are kept.
+        facts: facts about its data and networks.
 
     Raises:
-        CoterieError: an optimizer for which no rate is known, and none is set; a warm-up that does not fit into the epochs.
+        CoterieError: no learning rate is known for the optimizer and none is set, or the warm-up does not fit into the epochs.
     """
     row = TABLE[facts.family, facts.pretrained]
     start = "pretrained" if facts.pretrained else "from nothing"
@@ -123,7 +127,7 @@ def fit(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     optimizer, training = recipe.optimizer, recipe.training
     few = f"{facts.samples:,} samples"
     batch = choose("training.batch_size", training.batch_size, _batch(facts.samples), few)
-    step = batch * training.accumulate  # samples of an optimizer's step
+    step = batch * training.accumulate  # samples in an optimizer step
     wanted = math.ceil(row.steps * step / facts.samples)
     epochs = choose("training.epochs", training.epochs, min(max(wanted, row.epochs[0]), row.epochs[1]), few)
     name = choose("optimizer.name", optimizer.name, row.optimizer)
@@ -146,7 +150,7 @@ def fit(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
 
 
 def with_settings(recipe: Recipe, values: dict[str, Any]) -> Recipe:
-    """The recipe with settings replaced by their full names, checked as one that is read."""
+    """Returns the recipe with settings replaced, given by full name, and validated again."""
     tree = recipe.model_dump()
     for key, value in values.items():
         section, _, name = key.partition(".")

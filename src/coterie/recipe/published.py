@@ -1,4 +1,4 @@
-"""The published recipes, which an installed package brings along."""
+"""The published recipes, which the installed package includes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from pathlib import Path
 
 from coterie.errors import CoterieError, did_you_mean
 
-PLACES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")  # of a wheel; of the repository
+PLACES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")  # in a wheel; in the repository
 
 
 def published_recipes() -> dict[str, Path]:
-    """Name to file, in the order of the names; empty where the installation lacks them."""
+    """Returns the published recipes as name to file, sorted by name; empty if the installation lacks them."""
     folder = next((place for place in PLACES if any(place.glob("*.yaml"))), PLACES[0])
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find_recipe(name: str) -> Path:
-    """The published recipe that is called so, with or without ``recipes/`` and ``.yaml``.
+    """Finds a published recipe by name, with or without ``recipes/`` and ``.yaml``.
 
     Raises:
-        CoterieError: there is neither a file, a folder nor a published recipe of this name.
+        CoterieError: there is no published recipe of this name.
     """
     known = published_recipes()
     path = Path(name)

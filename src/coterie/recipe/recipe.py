@@ -1,7 +1,7 @@
-"""What a run is: YAML in and out, and ``key=value`` overrides. The settings themselves stand in ``coterie.recipe.sections``.
+"""Reads and writes recipes: YAML, and ``key=value`` overrides. The settings are defined in ``coterie.recipe.sections``.
 
-Knows nothing of torch. What only a network or a method can judge (a split point, a constructor argument of a method)
-is checked where that network or method is built.
+This module does not import torch. Settings that only a network or a method can validate (a split point, an argument of a method's
+constructor) are checked when that network or method is built.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ from coterie.recipe.sections import (
 from coterie.recipe.tree import SECTIONS, changes_of, merge, read_tree
 from coterie.tasks import UNNAMED, find_part, known_tasks
 
-OLDER_TEXTS = {"columns": ["text"], "label": "label", "max_length": 128}  # defaults of a section that there was
-BY_TASK = tuple(TaskSettings._fields)  # sections that a task has of its own
+OLDER_TEXTS = {"columns": ["text"], "label": "label", "max_length": 128}  # defaults of a former section
+BY_TASK = tuple(TaskSettings._fields)  # sections that each task defines
 
 
 class Recipe(Section):
-    """Everything that determines a run. ``data: digits`` is short for ``data: {name: digits}``.
+    """All settings of a run. ``data: digits`` is short for ``data: {name: digits}``.
 
-    A recipe that is read is of :func:`recipe_of` its task, whose ``data``, ``network``, ``method`` and ``teacher`` are the task's own.
+    A loaded recipe is an instance of the task's subclass (:func:`recipe_of`), whose sections ``data``, ``network``, ``method`` and ``teacher``
+    are defined by the task.
     """
 
     task: str = Field(UNNAMED, description="What kind of problem the data are: see `coterie list tasks`.")
@@ -90,34 +91,34 @@ class Recipe(Section):
         return self
 
     def all_teachers(self) -> list[TeacherRecipe]:
-        """The recipe's teachers, one, several or none."""
+        """Returns the recipe's teachers: none, one or several."""
         return [self.teacher] if self.teacher is not None else list(self.teachers)
 
     @property
     def without_effect(self) -> set[str]:
-        """Settings that change how fast a run goes, not what comes out."""
+        """Settings that do not affect results, only speed or tracking."""
         return {"training.trackers", *(f"data.{key}" for key in self.data.without_effect)}
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Classes that are made for a task are pickled by what they hold."""
+        """Pickles by value, because the classes of tasks are created at run time."""
         return load_recipe, (self.model_dump(),)
 
 
 def recipe_of(task: str) -> type[Recipe]:
-    """The class of a task's recipes.
+    """Returns the class of a task's recipes.
 
     Raises:
-        CoterieError: an unknown task.
+        CoterieError: the task is unknown.
     """
     return _with_settings(find_part(task, "settings"))
 
 
 @lru_cache
 def _with_settings(settings: TaskSettings) -> type[Recipe]:
-    """A subclass of :class:`Recipe` with a task's sections."""
+    """Creates a subclass of :class:`Recipe` with a task's sections."""
     teacher: Any = settings.teacher
     fields: dict[str, Any] = {
         "data": (settings.data, Field(default_factory=settings.data)),
@@ -139,18 +140,18 @@ def load_recipe(
     trust_code: bool = False,
     **sections: Any,
 ) -> Recipe:
-    """Build a recipe from a YAML file, a mapping or nothing, then ``key=value`` overrides, then keyword sections.
+    """Build a recipe from a YAML file, a mapping or the defaults, then apply keyword sections, then ``key=value`` overrides.
 
     Args:
         source: path of a YAML file, nested mapping, a recipe, or None for the defaults.
-        overrides: ``"section.key=value"`` strings; values are read as YAML. ``"data=digits"`` sets ``data.name``.
-        trust_code: whether a file may name a method by ``package.module:Class``, which is imported when the recipe is used. What
-            is passed as an override, a mapping or a section is the caller's own word, and needs no leave.
+        overrides: ``"section.key=value"`` strings; values are parsed as YAML. ``"data=digits"`` sets ``data.name``.
+        trust_code: whether a file may name a method by ``package.module:Class``, which is imported when the recipe is used. Overrides,
+            mappings and sections come from the caller and are trusted.
         sections: ``training={"epochs": 3}`` or ``data="digits"``.
 
     Raises:
-        CoterieError: a missing or malformed file, an unknown key (with the nearest right spelling), a wrong value, or a file
-            that names code without leave.
+        CoterieError: the file is missing or malformed, a key is unknown (with the nearest known spelling), a value is invalid, or
+            the file names code without ``trust_code``.
     """
     tree, typed = read_tree(source), dict[str, Any]()
     for name, value in changes_of(overrides, sections):
@@ -172,9 +173,10 @@ def load_recipe(
 
 
 def _of_today(tree: dict[str, Any], task: str) -> dict[str, Any]:
-    """The tree of a recipe from before each task had settings of its own, when all sections were in all recipes.
+    """Converts the tree of an older recipe, from before each task had its own settings and when every recipe had all sections.
 
-    What it says of its own task is kept, and what it says by default of another one is left out; anything else is refused as it stands.
+    Settings of the recipe's task are kept, and default values of other tasks' settings are dropped. Other values stay, and are refused
+    by validation.
     """
     texts = tree.get("text")
     if not isinstance(texts, Mapping):
@@ -207,10 +209,10 @@ def _of_today(tree: dict[str, Any], task: str) -> dict[str, Any]:
 
 
 def require_no_code(recipe: Recipe, source: str) -> None:
-    """Refuse a recipe from somebody's file whose method is code to import rather than one of coterie's.
+    """Refuse a recipe from a file whose method is code to import rather than one of coterie's.
 
     Raises:
-        CoterieError: it is.
+        CoterieError: the method is code to import.
     """
     if ":" in recipe.method.name:
         raise CoterieError(
@@ -220,7 +222,7 @@ def require_no_code(recipe: Recipe, source: str) -> None:
 
 
 def section_of(annotation: object) -> type[BaseModel] | None:
-    """The section that a field holds, also where it may be missing; None for a plain value or a list."""
+    """Returns the section class of a field, optional or not; None for a plain value or a list."""
     for kind in (annotation, *get_args(annotation)) if get_origin(annotation) is not list else ():
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -228,7 +230,7 @@ def section_of(annotation: object) -> type[BaseModel] | None:
 
 
 def settings_in(name: str, field: FieldInfo) -> dict[str, FieldInfo]:
-    """The settings of a section by their full names, those of sections within it too; of a plain value, itself."""
+    """Returns the settings of a section by full name, nested sections included; a plain value gives itself."""
     section = section_of(field.annotation)
     if section is None:
         return {name: field}
@@ -240,13 +242,13 @@ def settings_in(name: str, field: FieldInfo) -> dict[str, FieldInfo]:
 
 
 def known_keys(task: str = UNNAMED) -> list[str]:
-    """Every setting's full name, such as ``training.epochs``; a method's own settings come with the method."""
+    """Returns every setting's full name, such as ``training.epochs``, except the settings of methods."""
     fields = recipe_of(task).model_fields
     return [key for name, field in fields.items() for key in dict.fromkeys([name, *settings_in(name, field)])]
 
 
 def differing_keys(first: Recipe, second: Recipe) -> list[str]:
-    """Names of the settings in which two recipes differ."""
+    """Returns the names of the settings in which two recipes differ."""
 
     def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         flat: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The sections of a recipe: settings, defaults and bounds. Reading and writing them is ``coterie.recipe``'s work."""
+"""The sections of a recipe: settings, defaults and bounds. ``coterie.recipe`` reads and writes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from coterie.errors import CoterieError
 
-AUTO: Final = "auto"  # a setting that is chosen when the data and networks are known, see coterie.recipe.fitting
+AUTO: Final = "auto"  # resolved when the data and networks are known, see coterie.recipe.fitting
 Auto = Literal["auto"]
 OWN_DATA: Final = "own data"  # the name of data sets that were passed as objects
 Value = TypeVar("Value")
@@ -21,7 +21,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 def _text(value: object) -> object:
-    """A path object is as good as its text."""
+    """Converts a path object to text."""
     return str(value) if isinstance(value, Path) else value
 
 
@@ -29,15 +29,15 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 
 def _several(value: object) -> object:
-    """One name is as good as a list of one; names may be separated by commas."""
+    """Converts one name, or names separated by commas, to a list."""
     return [each.strip() for each in value.split(",")] if isinstance(value, str) and value.strip() else value
 
 
 def resolved(value: Value | Auto) -> Value:
-    """A setting that was ``auto`` and by now has a value.
+    """Returns the value of a setting that may be ``auto`` until it is resolved.
 
     Raises:
-        CoterieError: it has none: the recipe was not fitted, or a run's is damaged.
+        CoterieError: it is still ``auto``: the recipe was not fitted, or a run's recipe is damaged.
     """
     if value == AUTO:
         raise CoterieError(
@@ -51,19 +51,19 @@ class Section(BaseModel):
 
 
 class Located(Section):
-    """A section some of whose settings are paths, or names of what is no path."""
+    """A section with settings that are paths or names."""
 
     places: ClassVar[tuple[str, ...]] = ()  # these settings
     names: ClassVar[Mapping[str, str]] = MappingProxyType(
         {}
-    )  # that are no paths, whatever lies in the working directory, and what they mean
+    )  # values that are never paths, whatever is in the working directory, with their meaning
 
     def located(self) -> dict[str, Any]:
-        """Its places, as they stand."""
+        """Returns the values of ``places``, unchanged."""
         return {key: getattr(self, key) for key in self.places}
 
     def absolute(self) -> Self:
-        """The same with the paths as they are from any working directory."""
+        """Returns a copy with absolute paths."""
 
         def path(value: Any) -> Any:
             if isinstance(value, list):
@@ -77,12 +77,12 @@ class Located(Section):
 
 
 class DataRecipe(Located):
-    """What the data of every task have. A task's own settings stand with it, see :class:`TaskSettings`."""
+    """Data settings that all tasks share. Each task defines its own ones, see :class:`TaskSettings`."""
 
     places: ClassVar[tuple[str, ...]] = ("name",)
-    without_effect: ClassVar[tuple[str, ...]] = ()  # settings that change how fast a run goes, not what comes out
+    without_effect: ClassVar[tuple[str, ...]] = ()  # settings that affect speed, not results
     training_only: ClassVar[tuple[str, ...]] = ("train_limit", "views")  # settings that no evaluation reads
-    names_with_validation: ClassVar[frozenset[str]] = frozenset()  # data sets that bring a validation split
+    names_with_validation: ClassVar[frozenset[str]] = frozenset()  # data sets that have a validation split
     files_have_splits: ClassVar[bool] = False  # whether a single file may hold several splits
 
     name: Text = Field("", description="Which data.")
@@ -102,7 +102,7 @@ class DataRecipe(Located):
     )
 
     def require_place(self) -> None:
-        """Refuse a name that stands for nothing, as far as can be seen before anything heavy is imported.
+        """Refuse an unknown name, as far as this can be checked before heavy imports.
 
         Raises:
             CoterieError: there is no such data set, file or folder.
@@ -110,7 +110,7 @@ class DataRecipe(Located):
 
 
 class ClassDataRecipe(DataRecipe):
-    """What data of classes have besides: every class is held out in the same share."""
+    """Additional data settings for classification: the same share of every class is held out."""
 
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1,
@@ -130,7 +130,7 @@ class ClassDataRecipe(DataRecipe):
 
 
 class NetworkRecipe(Located):
-    """What the networks of every task have."""
+    """Network settings that all tasks share."""
 
     places: ClassVar[tuple[str, ...]] = ("name",)
 
@@ -151,16 +151,16 @@ class NetworkRecipe(Located):
     )
 
     def of_one(self) -> Self:
-        """The same without what says how many students there are and what they share."""
+        """Returns a copy without the settings for the number of students and what they share."""
         return self.model_copy(update={"branches": None})
 
     @property
     def weights_of(self) -> str | None:
-        """Where the weights come from that training starts with, in words; None: from nothing."""
+        """The source of the initial weights, in words; None: random initialisation."""
         return "pretrained" if self.pretrained is True else None
 
 
-# Arguments of a method's constructor that other sections of a recipe make.
+# Arguments of a method's constructor that come from other sections of a recipe.
 SET_ELSEWHERE = {"group": "network.*", "label_loss": "training.label_loss", "teachers": "teacher.*", "self": "nothing"}
 
 
@@ -215,7 +215,7 @@ class ScheduleRecipe(Section):
     )
 
     def stretches(self, epochs: int) -> list[tuple[int, int]]:
-        """First and last bound, in epochs that are done, of each stretch that has a schedule of its own."""
+        """Returns the start and end of each stretch with its own schedule, as numbers of finished epochs."""
         bounds = [0, *self.restarts, epochs]
         return list(pairwise(bounds))
 
@@ -285,7 +285,7 @@ class TrainingRecipe(Section):
 
 
 class TeacherRecipe(Located):
-    """A frozen network that teaches: a finished run's student, or a network with its weights."""
+    """A frozen teacher: the student of a finished run, or a network with its weights."""
 
     places: ClassVar[tuple[str, ...]] = ("run", "network")
 
@@ -294,7 +294,7 @@ class TeacherRecipe(Located):
 
 
 class TaskSettings(NamedTuple):
-    """The sections of a recipe that a task has of its own."""
+    """The sections of a recipe that a task defines."""
 
     data: type[DataRecipe]
     network: type[NetworkRecipe] = NetworkRecipe
@@ -303,7 +303,7 @@ class TaskSettings(NamedTuple):
 
 
 class TeachingRecipe(Section):
-    """How teachers join a method that has none of its own (OKDMDE, DML, ...): a divergence for every student."""
+    """How teachers are added to a method that has none (OKDMDE, DML, ...): a divergence term for every student."""
 
     weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Of the divergence from the teachers.")
     temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="Of both sides.")

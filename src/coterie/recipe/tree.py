@@ -1,4 +1,4 @@
-"""A recipe's settings as a tree of plain values: read from YAML, changed by ``key=value`` and by keywords, not yet checked."""
+"""A recipe's settings as a tree of plain values: read from YAML, changed by ``key=value`` and keywords, not yet validated."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pydantic import BaseModel
 from coterie.documents import LARGEST_YAML, TooMuch, parse_yaml, read_text
 from coterie.errors import CoterieError
 
-SECTIONS = ("data", "network", "method")  # whose name may stand for them
+SECTIONS = ("data", "network", "method")  # a plain value for these sets their name
 
 
 def read_tree(source: str | Path | Mapping[str, Any] | BaseModel | None) -> dict[str, Any]:
-    """The settings of a file, a recipe or a mapping, as a tree of its own.
+    """Returns the settings of a file, a recipe or a mapping as a new tree.
 
     Raises:
-        CoterieError: a file that cannot be read, or holds no settings.
+        CoterieError: the file cannot be read, or holds no settings.
     """
     if source is None:
         return {}
@@ -44,7 +44,7 @@ def read_tree(source: str | Path | Mapping[str, Any] | BaseModel | None) -> dict
 
 
 def changes_of(overrides: Iterable[str], sections: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Sections, then overrides, as keys and values to merge."""
+    """Yields sections, then overrides, as keys and values to merge."""
     yield from sections.items()
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -64,9 +64,9 @@ def changes_of(overrides: Iterable[str], sections: Mapping[str, Any]) -> Iterato
 
 
 def merge(tree: dict[str, Any], key: str, value: object, within: str = "") -> None:
-    """Set ``tree[key]`` in place; a mapping is merged into what is there, a name replaces the section's name.
+    """Set ``tree[key]`` in place; a mapping is merged into the existing one, a name replaces the section's name.
 
-    ``within`` a section, no key is one: ``teacher.network`` is a name.
+    ``within`` a section, no key is itself a section: ``teacher.network`` is a name.
     """
     head, _, rest = key.partition(".")
     if rest:
@@ -98,7 +98,7 @@ def _nest(key: str, value: object) -> dict[str, Any]:
 
 
 def number_with_exponent(value: object) -> object:
-    """YAML 1.1 reads 5e-8 as text, because it has no point; people who type it mean a number."""
+    """Converts text such as 5e-8 to a number: YAML 1.1 reads it as text because it has no decimal point."""
     if isinstance(value, str):
         try:
             return float(value) if value[:1] in "+-.0123456789" and "e" in value.lower() else value

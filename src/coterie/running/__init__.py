@@ -1,1 +1,1 @@
-"""A run from recipe to run folder: train, resume, evaluate again, what came of it."""
+"""A run from recipe to run folder: train, resume, evaluate again, and describe the result."""

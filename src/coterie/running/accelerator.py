@@ -1,4 +1,4 @@
-"""What a run computes on: device, precision, processes and trackers, by accelerate."""
+"""Sets up device, precision, processes and trackers of a run with accelerate."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def several_processes() -> bool:
 
 
 def wait_for_all(recipe: Recipe) -> None:
-    """Where several processes train, let each arrive here before any goes on."""
+    """With several processes, wait until all of them have reached this point."""
     if several_processes():
         build_accelerator(recipe).wait_for_everyone()
 
 
 @contextlib.contextmanager
 def process_group(recipe: Recipe) -> Iterator[None]:
-    """What ``training.shard`` talks through where no launcher sets it up: a group of this process alone."""
+    """Context with the process group that ``training.shard`` needs; without a launcher, a group of this process alone."""
     if not recipe.training.shard or several_processes() or torch.distributed.is_initialized():
         yield
         return
@@ -44,10 +44,10 @@ def process_group(recipe: Recipe) -> Iterator[None]:
 
 
 def require_trackers(recipe: Recipe) -> None:
-    """Refuse a tracker that is not installed, which accelerate would leave out without a word.
+    """Refuse a tracker that is not installed; accelerate would silently skip it.
 
     Raises:
-        CoterieError: a tracker that cannot be imported.
+        CoterieError: a tracker cannot be imported.
     """
     for name in recipe.training.trackers:
         modules = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
@@ -58,10 +58,10 @@ def require_trackers(recipe: Recipe) -> None:
 
 
 def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accelerator:
-    """An accelerator for the recipe's device and precision.
+    """Builds the accelerator for the recipe's device and precision.
 
     Raises:
-        CoterieError: the device is not there, or cannot compute in that precision.
+        CoterieError: the device is not available, or does not support the precision.
     """
     settings = recipe.training
     device = settings.device
@@ -74,11 +74,11 @@ def build_accelerator(recipe: Recipe, folder: RunFolder | None = None) -> Accele
     if settings.compile and settings.checkpoint_branches:
         raise CoterieError("training.checkpoint_branches and training.compile exclude each other; turn one off")
     if device != "cpu" and torch.cuda.is_available():
-        # Shapes stay the same for a whole run, so that trying every convolution algorithm once pays.
+        # Shapes are constant over a run, so it pays to try every convolution algorithm once.
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     else:
         keep_freed_memory()
-    # Accelerate keeps its state for the process; a second run in the same process may want another precision or device.
+    # Accelerate's state is global; a second run in the same process may need another precision or device.
     distributed = PartialState._shared_state and PartialState().num_processes > 1
     AcceleratorState._reset_state(reset_partial_state=not distributed)
     try:

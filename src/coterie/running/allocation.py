@@ -1,4 +1,4 @@
-"""glibc's allocator, told to keep what a step frees: the next step asks for the same sizes again."""
+"""Configures glibc's allocator to keep freed memory: the next step allocates the same sizes again."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Serve large blocks from the heap, and give none of it back until the process ends; whether that took effect.
+    """Serve large blocks from the heap, and return no memory to the system until the process ends.
 
-    By default glibc maps every block of 32 MiB or more afresh and unmaps it when it is freed, so that each step of a CPU training
-    faults its large activations in page by page: a third of the time of a step with 512 images (benchmarks/results). Only on Linux
-    with glibc; settings of one's own (``MALLOC_*``, ``GLIBC_TUNABLES``) stand.
+    By default glibc maps every block of 32 MiB or more anew and unmaps it when it is freed. Each step of CPU training then causes page
+    faults for its large activations: a third of the time of a step with 512 images (benchmarks/results). Applies only on Linux
+    with glibc, and not if the environment sets ``MALLOC_*`` or ``GLIBC_TUNABLES``.
+
+    Returns:
+        Whether the settings took effect.
     """
     if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library, which has its own ways
+    except (OSError, AttributeError):  # another C library
         return False
     return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, LARGEST))

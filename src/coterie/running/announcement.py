@@ -1,4 +1,4 @@
-"""What is said before a training starts: the data, the network, the settings that decide, and where the run goes."""
+"""Lines that are printed before training starts: the data, the network, the main settings, and the run folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from coterie.tasks.task import Task
 from coterie.terminal import one_line
 
 WIDTH = 80  # columns
-MARGIN = 10  # of the words in front
+MARGIN = 10  # columns of the label
 SHOWN_CLASSES = 5
 LONGEST_NAME = 24  # characters of a class's name
-Line = tuple[str, str]  # the word in front, and what is said
+Line = tuple[str, str]  # label and text
 
 
 def laid_out(lines: Iterable[Line]) -> list[str]:
-    """Lines of at most 80 columns (a name that is longer stands in one piece), with the words in front in a column of their own."""
+    """Wraps lines to 80 columns, with the labels in their own column; longer words are not broken."""
     shown = []
     for word, text in lines:
         shown += textwrap.wrap(
@@ -39,7 +39,7 @@ def laid_out(lines: Iterable[Line]) -> list[str]:
 
 
 def data_lines(task: Task) -> list[Line]:
-    """What is learned from: classes, samples of each split, and what was left out."""
+    """Returns lines about the data: classes, samples of each split, and samples that are left out."""
     data, info = task.data, task.data.info
     names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in info.class_names]
     shown = ", ".join(names[:SHOWN_CLASSES]) + (", ..." if len(names) > SHOWN_CLASSES else "")
@@ -56,7 +56,7 @@ def data_lines(task: Task) -> list[Line]:
 
 
 def network_line(recipe: Recipe, task: Task, method: Method) -> Line:
-    """What learns: architecture, where its weights come from, parameters."""
+    """Returns the line about the network: architecture, source of its weights, number of parameters."""
     start = recipe.network.weights_of or "not pretrained"
     if (freeze := recipe.network.freeze) != 0:
         start += ", frozen but for the classifiers" + (
@@ -71,7 +71,7 @@ def network_line(recipe: Recipe, task: Task, method: Method) -> Line:
 
 
 def method_line(recipe: Recipe, method: Method) -> Line:
-    """Which method, its settings as the recipe has them, how many students share what, and who teaches."""
+    """Returns the line about the method: its settings from the recipe, the number of students and what they share, and the teachers."""
     options = ", ".join(f"{key}={value}" for key, value in recipe.method.options.items())
     students = "one student"
     if method.num_students > 1:
@@ -87,11 +87,11 @@ def method_line(recipe: Recipe, method: Method) -> Line:
 
 
 def settings_lines(recipe: Recipe, chosen: Mapping[str, str]) -> list[Line]:
-    """The settings that decide what training comes to.
+    """Returns lines about the main training settings.
 
     Args:
-        recipe: with every setting resolved.
-        chosen: settings that were chosen automatically, by full name such as ``training.epochs``, each with its reason. They are marked by a star.
+        recipe: a recipe with every setting resolved.
+        chosen: automatically chosen settings, by full name such as ``training.epochs``, each with its reason. They are marked with a star.
     """
     optimizer, schedule, training = recipe.optimizer, recipe.schedule, recipe.training
 
@@ -119,7 +119,7 @@ def settings_lines(recipe: Recipe, chosen: Mapping[str, str]) -> list[Line]:
 
 
 def device_line(recipe: Recipe, device: torch.device, processes: int) -> Line:
-    """What computes."""
+    """Returns the line about device, precision, compilation and processes."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -129,10 +129,10 @@ def device_line(recipe: Recipe, device: torch.device, processes: int) -> Line:
 
 
 def plan_lines(recipe: Recipe, device: torch.device, processes: int, chosen: Mapping[str, str]) -> list[Line]:
-    """What is known before any network is built: the settings that decide, and what computes."""
+    """Returns the lines that need no network: main settings and device."""
     return [*settings_lines(recipe, chosen), device_line(recipe, device, processes)]
 
 
 def network_lines(recipe: Recipe, task: Task, method: Method) -> list[Line]:
-    """The students, and the method that trains them."""
+    """Returns the lines about the students and the method that trains them."""
     return [network_line(recipe, task, method), method_line(recipe, method)]

@@ -1,4 +1,4 @@
-"""What ``coterie.train`` takes as Python objects: which are data, networks and teachers, and what anything else is refused with."""
+"""Sorts the Python objects passed to ``coterie.train`` into data, networks and teachers, and refuses other types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coterie.networks.branching import NetworkSource
 
 @dataclass
 class Arguments:
-    """``sections`` of the recipe that were named, and the objects that stand in place of what the recipe names."""
+    """Recipe ``sections`` that were passed by name, and the objects that replace what a recipe names."""
 
     sections: dict[str, Any] = field(default_factory=dict)
     datasets: Any = None
@@ -25,10 +25,10 @@ class Arguments:
 
 
 def sort_arguments(data: Any = None, network: Any = None, teacher: Any = None) -> Arguments:
-    """Tell names and sections of the recipe from objects.
+    """Separate names and sections of the recipe from objects.
 
     Raises:
-        CoterieError: a kind that stands for no data, no network or no teacher.
+        CoterieError: an argument has a type that is not accepted for data, network or teacher.
     """
     found = Arguments()
     if isinstance(data, (str, Path)):
@@ -78,10 +78,10 @@ def _named(network: Any) -> Any:
 
 
 def require_network(network: Any) -> NetworkSource:
-    """The module or callable itself.
+    """Returns ``network`` if it is a module or a callable.
 
     Raises:
-        CoterieError: anything else.
+        CoterieError: it is neither.
     """
     if isinstance(network, (nn.Module, Callable)):  # type: ignore[arg-type]
         return network

@@ -1,4 +1,4 @@
-"""Going on with a run: its recipe and its data must be what it was started with; where they lie, and on which device, may change."""
+"""Resuming a run: recipe and data must match those it was started with. Paths of the data and the device may change."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SHOWN = 8  # settings that a message names
 
 
 def free_on_resume(recipe: Recipe) -> set[str]:
-    """Settings that may change when a run goes on; data of another name or place are compared by their fingerprint."""
+    """Returns the settings that may change when a run is resumed; data under another name or path are compared by fingerprint."""
     return {"training.device", *recipe.without_effect, *(f"data.{key}" for key in recipe.data.places)}
 
 
 def continued(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe to go on with: what ``auto`` came to when the run was started stays. More epochs start the learning rate anew.
+    """Returns the recipe to resume with: ``auto`` settings keep their resolved values. More epochs start a new learning-rate schedule.
 
     Raises:
-        CoterieError: a setting that would change what comes out, by name; or epochs that cannot be added.
+        CoterieError: a setting that affects results differs (the message names it), or epochs cannot be added.
     """
     settings = load_recipe(settings, _resolved(settings, stored))
     if not settings.schedule.restarts:
@@ -46,7 +46,7 @@ def _with_restarts(recipe: Recipe, restarts: list[int]) -> Recipe:
 
 
 def _lengthened(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe of a run that has come to its end and is trained for more epochs, from a restart of its schedule on."""
+    """Returns the recipe of a finished run that is trained for more epochs, starting with a restart of its schedule."""
     asked, planned = resolved(settings.training.epochs), resolved(stored.training.epochs)
     position = load_checkpoint(folder.last).get("position", {}) if folder.last.is_file() else {}
     done = position.get("epoch", 0)
@@ -62,7 +62,7 @@ def _lengthened(settings: Recipe, stored: Recipe, folder: RunFolder) -> Recipe:
 
 
 def with_stored_places(stored: Recipe, given: Recipe) -> Recipe:
-    """The stored recipe with the place of the data, the device and the method of another: no file's method is imported."""
+    """Returns the stored recipe with the data paths, device, trackers and method of another, so that no method named in a file is imported."""
     data = given.data.located() | {key: getattr(given.data, key) for key in given.data.without_effect}
     training = {"device": given.training.device, "trackers": given.training.trackers}
     return stored.model_copy(
@@ -75,18 +75,18 @@ def with_stored_places(stored: Recipe, given: Recipe) -> Recipe:
 
 
 def require_same_objects(folder: RunFolder, own_network: bool, own_teachers: int) -> None:
-    """A run on networks of one's own goes on with them, and no other one does.
+    """Checks that a run is resumed with custom modules exactly if it was started with them.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         own_network: whether a network is passed.
-        own_teachers: teachers that are passed.
+        own_teachers: number of teacher modules that are passed.
 
     Raises:
-        CoterieError: the run was started otherwise.
+        CoterieError: the run was started differently.
     """
     summary = folder.read_summary()
-    if "network" not in summary:  # a kill came before anything was written
+    if "network" not in summary:  # the process was killed before it wrote anything
         return
     if (summary["network"] == OWN_NETWORK) != own_network:
         was = "on a network of your own: pass it" if not own_network else f"on {summary['network']}: leave it out"
@@ -99,7 +99,7 @@ def require_same_objects(folder: RunFolder, own_network: bool, own_teachers: int
 
 
 def _resolved(settings: Recipe, stored: Recipe) -> list[str]:
-    """Overrides that replace every ``auto`` by what it was resolved to in the stored recipe."""
+    """Returns overrides that replace every ``auto`` with its value in the stored recipe."""
     import yaml
 
     given, kept = settings.model_dump(mode="json"), stored.model_dump(mode="json")
@@ -113,15 +113,15 @@ def _resolved(settings: Recipe, stored: Recipe) -> list[str]:
 
 
 def require_same_data(folder: RunFolder, found: dict[str, Any]) -> str | None:
-    """Compare data with what a run was started with.
+    """Compare data with those that a run was started with.
 
     Returns:
-        A note where the run, of an older version, does not record its data.
+        A note if the run was started by an older version, which did not record its data; otherwise None.
 
     Raises:
-        CoterieError: they differ, and in what.
+        CoterieError: the data differ; the message says how.
     """
-    if not folder.data.is_file() and not folder.last.is_file():  # a kill came before there was anything to go on from
+    if not folder.data.is_file() and not folder.last.is_file():  # killed before there was a checkpoint to resume from
         return None
     if not folder.data.is_file():
         return "this run does not record its data (it was started by an older version): they cannot be compared"
@@ -132,7 +132,7 @@ def require_same_data(folder: RunFolder, found: dict[str, Any]) -> str | None:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with the paths of data, networks and teachers' runs as they are from any working directory."""
+    """Returns the recipe with absolute paths of data, networks and teachers' runs."""
     changed: dict[str, Any] = {"data": recipe.data.absolute(), "network": recipe.network.absolute()}
     changed["teacher"] = recipe.teacher and recipe.teacher.absolute()
     changed["teachers"] = [each.absolute() for each in recipe.teachers]

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, threads, command."""
+"""Describes the environment of a run: versions, machine, threads, command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPTIONAL = ("transformers", "tokenizers")
 
 
 def _versions() -> dict[str, str]:
-    """Of the packages that results may depend on."""
+    """Returns the versions of packages that results may depend on."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     for name in OPTIONAL:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -27,7 +27,7 @@ def _versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that coterie is imported from, with ``-dirty`` where it was changed; None outside one."""
+    """Returns the commit of the checkout that coterie is imported from, with ``-dirty`` if it has changes; None outside of a checkout."""
     folder = Path(__file__).parents[3]
     if not (folder / ".git").exists():
         return None
@@ -45,7 +45,7 @@ def git_commit() -> str | None:
 
 
 def describe_environment(device: torch.device, seed: int, processes: int) -> dict[str, Any]:
-    """The contents of ``environment.json``."""
+    """Returns the content of ``environment.json``."""
     return {
         "versions": _versions(),
         "git_commit": git_commit(),

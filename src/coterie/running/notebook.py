@@ -1,4 +1,4 @@
-"""How a finished run looks where it is the value of a cell or of a line typed at a prompt. Strings only: nothing is imported to draw."""
+"""Text and HTML representations of a finished run, for prompts and notebooks. They are built as strings, without a plotting library."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from coterie.tasks import UNNAMED
 from coterie.tasks.figures import Figure, figures_of_run, shown_figures
 from coterie.terminal import one_line
 
-WIDTH, HEIGHT, MARGIN = 320, 120, 36  # of the curve, in pixels; the margin holds the axes' ends
+WIDTH, HEIGHT, MARGIN = 320, 120, 36  # of the curve, in pixels; the margin holds the axis labels
 
 
 def as_text(path: Path, summary: Mapping[str, Any]) -> str:
-    """What was trained, its figure, and where it is: three lines."""
+    """Returns three lines: what was trained, its main figure, and the run folder."""
     name, own = primary(summary, summary["leader"])
     deployed, first = summary["deployed"], figures_of_run(summary)[0]
     said = f"{summary['split']} {first.label} of {name} {first.show(own[first.key])}"
@@ -29,7 +29,7 @@ def as_text(path: Path, summary: Mapping[str, Any]) -> str:
 
 
 def as_html(path: Path, summary: Mapping[str, Any]) -> str:
-    """The same with a table of figures, the learning curve, and a link to the report."""
+    """Returns the same as HTML, with a table of figures, the learning curve, and a link to the report."""
     shown = shown_figures(figures_of_run(summary), summary["mean_student"].keys(), len(summary["class_names"]))
     rows = {"deployed student": summary["deployed"]}
     if len(summary["students"]) > 1:
@@ -60,12 +60,12 @@ def _value(figure: Figure, values: Mapping[str, float]) -> str:
 
 
 def _address(path: Path) -> str:
-    """Relative to the working folder, which is a notebook's own, where the path is; else a file's address."""
+    """Returns the URL of a path: a relative path stays relative to the working directory, which is the notebook's; an absolute one becomes a file URL."""
     return path.resolve().as_uri() if path.is_absolute() else quote(path.as_posix())
 
 
 def _curve(path: Path, summary: Mapping[str, Any]) -> str:
-    """The first figure on validation over epochs as an SVG element; empty where there are fewer than two evaluations, or no file that holds them."""
+    """Returns the first validation figure over epochs as an SVG element; empty with fewer than two evaluations, or if the metrics cannot be read."""
     try:
         rows = MetricsLog(RunFolder(path).metrics, summary.get("task", UNNAMED)).rows()
     except CoterieError:  # the figures above do not depend on it

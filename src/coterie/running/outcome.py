@@ -1,4 +1,4 @@
-"""The end of a run: which student is deployed, its one evaluation on test, and the files that the run is for."""
+"""The end of a run: selects the deployed student, evaluates it once on the test split, and writes the final files."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from coterie.training.state import load_best
 
 
 def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> dict[str, Any]:
-    """Choose what is deployed, evaluate it once on test, and write what the run is for."""
+    """Select the deployed student, evaluate it once on the test split, write the final files, and return the summary."""
     recipe, task, folder, accelerator = trainer.recipe, trainer.task, trainer.folder, trainer.accelerator
     test = task.data.test if recipe.training.evaluate_test else None
     selected = trainer.epoch - 1
-    validation = trainer.validated  # the epoch that ended last was measured there already
+    validation = trainer.validated  # the last epoch may be evaluated already
     if recipe.training.select == "best" and trainer.best.epoch >= 0:
         load_best(trainer)
         if trainer.best.epoch != selected:
@@ -81,20 +81,20 @@ def conclude(trainer: Trainer, header: dict[str, Any], total_seconds: float) -> 
             _save_examples(folder, task, final, split, trainer)
             task.save_student(folder, student, method, final.figures)
             _try_to_show(lambda: write_report(folder.path, summary=summary), "the report", trainer)
-        except Exception as error:  # libraries write here, each with errors of its own
+        except Exception as error:  # libraries write here, and each raises its own errors
             reason = reason_of(error, folder.path)
             if reason is None:
                 raise
             raise RunError(f"cannot write to {str(folder)!r}: {reason}") from error
-        write_json(folder.summary, summary)  # last: a run that says it is finished has everything
-    elif trainer.shards is not None:  # whose networks compute nothing without this process
+        write_json(folder.summary, summary)  # written last: a run with status finished is complete
+    elif trainer.shards is not None:  # sharded networks need every process to compute
         _try_to_show(lambda: task.save_examples(folder, split, task.examples(final)), "the gallery", trainer)
     accelerator.wait_for_everyone()
     return summary
 
 
 def _whole_student(trainer: Trainer) -> nn.Module | None:
-    """The deployed student on the CPU; None on a process that does not write, where it is shared out."""
+    """Returns the deployed student on the CPU; None on processes other than the main one if it is sharded."""
     method: Method | None = trainer.evaluated
     if trainer.shards is not None:
         method = trainer.shards.whole(trainer.method, holds=trainer.accelerator.is_main_process)
@@ -102,14 +102,14 @@ def _whole_student(trainer: Trainer) -> nn.Module | None:
 
 
 def _agreed(value: dict[str, int] | None) -> dict[str, int]:
-    """What the first process has found, on all of them."""
+    """Broadcasts the main process's value to all processes."""
     (found,) = broadcast_object_list([value])
     assert found is not None
     return found
 
 
 def parameter_counts(method: Method, student: nn.Module) -> dict[str, int]:
-    """Numbers that are ``trained`` (students and method) and ``deployed``."""
+    """Returns the numbers of parameters that are ``trained`` (students and method) and ``deployed``."""
     return {
         "trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "deployed": sum(p.numel() for p in student.parameters()),
@@ -117,7 +117,7 @@ def parameter_counts(method: Method, student: nn.Module) -> dict[str, int]:
 
 
 def is_complete(folder: RunFolder) -> bool:
-    """Whether a run is finished, and what :func:`conclude` can write again is there."""
+    """Whether a run is finished and has all files; missing files do not count without a checkpoint, from which :func:`conclude` writes them again."""
     if folder.read_summary().get("status") != "finished":
         return False
     made = (folder.predictions, folder.student, folder.student_description, folder.gallery)
@@ -125,23 +125,23 @@ def is_complete(folder: RunFolder) -> bool:
 
 
 def restore_report(folder: RunFolder) -> None:
-    """Write the report of a finished run where it is missing."""
+    """Write the report of a finished run if it is missing."""
     if folder.is_run and folder.read_summary().get("status") == "finished" and not folder.report.is_file():
         write_report(folder.path)
 
 
 def _try_to_show(write: Callable[[], object], what: str, trainer: Trainer) -> None:
-    """Write what is made to be looked at; a failure is said in a line and costs nothing else."""
+    """Write an optional output such as the report; a failure is printed in a line and does not fail the run."""
     try:
         write()
-    except Exception as error:  # libraries of images and figures raise many kinds
+    except Exception as error:  # image and plotting libraries raise many types
         if isinstance(error, RunError) or reason_of(error, trainer.folder.path):
-            raise  # a full disk, which the run's own files will not survive either
+            raise  # a full disk would prevent writing the other files too
         trainer.display.note(f"{what} could not be made: {type(error).__name__}: {' '.join(str(error).split())[:160]}")
 
 
 def _save_examples(folder: RunFolder, task: Task, evaluation: Evaluation, split: str, trainer: Trainer) -> None:
-    """Predictions and samples, as many as the task keeps of them: a file and a folder that may be empty."""
+    """Write the predictions file and the gallery folder, with as many samples as the task keeps; the folder may be empty."""
     tensors = {name: tensor.contiguous() for name, tensor in evaluation.predictions.items()}
     write_atomically(folder.predictions, lambda path: save_file(tensors, path))
 

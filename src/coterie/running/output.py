@@ -1,4 +1,4 @@
-"""Where a run goes: a folder that is new or empty, and that is as it was where bad input is found late."""
+"""The output folder of a run: it must be new or empty, and is restored to that if invalid input is found late."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coterie.run_lock import is_leftover
 
 
 def free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -> Path:
-    """A new folder in ``runs/`` that says what is trained, numbered where that is taken; no network where the data choose it."""
+    """Returns an unused path in ``runs/`` named after what is trained, with a number if the name is taken; without the network if it depends on the data."""
     data = "own-data" if datasets is not None else Path(recipe.data.name).name or "data"
     name = recipe.network.name
     names = [
@@ -22,7 +22,7 @@ def free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -
         for each in (name if isinstance(name, list) else [name or "tiny_cifar"])
     ]
     net = "own-network" if network else "-".join(names)
-    chosen = network is None and name == AUTO  # by the data, which are not read yet: the folder does not name it
+    chosen = network is None and name == AUTO  # chosen by the data, which are not read yet
     parts = [data, *([] if chosen else [net]), recipe.method.name.rpartition(":")[2], f"seed{recipe.seed}"]
     base = "_".join(parts).replace("/", "-")
     candidates = (Path("runs") / (base if number == 1 else f"{base}-{number}") for number in range(1, 10_000))
@@ -30,7 +30,7 @@ def free_name(recipe: Recipe, network: NetworkSource | None, datasets: object) -
 
 
 def require_free(folder: RunFolder) -> None:
-    """The folder must be new or empty, and it must be possible to write there."""
+    """Checks that the folder is new or empty, and writable."""
     path = folder.path
     if path.is_dir() and not all(is_leftover(entry) for entry in path.iterdir()):
         what = "holds another run; go on with it by --resume, or" if folder.is_run else "is not empty;"
@@ -43,14 +43,14 @@ def require_free(folder: RunFolder) -> None:
         probe.unlink()
     except OSError as error:
         raise CoterieError(f"cannot write to {str(path)!r}: {error.strerror}") from None
-    finally:  # bad input found later must leave nothing behind
+    finally:  # leave no folders behind in case invalid input is found later
         for parent in made:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
 
 
 def clear(path: Path, made: list[Path]) -> None:
-    """Remove what a run has written to its folder, and the folders that it made, from the lowest on."""
+    """Remove what a run has written to its folder, and the folders that it created, innermost first."""
     for entry in path.iterdir() if path.is_dir() else ():
         shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
     for folder in made:

@@ -1,4 +1,4 @@
-"""A finished run's whole method, all students and heads, with the weights that were evaluated and deployed."""
+"""Reloads the method of a finished run, with all students and heads, and evaluates it again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.task import Task, find_task
 from coterie.training.state import load_weights
 
-MEASURED_WITH = ("batch_size", "channels_last", "device", "precision")  # settings of training that an evaluation reads
+MEASURED_WITH = ("batch_size", "channels_last", "device", "precision")  # training settings that an evaluation reads
 
 
 def load_method(run: str | Path, network: NetworkSource | None = None, *, trust_code: bool = False) -> Method:
@@ -32,14 +32,14 @@ def load_method(run: str | Path, network: NetworkSource | None = None, *, trust_
 
     Args:
         run: the run folder.
-        network: the untrained network, where the run was trained on one's own.
+        network: the untrained network, if the run was trained on a custom module.
         trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported.
 
     Raises:
-        CoterieError: no run, an unfinished one, a damaged checkpoint, or code without leave.
+        CoterieError: the folder holds no run, the run is not finished, its checkpoint is damaged, or it names code without ``trust_code``.
     """
     folder = RunFolder(run).require()
-    # Pretrained weights would be fetched to be overwritten by the checkpoint's.
+    # Do not download pretrained weights: the checkpoint replaces them.
     recipe = load_recipe(folder.recipe, ["network.pretrained=false"], trust_code=trust_code)
     require_finished(folder)
     description = folder.read_description()
@@ -69,15 +69,15 @@ def evaluate_run(
     Args:
         run: the run folder.
         overrides: ``data.*`` and ``training.*`` settings that differ from the run's.
-        data: a data set's name or folder; or data sets of one's own, see :func:`coterie.train`; one alone is measured whole.
-        network: the untrained network, where the run was trained on one's own.
+        data: a data set's name or folder; or data set objects, see :func:`coterie.train`; a single one is evaluated whole.
+        network: the untrained network, if the run was trained on a custom module.
         trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported.
 
     Returns:
         The split's name and its evaluation, whose figures include those of every class.
 
     Raises:
-        CoterieError: a setting that would change the networks, or data with other classes.
+        CoterieError: a setting would change the networks, or the data have other classes.
     """
     from coterie.training.memory_format import move_to_device, resolve_memory_format
 
@@ -92,7 +92,7 @@ def evaluate_run(
             raise CoterieError(f"{override!r}: only data.* and training.* can differ from the run that is evaluated")
     _require_read(overrides, stored)
     method = load_method(run, objects.network, trust_code=trust_code)
-    # A limit on training samples has no say here.
+    # A limit on training samples does not apply here.
     recipe: Recipe = load_recipe(stored, [*overrides, "data.train_limit=null"], **objects.sections)
     accelerator = build_accelerator(recipe)
     keys = {override.partition("=")[0] for override in overrides}
@@ -121,10 +121,10 @@ def evaluate_run(
 
 
 def _require_read(overrides: Sequence[str], stored: Recipe) -> None:
-    """Refuse settings that change how networks are trained, and nothing of how they are measured.
+    """Refuse settings that only affect training, not evaluation.
 
     Raises:
-        CoterieError: one of them is named.
+        CoterieError: an override sets one of them.
     """
     keys = {override.partition("=")[0]: override for override in overrides}
     trained = {f"data.{key}" for key in stored.data.training_only}
@@ -136,14 +136,14 @@ def _require_read(overrides: Sequence[str], stored: Recipe) -> None:
 
 
 def load_run_data(folder: RunFolder, stored: Recipe) -> Loaders:
-    """A finished run's own data, split and prepared as in its evaluation, on the CPU.
+    """Loads a finished run's own data, split and prepared as in its evaluation, on the CPU.
 
     Args:
-        folder: the run's.
+        folder: the run folder.
         stored: its recipe.
 
     Raises:
-        CoterieError: they cannot be read, or are not what the run was trained on.
+        CoterieError: the data cannot be read, or are not what the run was trained on.
     """
     settings = ["training.device=cpu", "training.precision=fp32", "training.channels_last=false"]
     recipe = load_recipe(stored, settings)
@@ -153,13 +153,13 @@ def load_run_data(folder: RunFolder, stored: Recipe) -> Loaders:
 def _task(
     recipe: Recipe, stored: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any, named: bool
 ) -> Task:
-    """The task on the run's data, which keep their splits wherever they lie, or on other data, measured in whole where they have none.
+    """Builds the task on the run's data, which keep their splits under any path, or on other data, which are evaluated whole if they have no splits.
 
     Args:
-        named: whether the data were named, and may be others than the run's.
+        named: whether the caller named the data, which may then differ from the run's.
 
     Raises:
-        CoterieError: data that were not named are not what they were: they may be split otherwise now, training samples among the test's.
+        CoterieError: data that were not named have changed: their splits may differ, with training samples in the test split.
     """
     kind = find_task(recipe)
     as_trained = recipe.model_copy(update={"data": stored.data.model_copy(update=recipe.data.located())})
@@ -171,7 +171,7 @@ def _task(
             changed = differences(folder.read_data(), own.data.fingerprint)
             if not changed and recipe.data == as_trained.data:
                 return own
-    except CoterieError:  # data that cannot be split as the run's were are others
+    except CoterieError:  # data that cannot be split like the run's are other data
         if not named:
             raise
         changed = ["unreadable"]

@@ -1,4 +1,4 @@
-"""One run from recipe to run folder: what ``coterie train`` does and ``coterie.train`` returns."""
+"""Trains one run from recipe to run folder: the implementation of ``coterie train`` and ``coterie.train``."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ from coterie.training.sharding import require_shard_settings
 from coterie.training.state import restore
 from coterie.training.stopping import resolve_selection
 
-FIRST_STAGE = "assistant"  # folder of a first stage's run, inside the run's
+FIRST_STAGE = "assistant"  # folder of a first stage's run, inside the run folder
 
 
 @dataclass(frozen=True, repr=False)
 class TrainResult:
-    """A finished run; as the value of a notebook's cell it shows its figures, its learning curve and a link to its report.
+    """A finished run. In a notebook it displays its figures, its learning curve and a link to its report.
 
     Attributes:
         path: the run folder.
-        summary: contents of summary.json.
+        summary: content of summary.json.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class TrainResult:
     network: NetworkSource | None = None
 
     def student(self) -> nn.Module:
-        """The deployed student, a plain network on the CPU in eval mode."""
+        """Returns the deployed student, a plain network on the CPU in eval mode."""
         network = self.network if isinstance(self.network, nn.Module) or self.network is None else self.network()
         return load_student(self.path, network)
 
@@ -99,24 +99,24 @@ def train(
 
     Args:
         recipe: a recipe, a mapping, the path of a YAML file, or None for the defaults (the digits demo).
-        output: the run folder; None: ``runs/<data>_<network>_<method>_seed<seed>``, numbered where that is taken.
-        network: a timm name or a section of the recipe; or a module, or a callable that builds one. A callable is the better choice: every further
-            branch then comes from a network of its own.
-        data: a data set's name, a folder or a section of the recipe; or data sets of one's own: (train, validation, test), (train, validation) or
-            ``{"train": ..., "test": ...}``, taken as they are with None where there is none; or one alone, split as a folder without splits is.
-            A data set is (images, labels), or gives (image, class number) by number. A run on these is resumed and evaluated with them.
-        teacher: a finished run's folder or a section of the recipe; or a trained module, or several, of one's own.
-        resume: go on with the run in ``output``; without a recipe, with the one that it was started with.
+        output: the run folder; None: ``runs/<data>_<network>_<method>_seed<seed>``, with a number if that is taken.
+        network: a timm name or a section of the recipe; or a module, or a callable that builds one. Prefer a callable: every additional
+            branch is then taken from a newly built network.
+        data: a data set's name, a folder or a section of the recipe; or data set objects: (train, validation, test), (train, validation) or
+            ``{"train": ..., "test": ...}``, used as they are, with None for a missing split; or a single one, split like a folder without splits.
+            A data set is (images, labels), or returns (image, class number) by index. Pass the same objects to resume or evaluate the run.
+        teacher: a finished run's folder or a section of the recipe; or one or several trained modules.
+        resume: resume the run in ``output``; without a recipe, with its stored recipe.
         overrides: ``"key=value"`` strings, as on the command line.
         quiet: show no progress.
-        trust_code: whether a recipe's file, that of the run to go on with included, may name a method by ``package.module:Class``.
+        trust_code: whether a recipe file, including that of the run to resume, may name a method by ``package.module:Class``.
         sections: settings by keyword, such as ``method="okdmde", training={"epochs": 3}, seed=1``.
 
     Returns:
         The finished run.
 
     Raises:
-        CoterieError: bad input; nothing has been written then.
+        CoterieError: the input is invalid; nothing is written then.
         RunError: the run failed; its folder keeps the last good checkpoint.
     """
     objects = sort_arguments(data, network, teacher)
@@ -154,34 +154,34 @@ def train(
     made = [path for path in [folder.path, *folder.path.parents] if not path.is_dir()]
     with lock(folder) if is_first else contextlib.nullcontext():
         if is_first and not resume:
-            require_free(folder)  # once more: another training may have come and gone
-        wait_for_all(settings)  # the first process has looked at the folder before any writes there
+            require_free(folder)  # checked again under the lock: another training may have used the folder meanwhile
+        wait_for_all(settings)  # the main process has checked the folder before any process writes there
         try:
             with torch.random.fork_rng(devices=[]), process_group(settings):
                 taught = with_first_stage(settings, folder, quiet, datasets)
                 return _run(settings, taught, folder, network, datasets, modules, resume, quiet)
         except CoterieError:
-            # Bad input, found late: nothing was trained.
+            # Invalid input, found late: nothing was trained.
             if is_first and not resume and not any(folder.path.rglob("*.pt")):
                 clear(folder.path, made)
             raise
 
 
 def with_first_stage(recipe: Recipe, folder: RunFolder, quiet: bool, datasets: Any = None) -> Recipe:
-    """Train the method's first stage where it has one, or go on with it; the recipe with that stage's student as the teacher."""
+    """Train or resume the method's first stage if it has one; returns the recipe with that stage's student as the teacher."""
     stage = find_task(recipe).first_stage(recipe)
     if stage is None:
         return recipe
     first = RunFolder(folder.path / FIRST_STAGE)
     goes_on = first.is_run
-    wait_for_all(recipe)  # all have seen the same
+    wait_for_all(recipe)  # all processes have evaluated `goes_on` before the folder changes
     if int(os.environ.get("RANK", "0")) == 0:
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.recipe, recipe.to_yaml())
         if not goes_on and first.path.is_dir():
-            shutil.rmtree(first.path)  # a kill came before the first checkpoint
+            shutil.rmtree(first.path)  # killed before its recipe was written
     wait_for_all(recipe)
-    if goes_on:  # what was automatic, that stage has chosen for its own network
+    if goes_on:  # automatic settings were resolved for that stage's own network
         stage = with_stored_places(load_recipe(first.recipe, trust_code=True), stage)
     train(stage, output=first.path, resume=goes_on, quiet=quiet, data=datasets)
     return load_recipe({**recipe.model_dump(), "teacher": {"run": str(first.path)}, "teachers": []})
@@ -216,10 +216,10 @@ def _run(
     header = {**_header(recipe, task, method), "own_teachers": len(teachers)}
     if resume and folder.read_summary().get("status") == "running":
         display.note("the process that trained it is gone; going on from its last checkpoint")
-    accelerator.wait_for_everyone()  # all have read what the first one now replaces
+    accelerator.wait_for_everyone()  # all processes have read the files that the main process now replaces
     if accelerator.is_main_process:
         folder.begin()
-        write_text(folder.recipe, recipe.to_yaml())  # resumed, data may lie elsewhere now
+        write_text(folder.recipe, recipe.to_yaml())  # paths of the data may have changed on resumption
         if not folder.last.is_file():
             write_json(folder.data, task.data.fingerprint)
         if note:
@@ -236,7 +236,7 @@ def _run(
                 folder.clear_leftovers()
                 if folder.last.is_file():
                     restore(trainer)
-            if not silent:  # once nothing is left that could be refused
+            if not silent:  # after all checks of the input
                 _announce(display, task, method, accelerator, folder)
             trainer.fit(interruption)
             summary = conclude(trainer, header, time.perf_counter() - started)
@@ -250,14 +250,14 @@ def _run(
         if status and accelerator.is_main_process:
             _write_status(folder, {**header, **status, "epoch": trainer.epoch, "step": trainer.step})
         if recipe.training.trackers:
-            # A tracker that cannot write its last figures must not hide the error that is on its way.
+            # A tracker that cannot write its last figures must not hide the error being raised.
             with contextlib.suppress(Exception) if status else contextlib.nullcontext():
                 accelerator.end_training()
     return TrainResult(folder.path, summary, network)
 
 
 def _announce(display: Display, task: Task, method: Method, accelerator: Accelerator, folder: RunFolder) -> None:
-    """Say what is trained on what, by which settings, and where it goes."""
+    """Print data, network, method, settings, device and run folder."""
     plan = plan_lines(task.recipe, accelerator.device, accelerator.num_processes, task.chosen)
     lines = [*data_lines(task), *network_lines(task.recipe, task, method), *plan, ("run", str(folder))]
     display.lines(laid_out(lines))
@@ -266,7 +266,7 @@ def _announce(display: Display, task: Task, method: Method, accelerator: Acceler
 
 
 def _write_status(folder: RunFolder, summary: dict[str, Any]) -> None:
-    """Say in the summary how the run ended; a disk that is full must not hide the error that is on its way."""
+    """Write to the summary how the run ended; a full disk must not hide the error being raised."""
     with contextlib.suppress(Exception):
         folder.require_place()
         try:
