@@ -1,4 +1,4 @@
-"""What a command's arguments mean: recipes, folders, settings and seeds. Nothing heavy is imported."""
+"""Parses command arguments: recipes, folders, settings and seeds. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TrustCode = Annotated[
 
 
 def recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """As :func:`recipes_and_overrides`, for a command of one recipe."""
+    """Like :func:`recipes_and_overrides`, for a command that takes one recipe."""
     names = [each for each in arguments if "=" not in each]
     if len(names) > 1:
         raise CoterieError(f"expected one recipe and key=value settings, got {', '.join(map(repr, names))}")
@@ -34,14 +34,14 @@ def recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 
 def recipes_and_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split ``[RECIPE]... [key=value ...]``: what has no equals sign is a recipe, or a folder that stands for ``data=FOLDER``."""
+    """Split ``[RECIPE]... [key=value ...]``: an argument without an equals sign is a recipe, or a folder, which means ``data=FOLDER``."""
     recipes, folders = list[str](), list[str]()
     for each in arguments:
         if "=" in each:
             continue
         path = Path(each).expanduser()
         if path.is_dir():
-            # A name of a data set, which a folder may bear too, is no path.
+            # Make it a path: a folder may have the name of a data set.
             folders.append(f"data={dumps(str(path) if path.is_absolute() else f'./{path}')}")
         else:
             recipes.append(each if path.is_file() else str(find_recipe(each)))
@@ -49,16 +49,16 @@ def recipes_and_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def require_data(recipe: Recipe, resume: bool = False) -> None:
-    """Name a folder of data that is not there before torch is imported; what is resumed has its own settings."""
+    """Refuse a missing data folder before torch is imported; a resumed run is skipped, because it has its own settings."""
     if not resume:
         recipe.data.require_place()
 
 
 def read_options(texts: list[str]) -> dict[str, Any]:
-    """Options as ``KEY=VALUE``, whose values are read as YAML.
+    """Parse ``KEY=VALUE`` options, with values read as YAML.
 
     Raises:
-        CoterieError: one without an equals sign.
+        CoterieError: an option has no equals sign.
     """
     found = {}
     for text in texts:
@@ -73,7 +73,7 @@ def read_options(texts: list[str]) -> dict[str, Any]:
 
 
 def read_seeds(text: str) -> int | list[int]:
-    """How many seeds (``5``), or which (``3,5,7``)."""
+    """Parse a number of seeds (``5``), or the seeds themselves (``3,5,7``)."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts) or parts == ["0"]:
         raise CoterieError(f"--seeds {text}: expected how many (5) or which, separated by commas (3,5,7)")
@@ -81,10 +81,10 @@ def read_seeds(text: str) -> int | list[int]:
 
 
 def read_sweep(texts: list[str]) -> dict[str, list[str]]:
-    """Settings and the values to try, of ``KEY=A,B,C``; commas within brackets belong to a value.
+    """Parse settings and their values to try from ``KEY=A,B,C``; commas within brackets belong to a value.
 
     Raises:
-        CoterieError: a text of another form, one value only, a value or a setting that is there twice.
+        CoterieError: the text has another form, there is only one value, or a value or setting is repeated.
     """
     found: dict[str, list[str]] = {}
     for text in texts:

@@ -43,7 +43,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Options of the program itself; its help text is the app's."""
+    """Options of the program itself; the help text is that of the app."""
 
 
 @app.command()
@@ -63,9 +63,9 @@ def train(
     from coterie.recipe import load_recipe
     from coterie.run_folder import RunFolder
 
-    if recipe is not None or overrides:  # a mistake in the settings is named before torch is imported
+    if recipe is not None or overrides:  # report invalid settings before torch is imported
         stored = RunFolder(output).recipe if resume and output is not None else None
-        own = stored is not None and recipe is None and stored.is_file()  # settings are of the task of the run
+        own = stored is not None and recipe is None and stored.is_file()  # settings are those of the run's task
         require_data(load_recipe(stored if own else recipe, overrides, trust_code=trust_code), resume)
     from coterie.running.train import train as run
 
@@ -90,7 +90,7 @@ def evaluate(
     ] = False,
     trust_code: TrustCode = False,
 ) -> None:
-    """Measure a run's students and ensembles again, on its test split or on other data with the same classes."""
+    """Evaluate a run's students and ensembles again, on its test split or on other data with the same classes."""
     from coterie.running.reload import evaluate_run
 
     if per_class:
@@ -148,7 +148,7 @@ def predict(
     ] = None,
     format: Annotated[str, typer.Option("--format", "-f", help="table, json (one object a line) or csv.")] = "table",
 ) -> None:
-    """Ask a run's deployed student: classes of images or texts, the continuation of a prompt, the documents of a query, an enlarged image. What cannot be read is reported, and the others go on."""
+    """Predict with a run's deployed student: classes of images or texts, the continuation of a prompt, the documents of a query, an enlarged image. Inputs that cannot be read are reported and skipped."""
     from coterie.cli.predictions import print_predictions
 
     given = read_options(options or []) | ({} if top is None else {"top": top})
@@ -192,7 +192,7 @@ def export(
         from coterie.export.request import MEASURES
         from coterie.run_folder import read_json
 
-        typer.echo(read_json(folder / MEASURES)["line"], err=True)  # the output is the folder alone
+        typer.echo(read_json(folder / MEASURES)["line"], err=True)  # standard output has only the folder
     print_line(str(folder))
 
 
@@ -213,7 +213,7 @@ def benchmark(
     ] = None,
     trust_code: TrustCode = False,
 ) -> None:
-    """Measure what a step of a recipe costs, beside a plain network's: time, operations, memory, data."""
+    """Measure the cost of a training step of a recipe, compared with a plain network: time, operations, memory, data."""
     recipe, overrides = recipe_and_overrides(arguments or [])
     from coterie.recipe import load_recipe
 

@@ -1,4 +1,4 @@
-"""The command that compares."""
+"""The command ``coterie compare``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def compare(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     trust_code: TrustCode = False,
 ) -> None:
-    """Train every method with every seed, and say what can be said of the differences."""
+    """Train every method with every seed, and report which differences are significant."""
     arguments = arguments or []
     recipes, overrides = recipes_and_overrides(arguments)
     names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
@@ -65,7 +65,7 @@ def compare(
 
     arms = build_arms(recipes, names, overrides, trust_code)
     arms = sweep_arms(arms, grid) if grid else arms
-    make_plan(arms, chosen)  # a mistake is named before all of training is imported
+    make_plan(arms, chosen)  # report invalid arguments before training code is imported
     for arm in arms.values():
         require_data(arm)
     from coterie.comparison.run import compare as run
@@ -88,7 +88,7 @@ def compare(
             trust_code=trust_code,
         )
     except RunError:
-        if (output / "report.html").is_file():  # runs failed; the others count
+        if (output / "report.html").is_file():  # some runs failed; show the others
             print_comparison(output)
         raise
     print_comparison(result.path)
@@ -96,10 +96,10 @@ def compare(
 
 
 def check_workers(workers: str, cluster: str | None, cpus: float, gpus: float | None) -> None:
-    """Options of where a comparison trains.
+    """Check the options that say where a comparison trains.
 
     Raises:
-        CoterieError: a number of workers that is none, or options of which one has no effect beside the other.
+        CoterieError: the number of workers is invalid, or an option has no effect together with another.
     """
     if workers != "auto" and not (workers.isdecimal() and int(workers) > 0):
         raise CoterieError(f"--workers {workers}: expected a number of at least 1, or auto")

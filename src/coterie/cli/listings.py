@@ -1,4 +1,4 @@
-"""What ``coterie list`` prints. Nothing here imports torch, but timm's names do."""
+"""The output of ``coterie list``. Nothing here imports torch, except listing timm's networks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def print_line(text: str) -> None:
 
 
 def _matching(names: Iterable[str], pattern: str | None, kind: str, words: Iterable[str] = ()) -> list[str]:
-    """Names that hold the pattern's text, or that fit it where it has ``*``, ``?`` or ``[``; where there are none, ``words`` are near spellings too.
+    """Returns names that contain the pattern's text, or that match it if it has ``*``, ``?`` or ``[``.
 
     Raises:
-        CoterieError: none does.
+        CoterieError: no name matches; the message suggests a near spelling among the names and ``words``.
     """
     names = list(names)
     if pattern is None:
@@ -77,7 +77,7 @@ def list_data(pattern: str | None) -> None:
 
 
 def list_recipes(pattern: str | None) -> None:
-    """Those of the folder recipes/ where the command is called, else those that are installed."""
+    """Lists the recipes in recipes/ of the working directory, or else the installed ones."""
     from coterie.recipe.published import published_recipes
 
     own = {str(path): path for path in sorted(Path("recipes").glob("*.yaml"))}
@@ -88,14 +88,14 @@ def list_recipes(pattern: str | None) -> None:
 
 
 def list_settings(pattern: str | None) -> None:
-    """A section's, those whose name holds a text, or all; of sections that a task has of its own, each task's one after the other."""
+    """Lists the settings of a section, those whose name matches, or all; for sections that tasks define, each task's in turn."""
     from coterie.recipe.recipe import BY_TASK, recipe_of, settings_in
     from coterie.tasks import known_tasks
 
     fields = {task: recipe_of(task).model_fields for task in known_tasks()}
     sections = list(next(iter(fields.values())))
     section = pattern.rstrip(".") if pattern is not None else None
-    found: dict[tuple[str, str], FieldInfo] = {}  # by task, empty where it is every task's, and full name
+    found: dict[tuple[str, str], FieldInfo] = {}  # by task (empty: of every task) and full name
     for name in [section] if section in sections else sections:
         for task, own in fields.items() if name in BY_TASK else [("", next(iter(fields.values())))]:
             found |= {(task, key): field for key, field in settings_in(name, own[name]).items()}
@@ -125,7 +125,7 @@ def list_tasks(pattern: str | None) -> None:
 
 
 def value_of(field: FieldInfo) -> str:
-    """What a setting takes, in words: its type, its choices, its bounds."""
+    """Describes the values of a setting: its type, choices and bounds."""
     limits = [*field.metadata, *_limits_inside(field.annotation)]
     bounds = [
         f"{sign} {getattr(limit, attribute):g}"
@@ -137,7 +137,7 @@ def value_of(field: FieldInfo) -> str:
 
 
 def _limits_inside(annotation: object) -> list[object]:
-    """Bounds of an optional value stand inside the union."""
+    """Returns the bounds of an optional value, which are inside the union."""
     limits: list[object] = []
     for each in typing.get_args(annotation) if is_union(annotation) else ():
         if typing.get_origin(each) is typing.Annotated:
@@ -151,7 +151,7 @@ def is_union(annotation: object) -> bool:
 
 
 def type_name(annotation: object) -> str:
-    """A type as somebody who types a setting would call it."""
+    """Returns the name of a type in users' terms."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return type_name(arguments[0])

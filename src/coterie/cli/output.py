@@ -1,4 +1,4 @@
-"""What the commands print. Like them, each imports what it needs when it is called."""
+"""Output of the commands. Each function imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def print_line(text: str) -> None:
 
 
 def print_figures(figures: dict[str, Any], split: str) -> None:
-    """The final table: every student, their mean, the ensembles, what is deployed."""
+    """Prints the final table: every student, their mean, the ensembles, and the deployed student."""
     from rich.console import Console
     from rich.table import Table
 
@@ -56,7 +56,7 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
                 row(f"ensemble, {name}", figures["ensemble"][key])
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(table)
-    soft = not sys.stdout.isatty()  # a terminal breaks lines between words, a file not at all
+    soft = not sys.stdout.isatty()  # lines are wrapped on a terminal, not in a file
     if reason := figures.get("deployed_reason"):
         console.print(f"student {deployed} is deployed: {reason}", soft_wrap=soft)
     if figures.get("diversity"):
@@ -73,10 +73,10 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
 
 
 def require_classes(run: Path) -> None:
-    """Refuse figures of every class where a run has none.
+    """Refuse per-class figures for a run without classes.
 
     Raises:
-        CoterieError: no run, or one of a task without classes.
+        CoterieError: the folder holds no run, or its task has no classes.
     """
     from coterie.run_folder import RunFolder
     from coterie.tasks import UNNAMED
@@ -87,7 +87,7 @@ def require_classes(run: Path) -> None:
 
 
 def print_classes(figures: dict[str, Any]) -> None:
-    """The deployed student's figures of every class, with the class names as they are."""
+    """Prints the deployed student's figures of every class; class names are not interpreted as markup."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -107,7 +107,7 @@ def print_classes(figures: dict[str, Any]) -> None:
 
 
 def print_comparison(folder: Path) -> None:
-    """A comparison's table and what it says, from its folder."""
+    """Prints a comparison's table and its conclusions, from its folder."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""What ``coterie predict`` takes and prints: samples as the run's task finds them; a table, JSON lines or CSV out."""
+"""Input and output of ``coterie predict``: samples found by the run's task; answers as a table, JSON lines or CSV."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FORMATS = ("table", "json", "csv")
 
 
 def print_predictions(run: Path, inputs: Sequence[str], options: dict[str, Any], format: str) -> str:
-    """Print an answer for each sample as it comes, and name what cannot be read on standard error.
+    """Print an answer for each sample as it is computed; samples that cannot be read are reported on standard error.
 
     Returns:
-        How many could not be read, in words; empty where all could.
+        How many could not be read, in words; empty if all could.
 
     Raises:
-        CoterieError: an unknown format or option, samples that are not there, or nothing to predict.
+        CoterieError: a format or option is unknown, samples are missing, or there is nothing to predict.
     """
     if format not in FORMATS:
         raise CoterieError(f"unknown format {format!r}{did_you_mean(format, FORMATS)}; expected {', '.join(FORMATS)}")
@@ -37,7 +37,7 @@ def print_predictions(run: Path, inputs: Sequence[str], options: dict[str, Any],
         raise CoterieError("nothing to predict: the list on standard input is empty")
     from coterie.prediction import iterate_predictions
 
-    in_terminal = sys.stdout.isatty()  # a file gets names as they are
+    in_terminal = sys.stdout.isatty()  # names are escaped on a terminal only
     writer: Any = None
     failed = 0
     for sample, answer in zip(samples, iterate_predictions(run, samples, **options), strict=True):

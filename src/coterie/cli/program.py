@@ -1,4 +1,4 @@
-"""The program: runs a command, and turns what goes wrong into a few lines and an exit code."""
+"""The program: runs a command, and reports errors in a few lines and an exit code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from coterie.cli.usage import is_usage_error, usage_message
 from coterie.errors import CoterieError, RunError
 from coterie.terminal import error_message
 
-UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}  # what the system says of a path that nobody can have
+UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}  # errors of invalid paths
 
 
 def main() -> None:
-    """Entry point: errors in one or two lines; exit code 2 for bad input, 1 for a failed run, 128 + its number for a signal."""
+    """Entry point. Errors take one or two lines; the exit code is 2 for invalid input, 1 for a failed run, 128 + the number of a signal."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -30,7 +30,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
         typer.echo("coterie: interrupted", err=True)
-    except SystemExit as ended:  # by typer or rich, where the output could not be written
+    except SystemExit as ended:  # raised by typer or rich if the output could not be written
         if isinstance(ended.__context__, BrokenPipeError):
             _end_without_reader()
         raise
@@ -39,14 +39,14 @@ def main() -> None:
 
 
 def _end_without_reader() -> None:
-    """End as Unix tools do whose output nobody reads any more, as in ``coterie list methods | head``: by the signal, which a shell knows as 141."""
+    """End by SIGPIPE (exit code 141 in a shell) when the reader of the output is gone, as in ``coterie list methods | head``, like Unix tools."""
     if hasattr(signal, "SIGPIPE"):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def _print_error(error: Exception) -> int:
-    """Print why a command failed, in a few lines that any terminal takes, and return the exit code."""
+    """Print why a command failed, in a few printable lines, and return the exit code."""
     code = 1
     if is_usage_error(error):
         code, text = 2, usage_message(error)

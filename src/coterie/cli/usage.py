@@ -1,4 +1,4 @@
-"""Mistakes in a command itself (its name, options, number of arguments) in one line, as all other mistakes are told."""
+"""One-line messages for usage errors: a command's name, options or number of arguments."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from coterie.errors import did_you_mean
 
 
 def is_usage_error(error: Exception) -> bool:
-    """Whether typer refused the command line. Known by its method: typer takes click's classes or its own, by version."""
+    """Whether typer refused the command line. Tested by a method, because the error class is click's or typer's own, depending on the version."""
     return callable(getattr(error, "format_message", None))
 
 
 def usage_message(error: Any) -> str:
-    """One line: what is wrong, the nearest right spelling, and where to read on."""
+    """Returns one line: the error, the nearest known spelling, and the help command."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "coterie"
     option = getattr(error, "option_name", None)

@@ -1,1 +1,1 @@
-"""Comparisons: several methods over several seeds, resumable, on one machine or several, and what they say."""
+"""Comparisons of several methods over several seeds: resumable, on one machine or several, with statistics."""

@@ -1,4 +1,4 @@
-"""The arms of a comparison: recipes, each by its label, of recipes, methods and the values of a sweep."""
+"""Builds the arms of a comparison: labelled recipes, from recipes, methods and the values of a sweep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RecipeSource = str | Path | Recipe | Mapping[str, Any]
 
 
 def _require_kinds(recipes: Any, methods: Any, overrides: Any) -> None:
-    """Lists of what they hold: a text would be taken letter by letter."""
+    """Checks the types of the arguments: a string in place of a list would be iterated by letter."""
     for name, value in (("methods", methods or ()), ("overrides", overrides)):
         if isinstance(value, str) or not all(isinstance(each, str) for each in value):
             raise CoterieError(f"{name}={value!r}: expected a list of texts, such as ['baseline', 'okdmde']")
@@ -37,28 +37,28 @@ def build_arms(
     overrides: Sequence[str] = (),
     trust_code: bool = False,
 ) -> dict[str, Recipe]:
-    """The arms of recipes and methods, each checked as far as it can be without data.
+    """Builds the arms from recipes and methods, and checks each as far as possible without data.
 
-    A recipe's ``method.*`` settings belong to its own method; where another one takes its place, they are dropped and that one has
-    its defaults, unless ``NAME.x=value`` sets them. The recipe's students and split point hold for all, except for methods that train one network (the baseline); its
-    teachers go to the methods that are made of teachers: beside another one (a baseline, a group) they would make it something else.
+    A recipe's ``method.*`` settings belong to its own method. If another method replaces it, they are dropped, and the other method uses
+    its defaults unless ``NAME.x=value`` sets them. All methods use the recipe's number of students and split point, except methods that train one network (the
+    baseline). The recipe's teachers are passed only to methods that use teachers: they would change any other method (a baseline, a group).
 
     Args:
-        recipes: files, mappings or recipes; or a mapping from labels to them. None at all: the defaults (the digits demo).
-        methods: names that each recipe is run with; None: its own.
-        overrides: ``key=value`` for all arms; ``method.x=value`` must hold for every method, ``NAME.x=value`` goes to the method of that name alone.
+        recipes: files, mappings or recipes; or a mapping from labels to them. Empty: the defaults (the digits demo).
+        methods: names of the methods that each recipe is run with; None: its own.
+        overrides: ``key=value`` for all arms; ``method.x=value`` must be a setting of every method, ``NAME.x=value`` applies to the method of that name only.
         trust_code: whether the files may name methods by ``package.module:Class``.
 
     Returns:
-        Label -> recipe: the method's name, with several recipes ``<recipe>:<method>``, or the mapping's labels.
+        Label -> recipe. The label is the method's name, with several recipes ``<recipe>:<method>``, or the mapping's label.
 
     Raises:
-        CoterieError: an unknown method or setting, or two arms of one label.
+        CoterieError: a method or setting is unknown, or two arms have the same label.
     """
     _require_kinds(recipes, methods, overrides)
     for method in methods or ():
         if ":" not in method and method not in TABLE:
-            find_method(method)  # says so; names first, since finding the others imports torch
+            find_method(method)  # raises; unknown names first, because finding known methods imports torch
     _refuse_what_the_comparison_sets(overrides, bool(methods))
     named = _named(recipes)
     of_one = {method: [f"method.{each.removeprefix(f'{method}.')}" for each in overrides if each.startswith(f"{method}.")] for method in methods or ()}  # fmt: skip
@@ -69,7 +69,7 @@ def build_arms(
     arms: dict[str, Recipe] = {}
     for name, source in named.items():
         if methods:
-            common = load_recipe(source, of_others, trust_code=True)  # the methods are the caller's own word
+            common = load_recipe(source, of_others, trust_code=True)  # the caller names the methods
             found = {
                 method: load_recipe(_with_method(common, method), [*of_method, *of_one[method]]) for method in methods
             }
@@ -87,18 +87,18 @@ def build_arms(
 
 
 def sweep_arms(arms: dict[str, Recipe], sweep: Mapping[str, Sequence[str]]) -> dict[str, Recipe]:
-    """The arms of a grid of settings: every arm with every combination of values, on the validation split alone.
+    """Builds the arms of a grid of settings: every arm with every combination of values, evaluated on the validation split only.
 
     Args:
         arms: label -> recipe.
-        sweep: settings by their full names, each with the values that are tried. A method's setting goes to the methods that have it; the
+        sweep: settings by full name, each with the values to try. A method's setting applies to the methods that have it; the
             others stay one arm.
 
     Returns:
-        Label -> recipe, the label with the values behind it; no run measures the test split.
+        Label -> recipe, with the values appended to the label; no run evaluates the test split.
 
     Raises:
-        CoterieError: an unknown setting or a wrong value.
+        CoterieError: a setting is unknown, or a value is invalid.
     """
     from coterie.methods.options import check_options  # imports torch
 
@@ -115,7 +115,7 @@ def sweep_arms(arms: dict[str, Recipe], sweep: Mapping[str, Sequence[str]]) -> d
             check_options(find_method(swept.method.name), swept.method.options)
             _check(swept)
             found[f"{label} {said}".strip()] = swept
-    for key in sweep.keys() - used:  # no method has it; the error tells what there is
+    for key in sweep.keys() - used:  # no method has it; raises an error that lists the known settings
         first = find_method(next(iter(arms.values())).method.name)
         check_options(first, {key.partition(".")[2]: sweep[key][0]})
     require_folders_apart(found)
@@ -123,7 +123,7 @@ def sweep_arms(arms: dict[str, Recipe], sweep: Mapping[str, Sequence[str]]) -> d
 
 
 def _has_setting(recipe: Recipe, key: str) -> bool:
-    """Whether a method's setting is this recipe's; other settings are everybody's."""
+    """Whether a recipe has a setting; all have those that do not belong to a method."""
     from coterie.methods.options import option_fields
 
     section, _, name = key.partition(".")
@@ -140,10 +140,10 @@ def _refuse_what_the_comparison_sets(overrides: Sequence[str], has_methods: bool
 
 
 def _require_settings_of_all(overrides: Sequence[str], methods: Sequence[str]) -> None:
-    """Say how a setting that only some of the methods have is given to these.
+    """Refuse ``method.x`` settings that only some of the methods have.
 
     Raises:
-        CoterieError: there is one.
+        CoterieError: there is one; the message says how to set it for one method.
     """
     if not overrides or not methods:
         return
@@ -161,7 +161,7 @@ def _require_settings_of_all(overrides: Sequence[str], methods: Sequence[str]) -
 
 
 def _with_method(recipe: Recipe, method: str) -> dict[str, Any]:
-    """The recipe's settings with another method in place of its own."""
+    """Returns the recipe's settings with its method replaced."""
     tree = recipe.model_dump()
     if method != recipe.method.name:
         tree["method"] = {"name": method}
@@ -178,7 +178,7 @@ def _too_many(method: type[Method], students: int | None) -> bool:
 
 
 def _check(recipe: Recipe) -> None:
-    """What a run would refuse before it reads its data is refused once, for all runs of an arm."""
+    """Runs the checks that a run makes before it reads its data, once for all runs of an arm."""
     from coterie.tasks.task import find_task
 
     find_task(recipe).require(recipe)

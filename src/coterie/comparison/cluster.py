@@ -1,6 +1,6 @@
-"""A comparison on a Ray cluster: each run is one of its tasks, with its CPUs and GPUs; Ray starts it again where a worker or a node dies.
+"""Runs a comparison on a Ray cluster: each run is a Ray task with its CPUs and GPUs, which Ray restarts if a worker or a node dies.
 
-Runs and plan lie in the comparison's folder, which all nodes must share: a run that is started again goes on from its checkpoint there.
+Runs and plan are in the comparison's folder, which all nodes must share: a restarted run resumes from its checkpoint there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from coterie.errors import CoterieError
 from coterie.training.interruption import Interrupted, Interruption
 
 POLL_SECONDS = 0.5
-PUT_AWAY_SECONDS = 120.0  # that runs have for their step and checkpoint when the comparison is stopped
+PUT_AWAY_SECONDS = 120.0  # time for runs to finish their step and write a checkpoint when the comparison is stopped
 ANSWER_SECONDS = 5.0
 LOCAL, AUTO = "local", "auto"
 
@@ -34,19 +34,19 @@ def train_on_cluster(
     cpus: float = 1.0,
     gpus: float | None = None,
 ) -> None:
-    """Until nothing is left.
+    """Trains all jobs that are not done.
 
     Args:
-        folder: of the comparison, whose plan is written.
-        jobs: all of the plan's.
-        address: of the cluster's head, ``auto`` for the one that this machine belongs to, ``local`` for this machine alone.
+        folder: the comparison's folder, with its plan written.
+        jobs: all jobs of the plan.
+        address: address of the cluster's head, ``auto`` for the cluster of this machine, ``local`` for this machine alone.
         when_done: called after each job.
-        cpus: of one run.
-        gpus: of one run, 0.25 for four on one; None: one where the cluster has any and a run may use it.
+        cpus: CPUs of one run.
+        gpus: GPUs of one run, 0.25 for four runs on one; None: one if the cluster has any and a run may use it.
 
     Raises:
-        CoterieError: Ray is not installed, no cluster answers, no node has what a run asks for, or one does not see the folder.
-        Interrupted: a signal came; all runs in progress were put away.
+        CoterieError: Ray is not installed, no cluster answers, no node has the resources of a run, or a node does not see the folder.
+        Interrupted: a signal was received; checkpoints of all runs in progress are written.
     """
     ray = require_cluster(address)
     left = {number: job for number, job in enumerate(jobs) if not folder.is_done(job)}
@@ -66,7 +66,7 @@ def train_on_cluster(
                     _conclude(ray, folder, tasks.pop(each), each)
                 if ended:
                     when_done()
-            for each in tasks:  # what is being trained gets a signal, what waits is not started
+            for each in tasks:  # running tasks get a signal, waiting ones are not started
                 ray.cancel(each)
             if tasks:
                 ray.wait(list(tasks), num_returns=len(tasks), timeout=PUT_AWAY_SECONDS)
@@ -77,12 +77,12 @@ def train_on_cluster(
 
 
 def require_cluster(address: str) -> Any:
-    """The library, where it is installed and the address answers; nothing is started.
+    """Returns the ray module if it is installed and the address answers; starts nothing.
 
     Raises:
-        CoterieError: one of the two is not so.
+        CoterieError: Ray is not installed, or the address does not answer.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     try:
         import ray
     except ImportError:
@@ -94,7 +94,7 @@ def require_cluster(address: str) -> Any:
                 raise OSError("that is no address")
             socket.create_connection(
                 (host.strip("[]"), int(port)), ANSWER_SECONDS
-            ).close()  # Ray itself tries for minutes
+            ).close()  # Ray itself would retry for minutes
         except (OSError, OverflowError) as error:
             raise _no_answer(address, error) from None
     return ray
@@ -108,20 +108,18 @@ def _no_answer(address: str, error: Exception) -> CoterieError:
 
 
 def _connect(ray: Any, address: str) -> None:
-    path = [
-        place or os.getcwd() for place in sys.path
-    ]  # the user's own methods are found where this process finds them
+    path = [place or os.getcwd() for place in sys.path]  # custom methods must be importable as in this process
     common = {
         "log_to_driver": False,
         "logging_level": "ERROR",
         "runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(path)}},
     }
     try:
-        if address == LOCAL:  # listens on the loopback alone
+        if address == LOCAL:  # listens on the loopback interface only
             ray.init(address=LOCAL, include_dashboard=False, _node_ip_address="127.0.0.1", **common)
         else:
             ray.init(address=address, **common)
-    except Exception as error:  # ConnectionError, ValueError of an address, and what its own processes' ends raise
+    except Exception as error:  # ConnectionError, ValueError for an address, and errors of Ray's processes that end
         raise _no_answer(address, error) from None
 
 
@@ -131,10 +129,10 @@ def _gpus(ray: Any, jobs: Any) -> float:
 
 
 def _require_resources(ray: Any, cpus: float, gpus: float) -> None:
-    """What no node has would be waited for without end.
+    """Checks that some node has the resources of a run; otherwise Ray would wait for ever.
 
     Raises:
-        CoterieError: a run asks for more than any node has.
+        CoterieError: a run needs more than any node has.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
@@ -146,10 +144,10 @@ def _require_resources(ray: Any, cpus: float, gpus: float) -> None:
 
 
 def _require_shared(ray: Any, folder: ComparisonFolder) -> None:
-    """Every node must see the plan that this process has written.
+    """Checks that every node sees the plan that this process has written.
 
     Raises:
-        CoterieError: one does not.
+        CoterieError: a node does not see it.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -171,11 +169,11 @@ def _digest(path: str) -> str:
 
 
 def _train(path: str, number: int) -> None:
-    """On a node, in a process of Ray's."""
+    """Trains a job on a node, in a Ray process."""
     folder = ComparisonFolder(path)
     try:
         train_job(folder, read_plan(folder).jobs()[number])
-    except Interrupted:  # put away; whoever asked for it knows
+    except Interrupted:  # its checkpoint is written, and the driver asked for it
         return
 
 

@@ -1,4 +1,4 @@
-"""From run folders to ``comparison.json``: figures and learning curves of every run, settings, statistics."""
+"""Collects run folders into ``comparison.json``: figures and learning curves of every run, settings, statistics."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from coterie.tasks.figures import figures_of
 
 
 def collect(folder: ComparisonFolder) -> dict[str, Any]:
-    """Read what there is of every planned run, and write ``comparison.json``.
+    """Read the available results of every planned run, and write ``comparison.json``.
 
-    The plan is read again each time: another machine may have extended it.
+    The plan is read again each time, because another machine may have extended it.
 
     Raises:
         CoterieError: the folder holds no comparison, or a file in it is damaged.
@@ -82,16 +82,16 @@ def _read(folder: ComparisonFolder, job: Job) -> dict[str, Any]:
     elif folder.failure(job).is_file():
         found["status"] = "failed"
         found["error"] = folder.failure(job).read_text(encoding="utf-8").strip()
-    elif "error" in summary:  # it is about to be tried again
+    elif "error" in summary:  # it will be tried again
         found["error"] = summary["error"]
     return found
 
 
 def flat_figures(summary: Mapping[str, Any], recipe: Recipe) -> dict[str, float]:
-    """A run's figures by flat names, such as ``primary.top1``.
+    """Returns a run's figures by flat names, such as ``primary.top1``.
 
-    ``primary`` is what :func:`coterie.metrics.primary` says; ``deployed`` the one that was
-    chosen on validation among the students, a choice that a lone network does not have.
+    ``primary`` is the result of :func:`coterie.metrics.primary`; ``deployed`` is the student
+    selected on validation, a selection that a single network does not have.
     """
     figures: dict[str, float] = {}
     declared = figures_of(recipe.task)
@@ -121,7 +121,7 @@ def flat_figures(summary: Mapping[str, Any], recipe: Recipe) -> dict[str, float]
 
 
 def _curves(rows: list[dict[str, Any]], key: str) -> dict[str, list[float]]:
-    """A figure on validation over epochs, and the training loss at the end of each of them."""
+    """Returns a validation figure over epochs, and the training loss at the end of each epoch."""
     evaluated = [row for row in rows if row["split"] == "validation"]
     ensembles = [each for row in evaluated if (each := row.get("ensemble", {}).get("mean_probability"))]
     last_of: dict[int, float] = {}
@@ -138,7 +138,7 @@ def _curves(rows: list[dict[str, Any]], key: str) -> dict[str, list[float]]:
 
 
 def _split_settings(arms: Mapping[str, Recipe]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Settings that are equal in all arms, and each arm's other ones, by dotted names."""
+    """Returns the settings that are equal in all arms, and each arm's other settings, by dotted names."""
 
     def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         flat: dict[str, Any] = {}
@@ -152,7 +152,7 @@ def _split_settings(arms: Mapping[str, Recipe]) -> tuple[dict[str, Any], dict[st
     shared = {
         key: value for key, value in first.items() if all(key in flat and flat[key] == value for flat in each.values())
     }
-    for private in ("seed", "data.root"):  # the one means nothing here, the other is a place on somebody's disk
+    for private in ("seed", "data.root"):  # arms have no seed of their own, and data.root is a local path
         shared.pop(private, None)
     own = {
         label: {key: value for key, value in flat.items() if key not in shared and key not in {"seed", "data.root"}}

@@ -1,4 +1,4 @@
-"""What a comparison trains, and what lies where in its folder."""
+"""The plan and jobs of a comparison, and the paths in its folder."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Arms by label (their recipes' own seed has no meaning), seeds, and the arm that the others are compared with."""
+    """Arms by label (the seeds in their recipes are ignored), seeds, and the arm that the others are compared with."""
 
     arms: dict[str, Recipe]
     seeds: tuple[int, ...]
     reference: str
 
     def jobs(self) -> list[Job]:
-        """Every training, in rounds of one seed for every arm, so that a stop leaves a balanced table."""
+        """Returns every training, ordered by seed, then by arm, so that an interrupted comparison is balanced."""
         return [
             Job(label, seed, recipe.model_copy(update={"seed": seed}))
             for seed in self.seeds
@@ -61,19 +61,19 @@ class ComparisonFolder:
         return self.plan.is_file()
 
     def runs(self, label: str) -> Path:
-        """Where an arm's runs are."""
+        """Returns the folder of an arm's runs."""
         return self.path / "runs" / file_name(label)
 
     def has_begun(self, label: str) -> bool:
-        """Whether a run of an arm was started; one that failed before that, by a wrong setting, does not count."""
+        """Whether a run of an arm was started; one that failed earlier, on an invalid setting, does not count."""
         return next(self.runs(label).glob("seed*/recipe.yaml"), None) is not None
 
     def run(self, job: Job) -> Path:
-        """The run folder of a job."""
+        """Returns the run folder of a job."""
         return self.runs(job.label) / f"seed{job.seed}"
 
     def marker(self, job: Job) -> Path:
-        """The file that is there while a job is being done, for those who look on; its text says what it waits for, if anything."""
+        """Returns the path of the file that exists while a job is in progress; its text says what the job waits for, if anything."""
         return self.run(job).with_suffix(".running")
 
     def is_done(self, job: Job) -> bool:
@@ -81,10 +81,10 @@ class ComparisonFolder:
         return self.failure(job).is_file() or RunFolder(self.run(job)).read_summary().get("status") == "finished"
 
     def failure(self, job: Job) -> Path:
-        """The file that holds the error of a job that failed."""
+        """Returns the path of the file with the error of a failed job."""
         return self.run(job).with_suffix(".error")
 
 
 def file_name(label: str) -> str:
-    """An arm's label as the name of its folder."""
+    """Converts an arm's label to the name of its folder."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip(".-") or "arm"

@@ -1,4 +1,4 @@
-"""One training of a comparison, in whichever process and on whichever machine."""
+"""One training of a comparison, in any process on any machine."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from coterie.running.train import train
 from coterie.training.interruption import Interrupted, Interruption
 
 POLL_SECONDS = 1.0
-DEATHS = 3  # of the process that does a job, after which the job has failed
+DEATHS = 3  # a job has failed after its process died this many times
 GO_ON = "the same command goes on from here"
 
 
 def train_job(folder: ComparisonFolder, job: Job) -> None:
-    """Start a run, or go on with it from its checkpoint; a failure is noted, an interruption is passed on.
+    """Start a run, or resume it from its checkpoint; a failure is recorded, an interruption is re-raised.
 
-    Where another process trains in the run's folder (one that was started by hand, or that a dead comparison left), it is waited for; the
-    marker says so.
+    If another process trains in the run folder (started by hand, or left by a dead comparison), this waits for it, and the marker says so.
 
     Raises:
-        Interrupted: a signal came, and the run was put away.
+        Interrupted: a signal was received; the run's checkpoint is written.
     """
     marker = folder.marker(job)
     marker.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +42,7 @@ def train_job(folder: ComparisonFolder, job: Job) -> None:
 def _train(folder: ComparisonFolder, job: Job) -> None:
     run = RunFolder(folder.run(job))
     if not run.is_run and run.path.exists() and holder(run) is None:
-        shutil.rmtree(run.path)  # a kill came before anything of worth was written
+        shutil.rmtree(run.path)  # left by a process that was killed before it wrote the recipe
     try:
         train(job.recipe, output=run.path, resume=run.is_run, quiet=True)
     except Interrupted as stop:
@@ -55,7 +54,7 @@ def _train(folder: ComparisonFolder, job: Job) -> None:
 
 
 def _wait(folder: ComparisonFolder) -> None:
-    """A moment, that a signal ends."""
+    """Sleeps for a moment; a signal raises Interrupted."""
     with Interruption() as interruption:
         time.sleep(POLL_SECONDS)
     if interruption.signal is not None:
@@ -63,6 +62,6 @@ def _wait(folder: ComparisonFolder) -> None:
 
 
 def note_failure(folder: ComparisonFolder, job: Job, reason: str) -> None:
-    """Keep why a job failed, where every later look finds it."""
+    """Write why a job failed to its failure file."""
     folder.failure(job).parent.mkdir(parents=True, exist_ok=True)
     write_text(folder.failure(job), reason[:500])

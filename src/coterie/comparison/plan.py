@@ -1,4 +1,4 @@
-"""What a comparison consists of: its arms, seeds and reference, kept in ``plan.json`` of its folder."""
+"""The plan of a comparison: its arms, seeds and reference, stored in ``plan.json`` of its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coterie.run_schema import validated
 
 
 def require_folders_apart(labels: Iterable[str]) -> None:
-    """Refuse labels whose runs would share a folder; some disks take A and a for the same name."""
+    """Refuse labels whose runs would share a folder; some file systems ignore case."""
     by_file: dict[str, str] = {}
     for label in labels:
         other = by_file.setdefault(file_name(label).casefold(), label)
@@ -25,12 +25,12 @@ def require_folders_apart(labels: Iterable[str]) -> None:
 
 
 def make_plan(arms: dict[str, Recipe], seeds: int | Sequence[int]) -> Plan:
-    """A plan of these arms; ``seeds`` is a number of seeds from 0, or the seeds themselves.
+    """Makes a plan from arms; ``seeds`` is a number of seeds from 0, or the seeds themselves.
 
     The reference is the first arm whose method is the baseline, else the first arm.
 
     Raises:
-        CoterieError: no seeds, a repeated one, or no arms.
+        CoterieError: there are no seeds or no arms, a seed is repeated, or the arms are of several tasks.
     """
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= seed < 2**31 for seed in chosen):
@@ -43,10 +43,10 @@ def make_plan(arms: dict[str, Recipe], seeds: int | Sequence[int]) -> Plan:
 
 
 def _require_one_task(arms: Mapping[str, Recipe]) -> None:
-    """Figures of one task mean nothing beside those of another.
+    """Checks that all arms have the same task: figures of different tasks are not comparable.
 
     Raises:
-        CoterieError: the arms are of several.
+        CoterieError: the arms are of several tasks.
     """
     tasks = sorted({recipe.task for recipe in arms.values()})
     if len(tasks) > 1:
@@ -54,10 +54,10 @@ def _require_one_task(arms: Mapping[str, Recipe]) -> None:
 
 
 def with_reference(plan: Plan, reference: str) -> Plan:
-    """The plan with another reference.
+    """Returns the plan with another reference.
 
     Raises:
-        CoterieError: it is no arm.
+        CoterieError: the reference is not an arm.
     """
     if reference not in plan.arms:
         raise CoterieError(
@@ -67,10 +67,10 @@ def with_reference(plan: Plan, reference: str) -> Plan:
 
 
 def require_place(folder: ComparisonFolder, plan: Plan, reference: str | None = None) -> None:
-    """What a new comparison needs, before anything is written.
+    """Checks the reference and the folder of a new comparison, before anything is written.
 
     Raises:
-        CoterieError: a reference that is no arm, or a folder with something else in it.
+        CoterieError: the reference is not an arm, or the folder is not empty and holds no comparison.
     """
     if folder.is_comparison:
         return
@@ -81,14 +81,16 @@ def require_place(folder: ComparisonFolder, plan: Plan, reference: str | None = 
 
 
 def keep_plan(folder: ComparisonFolder, plan: Plan, reference: str | None = None, *, trust_code: bool = False) -> Plan:
-    """Write the plan; where there is one, extend it by further arms and seeds. The folder's lock is held by the caller.
+    """Write the plan; a stored plan is extended by further arms and seeds. The caller must hold the folder's lock.
 
     Args:
-        reference: label of an arm; None: the stored plan's, in a new folder the plan's own.
-        trust_code: whether the stored plan may name methods by ``package.module:Class`` that this one does not have.
+        folder: the comparison's folder.
+        plan: the plan to write.
+        reference: label of an arm; None: the stored plan's reference, in a new folder that of ``plan``.
+        trust_code: whether arms that only the stored plan has may name methods by ``package.module:Class``.
 
     Raises:
-        CoterieError: an arm that has begun with other settings, a reference that is no arm, or a folder with something else in it.
+        CoterieError: an arm was started with other settings, the reference is not an arm, or the folder is not empty and holds no comparison.
     """
     require_place(folder, plan, reference)
     try:
@@ -107,7 +109,7 @@ def keep_plan(folder: ComparisonFolder, plan: Plan, reference: str | None = None
 
 
 def require_trust(folder: ComparisonFolder, stored: Plan, trust_code: bool, besides: Plan | None = None) -> None:
-    """Refuse arms of a stored plan that would import code, except where leave is given or the call itself names them.
+    """Refuse arms of a stored plan that would import code, except with ``trust_code`` or if the call itself names them.
 
     Raises:
         CoterieError: there is such an arm.
@@ -139,10 +141,10 @@ def _without_seed(recipe: Recipe) -> dict[str, Any]:
 
 
 def read_plan(folder: ComparisonFolder) -> Plan:
-    """The plan of a comparison. This imports no method; before one is trained, see :func:`require_trust`.
+    """Reads the plan of a comparison. This imports no method; call :func:`require_trust` before training one.
 
     Raises:
-        CoterieError: there is none, or it is damaged.
+        CoterieError: there is no plan, or it is damaged.
     """
     if not folder.is_comparison:
         raise CoterieError(f"{str(folder.path)!r} is not a comparison: expected a folder with plan.json")

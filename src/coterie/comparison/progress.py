@@ -1,6 +1,6 @@
-"""What the user sees of a comparison while it runs: every run's place in the whole, its result, and the time left of all.
+"""Progress display of a comparison: the state and result of every run, and the time left.
 
-Everything is read from the comparison's folder, so that it does not matter which process, on which machine, trains a run.
+Everything is read from the comparison's folder, so it works whichever process on whichever machine trains a run.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from coterie.terminal import one_line
 from coterie.training.display import can_move, duration, stderr_console
 
 POLL_SECONDS = 1.0
-TAIL = 2**16  # bytes of metrics.jsonl in which its last rows are
+TAIL = 2**16  # bytes at the end of metrics.jsonl that are read for its last rows
 BAR_WIDTH = 30
 Status = Literal["waiting", "running", "finished", "failed"]
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        epochs: that are done, of how many.
-        seconds: that a finished run took.
-        said: the result, or why it failed; of a running one its last validation figure.
+        status: waiting, running, finished or failed.
+        epochs: finished epochs, and their planned number.
+        seconds: duration of a finished run.
+        said: the result, or why it failed; for a running one its last validation figure.
         waits: what a running one waits for, if anything.
     """
 
@@ -53,7 +54,7 @@ class State:
 
 
 def state_of(folder: ComparisonFolder, job: Job) -> State:
-    """Of one run, from its folder; what is damaged counts as not there: whoever needs it will say so."""
+    """Reads the state of a run from its folder. Damaged files count as missing; the code that needs them reports them."""
     run, figure = RunFolder(folder.run(job)), figures_of(job.recipe.task)[0]
     if folder.failure(job).is_file():
         return State("failed", said=folder.failure(job).read_text(encoding="utf-8").strip())
@@ -61,7 +62,7 @@ def state_of(folder: ComparisonFolder, job: Job) -> State:
         summary = run.read_summary()
         if summary.get("status") == "finished":
             took = validated(FinishedSummary, summary, run.summary, job.recipe.task).seconds
-            seconds = max(took.total, took.training)  # the first one counts from where the run was gone on with
+            seconds = max(took.total, took.training)  # after a resumption, the total counts only from there
             name, own = primary(summary, summary["leader"])
             return State(
                 "finished",
@@ -85,7 +86,7 @@ def state_of(folder: ComparisonFolder, job: Job) -> State:
 
 
 def _last_evaluation(path: Path, task: str) -> dict[str, Any] | None:
-    """The last one that stands in ``metrics.jsonl``.
+    """Returns the last evaluation in ``metrics.jsonl``; None if there is none.
 
     Raises:
         CoterieError: the file is damaged.
@@ -99,7 +100,7 @@ def _last_evaluation(path: Path, task: str) -> dict[str, Any] | None:
     for line in reversed(lines):
         try:
             row = json.loads(line)
-        except ValueError:  # cut at the front, or being written
+        except ValueError:  # the first line is incomplete, or the last one is being written
             continue
         if isinstance(row, dict) and row.get("split") == "validation":
             validated(ValidationRow, row, path, task)
@@ -108,10 +109,10 @@ def _last_evaluation(path: Path, task: str) -> dict[str, Any] | None:
 
 
 def seconds_left(jobs: Sequence[Job], states: Sequence[State]) -> float | None:
-    """Time to the end of all runs, by what the finished ones took: those of the same arm, or all where there is none.
+    """Estimates the time to the end of all runs from finished runs: those of the same arm, or all if there is none.
 
     Returns:
-        Seconds; None where no run is finished.
+        Seconds; None if no run is finished.
     """
     took: dict[str, list[float]] = {}
     for job, state in zip(jobs, states, strict=True):
@@ -129,11 +130,11 @@ def seconds_left(jobs: Sequence[Job], states: Sequence[State]) -> float | None:
 
 
 class ComparisonDisplay:
-    """Follows a comparison in a thread of its own, and says what happens: lines, and on a terminal the runs in progress below them.
+    """Follows a comparison in a separate thread and prints its progress: lines, and on a terminal the runs in progress below them.
 
     Args:
-        folder: of the comparison.
-        plan: what is to be done.
+        folder: the comparison's folder.
+        plan: the comparison's plan.
         quiet: show nothing.
     """
 
@@ -172,7 +173,7 @@ class ComparisonDisplay:
             self.look()
 
     def look(self) -> None:
-        """Read how far the runs are, and say what has changed."""
+        """Read the state of all runs, and print what has changed."""
         before, self.states = self.states, self._read()
         for number, (old, new) in enumerate(zip(before, self.states, strict=True)):
             if (new.status, new.waits) != (old.status, old.waits) and new.status != "waiting":
@@ -195,12 +196,12 @@ class ComparisonDisplay:
             self._print(f"{self._name(number)} failed: {one_line(state.said)}")
             return
         if state.status == "running":
-            if self._live is None:  # there it stands below
+            if self._live is None:  # a live display shows it below
                 self._print(self._name(number) + (f" waits: {one_line(state.waits)}" if state.waits else ""))
             return
         self._print(f"{self._name(number)}: {state.said}, {duration(state.seconds)}; {self._left()}")
         for note in RunFolder(self.folder.run(self.jobs[number])).read_summary().get("data_notes", []):
-            if note not in self.notes:  # the same data in every run
+            if note not in self.notes:  # runs have the same data, and repeat the notes
                 self.notes.add(note)
                 self._print(one_line(note))
 
@@ -215,7 +216,7 @@ class ComparisonDisplay:
         self.console.print(line, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def _picture(self) -> Group:
-        """The runs in progress, and the whole."""
+        """Returns the live display: the runs in progress, and the total progress."""
         runs = Table.grid(padding=(0, 2))
         for number, state in enumerate(self.states):
             if state.status == "running":

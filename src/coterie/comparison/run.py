@@ -1,4 +1,4 @@
-"""Running a comparison: what ``coterie compare`` does and ``coterie.compare`` returns."""
+"""Runs a comparison: the implementation of ``coterie compare`` and ``coterie.compare``."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from coterie.report.comparison import write_comparison_report
 from coterie.run_lock import lock
 from coterie.running.accelerator import require_trackers
 
-CUDA_CONTEXT = 2**30  # bytes that a process takes on a GPU besides its tensors
+CUDA_CONTEXT = 2**30  # bytes that a process uses on a GPU in addition to its tensors
 
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """A comparison as far as it went.
+    """The result of a comparison.
 
     Attributes:
-        path: its folder.
-        comparison: contents of comparison.json.
+        path: the comparison's folder.
+        comparison: content of comparison.json.
     """
 
     path: Path
@@ -58,32 +58,32 @@ def compare(
     quiet: bool = True,
     trust_code: bool = False,
 ) -> ComparisonResult:
-    """Train every arm with every seed, as far as that is not done yet, and write tables, figures and a report.
+    """Train every arm with every seed, except runs that are done, and write tables, figures and a report.
 
-    Rounds of one seed for every arm. The same call goes on where it was stopped. A run that fails is noted, and the others go on.
+    Runs are ordered by seed, then by arm. The same call resumes an interrupted comparison. If a run fails, its error is recorded and the others continue.
 
     Args:
         recipes: a recipe, several, or a mapping label -> recipe.
-        methods: names that every recipe is run with; None: the recipes' own.
-        seeds: how many, from 0; or which.
+        methods: names of the methods that every recipe is run with; None: the recipes' own.
+        seeds: the number of seeds, from 0; or the seeds themselves.
         output: the comparison's folder, new or with the same comparison; further arms and seeds extend it.
         reference: label of the arm that the others are compared with; None: the first one whose method is ``baseline``, else the first.
         overrides: ``key=value`` for all arms.
-        sweep: settings with the values to try, ``{"method.diversity_weight": [0.1, 1, 10]}``: every combination is an arm. A method's setting goes to the
-            methods that have it. Such runs measure the validation split alone; the test split stays untouched until something is chosen.
-        workers: trainings at once on this machine, each a process of its own; ``auto``: as many as fit by what the first run took, on a
-            GPU the first run of every arm.
-        cluster: have a Ray cluster train in place of this machine's workers: the address of its head, ``auto`` for the one that this machine belongs
-            to, ``local`` for one of this machine alone. All nodes must share the folder.
-        cpus_per_run, gpus_per_run: what Ray keeps for one run; 0.25 GPUs: four runs on one. None: one GPU where the cluster has any and a run may use
-            it.
+        sweep: settings with the values to try, ``{"method.diversity_weight": [0.1, 1, 10]}``: every combination is an arm. A method's setting applies to the
+            methods that have it. These runs evaluate the validation split only, so that the test split is not used for selection.
+        workers: number of simultaneous trainings on this machine, each in its own process; ``auto``: as many as fit, by the memory of the first run,
+            on a GPU of the first run of every arm.
+        cluster: train on a Ray cluster instead of this machine's workers: the address of its head, ``auto`` for the cluster of this machine,
+            ``local`` for a cluster of this machine alone. All nodes must share the folder.
+        cpus_per_run, gpus_per_run: resources that Ray reserves for one run; 0.25 GPUs: four runs on one. None: one GPU if the cluster has any and a run may
+            use it.
         quiet: show no progress.
         trust_code: whether recipe files and the folder's plan may name methods by ``package.module:Class``.
 
     Raises:
-        CoterieError: bad input, or another process is at work in the folder; nothing has been trained then.
-        Interrupted: a signal came; runs in progress were put away.
-        RunError: runs failed; everything else is done and written.
+        CoterieError: the input is invalid, or another process is working in the folder; nothing has been trained then.
+        Interrupted: a signal was received; checkpoints of runs in progress are written.
+        RunError: runs failed; all others are done and written.
     """
     if isinstance(recipes, (str, Path, Recipe)):
         recipes = [recipes]
@@ -100,8 +100,8 @@ def compare(
     with lock(folder):
         plan = keep_plan(folder, asked, reference, trust_code=trust_code)
         for job in plan.jobs():
-            folder.failure(job).unlink(missing_ok=True)  # what failed is tried once more by every call
-            folder.marker(job).unlink(missing_ok=True)  # of a process that was killed
+            folder.failure(job).unlink(missing_ok=True)  # every call tries failed runs again
+            folder.marker(job).unlink(missing_ok=True)  # left by a killed process
         with ComparisonDisplay(folder, plan, quiet):
             if cluster is not None:
                 train_on_cluster(folder, plan.jobs(), cluster, lambda: collect(folder), cpus=cpus_per_run, gpus=gpus_per_run)  # fmt: skip
@@ -121,14 +121,14 @@ def _train_here(folder: ComparisonFolder, plan: Plan, workers: int | Literal["au
 
 
 def _train_in_turn(folder: ComparisonFolder, plan: Plan, limit: int | None = None) -> None:
-    """Train in this process what is not done, at most ``limit`` jobs."""
+    """Train the jobs that are not done, at most ``limit`` of them, in this process."""
     for job in [job for job in plan.jobs() if not folder.is_done(job)][:limit]:
         train_job(folder, job)
         collect(folder)
 
 
 def write_again(folder: str | Path) -> Path:
-    """Collect what there is of a comparison, finished or not, and write its report anew; where that is.
+    """Collect the results of a comparison, finished or not, and write its report again; returns the report's path.
 
     Raises:
         CoterieError: the folder holds no comparison.
@@ -139,7 +139,7 @@ def write_again(folder: str | Path) -> Path:
 
 
 def conclude(folder: ComparisonFolder) -> ComparisonResult:
-    """Write what the comparison has found so far.
+    """Write the results of the comparison so far.
 
     Raises:
         RunError: runs failed.
@@ -156,7 +156,7 @@ def conclude(folder: ComparisonFolder) -> ComparisonResult:
 
 
 def workers_that_fit() -> int:
-    """Trainings that fit at once, by what those of this process took: at most one a core, on GPUs as many as their memory holds."""
+    """Returns how many trainings fit at once, by the peak memory of this process: at most one per core, on GPUs as many as fit in their memory."""
     peak = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
     if peak:
         torch.cuda.empty_cache()

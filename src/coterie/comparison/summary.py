@@ -1,4 +1,4 @@
-"""What the runs of a comparison say: statistics of each arm, paired differences, and a reading of them in words."""
+"""Summarises the runs of a comparison: statistics of each arm, paired differences, and conclusions in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from coterie.metrics.statistics import ENOUGH_SEEDS, detectable, holm, paired_difference, spread
 from coterie.tasks.figures import Figure
 
-GROUPS = (  # of figures that are compared
+GROUPS = (  # groups of figures that are compared
     "primary",
     "deployed",
     "ensemble_mean_probability",
@@ -18,23 +18,23 @@ GROUPS = (  # of figures that are compared
     "validation.ensemble_method",
 )
 SIGNIFICANT = 0.05
-OVER_FIT = 0.05  # accuracy on training samples above that on others
+OVER_FIT = 0.05  # gap between the accuracy on training samples and on others that counts as over-fitting
 LEARNED = (
-    0.25  # of the way from chance to no error on the training samples, below which a network has hardly been trained
+    0.25  # accuracy on training samples, scaled from 0 at chance to 1, below which a network counts as under-trained
 )
 
 
 def summarise(runs: Sequence[dict[str, Any]], reference: str, declared: Sequence[Figure]) -> dict[str, Any]:
-    """Statistics over seeds of finished runs.
+    """Computes statistics over seeds of finished runs.
 
     Args:
-        runs: each with ``label``, ``seed``, ``status`` and, where it is finished, flat ``figures``.
+        runs: each with ``label``, ``seed``, ``status`` and, if it is finished, flat ``figures``.
         reference: label of the arm that the others are compared with.
-        declared: the task's figures; of the first one sentences are made.
+        declared: the task's figures; sentences are about the first one.
 
     Returns:
         ``methods`` (label -> number of runs and each figure's mean, standard deviation, interval, values), ``differences``
-        (figure -> label -> paired difference from the reference with p-values, Holm's over the arms), ``reading`` (sentences).
+        (figure -> label -> paired difference from the reference with p-values, also Holm-corrected over the arms), ``reading`` (sentences).
     """
     finished: dict[str, dict[int, dict[str, float]]] = {run["label"]: {} for run in runs}
     for run in runs:
@@ -75,7 +75,7 @@ def _differences(
 def paired(
     finished: dict[str, dict[int, dict[str, float]]], figure: str, first: str, second: str
 ) -> tuple[list[float], list[float]] | None:
-    """A figure of two arms at the seeds that both have; None where there is none."""
+    """Returns the values of a figure of two arms at their common seeds; None if there are none."""
     ours, theirs = finished.get(first, {}), finished.get(second, {})
     seeds = [seed for seed in ours if figure in ours[seed] and figure in theirs.get(seed, {})]
     return ([ours[seed][figure] for seed in seeds], [theirs[seed][figure] for seed in seeds]) if seeds else None
@@ -121,7 +121,7 @@ def _about_missing(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _about_split(runs: Sequence[dict[str, Any]], methods: dict[str, Any], figure: Figure) -> list[str]:
-    """Of runs that left the test split alone: what was chosen on validation, and what is to be done with it."""
+    """For runs that did not evaluate the test split: says which arm is best on validation, and how to test it."""
     done = [run for run in runs if run["status"] == "finished"]
     if not done or any(run.get("evaluates_test", True) for run in done):
         return []

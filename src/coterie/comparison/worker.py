@@ -1,7 +1,7 @@
-"""A worker process: ``python -m coterie.comparison.worker FOLDER DESCRIPTOR`` trains what its parent tells it, one job after the other.
+"""A worker process: ``python -m coterie.comparison.worker FOLDER DESCRIPTOR`` trains the jobs that its parent sends, one after another.
 
-A line on its standard input names a job by its number in the plan; an empty line on DESCRIPTOR says that it is done. When the input ends the parent
-is gone, or has nothing left to do: a training in progress is put away as by a signal, and the process ends.
+Each line on standard input is the number of a job in the plan. The worker writes an empty line to DESCRIPTOR when the job is done. End of input means that
+the parent is gone or has no more jobs: as on a signal, a training in progress writes a checkpoint, and the process ends.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def _listen(told: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         told.put(line.strip())
     told.put("")
-    # The main thread may be in a step: it finishes it, writes a checkpoint and ends, as for the signal itself.
+    # The main thread may be in a step: it finishes the step, writes a checkpoint and ends, as on a real signal.
     _thread.interrupt_main(signal.SIGTERM)
 
 
 def run() -> int:
-    """Exit code of the process."""
+    """Runs the worker; returns the exit code of the process."""
     try:
         main()
     except Interrupted as stop:

@@ -1,4 +1,4 @@
-"""Several trainings at once on one machine: worker processes that this one starts, feeds and replaces."""
+"""Runs several trainings at once on one machine, in worker processes that are restarted if they die."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ POLL_SECONDS = 0.2
 
 
 def cores() -> int:
-    """Cores that this process may use, which in a container or under a batch system are fewer than the machine has."""
+    """Returns the number of cores that this process may use; in a container or under a batch system it is below that of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def devices() -> list[str]:
-    """CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; none where there are none."""
+    """Returns the CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; empty without CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not torch.cuda.is_available():
         return []
@@ -37,13 +37,13 @@ def devices() -> list[str]:
 
 
 def environments(jobs: Sequence[Job], workers: int) -> list[dict[str, str]]:
-    """What each worker's environment is: its share of the cores, and one of the devices, given out in turn.
+    """Returns each worker's environment: its share of the cores, and one of the devices, assigned in turn.
 
-    Where a recipe names a device by its number, all workers see all of them.
+    If a recipe names a device by its number, all workers see all devices.
     """
     threads = str(max(1, cores() // workers))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    # The user's own methods are found where this process finds them, and in the same order.
+    # Custom methods must be importable as in this process, in the same order of paths.
     environment["PYTHONPATH"] = os.pathsep.join(place or os.getcwd() for place in sys.path)
     given = [] if any(":" in (job.recipe.training.device or "") for job in jobs) else devices()
     if not given:
@@ -52,23 +52,23 @@ def environments(jobs: Sequence[Job], workers: int) -> list[dict[str, str]]:
 
 
 class Worker:
-    """A process that does one job after the other.
+    """A process that does one job after another.
 
     Args:
-        folder: of the comparison, whose plan is written.
-        environment: of the process.
+        folder: the comparison's folder, with its plan written.
+        environment: environment of the process.
     """
 
     def __init__(self, folder: ComparisonFolder, environment: dict[str, str]) -> None:
         read, write = os.pipe()
-        # -P: the working folder is not first among the places of modules.
+        # -P: do not put the working directory first in sys.path.
         command = [sys.executable, "-P", "-m", "coterie.comparison.worker", str(folder.path), str(write)]
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True, pass_fds=[write])
         os.close(write)
         self._answers = os.fdopen(read)
 
     def do(self, number: int) -> bool:
-        """Have the plan's job of this number done. False: the process is gone."""
+        """Have the worker do the job of this number in the plan; returns False if the process is gone."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(f"{number}\n")
@@ -78,7 +78,7 @@ class Worker:
         return bool(self._answers.readline())
 
     def end(self) -> int:
-        """Wait for the end of a process that is gone, or has nothing left to do; its exit code, negative that of a signal."""
+        """Close the worker's input and wait until it ends; returns its exit code, negative for a signal."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
@@ -89,14 +89,14 @@ class Worker:
 class Workers:
     """Trains jobs in worker processes.
 
-    A process that dies (killed, out of memory) is replaced, and its job goes on from its checkpoint; a job that ``DEATHS`` processes died of has
-    failed.
+    A process that dies (killed, out of memory) is replaced, and its job resumes from its checkpoint. A job fails after ``DEATHS`` processes have died
+    on it.
 
     Args:
-        folder: of the comparison, whose plan is written.
-        jobs: all of the plan's.
-        workers: processes.
-        when_done: called in this thread after each job.
+        folder: the comparison's folder, with its plan written.
+        jobs: all jobs of the plan.
+        workers: number of processes.
+        when_done: called in the thread of :meth:`run` after each job.
     """
 
     def __init__(
@@ -111,10 +111,10 @@ class Workers:
         self._lock, self._stopping = threading.Lock(), False
 
     def run(self) -> None:
-        """Until nothing is left.
+        """Trains all jobs that are not done.
 
         Raises:
-            Interrupted: a signal came, to this process or to a worker; all runs in progress were put away.
+            Interrupted: this process or a worker received a signal; checkpoints of all runs in progress are written.
         """
         left = [number for number, job in enumerate(self.jobs) if not self.folder.is_done(job)]
         for number in left:
@@ -145,14 +145,14 @@ class Workers:
             self.when_done()
 
     def _stop(self) -> None:
-        """Each process finishes its step, writes a checkpoint and ends."""
+        """Stops all workers; each finishes its step, writes a checkpoint and ends."""
         with self._lock:
             self._stopping = True
             for worker in self.workers:
                 worker.process.terminate()
 
     def _feed(self, environment: dict[str, str]) -> None:
-        """One worker after the other, for as long as there are jobs."""
+        """Sends jobs to a worker, and replaces it if it dies, until no job is left."""
         worker = None
         while not self._stopping:
             try:
@@ -169,7 +169,7 @@ class Workers:
                     break
                 code, worker = self._end(worker), None
                 if (stop := _signal_of(code)) in (signal.SIGINT, signal.SIGTERM):
-                    self._signals.append(stop)  # one was asked to stop, and so are all
+                    self._signals.append(stop)  # a signal to one worker stops all
                     return
                 deaths += 1
                 if deaths == DEATHS:
@@ -197,5 +197,5 @@ class Workers:
 
 
 def _signal_of(code: int) -> int:
-    """The signal that an exit code tells of: as the system has it, or as a shell has it; 0: none."""
+    """Returns the signal of an exit code: negative as from the system, or above 128 as from a shell; 0 if there is none."""
     return -code if code < 0 else max(0, code - 128)
