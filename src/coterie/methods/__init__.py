@@ -1,4 +1,4 @@
-"""The methods by name; their classes are imported on access."""
+"""The table of methods by name. Classes are imported on access."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def find_method(name: str) -> type[Method]:
-    """The class of a method by its name, or by ``package.module:Class`` for one from outside.
+    """Returns the class of a method by its name, or by ``package.module:Class`` for a custom method.
 
-    The latter runs that module's code. Its name must be the user's own word; of a file :func:`coterie.recipe.load_recipe` asks for leave.
+    The latter runs that module's code, so the name must come from the user. For names in a file, :func:`coterie.recipe.load_recipe` asks for permission.
 
     Raises:
-        CoterieError: unknown name, module or class, or a class that is no ``Method``.
+        CoterieError: unknown name, module or class, or a class that is not a ``Method``.
     """
     if ":" not in name:
         if name not in TABLE:
@@ -31,7 +31,7 @@ def find_method(name: str) -> type[Method]:
             )
         name = TABLE[name].location
     elif (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # last, so that it hides nothing that is installed; and only where it is asked for
+        sys.path.append(here)  # last, so that it shadows no installed package; and only if asked for
     module_name, _, class_name = name.partition(":")
     from coterie.methods.method import Method
 
@@ -45,7 +45,7 @@ def find_method(name: str) -> type[Method]:
 
 
 def create_method(name: str, group: StudentGroup, **options: Any) -> Method:
-    """Build a method on a group of students.
+    """Builds a method on a group of students.
 
     Args:
         name: a name of ``METHODS`` or ``package.module:Class``.
@@ -53,7 +53,7 @@ def create_method(name: str, group: StudentGroup, **options: Any) -> Method:
         options: constructor arguments, checked against their type hints.
 
     Raises:
-        CoterieError: unknown method or argument (with the nearest right spelling), or a wrong value.
+        CoterieError: unknown method or argument (with the closest valid name), or an invalid value.
     """
     from coterie.methods.options import check_options
     from coterie.networks.group import StudentGroup as Group
@@ -75,7 +75,7 @@ def create_method(name: str, group: StudentGroup, **options: Any) -> Method:
 
 
 class _Methods(Mapping[str, "type[Method]"]):
-    """Names to classes, imported when they are asked for."""
+    """Maps names to classes, which are imported on access."""
 
     def __getitem__(self, name: str) -> type[Method]:
         if name not in TABLE:
@@ -93,7 +93,7 @@ METHODS: Mapping[str, type[Method]] = _Methods()
 
 
 def __getattr__(name: str) -> Any:
-    """``coterie.methods.OKDMDE``, ``Method``, ``GroupMethod``, ``Progress`` and ``Predictions``, without importing torch before that."""
+    """Resolves ``coterie.methods.OKDMDE``, ``Method``, ``GroupMethod``, ``Progress`` and ``Predictions``, and imports torch only then."""
     if name == "Method":
         return importlib.import_module("coterie.methods.method").Method
     if name in {"GroupMethod", "Predictions"}:

@@ -1,4 +1,4 @@
-"""Methods of groups: students whose logits are compared, with labels, with one another or with teachers."""
+"""Base class of methods that train a group of students from logits: against labels, one another or teachers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from coterie.networks.teacher import Teachers
 
 
 class Predictions(NamedTuple):
-    """What a method says of one batch.
+    """A method's predictions for one batch.
 
     Attributes:
         logits: every student's, [n, B, K].
-        ensemble: logits of the method's own ensemble, [B, K].
+        ensemble: logits of the method's ensemble, [B, K].
         deployed: logits of the student that is deployed, [B, K].
         statistics: diagnostics of each sample, name -> [B] or [B, m]; evaluation reports their means.
     """
@@ -36,7 +36,7 @@ class Predictions(NamedTuple):
 
 
 class GroupMethod(Method):
-    """Base of the methods that hold a group of students and a label loss.
+    """Base of methods with a group of students and a label loss.
 
     Args:
         group: the students.
@@ -46,7 +46,7 @@ class GroupMethod(Method):
     default_branches: ClassVar[int] = 4
     default_at: ClassVar[str | None] = "auto"
     label_weight: float = (
-        1.0  # of the loss term ``label``, the sum of all students' label losses; a method may set its own
+        1.0  # weight of the loss term ``label``, the sum of all students' label losses; a method may override it
     )
 
     def __init__(self, group: StudentGroup, label_loss: nn.Module | None = None) -> None:
@@ -58,7 +58,7 @@ class GroupMethod(Method):
         self.group = group
         self.guide: Guide | None = None
         self.label_loss = label_loss or LabelLoss()
-        # Which student is deployed: the leader, or (set after training) the one that was chosen on validation.
+        # The deployed student: the leader, or (set after training) the one chosen on the validation split.
         self.deployed_student = group.leader or 0
 
     @property
@@ -83,13 +83,13 @@ class GroupMethod(Method):
 
     @property
     def students(self) -> StudentGroup:
-        """The group whose students are predicted with and deployed: the trained one, or a moving average of it."""
+        """The group that predicts and is deployed: the trained one, or a moving average of it."""
         return self.group
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
-        """Weighted loss terms by name, see :meth:`Method.forward`; targets are class indices [B] or distributions [B, K].
+        """Returns weighted loss terms by name, see :meth:`Method.forward`; targets are class indices [B] or distributions [B, K].
 
-        Here those of :meth:`compare`. Where logits would be very large, as over a vocabulary, the group may compare parts of the batch one after the other.
+        By default these are the terms of :meth:`compare`. If logits would be very large, as over a vocabulary, the group may process the batch in parts.
         """
         compare = partial(self.compare, progress=progress)
         if getattr(self.label_loss, "is_mean", False):
@@ -102,54 +102,55 @@ class GroupMethod(Method):
     def compare(
         self, logits: Tensor, taught: Tensor | None, targets: Tensor, progress: Progress | None = None
     ) -> dict[str, Tensor]:
-        """Weighted loss terms by name, from logits alone, for methods that read nothing else. One that defines it needs no :meth:`forward`.
+        """Returns weighted loss terms by name, for methods that need logits only. A method that defines this needs no :meth:`forward`.
 
-        A term is a mean over samples, or a sum of such means, in which a sample's share depends on that sample alone: parts of a batch then give the whole one's.
+        A term must be a mean over samples, or a sum of such means, in which each sample contributes independently of the others, so that a batch can be processed
+        in parts.
 
         Args:
             logits: every student's, [n, B, K].
-            taught: every teacher's, constants, [m, B, K]; [m, n, B, K] where each student has a view of its own; None without teachers.
-            targets: of the samples.
+            taught: every teacher's, detached, [m, B, K]; [m, n, B, K] if each student has its own view; None without teachers.
+            targets: labels of the samples.
             progress: as in :meth:`forward`.
         """
         raise TypeError(f"{method_name(type(self))} does not define its losses")
 
     @classmethod
     def compares_logits(cls) -> bool:
-        """See :meth:`Method.compares_logits`: where the losses are those of :meth:`compare`."""
+        """See :meth:`Method.compares_logits`: true if the losses are those of :meth:`compare`."""
         return cls.compare is not GroupMethod.compare and cls.forward is GroupMethod.forward
 
     def own_parameters(self) -> list[nn.Parameter]:
-        """Those that are not the students'."""
+        """The method's parameters that do not belong to students."""
         modules = [module for module in self.children() if module is not self.group]
         own = [each for each in self._parameters.values() if each is not None]
         return [*own, *(each for module in modules for each in module.parameters())]
 
     def predict(self, inputs: Inputs) -> Predictions:
-        """Every student's logits; here the ensemble is the mean probability."""
+        """Returns every student's logits; by default the ensemble is the mean probability."""
         return self.predictions_of(self.group(inputs).logits)
 
     def predictions_of(self, logits: Tensor) -> Predictions:
-        """:meth:`predict` for logits that are there, [n, B, K]; of a method that does not define ``predict``."""
+        """:meth:`predict` from given logits [n, B, K], for methods that do not override ``predict``."""
         return Predictions(logits, self.ensemble_of(logits), logits[self.deployed_student], {})
 
     def ensemble_of(self, logits: Tensor) -> Tensor:
-        """The ensemble's logits [B, K] from the students' [n, B, K], each sample's from its own: here of the mean probability."""
+        """Returns the ensemble's logits [B, K] from the students' [n, B, K], independently for each sample; by default of the mean probability."""
         return mean_probability(logits)
 
     def supervision(self, logits: Tensor, inputs: Inputs, targets: Tensor, weight: float = 1.0) -> dict[str, Tensor]:
-        """What the students learn from outside: the labels, and a teacher where one joins the group (:meth:`join`).
+        """Loss terms of the labels and, if a teacher has joined the group (:meth:`join`), of the teacher.
 
         Args:
             logits: every student's, [n, B, K].
             inputs, targets: the batch.
-            weight: of the label losses.
+            weight: weight of the label losses.
 
         Returns:
             ``label`` and, with a teacher, ``teacher``.
 
         Raises:
-            CoterieError: a batch of fewer samples than :attr:`min_batch`, with which the method's other terms would say nothing.
+            CoterieError: a batch of fewer samples than :attr:`min_batch`, for which the method's other terms are meaningless.
         """
         taught = self.guide.teachers.logits(inputs) if self.guide is not None else None
         return self.supervised(logits, taught, targets, weight)
@@ -157,7 +158,7 @@ class GroupMethod(Method):
     def supervised(
         self, logits: Tensor, taught: Tensor | None, targets: Tensor, weight: float = 1.0
     ) -> dict[str, Tensor]:
-        """:meth:`supervision` where the teachers' logits are there, as in :meth:`compare`."""
+        """:meth:`supervision` from given logits of the teachers, as in :meth:`compare`."""
         if logits.shape[1] < self.min_batch:
             raise CoterieError(
                 f"{method_name(type(self))} compares the samples of a batch and needs at least {self.min_batch}, got {logits.shape[1]}"
@@ -169,7 +170,7 @@ class GroupMethod(Method):
         return losses
 
     def join(self, guide: Guide) -> None:
-        """Let a teacher join the group: every student learns from it besides what the method does."""
+        """Adds a teacher to the group: every student also learns from it."""
         self.guide = guide
 
     @property
@@ -178,35 +179,35 @@ class GroupMethod(Method):
 
     @property
     def label_factor(self) -> float:
-        """How many times the loss term ``label`` holds a student's mean loss against the labels: the number of students, times the term's weight.
+        """How many times the loss term ``label`` contains a student's mean label loss: the number of students, times the term's weight.
 
-        0 where the term does not say what a student's loss is. Display and the check for divergence depend on it, training does not.
+        0 if a student's loss cannot be derived from the term. Only the display and the divergence check use it, training does not.
         """
         return float(self.group.num_students)
 
     @property
     def guess_loss(self) -> float:
-        """Of equal logits. Where the term does not say what a student's loss is, it holds at most as many as there are students."""
+        """The loss term ``label`` of equal logits. If :attr:`label_factor` is 0, the number of students is taken as an upper bound."""
         factor = self.label_factor or self.group.num_students
         return chance_loss(self.label_loss, self.group.num_classes) * factor
 
     @property
     def reads_logits_only(self) -> bool:
-        """Whether the logits of a batch as it came are all that the method reads of its teachers."""
+        """Whether the method reads nothing of its teachers but their logits of the unchanged batch."""
         return self.guide is not None and not self.mixes_inputs
 
     def label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Sum over students of the label loss: logits [n, B, K] to 0-d."""
+        """Sum of the label loss over students: logits [n, B, K] to 0-d."""
         return torch.stack([self.label_loss(student, targets) for student in logits]).sum()
 
     def student(self) -> nn.Module:
-        """The plain network that is deployed, a copy without anything that served training only."""
+        """Returns the deployed student as a plain network: a copy without training-only parts."""
         return self.students.student(self.deployed_student)
 
     def after_validation(self, logits: Tensor, targets: Tensor) -> None:
-        """Called after every evaluation on the validation split, where the method :attr:`needs_validation`.
+        """Called after every evaluation on the validation split, if the method :attr:`needs_validation`.
 
-        The logits of the whole split are kept for methods that define this, and for no others.
+        Only for methods that override this are the logits of the whole split kept.
 
         Args:
             logits: every student's, [n, N, K], on the CPU.
@@ -215,6 +216,6 @@ class GroupMethod(Method):
 
 
 def grouped(method: Method) -> GroupMethod:
-    """The method, which is known to be of a group."""
+    """Narrows the type of a method that is known to have a group."""
     assert isinstance(method, GroupMethod), f"{method_name(type(method))} has no group of students"
     return method

@@ -1,4 +1,4 @@
-"""The controls: one network on its own, and a group whose students only share a trunk."""
+"""The controls: a single network, and a group without distillation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from coterie.methods.progress import Progress
 
 
 class Independent(GroupMethod):
-    """Students that learn from the labels alone; the ensemble is the mean of their probabilities.
+    """Students that learn from the labels only; the ensemble is their mean probability.
 
-    It tells what branches and their ensemble give without any distillation.
+    A control that shows what branches and their ensemble contribute without distillation.
     """
 
     def compare(
@@ -23,7 +23,7 @@ class Independent(GroupMethod):
 
 
 class Baseline(Independent):
-    """One network that learns from the labels alone: what every other method must beat."""
+    """One network that learns from the labels only: the baseline of all other methods."""
 
     recipe_name: ClassVar[str | None] = "baseline"
     default_branches: ClassVar[int] = 1

@@ -1,4 +1,4 @@
-"""Checks a method's constructor arguments against its type hints, so that a recipe's mistakes are named in one line."""
+"""Checks a method's constructor arguments against its type hints, so that a recipe's mistakes are reported in one line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-PASSED_ON = frozenset({"label_loss", "teachers"})  # what a recipe sets elsewhere
+PASSED_ON = frozenset({"label_loss", "teachers"})  # set elsewhere in a recipe
 
 
 def option_fields(method: type) -> dict[str, tuple[Any, Any]]:
-    """Name -> (type, default) of the constructor arguments that a recipe can set: not the networks, which come first and have no default."""
+    """Returns name -> (type, default) of the constructor arguments that a recipe can set. Networks come first, have no default and are excluded."""
     hints = get_type_hints(method.__init__, include_extras=True)  # type: ignore[misc]
     parameters = inspect.signature(method).parameters.values()
     return {
@@ -29,7 +29,7 @@ def option_fields(method: type) -> dict[str, tuple[Any, Any]]:
 
 
 def check_options(method: type, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options converted to the types that the constructor declares.
+    """Returns the options converted to the types that the constructor declares.
 
     Raises:
         CoterieError: an unknown argument, or a value of the wrong type or out of bounds.
@@ -48,7 +48,7 @@ def check_options(method: type, options: dict[str, Any]) -> dict[str, Any]:
         checked = model(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        # After the argument's name only numbers of a list's values: the rest names alternatives of its type.
+        # After the argument's name keep only list indices: the rest names alternatives of its type.
         location = ".".join(str(part) for place, part in enumerate(first["loc"]) if place == 0 or isinstance(part, int))
         message = first["msg"]
         raise CoterieError(f"method.{location}={first['input']!r}: {message[0].lower()}{message[1:]}") from None

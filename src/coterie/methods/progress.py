@@ -1,4 +1,4 @@
-"""Where training stands, as tensors that are updated in place."""
+"""Progress of training, as tensors that are updated in place."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 class Progress:
-    """Epoch and step as 0-d tensors on one device.
+    """Epoch and step of a training, as 0-d tensors on one device.
 
-    Numbers would recompile a compiled step every epoch, so numbers are accepted and tensors are kept.
+    Accepts numbers and stores tensors: numbers would recompile a compiled step every epoch.
 
     Args:
-        epoch: epochs that are done, from 0.
+        epoch: completed epochs, from 0.
         epochs: of the whole training.
-        step: optimizer steps that are done.
+        step: completed optimizer steps.
         steps: of the whole training.
     """
 
@@ -25,22 +25,22 @@ class Progress:
             return torch.tensor(float(value), device=device)
 
         self.epoch, self.epochs, self.step, self.steps = scalar(epoch), scalar(epochs), scalar(step), scalar(steps)
-        # For what happens between steps, on the host; a compiled step that read them would be compiled again and again.
+        # For code between steps, on the host. A compiled step that read them would be recompiled every time.
         self.epoch_number, self.step_number = epoch, step
         self.steps_per_epoch = max(1, round(steps / epochs))
 
     def plan(self, epochs: int) -> None:
-        """Count over so many epochs from now on, in place."""
+        """Sets the total number of epochs, in place."""
         self.epochs.fill_(epochs)
         self.steps.fill_(epochs * self.steps_per_epoch)
 
     def update(self, epoch: int, step: int) -> None:
-        """Move on, in place and without a host synchronisation."""
+        """Sets the epoch and step, in place and without a host synchronisation."""
         self.epoch.fill_(epoch)
         self.step.fill_(step)
         self.epoch_number, self.step_number = epoch, step
 
     @property
     def fraction(self) -> Tensor:
-        """Share of the epochs that is done, 0-d in [0, 1]: it moves once an epoch, as the family's ramp-ups do."""
+        """Completed share of the epochs, 0-d in [0, 1]. It changes once an epoch, as in the ramp-ups of the published code."""
         return self.epoch / self.epochs

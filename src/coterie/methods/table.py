@@ -1,4 +1,4 @@
-"""The table of methods: plain text, so that listing it imports no torch."""
+"""The table of methods, as plain text, so that listing it does not import torch."""
 
 from __future__ import annotations
 

@@ -20,25 +20,25 @@ DEFAULT_RANGE = 5
 
 
 class RankingKD(LogitTaughtMethod):
-    r"""The student puts the likeliest classes, or tokens, in the teacher's order, beside a divergence over all of them.
+    r"""The student learns to rank the most likely classes, or tokens, in the teacher's order; a divergence over all classes is added.
 
-    With U the union of student's and teacher's top k, R a soft rank and ρ Pearson's correlation:
+    With U the union of the student's and the teacher's top k, R a soft rank and ρ Pearson's correlation:
 
     .. math:: L = 2\, \overline{1 - \rho(R(z_s^U), R(z_t^U))} + \overline{D(p_t, p_s)}
 
     Args:
         group: one student.
         teachers: one or several.
-        k: 5 (paper, beside a divergence on downstream tasks), or all classes where there are fewer; 2 to the number of classes. None: that default.
-        divergence: D. ``none``: the ranking loss alone.
+        k: 5 (paper, beside a divergence on downstream tasks), or all classes if there are fewer; 2 to the number of classes. None: that default.
+        divergence: D. ``none``: the ranking loss only.
         ranking_weight: 2 (equation 1).
-        label_weight: of the label loss, 0: the paper has no hard labels (section 3.3).
-        dynamic_weight: each sample's divergence counts by the share of common classes among the two top k (appendix D, equation 2).
-        deduplicate: False counts what is in both top k twice, as the authors' code does; see :func:`~coterie.losses.ranking_loss`.
+        label_weight: weight of the label loss, 0: the paper has no hard labels (section 3.3).
+        dynamic_weight: weights each sample's divergence by the share of classes that the two top k have in common (appendix D, equation 2).
+        deduplicate: False counts classes in both top k twice, as the authors' code does; see :func:`~coterie.losses.ranking_loss`.
         measure: ``spearman``, or ``pearson`` of the logits, the paper's control (table 8).
         strength: of the soft rank, 1 (code).
         temperature: of the divergence, 1 (paper).
-        combination: of several teachers.
+        combination: how several teachers' logits are combined.
 
     Losses: ``label``, ``ranking``, ``distillation`` unless there is no divergence, and ``teacher_weights`` with learned ones.
 

@@ -18,26 +18,26 @@ from coterie.networks.group import StudentGroup
 
 
 class AFD(GroupMethod):
-    r"""Peers that learn from one another's logits, and whose feature maps learn to pass for the next peer's.
+    r"""Peers that learn from one another's logits; each peer's feature maps are trained adversarially to look like the next peer's.
 
-    Discriminator :math:`D_k` belongs to student k and tells the next student's last map (1) from its own (0); student k tries to
-    get a 1 for its own map. Students follow one another in a circle: 1 → 2 → ... → n → 1.
+    Discriminator :math:`D_k` belongs to student k. It learns to give 1 for the next student's last map and 0 for student k's; student k tries to get a 1 for
+    its own map. Students form a cycle: 1 → 2 → ... → n → 1.
 
     .. math::
         L = \sum_k CE(z_k, y) + \lambda w\, L_{mutual} + \gamma \sum_k (D_k(F_k) - 1)^2, \qquad
         L_D = \sum_k (D_k(F_{k+1}) - 1)^2 + D_k(F_k)^2
 
     Args:
-        group: whole networks by default. Maps of different shapes are translated by a 1x1 convolution before the discriminator; a
-            network with maps beside one with tokens is refused.
+        group: whole networks by default. Maps of different shapes pass a 1x1 convolution before the discriminator; mixing networks with maps and networks with
+            tokens is an error.
         temperature: T, 3 (recalled).
         distillation_weight: λ, 1 (recalled).
-        ramp_up: share of training over which w rises; 0, none.
-        adversarial_weight: γ, 1 (ours). The paper updates the maps' adversarial loss by Adam in a step of its own; here it is a term of
-            the one loss, so that one forward and one backward pass serve everything.
-        discriminator_learning_rate, discriminator_weight_decay: of the discriminators' Adam, 2e-5 and 0.1 (recalled).
+        ramp_up: share of training over which w rises; 0: no ramp-up.
+        adversarial_weight: γ, 1 (ours). The paper updates the maps' adversarial loss with a separate Adam step; here it is a term of the one loss, so that one
+            forward and one backward pass suffice.
+        discriminator_learning_rate, discriminator_weight_decay: settings of the discriminators' Adam, 2e-5 and 0.1 (recalled).
 
-    The abstract is read, no code was found: the least-squares form, constants and discriminators are a reconstruction.
+    Only the abstract was read and no code was found: the least-squares form, constants and discriminators are a reconstruction.
 
     Losses: ``label``, ``distillation``, ``feature`` (students against discriminators) and ``discriminator``.
 
@@ -93,7 +93,7 @@ class AFD(GroupMethod):
             own = translate(maps[number])
             other = maps[(number + 1) % len(maps)].detach()
             fooling.append((frozen_score(discriminator, own) - 1).square().mean())
-            # One pass over both kinds of maps: the score of a map does not depend on the others in the batch.
+            # One pass over both kinds of maps: a map's score does not depend on the others in the batch.
             real, fake = discriminator(torch.cat([other, own.detach()])).split(len(own))
             telling.append((real - 1).square().mean() + fake.square().mean())
         losses["feature"] = self.adversarial_weight * torch.stack(fooling).sum()

@@ -19,20 +19,20 @@ class CLILR(GroupMethod):
 
     .. math:: L = \sum_i \Big[ \beta\, CE(z_i, y) + \lambda w\, T^2 KL(softmax(\tfrac{1}{n-1}\sum_{j \ne i} z_j / T) \| p_i^T) \Big]
 
-    At the split the gradients of the heads are averaged ("backpropagation rescaling"), so that the shared layers are not pushed
-    n times as hard as in a lone network.
+    At the split the gradients of the heads are averaged ("backpropagation rescaling"), so that the shared layers do not get n times the gradient of a single
+    network.
 
     Args:
-        group: branches on a shared trunk; with peers the rescaling has nothing to act on.
+        group: branches on a shared trunk; with peers the rescaling has no effect.
         temperature: T, 2 (recalled from the paper; MCL-OKD's code has it too). OKDDip's code: 3.
         label_weight: β, 0.5 (as T). OKDDip's code: 1.
         distillation_weight: λ, 0.5, which is 1 - β (as T). OKDDip's code: 1.
-        ramp_up: share of training over which w rises; 0, none (paper). OKDDip's code: 80/300.
-        detach_target: whether the mean of the others is a constant: MCL-OKD's code yes (default), OKDDip's no.
-        trunk_gradient: ``mean``: rescaled (paper); ``sum``: not. It takes the place of ``network.trunk_gradient``.
+        ramp_up: share of training over which w rises; 0: no ramp-up (paper). OKDDip's code: 80/300.
+        detach_target: whether the mean of the others is detached: MCL-OKD's code yes (default), OKDDip's no.
+        trunk_gradient: ``mean``: rescaled (paper); ``sum``: not. Replaces ``network.trunk_gradient``.
 
-    The paper's soft cross-entropy and the divergence here differ by the entropy of a constant target, so their gradients agree;
-    the factor T² is of the family's code, the paper's own scale is not known to us.
+    The paper's soft cross-entropy differs from the divergence here by the entropy of a constant target, so the gradients agree. The factor T² follows the code
+    of related methods; the paper's own scale is not known to us.
 
     Losses: ``label`` and, with two or more students, ``distillation``.
     """
@@ -64,7 +64,7 @@ class CLILR(GroupMethod):
     def compare(
         self, logits: Tensor, taught: Tensor | None, targets: Tensor, progress: Progress | None = None
     ) -> dict[str, Tensor]:
-        if len(logits) == 1:  # a lone head is a plain network
+        if len(logits) == 1:  # a single head is a plain network
             return self.supervised(logits, taught, targets)
         others = mean_of_others(logits.float())
         if self.detach_target:

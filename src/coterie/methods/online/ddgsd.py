@@ -19,18 +19,18 @@ class DDGSD(GroupMethod):
 
     .. math:: L = w_{ce} \tfrac12 (CE(z_1, y) + CE(z_2, y)) + \lambda \big[T^2 KL(p_2^T \| p_1^T) + T^2 KL(p_1^T \| p_2^T)\big] + \mu (\bar f_1 - \bar f_2)^2
 
-    where :math:`\bar f` is the mean of a view's whole feature tensor, one number, as in the code that was read.
+    where :math:`\bar f` is the mean of a view's whole feature tensor, a single number, as in the code that was read.
 
     Args:
         group: one student.
         temperature: T, 4 (Self-KD-Lib's settings).
-        label_weight: w_ce, 1: each view counts one half, so that a student that agrees with itself learns as the baseline does. Self-KD-Lib's
-            code takes 0.5: its mean over both views' samples is halved once more. At a small size that costs 6.1 ± 0.7 points (digits, five seeds,
+        label_weight: w_ce, 1: each view counts one half, so that a student whose views agree learns like the baseline. Self-KD-Lib's code uses 0.5: it halves
+            the mean over both views' samples once more. At a small size that costs 6.1 ± 0.7 points (digits, five seeds,
             ``benchmarks/results/faithful/table.md``).
-        distillation_weight: λ, 1 (its code, beside 0.5 for the labels; relative to them it is half of that here).
+        distillation_weight: λ, 1 (its code, with 0.5 for the labels; relative to the labels it is half of that here).
         feature_weight: μ, 5e-4 (as λ).
 
-    With one shared view, both are the same and the last two terms are zero.
+    With one shared view, the last two terms are zero.
 
     Losses: ``label``, ``distillation``, ``feature``.
     """
@@ -65,7 +65,7 @@ class DDGSD(GroupMethod):
 
     def forward(self, inputs: Inputs, targets: Tensor, progress: Progress | None = None) -> dict[str, Tensor]:
         pair = inputs[:2] if isinstance(inputs, list) else [inputs, inputs]
-        output = self.group(concatenated(pair))  # one pass, so that BatchNorm sees both views together
+        output = self.group(concatenated(pair))  # one pass, so that BatchNorm statistics cover both views
         logits = output.logits[0].unflatten(0, (2, -1))
         losses = {"label": self.label_weight * self.label_losses(logits, targets) / 2}
         if self.guide is not None:

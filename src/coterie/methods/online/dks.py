@@ -14,7 +14,7 @@ from coterie.networks.group import StudentGroup
 
 
 class DKS(ExitingMethod):
-    r"""Every exit and the last classifier learn from the labels and from each other, pairwise and both ways.
+    r"""All exits and the last classifier learn from the labels and from each other, pairwise in both directions.
 
     .. math:: L = \sum_i CE(z_i, y) + \lambda \sum_i \sum_{j \ne i} T^2 KL(p_j^T \| p_i^T)
 
@@ -23,8 +23,7 @@ class DKS(ExitingMethod):
         temperature: T, 1 (the authors' code, sundw2014/DKS).
         distillation_weight: λ, 1 (code).
 
-    Exits are OFA-KD's. The one that teaches is a constant (code). The code adds 1e-8 to every probability and divides by their sum; in log space
-    that is not needed.
+    Exits are OFA-KD's. The teaching side is detached (code). The code adds 1e-8 to every probability and divides by their sum; in log space that is not needed.
 
     Losses: ``label``, ``exit_label``, ``distillation``.
     """

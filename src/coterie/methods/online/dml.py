@@ -20,16 +20,16 @@ class DML(GroupMethod):
     .. math:: L = \sum_i \Big[ CE(z_i, y) + \lambda \frac{1}{n-1} \sum_{j \ne i} T^2 KL(p_j^T \| p_i^T) \Big]
 
     Args:
-        group: whole networks by default; on a shared trunk the trunk learns from all.
-        temperature: T, 1: the paper's method has none. The re-implementations in the OKDDip and MCL-OKD code take 3 and 2.
-        target: ``pairwise``: each of the others teaches (paper, and its better variant); ``mean``: the mean of the others'
-            probabilities does (paper's "DML_e"); ``mean_logit``: the mean of their logits (OKDDip's code).
+        group: whole networks by default; a shared trunk learns from all students.
+        temperature: T, 1: the paper's method has none. The re-implementations in the OKDDip and MCL-OKD code use 3 and 2.
+        target: ``pairwise``: each of the others teaches (paper, its better variant); ``mean``: the mean of the others' probabilities teaches (paper's "DML_e");
+            ``mean_logit``: the mean of their logits (OKDDip's code).
         distillation_weight: λ, 1.
-        ramp_up: share of training over which the term rises; 0, none, as published and in OKDDip's code.
-        detach_target: whether the others are constants for the one that learns: paper yes; OKDDip's code no.
+        ramp_up: share of training over which the term rises; 0: no ramp-up, as published and in OKDDip's code.
+        detach_target: whether the others are detached: paper yes; OKDDip's code no.
 
-    The paper updates one network after the other, each seeing the others' new predictions; here all are updated at once, as in
-    the public re-implementations, so that one forward pass serves all.
+    The paper updates one network after the other, each with the others' new predictions. Here all are updated at once after a single forward pass, as in the
+    public re-implementations.
 
     Losses: ``label`` and, with two or more students, ``distillation``.
     """

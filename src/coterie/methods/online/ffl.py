@@ -24,21 +24,20 @@ class FFL(GroupMethod):
         L = \sum_i CE(z_i, y) + CE(z_f, y) + \lambda w \Big[ \sum_i T^2 KL(p_f^T \| p_i^T) + T^2 KL(p_m^T \| p_f^T) \Big]
 
     Args:
-        group: two branches as published (FFL-S); or peers, of different architectures too.
+        group: two branches as published (FFL-S); or peers, also of different architectures.
         temperature: T, 3 (the authors' code).
         distillation_weight: λ, 1 (code).
         ramp_up: share of training over which w rises, 80 of 300 epochs (code).
         fusion: how the maps are fused, see :class:`~coterie.networks.fusion.MapFusion`; None: ``depthwise`` as in the code, and
             ``1x1`` for tokens, which have no neighbouring positions.
-        fusion_weight_decay: of the fusion module, 1e-5 (code; its students have 1e-4).
-        detach_features: whether the fused classifier's loss stops at the feature maps. False as in the code, where its gradients reach
-            the students.
+        fusion_weight_decay: weight decay of the fusion module, 1e-5 (code; its students have 1e-4).
+        detach_features: whether the gradient of the fused classifier's loss stops at the feature maps. False as in the code, where it reaches the students.
 
     The paper deploys the fused classifier (FFL) or a student (FFL-S); here a student is deployed, and the fused classifier is the
     method's ensemble (``coterie export --which method``).
 
-    The code adds 1e-7 to every probability of the target; here nothing is added, since the divergence is computed in log space. That changes
-    the term by some 1e-6 nats a class.
+    The code adds 1e-7 to every probability of the target; this is not needed here, since the divergence is computed in log space. The difference is about 1e-6
+    nats a class.
 
     Losses: ``label``, ``ensemble_label``, ``distillation``.
     """

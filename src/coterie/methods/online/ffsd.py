@@ -22,7 +22,7 @@ from coterie.networks.group import StudentGroup
 
 
 class FFSD(GroupMethod):
-    r"""Common students that teach one another and are kept diverse; their fused features teach a leader, which is deployed.
+    r"""Common students teach one another and are kept diverse; their fused features teach a leader, which is deployed.
 
     With m common students, a leader l, the fused classifier :math:`z_f` on the common students' (detached) last maps with its map
     :math:`F_f`, spatial attention :math:`A(F)` and its shift S:
@@ -38,10 +38,10 @@ class FFSD(GroupMethod):
         diversity_weight: λ_div, 1e-5 (code).
         fusion_weight: λ_fus, 10 (code).
         ramp_up: share of training over which the last two terms rise, 5 of 300 epochs (code).
-        fusion_weight_decay: of the fusion module, 1e-5 (code).
+        fusion_weight_decay: weight decay of the fusion module, 1e-5 (code).
 
-    The squared distances are means over positions (the code's MSE). Its self-distillation modules and the transfer of the fused map to the
-    concatenated maps are left out: what goes into them is not known to us, and they serve the attention terms only.
+    The squared distances are means over positions (the code's MSE). Its self-distillation modules and the transfer of the fused map to the concatenated maps
+    are omitted: their inputs are not known to us, and they affect the attention terms only.
 
     Losses: ``label``, ``ensemble_label``, ``distillation``, ``diversity``, ``feature``. The method's ensemble is the fused classifier.
 
@@ -98,7 +98,7 @@ class FFSD(GroupMethod):
 
     @staticmethod
     def _shift(maps: tuple[Tensor, ...]) -> Tensor:
-        """Distance of each common student's attention from the shifted one of the student before it."""
+        """Distance of each common student's attention from the previous student's shifted attention."""
         terms = []
         for before, after in pairwise(maps):
             wanted = shifted_attention(spatial_attention(_resized(before, after).detach()))
@@ -123,7 +123,7 @@ class FFSD(GroupMethod):
 
 
 def _resized(feature_map: Tensor, like: Tensor) -> Tensor:
-    """A map averaged or stretched to the positions of another one: [B, C, H, W] (tokens as [B, C, N, 1])."""
+    """Averages or interpolates a map to the positions of another one: [B, C, H, W] (tokens as [B, C, N, 1])."""
 
     def positions(maps: Tensor) -> Tensor:
         return maps.transpose(1, 2).unsqueeze(-1) if maps.ndim == 3 else maps

@@ -18,28 +18,28 @@ from coterie.networks.group import StudentGroup
 
 
 class KDCL(GroupMethod):
-    r"""Peers, each seeing its own distortion of the image, that learn from one soft target made of all their predictions.
+    r"""Peers that each see their own augmented view of an image and learn from one soft target formed from all their predictions.
 
     .. math:: L = \sum_i \big[ CE(z_i, y) + \lambda w\, T^2 KL(t^T \| p_i^T) \big]
 
     Args:
         group: whole networks by default, also of different architectures.
-        target: how t is made, see :mod:`coterie.losses.collaboration`. ``naive``: the student with the smallest loss on the sample;
+        target: how t is formed, see :mod:`coterie.losses.collaboration`. ``naive``: the student with the smallest loss on the sample;
             ``linear``: the convex combination with the smallest loss; ``min_logit``: the smallest logits relative to the true
             class (default: the only one of the four that a public re-implementation has); ``general``: weights from the
-            covariance of the students' errors on the validation split, renewed at every evaluation and uniform before the first;
-            it was the paper's best on CIFAR-100 (a digest of it). Public code bases named KDCL use the mean of logits, which is none of them.
+            covariance of the students' errors on the validation split, updated at every evaluation and uniform before the first; the paper's best on CIFAR-100
+            (according to a digest of it). Public code bases named KDCL use the mean of logits, which is none of these.
         temperature: T, 2 (a re-implementation's note).
         distillation_weight: λ, 1 (as T).
-        ramp_up: share of training over which w rises; 0, none (nothing is said of one).
+        ramp_up: share of training over which w rises; 0: no ramp-up (none is mentioned).
 
-    Whether the first two choose by sample or by batch is not known to us; by sample here.
+    Whether the paper's first two choose per sample or per batch is not known to us; here it is per sample.
 
-    Losses: ``label`` and, with two or more students, ``distillation``. The first three targets need the truth, so the method's ensemble
-    is the mean of the logits, for ``general`` the weighted one.
+    Losses: ``label`` and, with two or more students, ``distillation``. The first three targets need the labels, so the method's ensemble is the mean of the
+    logits; for ``general`` it is the weighted mean.
 
     Raises:
-        CoterieError: mixed or smoothed labels with a target that asks which class is true.
+        CoterieError: mixed or smoothed labels with a target that needs the true class.
     """
 
     default_branches: ClassVar[int] = 2
@@ -73,7 +73,7 @@ class KDCL(GroupMethod):
         return self.target == "general"
 
     def soft_target(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The target's logits, float32 [B, K], of the students' [n, B, K]."""
+        """Returns the target's logits, float32 [B, K], from the students' [n, B, K]."""
         if self.target == "general":
             return einsum("n,nbk->bk", self.weights, logits.detach())
         if targets.ndim > 1:

@@ -20,7 +20,7 @@ from coterie.networks.group import StudentGroup
 
 
 class MCL(GroupMethod):
-    r"""Peers whose embeddings are contrasted by class, within each peer and across peers, and that share what they find similar.
+    r"""Peers with a supervised contrastive loss on their embeddings, within each peer and across peers, that also exchange their similarity distributions.
 
     With unit embeddings :math:`v_i` of student i (a head of two layers on the pooled features):
 
@@ -35,33 +35,33 @@ class MCL(GroupMethod):
         group: two whole networks as published.
         contrast_weight: α, 0.1 (the authors' code).
         soft_weight: β, 1 (code).
-        form: ``paper`` or ``code``, which differ in more than rounding. A measurement at a small size does not tell them apart (digits, five seeds:
-            the code with its τ is at -0.68 ± 0.52 points, ``benchmarks/results/faithful/table.md``); ``paper`` is what this method was before.
+        form: ``paper`` or ``code``, which differ in more than rounding. A measurement at a small size shows no clear difference (digits, five seeds: the code
+            with its τ is at -0.68 ± 0.52 points, ``benchmarks/results/faithful/table.md``); ``paper`` is this method's earlier form and the default.
 
-            - *contrast*: the paper's denominator holds one positive and the samples of other classes, as far as it is recalled; the code's
-              all other samples.
-            - *soft terms*: over the other samples; the code's over all samples, the anchor's own among them.
+            - *contrast*: the paper's denominator holds one positive and the samples of other classes, as far as it is recalled; the code's holds all other
+              samples.
+            - *soft terms*: over the other samples; the code's over all samples, including the anchor itself.
             - *heads*: d-d-128 (ours); the code's d-128-128.
-            - *sums over pairs*: divided by n - 1 (ours); the code's not, so that they grow with n. For two students there is no difference.
-            - *distillation*: every student learns from the mean (ours); in the code the last one alone where there are more than two.
-        contrast_temperature: τ, 0.1 (the specification that this was built from); the code's parser and its logs have 0.07.
+            - *sums over pairs*: divided by n - 1 (ours); not in the code, so its sums grow with n. No difference for two students.
+            - *distillation*: every student learns from the mean (ours); in the code only the last one if there are more than two.
+        contrast_temperature: τ, 0.1 (the specification this was built from); the code's parser and its logs have 0.07.
         soft_temperature: T of the soft terms, 3 (code).
-        dimensions: of the embeddings, 128 (code).
-        distillation_weight: of a divergence from the mean of all logits, an option of the code; 0, off.
-        distillation_temperature: its T, 3.
+        dimensions: width of the embeddings, 128 (code).
+        distillation_weight: weight of a divergence from the mean of all logits, an option of the code; 0: off.
+        distillation_temperature: temperature of that divergence, 3.
 
-    The code draws batches in pairs of one class; a batch here is whatever the data give, and an anchor without a positive has no
-    contrast (in the code it would be NaN).
+    The code samples batches in pairs of one class. Here batches are ordinary, and an anchor without a positive has no contrastive loss (in the code it would be
+    NaN).
 
-    Losses: ``label``, ``contrast``, ``soft_contrast`` and, where its weight is positive, ``distillation``.
+    Losses: ``label``, ``contrast``, ``soft_contrast`` and, if its weight is positive, ``distillation``.
 
     Raises:
-        CoterieError: mixed labels: a contrast needs classes.
+        CoterieError: mixed labels, since the contrast needs classes.
     """
 
     default_branches: ClassVar[int] = 2
     default_at: ClassVar[str | None] = None
-    min_batch: ClassVar[int] = 3  # a sample, one of its class and one of another
+    min_batch: ClassVar[int] = 3  # an anchor, a positive and a negative
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class MCL(GroupMethod):
         return losses
 
     def _contrasts(self, embeddings: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The hard terms and, for two or more students, the soft ones; each a sum over students."""
+        """Returns the hard terms and, for two or more students, the soft ones; each a sum over students."""
         count, temperature = len(embeddings), self.contrast_temperature
         against: Literal["classes", "samples"] = "samples" if self.as_code else "classes"
         within = [similarities(each, each, temperature) for each in embeddings]

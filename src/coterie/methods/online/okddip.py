@@ -18,7 +18,7 @@ from coterie.networks.group import GroupOutput, StudentGroup
 
 
 class OKDDip(GroupMethod):
-    r"""Peers with targets of their own, mixed by attention over the peers; a group leader learns from their mean and is deployed.
+    r"""Each peer has its own target, mixed by attention over the peers; a group leader learns from the peers' mean and is deployed.
 
     With pooled features :math:`h_a` of the m peers, :math:`q_a = W_q h_a`, :math:`k_a = W_k h_a` and the leader's logits
     :math:`z_L`:
@@ -33,16 +33,16 @@ class OKDDip(GroupMethod):
         temperature: T, 3 (the authors' code).
         distillation_weight: λ, 1 (code).
         ramp_up: share of training over which w rises, 80 of 300 epochs (code).
-        detach_target: whether the targets are constants. False, as in the code: the gradient through the targets is all that
-            trains W_q and W_k; with True they stay as they were initialised, and say so to the optimizer.
+        detach_target: whether the targets are detached. False, as in the code: only the gradient through the targets trains W_q and W_k. With True they keep
+            their initial values and are frozen.
         reduction: queries and keys have 1/8 of the features' width (code), at least 1.
-        leader: False: all students are peers (``en=True`` in the code); any of them is deployed.
+        leader: False: all students are peers (``en=True`` in the code); any of them may be deployed.
 
-    The code's energy is a plain dot product of queries and keys (a digest of the paper states a distance). Its projections are shared
-    by the peers; peers of different widths get one each.
+    The code's attention score is a dot product of queries and keys (a digest of the paper states a distance). The peers share its projections; peers of
+    different widths get one each.
 
-    The code adds 1e-7 to every probability of a target; here nothing is added, since the divergence is computed in log space. That changes
-    the term by some 1e-6 nats a class.
+    The code adds 1e-7 to every probability of a target; this is not needed here, since the divergence is computed in log space. The difference is about 1e-6
+    nats a class.
 
     Losses: ``label``, ``distillation``. The method's ensemble is the mean of the peers' logits. Statistics: ``attention`` [B, m],
     the mean weight that each peer receives, and ``attention_entropy`` [B], as a share of log m.
@@ -78,7 +78,7 @@ class OKDDip(GroupMethod):
         self.detach_target = detach_target
         dims = group.embedding_dims[: self.peers]
         size = max(1, min(dims) // reduction)
-        widths = dims[:1] if len(set(dims)) == 1 else dims  # one projection serves peers of one width
+        widths = dims[:1] if len(set(dims)) == 1 else dims  # peers of equal width share one projection
         self.queries = nn.ModuleList(nn.Linear(width, size, bias=False) for width in widths)
         self.keys = nn.ModuleList(nn.Linear(width, size, bias=False) for width in widths)
         if detach_target:

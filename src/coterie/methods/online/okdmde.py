@@ -21,7 +21,7 @@ from coterie.networks.group import GroupOutput, StudentGroup
 
 
 class OKDMDE(GroupMethod):
-    r"""Branches that learn from the labels and from an ensemble of themselves, weighted by attention over their feature maps.
+    r"""Branches learn from the labels and from their own ensemble, which is weighted by attention over their feature maps.
 
     With logits :math:`z_b` of branches b = 1..n, last feature maps :math:`F_b`, labels y and ramp-up w:
 
@@ -30,39 +30,39 @@ class OKDMDE(GroupMethod):
 
         L = \sum_b CE(z_b, y) + CE(z_e, y) + \lambda w \sum_b T^2 KL(softmax(z_e/T) \| softmax(z_b/T)) + \beta L_{CD}
 
-    The paper's body was not available and no public code exists: this is a reconstruction. "Certain" below is from the
-    abstract, "likely" from code that names the paper or is by its authors, "ours" where nothing is known.
+    The paper's body was not available and no public code exists: this is a reconstruction. Below, "certain" marks what the abstract states, "likely" what comes
+    from code that names the paper or is by its authors, and "ours" what nothing is known about.
 
     Args:
         group: the branches (or peers); 4 by default (OKDDip's recipe, whose first author is a co-author here: likely).
         temperature: T, 3 (two code bases that name the paper: likely).
         distillation_weight: λ, 1 (likely).
-        ramp_up: share of training over which w rises, 80 of 300 epochs (the family's code: likely); 0: no ramp-up.
+        ramp_up: share of training over which w rises, 80 of 300 epochs (code of related methods: likely); 0: no ramp-up.
         fusion: how the FFM fuses the maps, see :class:`~coterie.networks.fusion.FeatureFusion`. That the last block's maps are
             fused is certain; concatenation and a 1x1 convolution are ours, ``depthwise`` is FFL's, ``sum`` OKDHP's.
         fusion_reduction: the FFM's bottleneck has 1/8 of its width (ours).
-        attention: ``sample``: one weight for a branch and a sample (ours); ``class``: one for each class too, as in OKDHP, which has the
-            same first author; each branch's logits are then centred over the classes, since a constant added to one branch
-            would change the prediction; ``pairwise``: OKDDip's queries and keys, with the fused feature added to the key, so that
-            each branch has a target of its own and the ensemble is the targets' mean; ``uniform``: the mean of the logits, no FFM.
-        ensemble_label: whether CE(z_e, y) is there. ONE and OKDHP have it, the one human-written re-implementation has not. On by
-            default, since with ``detach_target`` it is all that trains the FFM.
-        ensemble_gradient: ``gate``: that term trains the FFM only, which keeps one branch from taking the ensemble over. Default, by two
-            comparisons on validation splits (benchmarks/results): the NLL of students and ensemble is lower by more than five
-            standard errors, accuracy is level. ``all``: it trains the branches too (the family's code, and the published preset).
-        detach_target: whether the soft targets are constants: ONE, FFL and PCL yes (default), OKDDip and OKDHP no.
-        diversity: the form of CD (certain: that there is a loss "to strengthen the differences between the student models"), see
+        attention: ``sample``: one weight for a branch and a sample (ours); ``class``: one for each class too, as in OKDHP by the same first author; each
+            branch's logits are then centred over the classes, since otherwise a constant added to one branch would change the prediction; ``pairwise``:
+            OKDDip's queries and keys, with the fused feature added to the key; each branch then has its own target and the ensemble is the targets' mean;
+            ``uniform``: the mean of the logits, no FFM.
+        ensemble_label: whether CE(z_e, y) is included. ONE and OKDHP have it, the one human-written re-implementation does not. On by default, since with
+            ``detach_target`` nothing else trains the FFM.
+        ensemble_gradient: ``gate``: that term trains the FFM only, which prevents one branch from dominating the ensemble. Default after two comparisons on
+            validation splits (benchmarks/results): the NLL of students and ensemble is lower by more than five standard errors, accuracy is equal. ``all``: it
+            trains the branches too (code of related methods, and the published preset).
+        detach_target: whether the soft targets are detached: ONE, FFL and PCL yes (default), OKDDip and OKDHP no.
+        diversity: the form of CD (certain: there is a loss "to strengthen the differences between the student models"), see
             :mod:`coterie.losses.diversity`. ``gram`` (ours) was chosen on a validation split (benchmarks/results/okdmde_cifar100):
             against no CD it lowers the students' and the ensemble's NLL by more than two standard errors and does not change
             accuracy measurably. ``frobenius`` is the form in the code that names the paper.
         diversity_weight: β, 1 for ``gram``. The published preset is ``diversity="frobenius", diversity_weight=5e-8`` (two code bases:
-            likely); there the term's gradient is about 1e-4 of weight decay's, and it has no measurable effect. That code sums over
-            the 6 pairs of 4 branches, here it is their mean.
-        leader: single the last student out: the others form the ensemble, the leader learns from the labels and the ensemble and is
-            deployed (a survey suggests it; unlikely). Needs two students.
+            likely); with it the term's gradient is about 1e-4 of weight decay's and has no measurable effect. That code sums over the 6 pairs of 4 branches;
+            here it is their mean.
+        leader: makes the last student a leader: the others form the ensemble, the leader learns from the labels and the ensemble and is deployed (a survey
+            suggests it; unlikely). Needs two students.
 
-    Losses: ``label``, ``ensemble_label``, ``distillation``, ``diversity``. Statistics: ``attention`` [B, n] (mean over classes where
-    there is one for each) and ``attention_entropy`` [B], as a share of the largest, log n.
+    Losses: ``label``, ``ensemble_label``, ``distillation``, ``diversity``. Statistics: ``attention`` [B, n] (mean over classes for ``class``) and
+    ``attention_entropy`` [B], as a share of its maximum, log n.
 
     Raises:
         CoterieError: a CD form that needs equal feature widths, a fusion that needs maps, or a leader without followers.
@@ -118,18 +118,18 @@ class OKDMDE(GroupMethod):
         scores = self.followers * (group.num_classes if attention == "class" else 1)
         self.fusion: FeatureFusion | None = None
         if attention != "uniform":
-            # With pairwise attention, the queries and keys take the place of the fusion's last layer.
+            # With pairwise attention, queries and keys replace the fusion's last layer.
             outputs = None if attention == "pairwise" else scores
             self.fusion = FeatureFusion(shapes, outputs, fusion, reduction=fusion_reduction)
             if attention == "pairwise":
                 self.queries, self.keys = self._query_and_key(group, self.fusion.squeeze.out_features)
         if detach_target and not ensemble_label:
-            # Nothing trains the attention then: it stays uniform, and says so to the optimizer.
+            # Nothing trains the attention then: it stays uniform and is frozen.
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad and name.startswith("group."))
 
     def _query_and_key(self, group: StudentGroup, fused: int) -> tuple[nn.ModuleList, nn.ModuleList]:
-        """OKDDip's W_q and W_k, d to d/8 without bias, here one of each a branch, since branches may differ in width."""
+        """OKDDip's W_q and W_k, d to d/8 without bias; here one of each per branch, since branches may differ in width."""
         dims = group.embedding_dims[: self.followers]
         size = max(8, min(dims) // 8)
         queries = nn.ModuleList(nn.Linear(dim, size, bias=False) for dim in dims)
@@ -140,7 +140,7 @@ class OKDMDE(GroupMethod):
         return queries, keys
 
     def branch_weights(self, output: GroupOutput) -> Tensor:
-        """Attention over the m branches that form the ensemble, summing to 1 over them.
+        """Returns the attention over the m branches that form the ensemble; it sums to 1 over them.
 
         Returns:
             float32 [m, B, 1], [m, B, K] (``class``), or [m, B, m] (``pairwise``: the weight of branch b (first axis) in the target of
@@ -162,7 +162,7 @@ class OKDMDE(GroupMethod):
         return torch.softmax(scores.unflatten(1, (self.followers, -1)).transpose(0, 1), dim=0)
 
     def ensembles(self, output: GroupOutput) -> tuple[Tensor, Tensor, Tensor]:
-        """The ensemble's logits [B, K], the target of each branch that forms it [m or 1, B, K], and the attention."""
+        """Returns the ensemble's logits [B, K], the target of each branch in the ensemble [m or 1, B, K], and the attention."""
         logits = output.logits[: self.followers].float()
         if self.ensemble_gradient == "gate":
             logits = logits.detach()

@@ -18,7 +18,7 @@ from coterie.networks.pieces import TwoModeModule
 
 
 class OKDPH(GroupMethod):
-    r"""Students of one architecture and a network with the mean of their weights, the hybrid, teach one another.
+    r"""Students of one architecture and a hybrid network with the mean of their weights teach one another.
 
     With the hybrid's logits :math:`z_h` and the mean :math:`\bar z` of all n + 1 predictions:
 
@@ -27,32 +27,32 @@ class OKDPH(GroupMethod):
     and every ``fusion_epochs`` each student moves towards the hybrid: :math:`\theta_i \leftarrow \gamma \theta_h + (1 - \gamma) \theta_i`.
 
     Args:
-        group: two peers as published, or branches, whose hybrid shares the trunk.
+        group: two peers as published, or branches; their hybrid shares the trunk.
         label_share: ω, 0.8 (the authors' code for CIFAR-10; 1 for CIFAR-100 with ResNet-32).
         distillation_weight: β, 0.8 (as ω; 0.5).
         temperature: T, 4 (code).
         fusion: γ, 0.5 (as ω; 1).
-        fusion_epochs: epochs between two such moves, 1 (as ω; there 5 steps).
+        fusion_epochs: epochs between two moves, 1 (as ω; there 5 steps).
         equal_start: whether all students start from the first one's weights, as in the code, none of whose scripts sets ``--diff_init``.
-            Students that start apart have a hybrid at chance until they are drawn together. It needs a view of its own for each student, as
-            published: on one view they would stay equal for ever.
-        move_statistics: whether BatchNorm's running statistics move with the weights (code yes), or stay those of each student's own passes.
-        evaluate_moved: whether an epoch's move comes before its evaluation. In the code it comes after, so that students are evaluated as they
-            were trained and the last epoch ends with no move: False, which needs ``fusion_epochs`` in whole epochs.
-        hybrid_gradient: whether CE(z_h, y) trains the students through their mean, as the paper wants it. In the code the hybrid's weights
-            are copies, so that the term has no gradient and no effect (False).
+            If students start from different weights, the hybrid stays at chance until they converge. Equal starts need a separate view for each student, as published: on one view
+            the students would stay identical.
+        move_statistics: whether BatchNorm's running statistics move with the weights (code yes), or each student keeps its own.
+        evaluate_moved: whether an epoch's move comes before its evaluation. False, as in the code: it comes after, so that students are evaluated as trained and the last epoch
+            ends without a move. False needs ``fusion_epochs`` in whole epochs.
+        hybrid_gradient: whether CE(z_h, y) trains the students through their mean, as in the paper. In the code the hybrid's weights are copies, so the term has no gradient and no
+            effect (False).
 
-    ``equal_start``, ``move_statistics`` and ``evaluate_moved`` make no difference that can be measured at a small size (digits, six seeds: +0.08 ± 0.45
-    points for all three, ``benchmarks/results/faithful/table.md``), so the defaults are what this method was before it had them. The code is ``equal_start=True, move_statistics=True, evaluate_moved=False``.
-    The code's hybrid is that of the last step's beginning, so that with γ = 1 every move throws that step away; here it is rebuilt.
+    ``equal_start``, ``move_statistics`` and ``evaluate_moved`` make no measurable difference at a small size (digits, six seeds: +0.08 ± 0.45
+    points for all three, ``benchmarks/results/faithful/table.md``), so the defaults keep this method's earlier behaviour. The code corresponds to ``equal_start=True,
+    move_statistics=True, evaluate_moved=False``. The code's hybrid is from the start of the last step, so with γ = 1 every move discards that step; here the hybrid is recomputed.
 
-    Every student and the hybrid see views of their own (n + 1). The code's stronger augmentation of the hybrid's view is left to the
-    recipe, since the baselines there do not get it. The hybrid is the method's ensemble; a student is deployed.
+    Every student and the hybrid see separate views (n + 1). The code's stronger augmentation of the hybrid's view is left to the recipe, since the code's baselines do not get it.
+    The hybrid is the method's ensemble; a student is deployed.
 
     Losses: ``label``, ``hybrid_label``, ``distillation``.
 
     Raises:
-        CoterieError: students of different architectures, or networks whose graph differs between training and evaluation.
+        CoterieError: students of different architectures, or networks whose graph differs between train and eval mode.
     """
 
     default_branches: ClassVar[int] = 2
@@ -111,7 +111,7 @@ class OKDPH(GroupMethod):
         }
 
     def hybrid(self, branch_inputs: tuple[Any, ...]) -> Tensor:
-        """Logits [B, K] of a branch with the mean weights."""
+        """Returns logits [B, K] of a branch with the mean weights."""
         means = self._means()
         if not self.hybrid_gradient:
             means = {name: value.detach() for name, value in means.items()}
@@ -133,7 +133,7 @@ class OKDPH(GroupMethod):
         logits = self.group(own).logits
         if not isinstance(inputs, list):
             hybrid_input = inputs
-        else:  # with one view for each student only, the hybrid sees the first one's
+        else:  # if there are views for the students only, the hybrid sees the first student's
             hybrid_input = inputs[students] if len(inputs) > students else inputs[0]
         hybrid = self.hybrid(self.group.branch_inputs(hybrid_input)[0])
         target = torch.cat([logits, hybrid.unsqueeze(0)]).float().mean(0).detach()
@@ -161,7 +161,7 @@ class OKDPH(GroupMethod):
 
     @torch.no_grad()
     def _move(self) -> None:
-        """Every student towards the hybrid; what is frozen stays."""
+        """Moves every student towards the hybrid, except frozen parameters."""
         first = self.group.branches[0]
         names = [name for name, each in first.named_parameters() if each.requires_grad]
         if self.move_statistics:

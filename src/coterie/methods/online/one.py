@@ -18,7 +18,7 @@ from coterie.networks.group import GroupOutput, StudentGroup
 
 
 class ONE(GroupMethod):
-    r"""Branches that learn from the labels and from their gated ensemble, the gate reading the shared trunk's map.
+    r"""Branches learn from the labels and from their gated ensemble; the gate reads the shared trunk's map.
 
     .. math::
         g = softmax(ReLU(BN(W\,GAP(F_{trunk})))), \qquad z_e = \sum_i g_i z_i
@@ -30,18 +30,18 @@ class ONE(GroupMethod):
         temperature: T, 3 (the authors' code).
         distillation_weight: λ, 1 (code).
         ramp_up: share of training over which w rises, 80 of 300 epochs (code; its README calls it a tip for stability).
-        detach_target: whether the ensemble is a constant for the branches: the authors' code yes, OKDDip's copy no.
+        detach_target: whether the ensemble is detached as the branches' target: the authors' code yes, OKDDip's copy no.
 
-    Three branches as published; OKDDip's and OKDMDE's comparisons take four. The paper deploys the first branch.
+    Three branches as published; OKDDip's and OKDMDE's comparisons use four. The paper deploys the first branch.
 
-    The code adds 1e-7 to every probability of the target; here nothing is added, since the divergence is computed in log space. That changes
-    the term by some 1e-6 nats a class.
+    The code adds 1e-7 to every probability of the target; this is not needed here, since the divergence is computed in log space. The difference is about 1e-6
+    nats a class.
 
     Losses: ``label``, ``ensemble_label``, ``distillation``. Statistics: ``attention`` [B, n] (the gate) and
     ``attention_entropy`` [B], as a share of log n.
 
     Raises:
-        CoterieError: students that share no trunk.
+        CoterieError: students without a shared trunk.
     """
 
     default_branches: ClassVar[int] = 3
@@ -65,7 +65,7 @@ class ONE(GroupMethod):
         self.gate = TrunkGate(group, group.num_students) if group.num_students > 1 else None
 
     def ensemble(self, output: GroupOutput) -> tuple[Tensor, Tensor]:
-        """The ensemble's logits, float32 [B, K], and the branches' weights [B, n]."""
+        """Returns the ensemble's logits, float32 [B, K], and the branches' weights [B, n]."""
         logits = output.logits.float()
         if self.gate is None:  # the gate over one branch is 1
             return logits[0], torch.ones_like(logits[0, :, :1])

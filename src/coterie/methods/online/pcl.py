@@ -19,7 +19,7 @@ from coterie.networks.group import StudentGroup
 
 
 class PCL(GroupMethod):
-    r"""Peers with views of their own that learn from an ensemble classifier and from one another's moving averages.
+    r"""Peers with separate views learn from an ensemble classifier and from one another's moving averages.
 
     The peer ensemble :math:`z_e` is a linear layer on the concatenated pooled features; the peer mean teachers are an exponential
     moving average of all peers, trunk included, with logits :math:`\bar z_j`:
@@ -31,16 +31,15 @@ class PCL(GroupMethod):
     Args:
         group: three branches as published.
         temperature: T, 3 (a public re-implementation).
-        distillation_weight: λ, 1 (recalled), of both divergences.
-        ramp_up: share of training over which w rises, 80 of 300 epochs. That code divides by 1 instead of 80, which makes
-            w a step; an error.
-        decay: the average keeps min(1 - 1/(step + 1), decay) of itself at a step, 0.999 (code).
+        distillation_weight: λ, 1 (recalled), for both divergences.
+        ramp_up: share of training over which w rises, 80 of 300 epochs. That code divides by 1 instead of 80, which makes w a step function; an error.
+        decay: 0.999 (code); at a step the average's decay factor is min(1 - 1/(step + 1), decay).
         deploy: ``mean``: the averages are evaluated and deployed (code); ``student``: the trained peers.
 
-    The averages' BatchNorm statistics come from their own passes in train mode (code).
+    The averages' BatchNorm statistics come from their own forward passes in train mode (code).
 
     Losses: ``label``, ``ensemble_label`` and, with two or more peers, ``distillation`` (from the ensemble) and ``peer_teacher`` (from the
-    averages). The method's ensemble is the ensemble classifier on the students that are deployed.
+    averages). The method's ensemble is the ensemble classifier applied to the students that are deployed.
     """
 
     default_branches: ClassVar[int] = 3
@@ -100,7 +99,9 @@ class PCL(GroupMethod):
         averages: list[Tensor] = [*self.mean_group.parameters()]
         students: list[Tensor] = [*self.group.parameters()]
         torch._foreach_lerp_(averages, students, 1.0 - keep)
-        if len(self.group.branches) == 1:  # a lone peer's average is never run in training: its statistics are copied
+        if (
+            len(self.group.branches) == 1
+        ):  # a single peer's average never runs in training, so its statistics are copied
             _copy(self.mean_group.buffers(), self.group.buffers())
 
 

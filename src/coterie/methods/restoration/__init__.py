@@ -1,1 +1,1 @@
-"""Methods that train one step of a diffusion network to restore images."""
+"""Methods that train a one-step diffusion network for image restoration."""

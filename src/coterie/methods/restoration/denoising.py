@@ -1,4 +1,4 @@
-"""Denoising: a diffusion model of sharp images, which the other methods start from where there are no published weights."""
+"""Denoising: trains a diffusion model of sharp images, from which the other methods start if there are no published weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from coterie.networks.one_step.unets import has_lora
 
 
 class Denoising(Restorer):
-    r"""The noise in latents of the large images is predicted, :math:`\overline{(\epsilon - \epsilon_\theta(z_t, t))^2}` at random times; small images are not looked at.
+    r"""Predicts the noise in latents of the large images, :math:`\overline{(\epsilon - \epsilon_\theta(z_t, t))^2}`, at random time steps; small images are not
+    used.
 
-    Its figures say how one step of the untouched model restores: hardly. What it is for is the folder that it exports, the ``network`` of other runs.
+    Its metrics show how well one step of the plain diffusion model restores: hardly at all. Its purpose is the exported folder, which other runs use as
+    ``network``.
 
     Args:
-        generator: whose UNet is trained, all of it.
+        generator: its UNet is trained as a whole.
 
     Losses: ``noise``. Source: DDPM (Ho et al., NeurIPS 2020, arXiv 2006.11239), equation 14.
 

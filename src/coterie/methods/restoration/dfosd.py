@@ -28,44 +28,44 @@ Source = Annotated[str | dict[str, Any], Field()]
 
 
 class DFOSD(Restorer):
-    r"""A generator that shall pass for real before a discriminator made of a pretrained diffusion network, on noised latents.
+    r"""Trains a one-step generator against a discriminator built from a pretrained diffusion network, on noised latents.
 
-    With :math:`F(z, t) = \sqrt{\bar\alpha_t}\, z + \sqrt{1 - \bar\alpha_t}\, \epsilon`, restored latents :math:`\hat z_H`, images :math:`\hat x_H`, and D's scores of
-    each position of its mid block:
+    With :math:`F(z, t) = \sqrt{\bar\alpha_t}\, z + \sqrt{1 - \bar\alpha_t}\, \epsilon`, restored latents :math:`\hat z_H`, images :math:`\hat x_H`, and D's scores at each
+    position of its mid block:
 
     .. math::
         L = \overline{(\hat x_H - x_H)^2} + \lambda_2 \text{EA-DISTS}(\hat x_H, x_H) - \lambda_1 \overline{\log D(F(\hat z_H, t))}, \qquad
         L_D = -\overline{\log(1 - D(F(\hat z_H, t)))} - \overline{\log D(F(z_H, t))}
 
-    Both sides learn from one batch at a time, from the weights before the step; neither's loss reaches the other's parameters.
+    Generator and discriminator learn from the same batch, with the weights before the step; neither's loss reaches the other's parameters.
 
     Args:
         generator: the one-step network.
-        perceptual: the term beside the squared error; the paper's is ``ea_dists`` (its ablation: better than lpips and dists).
-        perceptual_weight: λ2, 1. The paper's value is in a supplement that could not be read; 1 is that of OSDFace, by the same group, as others implement it.
-        dists_backbone: ``vgg16``, ``random``, or a file of DISTS's channel weights, see :class:`coterie.networks.dists.DISTS`; ``auto``: vgg16 for a generator
-            with weights, random for one that starts from nothing, which needs no download and is no DISTS.
-        edges, edge_scale: of EA-DISTS; mean and none are those of the authors' demonstration, others differ.
-        adversary: ``pretrained``: the discriminator starts from weights; ``random``: from none, and is trained whole; ``none``: no adversary; ``auto``:
-            pretrained where the generator has weights, else random.
-        adversarial_weight: λ1, 0.05. Unknown too; 0.02 to 0.8 are found in others' code.
-        discriminator: which weights: ``auto``: the generator's own (DFOSD, Stable Diffusion 2.1 for both); a folder or name of diffusers (D3SR: SDXL's).
-            With other latents than the generator's it is refused.
-        discriminator_rank: of LoRA beside pretrained weights; 16 (paper); null: all of them are trained.
+        perceptual: the perceptual term; the paper's is ``ea_dists`` (its ablation: better than lpips and dists).
+        perceptual_weight: λ2, 1. The paper's value is in a supplement that could not be read; 1 is the value of OSDFace, by the same group, as others implement it.
+        dists_backbone: ``vgg16``, ``random``, or a file of DISTS's channel weights, see :class:`coterie.networks.dists.DISTS`; ``auto``: vgg16 for a pretrained generator,
+            random for a randomly initialised one; random needs no download and is not DISTS.
+        edges, edge_scale: settings of EA-DISTS; mean and none are those of the authors' demonstration, other implementations differ.
+        adversary: ``pretrained``: the discriminator starts from pretrained weights; ``random``: from random ones, and all of it is trained; ``none``: no discriminator;
+            ``auto``: pretrained if the generator is, else random.
+        adversarial_weight: λ1, 0.05. The paper's value is unknown too; other code has 0.02 to 0.8.
+        discriminator: pretrained weights: ``auto``: the generator's (DFOSD, Stable Diffusion 2.1 for both); a folder or name of diffusers (D3SR: SDXL's). It must have the
+            generator's latent space.
+        discriminator_rank: rank of LoRA on pretrained weights; 16 (paper); null: full fine-tuning.
         head: ``mlp``: two layers, as in the paper's figure; ``linear``.
-        noise: whether latents are noised; without, D looks at them as they are, at t = 0.
-        shared_noise: whether real and made latents get the same times and noise; the paper does not say, and draws t and ε under separate expectations.
-        r1: weight of the gradient penalty at real latents; 0, none: the paper names none.
-        discriminator_every: generator steps for each step of the discriminator, 1: the paper says nothing of it. The gradients of the steps between are computed and dropped.
-            The other way round, several of its steps for one of the generator, is not to be had; a higher ``discriminator_learning_rate`` is.
-        discriminator_learning_rate, discriminator_weight_decay: of D's AdamW; 5e-5 (paper, for both sides) and 0.01 (AdamW's).
+        noise: whether latents are noised; otherwise D sees them without noise, at t = 0.
+        shared_noise: whether real and generated latents get the same time steps and noise; the paper does not say, and draws t and ε under separate expectations.
+        r1: weight of the gradient penalty at real latents; 0: none, as the paper mentions none.
+        discriminator_every: generator steps for each step of the discriminator, 1: the paper says nothing about it. The gradients of the steps between are computed and
+            discarded. Several discriminator steps for one generator step are not supported; raise ``discriminator_learning_rate`` instead.
+        discriminator_learning_rate, discriminator_weight_decay: settings of D's AdamW; 5e-5 (paper, for both sides) and 0.01 (AdamW's).
 
-    Losses: ``spatial``, ``ea_dists`` (or what the perceptual term is), ``adversarial``, ``discriminator``, ``penalty``.
+    Losses: ``spatial``, ``ea_dists`` (or another perceptual term), ``adversarial``, ``discriminator``, ``penalty``.
 
-    The main paper is read, its supplement and any training code are not to be had; see ``docs/methods/dfosd.md``.
+    The main paper was read; its supplement and training code are not available; see ``docs/methods/dfosd.md``.
 
     Raises:
-        CoterieError: an option without effect, weights that cannot be had, or a discriminator of other latents.
+        CoterieError: an option without effect, weights that are not available, or a discriminator for another latent space.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class DFOSD(Restorer):
         return losses
 
     def _draw(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Times int64 [B] and noise for latents; t = 0 and none without noise."""
+        """Draws time steps int64 [B] and noise for latents; zeros without ``noise``."""
         if not self.noise:
             return torch.zeros(len(latents), dtype=torch.int64, device=latents.device), torch.zeros_like(latents)
         steps = len(self.generator.alphas_bar)
@@ -155,7 +155,7 @@ class DFOSD(Restorer):
         return scores
 
     def _frozen_scores(self, latents: Tensor, times: Tensor, noise: Tensor) -> Tensor:
-        """Scores with the discriminator's weights as constants, so that the gradient reaches the latents only."""
+        """Scores with detached discriminator weights, so that the gradient reaches the latents only."""
         assert self.discriminator is not None
         trained = {name: each.detach() for name, each in self.discriminator.named_parameters() if each.requires_grad}
         arguments = (self._noised(latents, times, noise), times)
@@ -178,9 +178,9 @@ class DFOSD(Restorer):
         return {"discriminator": found}
 
     def statistics(self, inputs: Tensor, targets: Tensor, restored: Tensor) -> dict[str, Tensor]:
-        """``margin`` [B], D(real) - D(made) as probabilities: at 0 the discriminator sees no difference.
+        """``margin`` [B], D(real) - D(generated) as probabilities: at 0 the discriminator sees no difference.
 
-        Times are spread evenly over the batch and noise is the same in every evaluation.
+        Time steps are evenly spaced over the batch, and the noise is the same in every evaluation.
         """
         if self.discriminator is None:
             return {}
@@ -199,14 +199,14 @@ class DFOSD(Restorer):
 def _discriminator(
     generator: OneStepGenerator, adversary: Adversary, source: Source, rank: int | None, head: Head
 ) -> NoiseAwareDiscriminator:
-    """Made of the network that a recipe means.
+    """Builds the discriminator from the network that a recipe names.
 
     Raises:
-        CoterieError: it cannot be loaded, or is for other latents.
+        CoterieError: it cannot be loaded, or has another latent space.
     """
     options: dict[str, Any] = {"head": head, "embedding": generator.embedding.detach()}
     unet = without_lora(generator.unet)
-    if isinstance(source, dict):  # a finished run's, whose weights come from its checkpoint
+    if isinstance(source, dict):  # of a finished run: the weights come from its checkpoint
         unet = build_unet(source)
     elif adversary == "random":
         unet = build_unet(dict(unet.config), seed=1)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""An optimizer that moves once in several steps."""
+"""AdamW that updates once in several steps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor
 
 
 class RareAdamW(torch.optim.AdamW):
-    """AdamW that moves at the first of every so many calls; the other calls leave weights and moments alone.
+    """AdamW that updates at the first of every ``every`` calls; the other calls change neither weights nor moments.
 
-    The count is part of its state, so a resumed training goes on as it would have. Nothing in a step depends on it: a compiled or recorded step stays one.
+    The count is part of the state, so a resumed training continues exactly. The training step does not depend on the count, so a compiled or captured step
+    stays valid.
 
     Args:
-        parameters: as AdamW takes them.
-        every: calls for each move, at least 1.
+        parameters: as for AdamW.
+        every: calls for each update, at least 1.
         options: AdamW's.
     """
 
@@ -26,7 +27,7 @@ class RareAdamW(torch.optim.AdamW):
         self.param_groups[0]["calls"] = 0
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move, or count only."""
+        """Updates the parameters, or only counts the call."""
         calls = self.param_groups[0]["calls"]
         self.param_groups[0]["calls"] = calls + 1
         return super().step(closure) if calls % self.every == 0 else None

@@ -1,4 +1,4 @@
-"""Regression: one step of a diffusion network, trained on the squared error alone. What the other methods are compared with."""
+"""Regression: one step of a diffusion network, trained on the squared error only. The baseline of the other methods."""
 
 from __future__ import annotations
 

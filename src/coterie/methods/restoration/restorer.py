@@ -1,4 +1,4 @@
-"""What methods that restore images have in common: one generator, its images, and a frozen network that judges how alike they look."""
+"""Base class of restoration methods, and the perceptual loss term."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Restorer(Method):
     """Base of the methods that train a generator.
 
     Args:
-        generator: small images in 0 to 1 to large ones.
+        generator: maps small images in 0 to 1 to large ones.
     """
 
     def __init__(self, generator: OneStepGenerator) -> None:
         super().__init__()
         self.generator = generator
-        # Frozen networks that only losses ask: not submodules, so that nothing saves, averages or trains them.
+        # Frozen networks that only losses use. They are not submodules, so that they are not saved, averaged or trained.
         self._frozen: tuple[nn.Module, ...] = ()
 
     @property
@@ -38,41 +38,41 @@ class Restorer(Method):
 
     @property
     def never_trained(self) -> tuple[str, ...]:
-        """Weights beside LoRA, and the autoencoder's: checkpoints need not repeat them."""
+        """Names of weights that are never trained (those under LoRA, and the autoencoder's); checkpoints can omit them."""
         return tuple(name for name, each in self.named_parameters() if not each.requires_grad)
 
     def _apply(self, function: Any, recurse: bool = True) -> Restorer:
-        """Frozen networks are moved along."""
+        """Also applies to the frozen networks, so that they move with the module."""
         super()._apply(function, recurse)
         for each in self._frozen:
             each._apply(function)
         return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The generator's; others have optimizers of their own."""
+        """The generator's parameters; other networks have their own optimizers."""
         return [{"params": self.generator.trained_parameters()}]
 
     def student(self) -> nn.Module:
         return copy.deepcopy(self.generator)
 
     def without_sources(self) -> dict[str, Any]:
-        """Options with which the method is built again where the weights that it started from are not to be had: its own come from its state. JSON values."""
+        """Returns options that rebuild the method without the pretrained weights it started from, since its weights come from its state. JSON values."""
         return {}
 
     def predict(self, inputs: Inputs) -> Tensor:
-        """Large images [B, 3, s h, s w] in 0 to 1 of small ones."""
+        """Returns large images [B, 3, s h, s w] in 0 to 1 for small ones."""
         images: Tensor = self.generator(inputs)
         return images
 
     def statistics(self, inputs: Tensor, targets: Tensor, restored: Tensor) -> dict[str, Tensor]:
-        """Diagnostics of each sample by name, [B]; evaluation reports their means. None here."""
+        """Diagnostics of each sample by name, [B]; evaluation reports their means. Empty by default."""
         return {}
 
     def restored(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents ẑ_H and images in about 0 to 1, of small images; gradients pass.
+        """Returns latents ẑ_H and images in about 0 to 1, for small images; differentiable.
 
         Raises:
-            CoterieError: large images whose sides are no multiples of what the networks need.
+            CoterieError: large images whose sides are not multiples of what the networks need.
         """
         images = self.generator.enlarged(inputs)
         if any(side % self.generator.multiple for side in images.shape[-2:]):
@@ -84,24 +84,24 @@ class Restorer(Method):
 
 
 def spatial_loss(restored: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error of images in 0 to 1, counted in the decoder's range, -1 to 1."""
+    """Mean squared error of images in 0 to 1, computed in the decoder's range, -1 to 1."""
     return 4 * (restored.float() - targets.float()).square().mean()
 
 
 class Likeness:
-    """The perceptual term, by its name.
+    """The perceptual term.
 
     Args:
-        perceptual: ``lpips``, ``dists`` or ``ea_dists``; ``none``: nothing.
-        backbone: of DISTS, see :class:`coterie.networks.dists.DISTS`.
-        edges, edge_scale: of EA-DISTS, see :func:`coterie.losses.perceptual.sobel_magnitude`.
+        perceptual: ``lpips``, ``dists`` or ``ea_dists``; ``none``: no term.
+        backbone: backbone of DISTS, see :class:`coterie.networks.dists.DISTS`.
+        edges, edge_scale: settings of EA-DISTS, see :func:`coterie.losses.perceptual.sobel_magnitude`.
 
     Attributes:
         network: frozen; None for ``none``.
-        name: of the loss term, which says where a distance is no DISTS: ``ea_dists_random``.
+        name: name of the loss term; it shows if the distance is not DISTS: ``ea_dists_random``.
 
     Raises:
-        CoterieError: weights that cannot be had.
+        CoterieError: weights that are not available.
     """
 
     def __init__(self, perceptual: Perceptual, backbone: str, edges: EdgeChannels, edge_scale: EdgeScale) -> None:
@@ -115,7 +115,7 @@ class Likeness:
             self.name = self.network.name if perceptual == "dists" else f"ea_{self.network.name}"  # type: ignore[assignment]
 
     def __call__(self, restored: Tensor, targets: Tensor) -> Tensor:
-        """0-d, the mean over images in about 0 to 1."""
+        """Returns the mean over images in about 0 to 1, 0-d."""
         if isinstance(self.network, DISTS) and self.perceptual == "ea_dists":
             return self.network.edge_aware(restored, targets, self.edges, self.edge_scale).mean()
         assert self.network is not None
@@ -124,5 +124,5 @@ class Likeness:
 
 
 def random_times(count: int, low: int, high: int, device: torch.device) -> Tensor:
-    """A time step for each sample, int64 [count] from low to below high."""
+    """Draws a time step for each sample, int64 [count] from low to below high."""
     return torch.randint(low, high, (count,), device=device)

@@ -17,13 +17,16 @@ from coterie.methods.restoration.restorer import Likeness, Perceptual, Restorer,
 from coterie.networks.one_step.generator import OneStepGenerator
 from coterie.networks.one_step.unets import add_lora, without_lora
 
-ENDS = (0.02, 0.98)  # of the time steps that are drawn; the outermost say nothing, recalled of OSEDiff's code
+ENDS = (
+    0.02,
+    0.98,
+)  # range of the drawn time steps, as a share; the outermost carry no information; recalled from OSEDiff's code
 
 
 class VSD(Restorer):
-    r"""The distillation that DFOSD does without: restored latents shall be as likely to a frozen diffusion model as its own samples are.
+    r"""Variational score distillation, which DFOSD avoids: trains the restored latents to be as likely under a frozen diffusion model as its own samples.
 
-    The teacher's score is compared with that of a second model, which starts from the same weights and learns to denoise what the generator makes:
+    The teacher's score is compared with that of a second model, which starts from the same weights and learns to denoise the generator's outputs:
 
     .. math::
         L = \overline{(\hat x_H - x_H)^2} + \lambda_2 \text{LPIPS}(\hat x_H, x_H) + \lambda_1 L_{VSD}(\hat z_H), \qquad
@@ -32,19 +35,19 @@ class VSD(Restorer):
     :math:`L_{VSD}` is :func:`coterie.losses.denoising.score_difference_loss`.
 
     Args:
-        generator: the one-step network, which starts from the weights that teach.
-        perceptual, perceptual_weight: OSEDiff's are lpips and 2. ``none`` by default: a comparison with other methods takes one term for all.
-        dists_backbone, edges, edge_scale: of DISTS, as for ``dfosd``.
+        generator: the one-step network, which starts from the teacher's weights.
+        perceptual, perceptual_weight: OSEDiff's are lpips and 2. ``none`` by default: a comparison with other methods needs the same term for all.
+        dists_backbone, edges, edge_scale: settings of DISTS, as for ``dfosd``.
         distillation_weight: λ1, 1 (paper).
-        rank: of the second model's LoRA; null: all its weights are trained. OSEDiff's is 4; 16 here, as all others'.
-        own_learning_rate, own_weight_decay: of the second model's AdamW; 5e-5 and 0.01 (paper).
+        rank: rank of the second model's LoRA; null: full fine-tuning. OSEDiff's is 4; 16 here, as in the other methods.
+        own_learning_rate, own_weight_decay: settings of the second model's AdamW; 5e-5 and 0.01 (paper).
 
-    Classifier-free guidance with a text prompt of each image, which OSEDiff's teacher has, is left out: the text is one fixed embedding here.
+    OSEDiff's teacher uses classifier-free guidance with a text prompt for each image. This is omitted: here the text is one fixed embedding.
 
     Losses: ``spatial``, the perceptual term, ``distillation``, ``own_noise``.
 
     Raises:
-        CoterieError: a generator that starts from nothing.
+        CoterieError: a generator without pretrained weights.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class VSD(Restorer):
         return losses
 
     def _draw(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """ᾱ [B], times [B] and noise for latents."""
+        """Draws ᾱ [B], time steps [B] and noise for latents."""
         steps = len(self.generator.alphas_bar)
         times = random_times(len(latents), round(ENDS[0] * steps), round(ENDS[1] * steps), latents.device)
         return self.generator.alphas_bar[times], times, torch.randn_like(latents)

@@ -1,1 +1,1 @@
-"""Methods that train dual encoders: vectors of queries and documents, whose inner products are scores."""
+"""Methods that train dual encoders, whose scores are inner products of query and document vectors."""

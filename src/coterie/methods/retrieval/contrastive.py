@@ -1,4 +1,4 @@
-"""A dual encoder from labels alone: each query's own document among all of the batch (Henderson et al., 2017, arXiv 1705.00652, section 4.4)."""
+"""A dual encoder trained from labels only, with in-batch negatives (Henderson et al., 2017, arXiv 1705.00652, section 4.4)."""
 
 from __future__ import annotations
 

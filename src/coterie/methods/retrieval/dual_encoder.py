@@ -1,4 +1,4 @@
-"""Base of the methods that train a dual encoder: a batch becomes vectors once, which the method's losses compare."""
+"""Base of methods that train a dual encoder: encodes a batch once; the method's losses compare the vectors."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from coterie.methods.retrieval.gathering import gather
 class DualBatch(NamedTuple):
     """Vectors of a batch of B labelled queries, E unlabelled ones and M documents, of which the first B belong to the labelled queries.
 
-    A cross-encoder that teaches has scores of its own, of some pairs, and vectors of the B pairs of a query and its document, or none.
+    A cross-encoder teacher gives scores of some pairs, and optionally vectors of the B pairs of a query and its document.
 
     Attributes:
-        queries: the student's, [B + E, D].
-        documents: the student's [M, D]; where the teacher encodes documents, the teacher's.
-        own_documents: whether they are the student's.
-        teacher_queries: [B + E, D], constants; None without a teacher.
-        teacher_documents: [M, D], of a cross-encoder [B, D], constants; None without a teacher.
+        queries: the student's vectors, [B + E, D].
+        documents: the student's vectors [M, D], or the teacher's if the teacher encodes documents.
+        own_documents: whether ``documents`` are the student's.
+        teacher_queries: [B + E, D], detached; None without a teacher.
+        teacher_documents: [M, D], or [B, D] from a cross-encoder, detached; None without a teacher.
         labelled: B.
-        excluded: bool [B, M]: documents that belong to a query besides the one that stands for it, and are no wrong answers.
-        given_scores: a cross-encoder's, [B, M]; None: the teacher's are inner products.
-        known: bool [B, M], which of these it gave; None: all.
+        excluded: bool [B, M]: further relevant documents of a query, which must not count as negatives.
+        given_scores: a cross-encoder's scores, [B, M]; None: the teacher's scores are inner products.
+        known: bool [B, M], which of ``given_scores`` are known; None: all.
     """
 
     queries: Tensor
@@ -43,12 +43,12 @@ class DualBatch(NamedTuple):
 
     @property
     def scores(self) -> Tensor:
-        """Of the labelled queries, [B, M]."""
+        """Scores of the labelled queries, [B, M]."""
         return in_batch_scores(self.queries[: self.labelled], self.documents)
 
     @property
     def teacher_scores(self) -> Tensor:
-        """Of the labelled queries, [B, M].
+        """The teacher's scores of the labelled queries, [B, M].
 
         Raises:
             CoterieError: there is no teacher.
@@ -61,23 +61,23 @@ class DualBatch(NamedTuple):
 
 
 class DualEncoderMethod(Method):
-    """One student: an encoder of queries, and of documents unless these have a teacher's vectors.
+    """One student: an encoder of queries and, unless documents use a teacher's vectors, of documents.
 
     A batch is a mapping:
 
-    - ``query``: what the encoder takes, of B labelled and E unlabelled queries;
-    - ``document``: the same of M documents, of which the first B belong to the labelled queries; missing where documents have the teacher's vectors;
-    - ``gathered``, int64 [M]: where several processes share the batch, each encodes a part of the documents, equally many; the rows of all processes' vectors, one
-      process's after the other's, that are these M documents;
+    - ``query``: the encoder's inputs for B labelled and E unlabelled queries;
+    - ``document``: the inputs for M documents, of which the first B belong to the labelled queries; missing if documents use the teacher's vectors;
+    - ``gathered``, int64 [M]: only if several processes share the batch and each encodes an equal part of the documents: the rows of these M documents among all
+      processes' vectors, concatenated by process;
     - ``teacher_query`` [B + E, D] and ``teacher_document`` [M, D]: the teacher's vectors, computed once before training; missing without a teacher;
-    - ``teacher_scores`` [B, M] and ``known``, bool [B, M]: a cross-encoder's scores, and where there are any; ``teacher_query`` and ``teacher_document`` are
+    - ``teacher_scores`` [B, M] and ``known``, bool [B, M]: a cross-encoder's scores and which of them are known; ``teacher_query`` and ``teacher_document`` are
       then its vectors of the B pairs, [B, D] each, or missing;
     - ``excluded``: bool [B, M], see :class:`DualBatch`.
 
-    Targets are the labelled queries' documents, 0 to B - 1.
+    Targets are the indices of the labelled queries' documents, 0 to B - 1.
 
     Args:
-        encoder: maps a batch of texts to vectors [N, D]; ``plain()`` gives the network that is deployed.
+        encoder: maps a batch of texts to vectors [N, D]; ``plain()`` returns the network to deploy.
     """
 
     takes_teachers: ClassVar[bool] = True
@@ -100,7 +100,7 @@ class DualEncoderMethod(Method):
 
     @property
     def matches_vectors(self) -> bool:
-        """Whether the student's vectors are compared with the teacher's one by one, which asks for one width."""
+        """Whether the student's vectors are matched to the teacher's, which requires equal widths."""
         return False
 
     def student(self) -> nn.Module:
@@ -109,7 +109,7 @@ class DualEncoderMethod(Method):
         return network
 
     def encode(self, inputs: Inputs, targets: Tensor) -> DualBatch:
-        """The batch's vectors: one forward for the queries, and one for the documents where they are the student's.
+        """Encodes the batch: one forward pass for the queries, and one for the documents if the student encodes them.
 
         Raises:
             CoterieError: fewer documents than :attr:`min_batch`.
@@ -138,5 +138,5 @@ class DualEncoderMethod(Method):
 
 
 def without_excluded(scores: Tensor, excluded: Tensor) -> Tensor:
-    """Scores in which a query's further relevant documents are no wrong answers: minus infinity."""
+    """Sets the scores of a query's further relevant documents to minus infinity, so that they do not count as negatives."""
     return torch.where(excluded, float("-inf"), scores)

@@ -1,4 +1,4 @@
-"""EmbedDistill: a student's vectors where a teacher's are (Kim et al., 2023, arXiv 2301.12005)."""
+"""EmbedDistill: a student's vectors are trained to match a teacher's (Kim et al., 2023, arXiv 2301.12005)."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from coterie.methods.retrieval.dual_encoder import DualEncoderMethod, without_ex
 
 
 class EmbedDistill(DualEncoderMethod):
-    r"""One-hot loss, score distillation and embedding matching, each with its weight.
+    r"""Weighted sum of one-hot loss, score distillation and embedding matching.
 
     .. math:: L = w_h L_{one\text{-}hot} + w_s L_{score} + w_e (R_Q + R_D)
 
-    R_Q is the mean distance of the queries' vectors, labelled or not, from the teacher's (equation 7), R_D that of documents (equation 8). Where the teacher
-    encodes documents (``network.documents=teacher``), R_D is 0 by construction and every score is taken with the teacher's vectors of documents. Where the
-    student's width is another, its ψ, a part of the student, projects it to the teacher's (``network.projection``).
+    R_Q is the mean distance of the queries' vectors, labelled or not, from the teacher's (equation 7), R_D that of documents (equation 8). If the teacher
+    encodes documents (``network.documents=teacher``), R_D is 0 by construction and all scores use the teacher's document vectors. If the widths differ, a
+    projection ψ that is part of the student maps to the teacher's width (``network.projection``).
 
-    A cross-encoder that teaches scores each query with some documents: the score distillation is then over these (section 4.2; which documents is a
-    reconstruction). With dual pooling its vectors of a query and its document, each read beside the other, are matched; without, set ``embedding=0``.
+    A cross-encoder teacher scores each query with some documents; score distillation then covers these (section 4.2; which documents is a reconstruction). With
+    dual pooling, its vectors of a query and its document, encoded jointly, are matched; without it, set ``embedding=0``.
 
-    A weight of 0 leaves a term out: ``score=0 embedding=0`` is the one-hot control, ``embedding=0`` score distillation.
+    A weight of 0 disables a term: ``score=0 embedding=0`` is the one-hot control, ``embedding=0`` score distillation.
 
-    Read status: equations by a detailed third-party account, and 7 and 8 by sentence-transformers' documentation; the paper's values of temperature and
-    optimizer stand in an appendix that could not be read.
+    Sources: the equations follow a detailed third-party account, 7 and 8 also sentence-transformers' documentation. The paper's values of temperature and
+    optimizer are in an appendix that could not be read.
 
     Args:
         encoder: see :class:`~coterie.methods.retrieval.dual_encoder.DualEncoderMethod`.
-        onehot: weight of the labels' loss, 1 (paper).
+        onehot: weight of the label loss, 1 (paper).
         score: weight of the score distillation, 1 (paper).
         embedding: weight of the embedding matching, 1 (paper; 5 in its smallest student with generated queries).
-        metric: ``l2``, the plain norm (paper); ``squared`` and ``cosine``.
+        metric: ``l2``, the norm (paper); ``squared`` or ``cosine``.
         temperature: of both in-batch distributions, 0.05 (a reconstruction).
 
-    Losses: ``label``, ``distillation`` and ``embedding``, those whose weight is above 0.
+    Losses: those of ``label``, ``distillation`` and ``embedding`` whose weight is above 0.
 
     Raises:
         CoterieError: all weights are 0.
@@ -93,7 +93,7 @@ class EmbedDistill(DualEncoderMethod):
             matching = embedding_matching(batch.queries, batch.teacher_queries, self.metric)
             if batch.own_documents:
                 assert batch.teacher_documents is not None
-                own = batch.documents[: len(batch.teacher_documents)]  # a cross-encoder has vectors of the pairs alone
+                own = batch.documents[: len(batch.teacher_documents)]  # a cross-encoder has vectors of the pairs only
                 matching = matching + embedding_matching(own, batch.teacher_documents, self.metric)
             losses["embedding"] = self.embedding * matching
         return losses

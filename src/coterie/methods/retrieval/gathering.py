@@ -1,4 +1,4 @@
-"""Vectors of all processes, with their gradients: in-batch losses then see the documents of the whole batch, however many processes share it."""
+"""Gathers vectors of all processes with gradients, so that in-batch losses see the documents of the whole batch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def gather(vectors: Tensor) -> Tensor:
-    """Equally many vectors of each process, [N, D], one process's after the other's: [P * N, D].
+    """Gathers vectors [N, D], equally many of each process, concatenated by process: [P * N, D].
 
-    A gradient of any process's loss flows back to the process that computed the vector; gradients are then means over processes, as the losses are.
+    Gradients of every process's loss flow back to the process that computed the vector; they are means over processes, like the losses.
     """
     from torch.distributed.nn.functional import all_gather
 

@@ -1,4 +1,4 @@
-"""Margin-MSE: how far a query's document lies above the others, as the teacher has it (Hofstätter et al., 2020, arXiv 2010.02666)."""
+"""Margin-MSE: distils the margin between a query's document and the others (Hofstätter et al., 2020, arXiv 2010.02666)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from coterie.methods.retrieval.dual_encoder import DualEncoderMethod, without_ex
 
 
 class MarginMSE(DualEncoderMethod):
-    """A control for EmbedDistill: scores alone, and their differences alone.
+    """A control for EmbedDistill that uses score differences only.
 
-    The paper takes one mined negative a query, and a cross-encoder's scores. With a dual encoder as teacher all documents of the batch are negatives here; with a
-    cross-encoder those that it has scored with the query. Its logits are scaled to suit vectors of length 1 (``teacher.scale``): the paper's inner products have
-    no bound.
+    The paper uses one mined negative for each query, and a cross-encoder's scores. Here, with a dual encoder as teacher, all other documents of the batch are
+    negatives; with a cross-encoder, those that it has scored with the query. A cross-encoder's logits are scaled to suit vectors of length 1 (``teacher.scale``),
+    since the paper's inner products are unbounded.
 
     Args:
         encoder: see :class:`~coterie.methods.retrieval.dual_encoder.DualEncoderMethod`.
-        weight: of the margins' squared error.
-        onehot: weight of the labels' loss, 0 (paper).
-        temperature: of the labels' loss.
+        weight: weight of the margins' squared error.
+        onehot: weight of the label loss, 0 (paper).
+        temperature: temperature of the label loss.
 
-    Losses: ``distillation``, and ``label`` where its weight is above 0.
+    Losses: ``distillation``, and ``label`` if its weight is above 0.
     """
 
     def __init__(

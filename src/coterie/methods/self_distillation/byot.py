@@ -20,10 +20,10 @@ class BYOT(ExitingMethod):
     Args:
         group: one student with taps at its stages.
         temperature: T, 4 (Self-KD-Lib's settings).
-        distillation_weight: λ, 1 (its code); 0 with ``feature_weight`` 0 leaves deep supervision, the control.
+        distillation_weight: λ, 1 (its code); 0, together with ``feature_weight`` 0, gives deep supervision, the control.
         feature_weight: μ, 0.05 (its code).
 
-    Exits are OFA-KD's; the paper has bottlenecks of its own.
+    Exits are OFA-KD's; the paper has its own bottlenecks.
 
     Losses: ``label``, ``exit_label``, ``distillation``, ``feature``.
     """

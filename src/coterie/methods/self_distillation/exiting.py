@@ -1,4 +1,4 @@
-"""Bases of the self-distillation methods: one student with taps at its stages; and exits after them."""
+"""Bases of self-distillation methods: one student with taps at its stages, and one with exits after them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from coterie.networks.group import GroupOutput, StudentGroup
 
 
 class StagedMethod(GroupMethod):
-    """One student that learns from the ends of its own stages.
+    """Base of methods whose student learns from its own stages.
 
     Args:
         group: one student with taps at its stages.
         label_loss: as in :class:`GroupMethod`.
 
     Raises:
-        CoterieError: a student without the taps.
+        CoterieError: a student without taps.
     """
 
     default_branches: ClassVar[int] = 1
@@ -40,7 +40,7 @@ class StagedMethod(GroupMethod):
 
 
 class ExitingMethod(StagedMethod):
-    """Its shallow stages have exits, which are dropped afterwards; arguments as in :class:`StagedMethod`."""
+    """Base of methods with exits after the shallow stages, which are removed after training. Arguments as in :class:`StagedMethod`."""
 
     def __init__(self, group: StudentGroup, label_loss: nn.Module | None = None) -> None:
         super().__init__(group, label_loss)
@@ -57,7 +57,7 @@ class ExitingMethod(StagedMethod):
         return torch.stack([logits for logits, _ in each]), torch.stack([features for _, features in each])
 
     def predict(self, inputs: Inputs) -> Predictions:
-        """The student's logits; the ensemble is the mean of the exits' and the student's logits."""
+        """Returns the student's logits; the ensemble is the mean of the exits' and the student's logits."""
         output = self.group(inputs)
         logits, _ = self.exit_outputs(output)
         together = torch.cat([logits, output.logits]).float().mean(0)

@@ -19,24 +19,24 @@ from coterie.networks.pyramid import FeaturePyramid
 
 
 class FRSKD(StagedMethod):
-    r"""A pyramid over the student's own stages is its teacher: by its prediction, and by where its refined maps look.
+    r"""A feature pyramid over the student's own stages teaches the student, by its prediction and by the attention of its refined maps.
 
     .. math:: L = CE(z, y) + CE(z_{aux}, y) + \alpha T^2 KL(p_{aux}^T \| p^T) + \beta \sum_l \overline{(A(f_l) - A(F_l))^2}
 
-    with :math:`f_l` the student's maps, :math:`F_l` the refined ones, A the unit spatial attention; the teacher's side is a constant.
+    with :math:`f_l` the student's maps, :math:`F_l` the refined ones, A the unit spatial attention; the teacher's side is detached.
 
     Args:
         group: one student with taps at its stages.
         distillation_weight: α, 2 (the authors' code, CIFAR-100).
         feature_weight: β, 100 (code).
         temperature: T, 4 (code).
-        channels: of the pyramid, 256. They are those of the code's ``BiFPN``; its default for CIFAR is ``BiFPNc``, in which every stage keeps
-            a width of its own, twice its channels. Here all stages have one.
+        channels: width of the pyramid, 256, as in the code's ``BiFPN``. The code's default for CIFAR is ``BiFPNc``, in which every stage has its own width,
+            twice its channels. Here all stages have the same width.
 
     Losses: ``label``, ``ensemble_label`` (the pyramid's), ``distillation``, ``feature``. The method's ensemble is the pyramid's prediction.
 
     Raises:
-        CoterieError: a student without the taps.
+        CoterieError: a student without taps.
     """
 
     def __init__(

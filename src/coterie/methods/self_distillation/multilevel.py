@@ -1,4 +1,4 @@
-"""Self-distillation from features of several levels of abstraction: our reading of an idea, not a published method."""
+"""Self-distillation from features of several levels: our reading of an idea, not a published method."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from coterie.networks.projection import as_grid
 
 
 class MultilevelSelfKD(StagedMethod):
-    r"""The levels' projected features are classified each by itself and all together; the fused prediction teaches the student and the levels.
+    r"""Classifies each level's projected features, and all of them fused; the fused prediction teaches the student and the levels.
 
     With level heads :math:`z_l` on pooled 1x1 projections of the stages and a fused head :math:`z_F` on their concatenation:
 
@@ -27,23 +27,23 @@ class MultilevelSelfKD(StagedMethod):
         L = CE(z, y) + \sum_l CE(z_l, y) + CE(z_F, y) + \alpha T^2 \big[KL(p_F \| p) + \overline{KL(p_F \| p_l)}\big]
             + \beta \sum_l \overline{(A(f_l) - A(g_l))^2}
 
-    :math:`g_l` is the projected map, A the unit spatial attention, its side a constant.
+    :math:`g_l` is the projected map, detached; A is the unit spatial attention.
 
-    Prompted by "Extracting knowledge from features with multilevel abstraction" (Lin and Li, 2021, arXiv 2112.13642), of which only the
-    abstract was readable: features of several levels, no second augmentation, no auxiliary network. Everything here is ours.
+    Prompted by "Extracting knowledge from features with multilevel abstraction" (Lin and Li, 2021, arXiv 2112.13642), of which only the abstract could be read:
+    features of several levels, no second augmentation, no auxiliary network. Everything here is ours.
 
     Args:
         group: one student with taps at its stages.
         distillation_weight: α, 1.
-        feature_weight: β, 0: the term has little to say where projections are linear.
+        feature_weight: β, 0: the term has little effect if projections are linear.
         temperature: T, 4.
         width: channels of the projections, 64.
 
-    Losses: ``label``, ``exit_label``, ``ensemble_label``, ``distillation``, and ``feature`` where its weight is positive. The method's
-    ensemble is the fused head; where it is no better than the student, it is no teacher.
+    Losses: ``label``, ``exit_label``, ``ensemble_label``, ``distillation``, and ``feature`` if its weight is positive. The method's ensemble is the fused head;
+    if it is no better than the student, it cannot teach it.
 
     Raises:
-        CoterieError: a student without the taps.
+        CoterieError: a student without taps.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MultilevelSelfKD(StagedMethod):
         self.fused = nn.Linear(width * len(shapes), group.num_classes)
 
     def levels(self, output: GroupOutput) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Level logits [l, B, K], fused logits [B, K], and pairs of the stages' and the projected maps."""
+        """Returns level logits [l, B, K], fused logits [B, K], and pairs of the stages' and the projected maps."""
         own = [as_grid(tap, shape) for tap, shape in zip(output.taps[0], self.group.tap_shapes[0], strict=True)]
         projected = [project(each) for project, each in zip(self.projections, own, strict=True)]
         pooled = [torch.relu(each).mean((2, 3)) for each in projected]

@@ -1,1 +1,1 @@
-"""Methods whose student learns hidden states of encoders of speech, frame by frame."""
+"""Methods whose student learns the hidden states of speech encoders, frame by frame."""

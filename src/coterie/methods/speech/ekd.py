@@ -19,16 +19,16 @@ from coterie.methods.speech.encoder import EncoderTeachers, SpeechBatch, SpeechE
 from coterie.methods.speech.heads import PredictionHeads
 from coterie.methods.teacher.taught import single_view
 
-SECONDS = (1, 5, 15)  # of clips whose frames are counted
+SECONDS = (1, 5, 15)  # clip lengths at which frame rates are compared
 Layer = Annotated[int, Field(ge=0)]
 
 
 class Compared(NamedTuple):
-    """What the student predicts of a teacher's layer.
+    """The student's prediction of a teacher's layer.
 
     Attributes:
-        teacher: its number.
-        layer: number of the hidden state.
+        teacher: index of the teacher.
+        layer: index of the hidden state.
         predicted, target: [B, T, D].
     """
 
@@ -39,32 +39,33 @@ class Compared(NamedTuple):
 
 
 class EnsembleKD(Method):
-    r"""One small encoder learns hidden states of several large ones, frame by frame, through heads that are dropped afterwards.
+    r"""Trains one small encoder on the hidden states of several large ones, frame by frame, through heads that are removed after training.
 
-    With :math:`h^m_l` layer l of teacher m and :math:`\hat y` a head's prediction, each head has DistilHuBERT's loss
+    With :math:`h^m_l` layer l of teacher m and :math:`\hat y` a head's prediction, the loss of each head is DistilHuBERT's:
 
     .. math:: \overline{|\hat y - h|} + \lambda\, \overline{-\log \sigma(\cos(\hat y, h))}
 
-    and heads are averaged. Of the paper abstract and introduction could be read: the names of the aggregations and that average was found better than concatenation, and several
-    heads better still. Their formulas are the natural reading of these names; heads, loss and λ are those of DistilHuBERT's official code (s3prl), on which the paper builds.
+    The loss is the mean over heads. Only the paper's abstract and introduction could be read. They name the aggregations and say that average was better than concatenation, and
+    several heads better still. The formulas here are the natural reading of these names; heads, loss and λ are those of DistilHuBERT's official code (s3prl), on which the paper
+    builds.
 
     Args:
         encoder: the student.
         teachers: one or several, with the student's frame rate.
         aggregation: ``heads``: one for each teacher and layer (N·M heads; means over layers, then over teachers). ``average``: one for each layer, which predicts the mean of the
-            teachers' states; ``concatenation``: one for each layer, which predicts all of them side by side. One teacher makes all three DistilHuBERT's loss.
-        layers: which hidden states of each teacher are learnt: one list for all teachers, or one for each. None: at a third, two thirds and the end of each (4, 8 and 12 of twelve).
+            teachers' states; ``concatenation``: one for each layer, which predicts their concatenation. With one teacher all three are DistilHuBERT's loss.
+        layers: the hidden states of each teacher to learn: one list for all teachers, or one for each. None: at one third, two thirds and the end of each (4, 8 and 12 of twelve).
         cosine_weight: λ, 1 (code).
-        ignore_padding: False counts padded frames too, as the code does.
-        teacher_weights: of the teachers in the mean, one each; None: equal. Not with concatenation.
-        normalize: ``frame``: each state is normalised over its features first, so that no teacher counts more because its numbers are larger. ``none`` (code).
-        residual_weight: of further heads that predict how the teachers differ from their average, with ``average`` only. A reconstruction: of "Inter-Teacher Differences" (ISCSLP 2024),
-            which adds residual heads, the abstract could be read. With M teachers M - 1 differences have heads, since all add up to 0.
+        ignore_padding: whether padded frames are excluded from the loss; False includes them, as the code does.
+        teacher_weights: one weight for each teacher in the mean; None: equal. Not with concatenation.
+        normalize: ``frame``: each state is first normalised over its features, so that no teacher dominates by the scale of its features. ``none`` (code).
+        residual_weight: weight of additional heads that predict each teacher's difference from the average, with ``average`` only. A reconstruction: only the abstract of
+            "Inter-Teacher Differences" (ISCSLP 2024), which adds residual heads, could be read. With M teachers, M - 1 differences have heads, since all sum to 0.
 
-    Losses: ``distillation``, and ``residual`` with a weight.
+    Losses: ``distillation``, and ``residual`` if it has a weight.
 
     Raises:
-        CoterieError: no teacher, other frame rates, layers that are not there, widths that cannot be averaged, or settings that have no effect.
+        CoterieError: no teacher, different frame rates, layers that do not exist, widths that cannot be averaged, or settings without effect.
     """
 
     needs_teacher: ClassVar[bool] = True
@@ -91,7 +92,7 @@ class EnsembleKD(Method):
         if not isinstance(encoder, SpeechEncoder):
             raise CoterieError(f"ekd trains an encoder of speech, got {type(encoder).__name__}")
         self.encoder = encoder
-        self._teachers = (teachers,)  # in a tuple: not trained, averaged or saved
+        self._teachers = (teachers,)  # in a tuple, so that they are not trained, averaged or saved
         self.aggregation = aggregation
         self.cosine_weight, self.ignore_padding, self.normalize = cosine_weight, ignore_padding, normalize
         self.residual_weight = residual_weight
@@ -160,12 +161,12 @@ class EnsembleKD(Method):
         return losses
 
     def _mean(self, predicted: Tensor, wanted: Sequence[Tensor], mask: Tensor | None) -> Tensor:
-        """Over heads."""
+        """Mean loss over heads."""
         pairs = zip(predicted, wanted, strict=True)
         return torch.stack([frame_distance(own, other, mask, self.cosine_weight) for own, other in pairs]).mean()
 
     def _taught(self, batch: SpeechBatch, teachers: EncoderTeachers) -> tuple[list[list[Tensor]], Tensor]:
-        """Each teacher's states of its layers, of equally many frames; and which of these are no padding."""
+        """Returns each teacher's states of its layers, cut to the same number of frames, and which frames are valid (no padding)."""
         if "taught" in batch:
             return self._remembered(batch["lengths"], batch["taught"])
         found = teachers(batch["waveforms"], batch["lengths"], self.layers)
@@ -174,7 +175,7 @@ class EnsembleKD(Method):
         return states, torch.stack([each.valid[:, :length] for each in found]).all(0)
 
     def _remembered(self, lengths: Tensor, taught: Sequence[Tensor]) -> tuple[list[list[Tensor]], Tensor]:
-        """The same of states that come with the batch, [B, T, layers, D] of each teacher."""
+        """Like :meth:`_taught`, from states that come with the batch, [B, T, layers, D] of each teacher."""
         length = min(each.shape[1] for each in taught)
         states = [[self._normalised(state) for state in each[:, :length].float().unbind(2)] for each in taught]
         counts = torch.stack([each.frames(lengths) for each in self.encoders.each()]).amin(0)
@@ -184,12 +185,12 @@ class EnsembleKD(Method):
         return state if self.normalize == "none" else F.layer_norm(state.float(), state.shape[-1:])
 
     def _heard(self, batch: SpeechBatch) -> tuple[Tensor, Tensor]:
-        """The student's last state, of what it hears, and which frames are no padding."""
+        """Returns the student's last hidden state of its own input, and which frames are valid (no padding)."""
         frames = self.encoder(batch.get("distorted", batch["waveforms"]), batch["lengths"], [self.encoder.num_layers])
         return frames.states[0], frames.valid
 
     def _wanted(self, states: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-        """What the heads of each block shall predict."""
+        """Targets of each block of heads."""
         if self.aggregation == "heads":
             return [list(several) for several in states]
         weights = self.weights if self.aggregation == "average" else None
@@ -197,13 +198,13 @@ class EnsembleKD(Method):
         return [[aggregated(several, self.aggregation, weights) for several in by_layer]]
 
     def compare(self, inputs: SpeechBatch, teachers: EncoderTeachers | None = None) -> tuple[list[Compared], Tensor]:
-        """What the student predicts of every teacher and layer, beside what they say; and which frames are no padding, bool [B, T].
+        """Returns the student's predictions and the targets of every teacher and layer, and which frames are valid (no padding), bool [B, T].
 
-        An average is compared with each teacher's own state, a concatenation teacher by teacher. Where residual heads say how the teachers differ, that is added.
+        A predicted average is compared with each teacher's state, a concatenation with each teacher's part. The predictions of residual heads are added.
 
         Args:
             inputs: a batch.
-            teachers: in place of its own, where these have no weights any more.
+            teachers: used in place of the method's own, if these no longer have weights.
         """
         states, valid = self._taught(inputs, teachers or self.encoders)
         frames, own = self._heard(inputs)
@@ -218,7 +219,7 @@ class EnsembleKD(Method):
         return found, valid
 
     def _by_teacher(self, predicted: list[Tensor], frames: Tensor) -> list[Any]:
-        """Predictions [N, B, T, D] of each teacher."""
+        """Predictions [N, B, T, D] for each teacher."""
         if self.aggregation == "heads":
             return predicted
         if self.aggregation == "concatenation":
@@ -228,24 +229,24 @@ class EnsembleKD(Method):
             return predicted * count
         residual = list(self.residual_heads(frames).split(len(self.layers[0])))
         weighted = [weight * each for weight, each in zip(self.weights, residual, strict=False)]
-        residual.append(-sum_of(weighted) / self.weights[-1])  # differences from the mean add up to 0
+        residual.append(-sum_of(weighted) / self.weights[-1])  # weighted differences from the mean sum to 0
         return [predicted[0] + each for each in residual]
 
     def student(self) -> nn.Module:
-        """The plain encoder, without heads."""
+        """Returns the plain encoder, without heads."""
         return self.encoder.plain()
 
 
 def sum_of(tensors: Sequence[Tensor]) -> Tensor:
-    """Of at least one tensor."""
+    """Sum of at least one tensor."""
     return torch.stack(tuple(tensors)).sum(0)
 
 
 def _require_frame_rate(encoder: SpeechEncoder, teachers: Sequence[SpeechEncoder]) -> None:
-    """A frame may be missing at the end, no more.
+    """Checks that the frame rates are equal; the number of frames may differ by one at the end.
 
     Raises:
-        CoterieError: another rate.
+        CoterieError: a different rate.
     """
     lengths = 16_000 * torch.tensor(SECONDS)
     for teacher in teachers:
@@ -258,19 +259,19 @@ def _require_frame_rate(encoder: SpeechEncoder, teachers: Sequence[SpeechEncoder
 def chosen_layers(
     teachers: Sequence[SpeechEncoder], given: list[int] | list[list[int]] | None, aligned: bool
 ) -> list[list[int]]:
-    """Which hidden states of each teacher are learnt.
+    """Returns which hidden states of each teacher are learned.
 
     Args:
-        teachers: in their order.
-        given: one list for all, or one for each; None: at a third, two thirds and the end of each.
-        aligned: each teacher needs as many as the others.
+        teachers: the teachers in order.
+        given: one list for all, or one for each; None: at one third, two thirds and the end of each.
+        aligned: whether all teachers must have the same number of layers.
 
     Raises:
-        CoterieError: none, twice the same, or one that a teacher does not have.
+        CoterieError: no layer, a layer given twice, or one that a teacher does not have.
     """
     if given is None:
         chosen = [sorted({round(each.num_layers * part / 3) for part in (1, 2, 3)} - {0}) for each in teachers]
-        if aligned:  # of a shallow teacher the deepest ones
+        if aligned:  # for a shallow teacher keep the deepest ones
             most = min(map(len, chosen))
             chosen = [each[len(each) - most :] for each in chosen]
     elif given and isinstance(given[0], list):

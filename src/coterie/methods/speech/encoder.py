@@ -1,7 +1,7 @@
-"""An encoder of speech as a student or teacher: hidden states of padded clips, the same as of each clip alone.
+"""Speech encoders as student or teacher. Hidden states of padded clips equal those of each clip encoded alone.
 
-A batch is a mapping: ``waveforms`` float32 [B, S], ``lengths`` int64 [B] in samples, ``distorted`` [B, S] where the student hears something else than its teachers, and ``taught``,
-[B, T, layers, D] of each teacher, where their states were computed before.
+A batch is a mapping: ``waveforms`` float32 [B, S], ``lengths`` int64 [B] in samples, ``distorted`` [B, S] if the student's input differs from the teachers', and ``taught``, [B, T,
+layers, D] of each teacher, if their states were computed before.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from coterie.errors import CoterieError
 from coterie.losses.precision import at_least_float32
 
 SpeechBatch = Mapping[str, Any]
-VARIANCE_FLOOR = 1e-7  # of Wav2Vec2FeatureExtractor
+VARIANCE_FLOOR = 1e-7  # as in Wav2Vec2FeatureExtractor
 
 
 class Frames(NamedTuple):
-    """What an encoder says of a batch.
+    """An encoder's output for a batch.
 
     Attributes:
-        states: hidden states, [B, T, D] each: of the layers that were asked for. Number 0 is what goes into the first layer, number l what comes out of layer l.
-        valid: which frames are no padding, bool [B, T].
+        states: hidden states of the requested layers, [B, T, D] each. Number 0 is the first layer's input, number l the output of layer l.
+        valid: which frames are valid (no padding), bool [B, T].
     """
 
     states: tuple[Tensor, ...]
@@ -34,21 +34,22 @@ class Frames(NamedTuple):
 
 
 class _Lengths:
-    """Of the clips that are being encoded, in samples; None: nothing is padded, or nobody said so."""
+    """Lengths in samples of the clips that are being encoded; None: no padding, or not known."""
 
     def __init__(self) -> None:
         self.samples: Tensor | None = None
 
 
 class _MaskedNorm(torch.autograd.Function):
-    """Channels of clips with mean 0 and variance 1 over the clips' own frames, times a weight, plus a bias. Padding counts as 0 and gets no gradient.
+    """Normalises each channel of a clip to mean 0 and variance 1 over the clip's valid frames, then applies weight and bias. Padding counts as 0 and gets no gradient.
 
-    Written out because autograd would keep and pass over some ten values of the size of the first convolution's output, the largest of the network; this keeps one.
+    The backward pass is written out because autograd would store and traverse about ten tensors of the size of the first convolution's output, the largest of the network; this
+    stores one.
     """
 
     @staticmethod
     def forward(context: Any, values: Tensor, count: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        """Maps float32 [B, C, T], of which ``count`` [B] frames are no padding."""
+        """Normalises maps, float32 [B, C, T], of which ``count`` [B] frames are valid."""
         inside = (torch.arange(values.shape[-1], device=values.device) < count[:, None])[:, None].to(values.dtype)
         total = count.clamp(min=1)[:, None].to(values.dtype)
         values = values * inside
@@ -65,7 +66,7 @@ class _MaskedNorm(torch.autograd.Function):
         values, inside, total, mean, scale, weight = context.saved_tensors
         summed = gradient.sum(-1)
         found = gradient * values
-        along = (found.sum(-1) - mean * summed) * scale  # of the normalised value, [B, C]
+        along = (found.sum(-1) - mean * summed) * scale  # with respect to the normalised value, [B, C]
         slope = -weight * along * scale.square() / total
         level = -weight * summed * scale / total - slope * mean
         torch.addcmul(level[..., None], gradient, (weight * scale)[..., None], out=found)
@@ -74,14 +75,14 @@ class _MaskedNorm(torch.autograd.Function):
 
 
 class MaskedGroupNorm(nn.GroupNorm):
-    """A channel's mean and variance over a clip's own frames. Padding would change them, and with them all that the encoder says of the clip.
+    """Group norm with mean and variance over a clip's valid frames. Padding would change them, and with them all of the clip's hidden states.
 
-    Takes the place of the only layer of HuBERT's convolutions that looks along time without end; without lengths it is that layer.
+    Replaces the only layer of HuBERT's convolutions whose receptive field is the whole clip; without lengths it behaves like that layer.
 
     Args:
-        layer: with as many groups as channels.
-        lengths: of the present batch.
-        kernels, strides: of the convolutions up to this layer.
+        layer: group norm with as many groups as channels.
+        lengths: lengths of the current batch.
+        kernels, strides: those of the convolutions up to this layer.
     """
 
     def __init__(self, layer: nn.GroupNorm, lengths: _Lengths, kernels: Sequence[int], strides: Sequence[int]) -> None:
@@ -90,7 +91,7 @@ class MaskedGroupNorm(nn.GroupNorm):
         self.lengths, self.kernels, self.strides = lengths, tuple(kernels), tuple(strides)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps [B, C, T] normalised."""
+        """Normalises maps [B, C, T]."""
         if self.lengths.samples is None:
             return super().forward(input)
         count = conv_frames(self.lengths.samples, self.kernels, self.strides)
@@ -100,14 +101,14 @@ class MaskedGroupNorm(nn.GroupNorm):
             return normalised.to(input.dtype)
 
     def plain(self) -> nn.GroupNorm:
-        """The layer whose place it took."""
+        """Returns the original layer."""
         layer = nn.GroupNorm(self.num_groups, self.num_channels, self.eps, self.affine)
         layer.weight, layer.bias = self.weight, self.bias
         return layer.train(self.training)
 
 
 class _ScaledGradient(torch.autograd.Function):
-    """The value itself; its gradient times a factor."""
+    """Identity whose gradient is multiplied by a factor."""
 
     @staticmethod
     def forward(context: Any, value: Tensor, factor: float) -> Tensor:
@@ -120,7 +121,7 @@ class _ScaledGradient(torch.autograd.Function):
 
 
 def conv_frames(lengths: Tensor, kernels: Sequence[int], strides: Sequence[int]) -> Tensor:
-    """Frames that convolutions make of clips of so many samples.
+    """Number of frames that convolutions produce from clips of these lengths in samples.
 
     >>> conv_frames(torch.tensor([16000, 400]), (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
     tensor([49,  1])
@@ -131,7 +132,7 @@ def conv_frames(lengths: Tensor, kernels: Sequence[int], strides: Sequence[int])
 
 
 def normalised(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Each clip with mean 0 and variance 1, as the feature extractors of transformers do it; padding stays 0.
+    """Normalises each clip to mean 0 and variance 1, as transformers' feature extractors do; padding stays 0.
 
     Args:
         waveforms: [B, S].
@@ -145,20 +146,20 @@ def normalised(waveforms: Tensor, lengths: Tensor) -> Tensor:
 
 
 class SpeechEncoder(nn.Module):
-    """An encoder of transformers (HuBERT, WavLM, wav2vec 2.0, data2vec and their like) that returns hidden states and which of them are no padding.
+    """An encoder of transformers (HuBERT, WavLM, wav2vec 2.0, data2vec and their like) that returns hidden states and a mask of the valid frames.
 
     Args:
-        network: of transformers, with convolutions as HuBERT's; it is owned by this module afterwards.
-        normalize: whether it hears clips with mean 0 and variance 1.
-        cnn_gradient: factor of the gradient that reaches the convolutions (``feature_grad_mult``).
-        name: for messages.
+        network: a model of transformers with convolutions like HuBERT's; this module takes ownership of it and modifies it.
+        normalize: whether clips are normalised to mean 0 and variance 1.
+        cnn_gradient: factor on the gradient that reaches the convolutions (``feature_grad_mult``).
+        name: name in messages.
 
     Attributes:
         width: D.
-        num_layers: of its transformer.
+        num_layers: number of transformer layers.
 
     Raises:
-        CoterieError: another kind of network.
+        CoterieError: an unsupported network.
     """
 
     def __init__(self, network: nn.Module, normalize: bool, cnn_gradient: float = 1.0, name: str = "") -> None:
@@ -176,7 +177,7 @@ class SpeechEncoder(nn.Module):
         self.kernels, self.strides = tuple(config.conv_kernel), tuple(config.conv_stride)
         self.width, self.num_layers = int(config.hidden_size), int(config.num_hidden_layers)
         if isinstance(mask := getattr(network, "masked_spec_embed", None), nn.Parameter):
-            mask.requires_grad_(False)  # frames are not masked, and several processes wait for every gradient
+            mask.requires_grad_(False)  # SpecAugment is off, and distributed training waits for every gradient
         if cnn_gradient == 0.0:
             network.feature_extractor.requires_grad_(False)
         self._lengths = _Lengths()
@@ -186,25 +187,25 @@ class SpeechEncoder(nn.Module):
                 end = number + 1
                 layer.layer_norm = MaskedGroupNorm(found, self._lengths, self.kernels[:end], self.strides[:end])
         self._hooks = [network.feature_extractor.register_forward_hook(self._scale_gradient)]  # type: ignore[union-attr]
-        # data2vec's convolutions over frames follow one another: what they make of padding would leak back into the clip.
+        # data2vec stacks convolutions over frames: their outputs on padding would leak back into the clip.
         positions = [each for each in network.modules() if type(each).__name__.endswith("PositionalConvLayer")]
         self._hooks += [each.register_forward_hook(self._empty_padding) for each in positions]
 
     @property
     def stride(self) -> int:
-        """Samples from one frame to the next."""
+        """Number of samples from one frame to the next."""
         return int(torch.tensor(self.strides).prod())
 
     @property
     def reach(self) -> int:
-        """Samples that a frame is made of."""
+        """Receptive field of a frame, in samples."""
         reach, step = 1, 1
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             reach, step = reach + (kernel - 1) * step, step * stride
         return reach
 
     def frames(self, lengths: Tensor) -> Tensor:
-        """Frames of clips of so many samples, int64 [B]."""
+        """Number of frames of clips of these lengths in samples, int64 [B]."""
         return conv_frames(lengths, self.kernels, self.strides)
 
     def _scale_gradient(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
@@ -221,12 +222,12 @@ class SpeechEncoder(nn.Module):
         return output * (torch.arange(output.shape[-1], device=output.device) < count[:, None])[:, None]
 
     def forward(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[int] | None = None) -> Frames:
-        """Hidden states of clips.
+        """Computes hidden states of clips.
 
         Args:
-            waveforms: float32 [B, S]; what lies behind a clip does not matter.
+            waveforms: float32 [B, S]; values after a clip's end are ignored.
             lengths: int64 [B].
-            layers: whose states are returned; None: all, from what goes into the first one on.
+            layers: layers whose states are returned; None: all, including the first layer's input.
         """
         inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
         heard = normalised(waveforms, lengths) if self.normalize else torch.where(inside, waveforms, 0.0)
@@ -241,7 +242,7 @@ class SpeechEncoder(nn.Module):
         return Frames(tuple(states if layers is None else (states[layer] for layer in layers)), valid)
 
     def plain(self) -> nn.Module:
-        """A copy of the network as transformers knows it."""
+        """Returns a copy of the network without modifications."""
         network: Any = copy.deepcopy(self.network)
         for layer in network.feature_extractor.conv_layers:
             if isinstance(getattr(layer, "layer_norm", None), MaskedGroupNorm):
@@ -255,7 +256,7 @@ class SpeechEncoder(nn.Module):
 
 
 class EncoderTeachers(nn.Module):
-    """Frozen encoders: eval mode even under ``train()``, no gradients, nothing of them in a checkpoint or an optimizer.
+    """Frozen encoders: in eval mode even under ``train()``, without gradients, and not part of checkpoints or optimizers.
 
     Args:
         members: at least one.
@@ -268,11 +269,11 @@ class EncoderTeachers(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> EncoderTeachers:
-        """Stays in eval mode: no drop-out, no layer drop, no SpecAugment."""
+        """Stays in eval mode: no dropout, LayerDrop or SpecAugment."""
         return super().train(False)
 
     def __deepcopy__(self, memory: dict[int, Any]) -> EncoderTeachers:
-        """Itself: frozen networks need not be held twice (by a moving average, say)."""
+        """Returns itself: frozen networks need no second copy (by a moving average, for example)."""
         return self
 
     def __len__(self) -> int:
@@ -284,6 +285,6 @@ class EncoderTeachers(nn.Module):
 
     @torch.no_grad()
     def forward(self, waveforms: Tensor, lengths: Tensor, layers: Sequence[Sequence[int]]) -> list[Frames]:
-        """Every teacher's states of its layers. One runs after the other, and only these states are kept."""
+        """Returns every teacher's states of its layers. Teachers run one after the other, and only these states are kept."""
         pairs = zip(self.each(), layers, strict=True)
         return [teacher(waveforms, lengths, chosen) for teacher, chosen in pairs]

@@ -1,4 +1,4 @@
-"""Heads that predict teachers' hidden states from the student's last one, as DistilHuBERT has them; they serve training only."""
+"""Training-only heads that predict teachers' hidden states from the student's last one, as in DistilHuBERT."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class PredictionHeads(nn.Module):
-    """N heads on the same frames: a linear layer and GELU for each, and a linear layer of its own for each (s3prl's ``SplitLinear``).
+    """N heads on the same frames, each with its own linear layer, GELU and second linear layer (s3prl's ``SplitLinear``).
 
     Args:
-        width: of the student's frames, D; each head is as wide inside.
-        count: N.
-        size: of what each head predicts, K.
+        width: width of the student's frames, D; also each head's hidden width.
+        count: number of heads, N.
+        size: width of each head's prediction, K.
     """
 
     def __init__(self, width: int, count: int, size: int) -> None:
@@ -25,7 +25,7 @@ class PredictionHeads(nn.Module):
         self.bias = nn.Parameter(torch.empty(count, 1, 1, size).uniform_(-bound, bound))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames [B, T, D] to predictions [N, B, T, K]."""
+        """Maps frames [B, T, D] to predictions [N, B, T, K]."""
         batch, length, _ = frames.shape
         inner = F.gelu(self.inner(frames)).view(batch * length, self.count, self.width).transpose(0, 1)
         found = torch.bmm(inner, self.weight.to(inner.dtype)).view(self.count, batch, length, -1)

@@ -23,7 +23,7 @@ from coterie.networks.teacher import Teacher, Teachers
 
 
 def _far_from_the_datas(teacher: Teacher) -> bool:
-    """Whether a teacher's normalisation differs from the data's by more than another sample of the same data explains."""
+    """Whether a teacher's normalisation constants differ from the data's by more than a different sample of the same data would explain."""
     if teacher.factor is None or teacher.shift is None:
         return False
     return bool((teacher.factor - 1).abs().max() > STATISTICS_APART or teacher.shift.abs().max() > STATISTICS_APART)
@@ -35,37 +35,37 @@ Selection = Literal["npsd", "tradeoff"] | Share
 
 
 class Assistants(TaughtMethod):
-    r"""First stage: candidates for a teacher's assistant, all in one network, trained together; the best trade-off is chosen.
+    r"""First stage: trains all candidates for a teacher's assistant together in one network and chooses the best trade-off.
 
-    The network is the teacher's own, and starts from its weights. Candidate k has a share of its structures (heads, neurons, channels) left out, the
-    lightest first; candidates share their parameters. With its logits :math:`z_k` and embedding :math:`h_k`:
+    The network has the teacher's architecture and starts from its weights. Candidate k omits a share of its structures (heads, neurons, channels), those with the lowest
+    scores first; candidates share their parameters. With its logits :math:`z_k` and embedding :math:`h_k`:
 
     .. math:: L = \frac1m \sum_k \big[ CE(z_k, y) + T^2 KL(p_t^T \| p_k^T) + \mu \|h_k - h_t\|^2 \big]
 
-    A reconstruction: from abstract and summaries only gridding of scales, shared parameters, joint optimisation, a composite loss and the criterion's name are known. What is
-    pruned by which score is ours (MiniDisc, its nearest readable relative, ranks by gradients of masks).
+    A reconstruction: only the grid of scales, shared parameters, joint optimisation, a composite loss and the criterion's name are known, from the abstract and summaries.
+    What is pruned, and by which score, is ours (MiniDisc, the closest related method that could be read, ranks by gradients of masks).
 
     Args:
         group: one network of the teacher's architecture.
         teachers: one.
-        sparsities: share of the structures that each candidate lacks; 0, the whole network, is added.
+        sparsities: share of the structures that each candidate omits; 0, the whole network, is added.
         selection: ``npsd``: the largest :math:`-(P_0 - P_k) / (S_0 - S_k)` of validation accuracy P and share of parameters S (our reading of the Negative
-            Performance-Scale Derivative); ``tradeoff``: the largest :math:`P_k + \lambda (1 - S_k)` (MiniDisc); a number: the candidate with this sparsity,
-            whatever it is worth (a control).
+            Performance-Scale Derivative); ``tradeoff``: the largest :math:`P_k + \lambda (1 - S_k)` (MiniDisc); a number: the candidate with this sparsity, regardless of
+            its accuracy (a control).
         tradeoff: λ, 0.2 (MiniDisc's code).
-        smallest: share of the parameters that the student has; candidates that are not larger are not chosen. A run sets it by itself where the teacher is a run.
+        smallest: the student's share of the parameters; candidates that are not larger are not chosen. A run sets it automatically if the teacher is a run.
         temperature: T, 4.
         feature_weight: μ, 1; mean squared error.
 
-    BatchNorm's running statistics are each candidate's own: activations differ with what is left out.
+    Each candidate has its own BatchNorm running statistics, since activations depend on what is omitted.
 
-    The candidates stand in the summary as its students, the chosen one is deployed: the teacher's network with zeros. Statistics: ``scale``, S of each.
+    The summary lists the candidates as students. The chosen one is deployed: the teacher's network with zeros. Statistics: ``scale``, S of each.
 
     Losses: ``label``, ``distillation``, ``feature``.
 
     Raises:
-        CoterieError: another architecture than the teacher's or one of which nothing is known to prune, a teacher that wants other images than the data's, or
-            sparsities that leave no candidate between student and teacher.
+        CoterieError: an architecture that differs from the teacher's or has no known prunable structures, a teacher that needs other images than the data's, or sparsities
+            that leave no candidate between student and teacher.
     """
 
     max_teachers: ClassVar[int | None] = 1
@@ -109,7 +109,7 @@ class Assistants(TaughtMethod):
         self.structures = find_structures(network)
         for number, sparsity in enumerate(wanted):
             for place, keep in enumerate(keep_masks(network, self.structures, sparsity)):
-                self.register_buffer(f"keep_{number}_{place}", keep)  # saved: a reloaded run has lost the teacher
+                self.register_buffer(f"keep_{number}_{place}", keep)  # saved, since a reloaded run has no teacher
         saved = network.state_dict().keys()
         self.buffer_names = [name for name, _ in network.named_buffers() if name in saved]
         for number in range(self.candidates):
@@ -135,14 +135,14 @@ class Assistants(TaughtMethod):
         return [number for number, share in enumerate(self.scales) if number and self.smallest < share < 1]
 
     def _statistics(self, candidate: int) -> dict[str, Tensor]:
-        """A candidate's own buffers by the network's names for them."""
+        """A candidate's own buffers, by their names in the network."""
         return {
             name: self.get_buffer(f"statistics_{candidate}_{place}") for place, name in enumerate(self.buffer_names)
         }
 
     @property
     def needs_validation(self) -> bool:
-        return True  # the choice is made there
+        return True  # for the choice of the candidate
 
     @property
     def label_factor(self) -> float:
@@ -177,7 +177,7 @@ class Assistants(TaughtMethod):
         return Predictions(logits, mean_probability(logits), logits[self.deployed_student], {"scale": scales})
 
     def choose(self, accuracies: list[float]) -> int:
-        """The candidate with the best trade-off; never the whole network, which would be no assistant, nor one that is not larger than the student."""
+        """Chooses the candidate with the best trade-off, excluding the whole network and candidates that are not larger than the student."""
         if isinstance(self.selection, float):
             return self.sparsities.index(self.selection, 1)
         scales = self.scales
@@ -199,14 +199,14 @@ class Assistants(TaughtMethod):
 
 
 class AMD(KD):
-    """Teacher to assistant to student: the second stage is KD from the assistant that :class:`Assistants` has found.
+    """Teacher to assistant to student: the second stage is KD from the assistant chosen by :class:`Assistants`.
 
-    As a run, both stages are done by one command: the first in ``assistant/`` inside the run folder, with the teacher's network and as many epochs; it is gone on with
-    like any run. In one's own loop this is KD, and ``teachers`` is the assistant.
+    As a run, one command does both stages: the first in ``assistant/`` inside the run folder, with the teacher's network and as many epochs; it can be resumed like any
+    run. In a custom training loop this is KD, and ``teachers`` is the assistant.
 
     Args:
         group, teachers, temperature, label_weight, distillation_weight: as in :class:`~coterie.methods.teacher.kd.KD`.
-        sparsities, selection, tradeoff: of the first stage, see :class:`Assistants`.
+        sparsities, selection, tradeoff: settings of the first stage, see :class:`Assistants`.
     """
 
     max_teachers: ClassVar[int | None] = 1
@@ -234,5 +234,5 @@ class AMD(KD):
             distillation_weight=distillation_weight,
             label_loss=label_loss,
         )
-        # What belongs to the first stage is taken from the recipe there; here it is only checked.
+        # The first stage reads its settings from the recipe; here they are only validated.
         del sparsities, selection, tradeoff

@@ -19,12 +19,12 @@ from coterie.networks.teacher import Teachers
 
 
 class AttentionTransfer(TaughtMethod):
-    """The student's spatial attention (mean of squared channels) at the end of every stage shall equal the teacher's.
+    """Trains the student's spatial attention (mean of squared channels) at the end of every stage to match the teacher's.
 
     Args:
         group: one student with taps at its stages.
-        teachers: one; where resolutions differ, the finer map is averaged. It needs no projection, so widths may differ.
-        feature_weight: of the mean squared error of the unit attention vectors, 1000 (recalled from the authors' code).
+        teachers: one; if resolutions differ, the finer map is averaged. No projection is needed, so widths may differ.
+        feature_weight: weight of the mean squared error of the unit attention vectors, 1000 (recalled from the authors' code).
 
     Losses: ``label``, ``feature``.
     """

@@ -24,9 +24,9 @@ Kind = Literal["diffusion", "projector", "none"]
 
 
 class DiffKD(TaughtMethod):
-    r"""A diffusion model of the teacher's features denoises the student's, which then shall equal the teacher's.
+    r"""A diffusion model of the teacher's features denoises the student's features, which are then trained to match the teacher's.
 
-    For each tap, with Z_t the teacher's feature (through an autoencoder's encoder where there is one, a constant), Z_s the student's by a 1x1
+    For each tap, with Z_t the teacher's feature (through the autoencoder's encoder if there is one, detached), Z_s the student's by a 1x1
     convolution, and its denoised and projected form :math:`\hat Z_s`:
 
     .. math::
@@ -36,24 +36,24 @@ class DiffKD(TaughtMethod):
     Args:
         group: one student.
         teachers: one.
-        taps: ``both`` the last feature map and the logits (paper, CIFAR-100 recipe), or one of them.
+        taps: ``both`` for the last feature map and the logits (paper, CIFAR-100 recipe), or one of them.
         autoencoder: channels of the teacher's latent feature; None: no autoencoder, as in the CIFAR-100 recipe (1024 for ResNet-34/50 on ImageNet).
         steps: denoising steps, 5 (paper's ablation: 1, 3, 5, 10 and 20 differ by 0.3 points).
         noise_matching: the adapter that decides how much noise is mixed in (paper's "ANM").
-        denoiser: ``diffusion``; or a control that tells denoising from capacity: ``projector``, the same network, as deep, trained by d alone and without
-            noise (ours: the paper lacks it); ``none``: the 1x1 convolution and the projection alone (the paper's own control).
+        denoiser: ``diffusion``; or a control that separates denoising from capacity: ``projector``, the same network with the same depth, trained by d only and
+            without noise (ours: the paper lacks it); ``none``: the 1x1 convolution and the projection only (the paper's own control).
         distillation_weight: w, 1 (paper; the code has one factor for the whole bracket).
-        standardise: bring the teacher's features to zero mean and unit variance by channel, with running statistics: the noise schedule assumes
-            it, the paper does not do it; off.
+        standardise: whether the teacher's features are normalised to zero mean and unit variance by channel, with running statistics. The noise schedule
+            assumes it, the paper does not do it; off.
 
-    The denoising is not detached: d trains the student, the 1x1 convolution, the adapter, the projection and the noise predictor. The
-    autoencoder is trained by its own term only. The student's own features serve at inference.
+    The denoising is not detached: d trains the student, the 1x1 convolution, the adapter, the projection and the noise predictor. Only its own term trains the
+    autoencoder. Inference uses the student's original features.
 
-    Losses: ``label``, ``distillation`` (d), ``diffusion`` where there is any, and ``autoencoder`` where there is one.
+    Losses: ``label``, ``distillation`` (d), and ``diffusion`` and ``autoencoder`` if used.
     """
 
     max_teachers: ClassVar[int | None] = 1
-    min_batch: ClassVar[int] = 2  # BatchNorm, of what may be one position
+    min_batch: ClassVar[int] = 2  # BatchNorm, where a map may have a single position
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class DiffKD(TaughtMethod):
         return losses | {name: self.distillation_weight * term for name, term in terms.items()}
 
     def bracket(self, feature_map: Tensor, logits: Tensor, teacher: TeacherOutput) -> dict[str, Tensor]:
-        """The unweighted terms of both taps by name."""
+        """Returns the unweighted terms of both taps by name."""
         sums: dict[str, Tensor] = {}
 
         def add(name: str, term: Tensor) -> None:
@@ -113,15 +113,15 @@ class DiffKD(TaughtMethod):
 
     @torch.no_grad()
     def mechanism(self, inputs: Inputs) -> dict[str, float]:
-        """Does denoising bring the student's map nearer to the teacher's? Figures of one batch.
+        """Measures on one batch whether denoising brings the student's map closer to the teacher's.
 
-        Take them in eval mode with ``method.feature.train()``, so that BatchNorm in the tap goes by the batch as in training: its running statistics are
-        those of denoising and of the diffusion loss together, and fit neither.
+        Call it in eval mode with ``method.feature.train()``, so that BatchNorm in the tap uses batch statistics as in training: its running statistics mix
+        denoising and diffusion loss and fit neither.
 
         Returns:
-            ``diffusion_loss``; ``distance`` of the denoised and projected feature from the teacher's and ``distance_without`` of the
-            projected one that was not denoised (means of squares); ``cosine`` and ``cosine_without``, of the same pairs, over all of a sample's
-            map; ``gamma``, its mean, where noise is matched; of the feature tap.
+            ``diffusion_loss``; ``distance`` of the denoised and projected feature from the teacher's and ``distance_without`` of the projected feature without
+            denoising (mean squares); ``cosine`` and ``cosine_without`` of the same pairs, over a sample's whole map; the mean ``gamma`` with noise matching.
+            All are for the feature tap.
         """
         assert self.feature is not None, "the map's tap is off"
         assert self.feature.diffuses, "nothing diffuses"
@@ -141,7 +141,7 @@ class DiffKD(TaughtMethod):
 
 
 class _Tap(nn.Module):
-    """One place of comparison: autoencoder, transform, denoiser and projection."""
+    """One tap: autoencoder, transform, denoiser and projection."""
 
     def __init__(
         self,
@@ -172,11 +172,11 @@ class _Tap(nn.Module):
 
     @property
     def diffuses(self) -> bool:
-        """Whether there is noise, and a model of it, at all."""
+        """Whether there is a diffusion model."""
         return self.kind == "diffusion"
 
     def target(self, teacher: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Z_t, a constant, and the autoencoder's error."""
+        """Returns Z_t, detached, and the autoencoder's error."""
         grid = as_grid(teacher, self.target_shape)
         if self.encoder is None:
             return self.standardise(grid).detach(), None
@@ -185,14 +185,14 @@ class _Tap(nn.Module):
         return self.standardise(latent).detach(), error
 
     def transform_map(self, student: Tensor, wanted: Tensor) -> Tensor:
-        """Z_s at the teacher's resolution."""
+        """Returns Z_s at the teacher's resolution."""
         own = self.transform(as_grid(student, self.shape))
         return (
             own if own.shape[2:] == wanted.shape[2:] else F.adaptive_avg_pool2d(own, (wanted.shape[2], wanted.shape[3]))
         )
 
     def student(self, student: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The student's feature denoised and projected, and gamma."""
+        """Returns the student's feature, denoised and projected, and gamma."""
         start = self.transform_map(student, wanted)
         if not self.diffuses:
             return self.project(start if self.kind == "none" else self.denoiser.project(start)), None

@@ -17,7 +17,7 @@ from coterie.networks.teacher import Teachers
 
 
 class DIST(LogitTaughtMethod):
-    r"""Correlation with the teacher in place of divergence from it: over the classes of a sample, and over the samples of a class.
+    r"""Maximises the correlation with the teacher, over the classes of a sample and over the samples of a class, in place of a divergence.
 
     With :math:`Y = softmax(z / \tau)` and Pearson's correlation ρ:
 
@@ -30,12 +30,12 @@ class DIST(LogitTaughtMethod):
         between_weight: β, over the classes of a sample, 1 (code).
         within_weight: γ, over the samples of a class, 1 (code).
         distillation_weight: λ.
-        combination: of several teachers.
+        combination: how several teachers' logits are combined.
 
     Losses: ``label``, ``distillation``, and ``teacher_weights`` with learned ones.
     """
 
-    min_batch: ClassVar[int] = 2  # correlates a class over the samples
+    min_batch: ClassVar[int] = 2  # correlation of a class over the samples
 
     def __init__(
         self,

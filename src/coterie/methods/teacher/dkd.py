@@ -15,7 +15,7 @@ from coterie.networks.teacher import Teachers
 
 
 class DKD(LogitTaughtMethod):
-    r"""KD in two halves with weights of their own: the target class's probability, and the distribution over the others.
+    r"""KD split into two separately weighted parts: the target class's probability, and the distribution over the other classes.
 
     .. math:: L = CE(z_s, y) + \min(f / r, 1)\, (\alpha\, TCKD + \beta\, NCKD), \qquad KL = TCKD + (1 - p_{t,y})\, NCKD
 
@@ -26,7 +26,7 @@ class DKD(LogitTaughtMethod):
         others_weight: β, 8 (code; by pair of networks 2, 6 or 8 on CIFAR-100, 0.5 or 2 on ImageNet).
         temperature: T, 4 (code; 1 for ImageNet).
         warmup: r, the share of training over which both rise linearly, 20 of 240 epochs (code).
-        combination: of several teachers.
+        combination: how several teachers' logits are combined.
 
     Losses: ``label``, ``distillation``, and ``teacher_weights`` with learned ones.
 
@@ -62,7 +62,7 @@ class DKD(LogitTaughtMethod):
         term = self.target_weight * target_divergence(logits[0], teacher, targets, self.temperature)
         term = term + self.others_weight * others_divergence(logits[0], teacher, targets, self.temperature)
         if progress is not None and self.warmup > 0:
-            # The first epoch counts as done, as in the code, so that the teacher is heard from the start.
+            # The first epoch counts as completed, as in the code, so that the weight is above 0 from the start.
             term = term * ((progress.epoch + 1) / progress.epochs / self.warmup).clamp(max=1.0)
         losses["distillation"] = term
         return losses

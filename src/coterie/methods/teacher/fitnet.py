@@ -18,18 +18,18 @@ from coterie.networks.teacher import Teachers
 
 
 class FitNet(TaughtMethod):
-    """The student's projected stages shall equal the teacher's: mean squared error at the end of every stage.
+    """Trains the student's projected stages to match the teacher's: mean squared error at the end of every stage.
 
-    Stages are matched from the last one on. Maps and tokens can be mixed: tokens are laid out as the square they come from, and the finer
-    side is averaged. Re-implementations refuse such pairs (OFA-KD's asserts that both networks are CNNs).
+    Stages are matched from the last one on. Maps and tokens can be mixed: tokens are arranged as the square grid they come from, and the finer side is
+    averaged. Re-implementations reject such pairs (OFA-KD's asserts that both networks are CNNs).
 
     Args:
         group: one student with taps at its stages.
         teachers: one.
-        feature_weight: of each stage's error, 1 (OFA-KD's code, four stages and no KD term; mdistiller has one stage and 100, and another projection, see
-            :class:`~coterie.networks.projection.Projector`).
+        feature_weight: weight of each stage's error, 1 (OFA-KD's code, four stages and no KD term; mdistiller has one stage and 100, and another projection,
+            see :class:`~coterie.networks.projection.Projector`).
 
-    The paper trains the hint first and then distils; the re-implementations train both at once, as here.
+    The paper trains with the hint first and then distils; the re-implementations do both at once, as here.
 
     Losses: ``label``, ``feature``.
     """

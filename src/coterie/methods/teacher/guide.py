@@ -1,4 +1,4 @@
-"""A teacher beside an online method: a divergence from its prediction for every student."""
+"""A teacher in an online method: every student also learns from its prediction."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Combination = Literal["mean_probability", "mean_logit"]
 
 
 def combined_logits(logits: Tensor, rule: Combination) -> Tensor:
-    """One prediction of several teachers' logits [m, ..., K]: float32 [..., K]."""
+    """Combines several teachers' logits [m, ..., K] into one prediction, float32 [..., K]."""
     return mean_probability(logits) if rule == "mean_probability" else logits.float().mean(0)
 
 
 class Guide:
-    """Frozen teachers and how much their word counts. Not a module: nothing of it is trained or saved.
+    """Frozen teachers and the weight of their loss. Not a module, so that it is neither trained nor saved.
 
     Args:
         teachers: one or several.
-        weight: of the divergence.
-        temperature: T of both sides.
-        combination: of several teachers' predictions.
+        weight: weight of the divergence.
+        temperature: T, for both sides.
+        combination: how several teachers' predictions are combined.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Guide:
         self.combination: Combination = combination
 
     def __call__(self, logits: Tensor, taught: Tensor) -> Tensor:
-        """Weighted divergence, summed over the students.
+        """Returns the weighted divergence, summed over students.
 
         Args:
             logits: the students', [n, B, K].
-            taught: the teachers', [m, B, K], or [m, n, B, K] where each student has a view of its own: see :meth:`Teachers.logits`.
+            taught: the teachers', [m, B, K], or [m, n, B, K] if each student has its own view: see :meth:`Teachers.logits`.
 
         Returns:
             0-d float32.

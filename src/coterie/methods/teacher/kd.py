@@ -25,8 +25,8 @@ class KD(LogitTaughtMethod):
         temperature: T, 4 (mdistiller's code for CIFAR-100; 1 for ImageNet).
         label_weight: w_ce, 0.1 (as T; 0.5).
         distillation_weight: w_kd, 0.9 (as T; 0.5).
-        divergence: another one in the place of T² KL, see :mod:`coterie.losses.divergences`.
-        combination: of several teachers, see :class:`~coterie.methods.teacher.taught.LogitTaughtMethod`.
+        divergence: the divergence that replaces T² KL, see :mod:`coterie.losses.divergences`.
+        combination: how several teachers' logits are combined, see :class:`~coterie.methods.teacher.taught.LogitTaughtMethod`.
 
     Losses: ``label``, ``distillation``, and ``teacher_weights`` with learned ones.
     """

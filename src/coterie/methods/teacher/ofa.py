@@ -19,9 +19,9 @@ from coterie.networks.teacher import Teachers
 
 
 class OFA(LogitTaughtMethod):
-    r"""The student's stages are projected to logits by exit branches, and each learns from the teacher's final prediction.
+    r"""Exit branches project the student's stages to logits, and each learns from the teacher's final prediction.
 
-    Features of a CNN, a transformer and an MLP differ, logits do not: the teacher's features are never used.
+    The features of CNNs, transformers and MLPs are not comparable, their logits are: the teacher's features are never used.
 
     .. math::
         OFA(z; \gamma) = -\tfrac1B \sum_b \sum_c \big[(p_{t,c} + m_c)^\gamma - m_c\big] \log softmax(z / T)_c
@@ -29,14 +29,14 @@ class OFA(LogitTaughtMethod):
         L = w_{gt} CE(z_s, y) + w_{kd} OFA(z_s; \gamma_{last}) + w_{ofa} \sum_i OFA(head_i(f_i); \gamma_i)
 
     Args:
-        group: one student with taps at its stages (four in the paper, as many as there are here, three for the CIFAR family).
+        group: one student with taps at its stages (four in the paper; here as many as the student has, three for the CIFAR networks).
         teachers: one or several, of any architecture.
         gamma: one exponent for all, or one for each exit and the last for the student's own logits; 1 (parser default; 1.5 in the README for
             ImageNet, 1.1 to 1.4 in a digest of the paper's ablation). It also changes the weight of the term.
         label_weight, distillation_weight, exit_weight: w_gt, w_kd, w_ofa, all 1 (code).
         temperature: T, 1, and no factor T² (code).
-        nontarget_power: whether the other classes' probabilities are raised to γ too: the code yes, the paper's printed formula no.
-        combination: of several teachers.
+        nontarget_power: whether the other classes' probabilities are raised to γ too: yes in the code, no in the paper's printed formula.
+        combination: how several teachers' logits are combined.
 
     Exit branches are the code's: separable convolutions to the width max(d_s, d_t) for maps, merging and transformer blocks of width d_s for
     tokens. Swin's maps, which are tokens in the code, are maps here.
@@ -44,7 +44,7 @@ class OFA(LogitTaughtMethod):
     Losses: ``label``, ``distillation``, ``exit_distillation``, and ``teacher_weights`` with learned ones.
 
     Raises:
-        CoterieError: a number of exponents that does not fit.
+        CoterieError: a wrong number of exponents.
     """
 
     uses_taps: ClassVar[bool] = True

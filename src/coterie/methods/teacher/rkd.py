@@ -16,9 +16,9 @@ from coterie.networks.teacher import Teachers
 
 
 class RKD(TaughtMethod):
-    """The samples of a batch shall lie to one another as they do for the teacher: distances of pairs and angles of triplets.
+    """Trains the relations between the samples of a batch to match the teacher's: distances of pairs and angles of triplets.
 
-    Compares pooled embeddings by themselves, so student and teacher may differ in width and in kind.
+    Embeddings are compared only within each network, so student and teacher may differ in width and architecture.
 
     Args:
         group: one student.
@@ -30,7 +30,7 @@ class RKD(TaughtMethod):
     """
 
     max_teachers: ClassVar[int | None] = 1
-    min_batch: ClassVar[int] = 3  # one pair's distance over the mean distance is always 1, and angles are of triplets
+    min_batch: ClassVar[int] = 3  # a single pair's normalised distance is always 1, and angles need triplets
 
     def __init__(
         self,

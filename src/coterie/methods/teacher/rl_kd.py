@@ -19,11 +19,11 @@ from coterie.networks.group import StudentGroup
 from coterie.networks.teacher import Teachers
 
 Reward = Literal["label", "label_and_distillation", "validation", "instance", "improvement"]
-LARGEST_LOSS = 10.0  # a cross-entropy in the state is cut here, since it has no bound of its own
+LARGEST_LOSS = 10.0  # upper limit of the cross-entropies in the state, which are unbounded
 
 
 def _mean_over_processes(values: Tensor) -> Tensor:
-    """Where several processes train, the mean of theirs: what is moved without the optimizer must stay the same in all."""
+    """Mean over processes: parameters that are updated without the optimizer must stay equal in all processes."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values
     total = values.clone()
@@ -32,34 +32,34 @@ def _mean_over_processes(values: Tensor) -> Tensor:
 
 
 class RLKD(TaughtMethod):
-    r"""For every sample a policy selects the teachers whose mean prediction the student learns from; REINFORCE trains the policy.
+    r"""A policy selects, for every sample, the teachers whose mean prediction the student learns from; REINFORCE trains the policy.
 
-    With state :math:`s_{ik}` (student's embedding, teacher k's probabilities and its cross-entropy; constants):
+    With state :math:`s_{ik}` (the student's embedding, teacher k's probabilities and its cross-entropy; detached):
 
     .. math:: \pi(a_{ik} = 1) = \sigma(w_k \cdot s_{ik} + b_k), \qquad L = \alpha\, CE(z_s, y) + (1 - \alpha) T^2 KL(\bar p_{selected}^T \| p_s^T)
 
-    A reconstruction: state, logistic policy, policy gradient and that there are three rewards are known in outline; formulas and constants are
-    recalled or ours, and arguments.
+    A reconstruction: the state, the logistic policy, the policy gradient and the existence of three rewards are known in outline; formulas and constants are
+    recalled or ours, and can be set by arguments.
 
     Args:
         group: one student.
         teachers: several.
         selection: ``policy``; or a control: ``uniform`` (all teachers), ``argmin_ce`` (the teacher with the smallest cross-entropy on the sample),
-            ``softmax_ce`` (all, weighted by softmax of minus that). The state holds the teachers' true-label losses, so
-            ``argmin_ce`` is what a policy has to beat.
+            ``softmax_ce`` (all, weighted by the softmax of the negative cross-entropy). The state contains the teachers' label losses, so ``argmin_ce`` is the
+            baseline of a policy.
         reward: ``label``: minus the batch's CE; ``label_and_distillation``: minus both; ``validation``: the first, plus the last
-            validation accuracy (the three published, as recalled); ``instance``: minus the sample's CE; ``improvement`` (ours, default): by how much this very
-            update lowered the sample's CE, which gives each sample credit of its own (one more forward pass).
+            validation accuracy (the three published, as recalled); ``instance``: minus the sample's CE; ``improvement`` (ours, default): how much this update
+            lowered the sample's CE, which gives each sample its own credit (one more forward pass).
         label_weight: α, 0.5 (ours).
         temperature: T, 4 (ours).
-        policy_learning_rate: of plain gradient ascent, 0.1 (ours; a numeric pilot was stable from 0.05 to 1 with ``improvement``).
-        warm_up: share of training in which all teachers are used and the policy rests (published: the student is first trained so), 0.1.
-        shuffle_state: a control: the policy sees another sample's state, and can do no better than a fixed choice.
+        policy_learning_rate: learning rate of plain gradient ascent, 0.1 (ours; a numeric pilot was stable from 0.05 to 1 with ``improvement``).
+        warm_up: share of training in which all teachers are used and the policy is not trained, 0.1 (as published, the student is first trained this way).
+        shuffle_state: a control: the policy sees another sample's state, so it can do no better than a fixed choice.
 
-    With several processes all move one policy by the mean of their ascents. With ``training.accumulate`` it learns from the last batch of a step only.
+    With several processes, the policy's update is averaged over them. With ``training.accumulate``, the policy learns from the last batch of a step only.
 
-    A sample for which no teacher was selected learns from all of them. The baseline of the reward is its mean over the batch, for the three
-    batch-wide rewards its running mean.
+    A sample for which no teacher was selected learns from all of them. The reward's baseline is its mean over the batch; for the three batch-wide rewards it is
+    the running mean.
 
     Losses: ``label``, ``distillation``.
 
@@ -95,19 +95,19 @@ class RLKD(TaughtMethod):
         self.shuffle_state = shuffle_state
         count = len(self.teachers)
         state = group.embedding_dims[0] + group.num_classes + 1
-        # The policy is moved by its own ascent after a step, not by the optimizer.
+        # The policy is updated by its own gradient ascent after a step, not by the optimizer.
         self.policy_weight = nn.Parameter(torch.zeros(count, state), requires_grad=False)
         self.policy_bias = nn.Parameter(torch.zeros(count), requires_grad=False)
         self.register_buffer("expected_reward", torch.zeros(()))
         self.register_buffer("validation_accuracy", torch.zeros(()))
-        self._episode: tuple[Tensor, ...] = ()  # what the policy saw and did in the last batch
+        self._episode: tuple[Tensor, ...] = ()  # the policy's states and actions of the last batch
 
     @property
     def needs_validation(self) -> bool:
         return self.selection == "policy" and self.reward == "validation"
 
     def selected(self, state: Tensor, losses: Tensor, progress: Progress | None) -> tuple[Tensor, Tensor]:
-        """Weights of the teachers [m, B], summing to 1 over them, and the actions behind them."""
+        """Returns the teachers' weights [m, B], which sum to 1 over teachers, and the actions."""
         uniform = torch.full_like(losses, 1.0 / len(losses))
         if self.selection == "uniform":
             return uniform, uniform
@@ -125,11 +125,11 @@ class RLKD(TaughtMethod):
         return weights, actions
 
     def _probabilities(self, state: Tensor) -> Tensor:
-        """Of selecting each teacher, [m, B], from states [m, B, d]."""
+        """Probabilities of selecting each teacher, [m, B], from states [m, B, d]."""
         return torch.sigmoid(einsum("mbd,md->mb", state, self.policy_weight) + self.policy_bias.float()[:, None])
 
     def _seen(self, teachers: Tensor, embedding: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The policy's states [m, B, d] and the teachers' cross-entropies [m, B], from their logits [m, B, K] and the student's embedding [B, e]."""
+        """Returns the policy's states [m, B, d] and the teachers' cross-entropies [m, B], from their logits [m, B, K] and the student's embedding [B, e]."""
         truth = targets.expand(len(teachers), -1)
         losses = F.cross_entropy(teachers.flatten(0, 1), truth.flatten(), reduction="none").view_as(truth)
         unit = F.normalize(embedding.detach().float(), dim=1).expand(len(teachers), -1, -1)
@@ -139,9 +139,9 @@ class RLKD(TaughtMethod):
 
     @torch.no_grad()
     def choices(self, inputs: Inputs, targets: Tensor) -> Tensor:
-        """How much each teacher counts for each sample of a batch, [m, B], summing to 1 over the teachers.
+        """Returns the weight of each teacher for each sample of a batch, [m, B], summing to 1 over teachers.
 
-        A policy's probabilities of selection are divided by their sum. Needs the teachers, so not a reloaded run.
+        A policy's selection probabilities are divided by their sum. Needs the teachers, so it is not available in a reloaded run.
         """
         teachers = torch.stack([output.logits for output in self.teacher_outputs(inputs)]).float()
         state, losses = self._seen(teachers, self.group(inputs).embeddings[0], targets)
@@ -171,7 +171,7 @@ class RLKD(TaughtMethod):
     def after_step(self, progress: Progress) -> None:
         if not self._episode:
             return
-        # It stays: where a recorded step is replayed, these very tensors hold the next batch's values.
+        # Not cleared: when a captured step is replayed, these same tensors hold the next batch's values.
         state, actions, before, divergence, inputs, targets = self._episode
         reward = self._rewards(before, divergence, inputs, targets)
         # d log pi(a) / d score = a - p for a logistic policy.
@@ -184,7 +184,7 @@ class RLKD(TaughtMethod):
         self.policy_bias.add_(ascent[:, -1])
 
     def _rewards(self, before: Tensor, divergence: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Each sample's reward less its baseline, [B]."""
+        """Each sample's reward minus its baseline, [B]."""
         if self.reward in {"instance", "improvement"}:
             values = -before
             if self.reward == "improvement":
@@ -202,10 +202,10 @@ class RLKD(TaughtMethod):
         return advantage.expand(len(before))
 
     def _logits_again(self, inputs: Inputs) -> Tensor:
-        """The updated student's logits of the same batch, in train mode, with BatchNorm's running statistics put back.
+        """Returns the updated student's logits of the same batch, in train mode; BatchNorm's running statistics are restored afterwards.
 
-        Drop-out and stochastic depth draw what they drew in the first look, provided that the generator was seeded for the step (as
-        coterie's loop does) and the step is not compiled; else the reward would be the noise of another draw.
+        Dropout and stochastic depth repeat the first pass's draws, provided that the generator was seeded for the step (as coterie's loop does) and the step is
+        not compiled. Otherwise the reward would contain the noise of another draw.
         """
         kept = [buffer.clone() for buffer in self.group.buffers()]
         device = self.expected_reward.device

@@ -21,27 +21,27 @@ from coterie.networks.teacher import Teachers
 
 
 class STKD(TaughtMethod):
-    r"""The student learns the teacher's similarities between classes on mixtures of two images.
+    r"""The student learns the teacher's class similarities on mixtures of two images.
 
     With :math:`\lambda \sim Beta(a, a)`, :math:`\tilde x = \lambda x_i + (1 - \lambda) x_j`:
 
     .. math:: L = (1 - \alpha) \big[\lambda CE(z_s(\tilde x), y_i) + (1 - \lambda) CE(z_s(\tilde x), y_j)\big] + \alpha\, T^2 KL(q \| p_s^T(\tilde x))
 
-    A reconstruction: of the paper only the abstract was readable (mixup of images and labels, matched distributions on the virtual sample,
-    "incorrect classes similarities by the mixed labels"). Every piece is an argument; the constants are ours.
+    A reconstruction: only the paper's abstract could be read (mixup of images and labels, matched distributions on the virtual sample,
+    "incorrect classes similarities by the mixed labels"). Every choice is an argument; the constants are ours.
 
     Args:
         group: one student.
         teachers: one or several.
         mixing: a of the Beta distribution, 1; 0: λ = 1, which is Hinton's KD exactly.
         reading: ``virtual``: q is the teacher's prediction of the mixture; ``mixed``: q is the mixture of its predictions of the two images; ``clean``: q is
-            its prediction of x_i alone, a control whose target knows nothing of the mixture.
+            its prediction of x_i alone, a control whose target does not depend on the mixture.
         wrong_classes: whether only the classes other than y_i and y_j are compared ("incorrect classes").
         temperature: T, 4.
         distillation_weight: α, 0.9.
-        combination: of several teachers: ``mean_probability`` or ``mean_logit``.
+        combination: how several teachers' logits are combined: ``mean_probability`` or ``mean_logit``.
 
-    One λ for a batch; partners are the batch moved by one place, and batches are shuffled.
+    One λ for each batch. A sample's partner is the previous one in the batch, and batches are shuffled.
 
     Losses: ``label``, ``distillation``.
 
@@ -105,7 +105,7 @@ class STKD(TaughtMethod):
         }
 
     def _target(self, images: Tensor, mixture: Tensor, share: Tensor) -> Tensor:
-        """Logits of q at temperature T, float32 [B, K]."""
+        """Returns the logits of q at temperature T, float32 [B, K]."""
         seen = mixture if self.reading == "virtual" else images
         logits = combined_logits(torch.stack([output.logits for output in self.teachers(seen)]), self.combination)
         if self.reading != "mixed":
@@ -116,7 +116,7 @@ class STKD(TaughtMethod):
 
 
 def symmetric_beta(uniform: Tensor, parameter: float) -> Tensor:
-    """A draw from Beta(a, a) by three uniform ones and no rejection, so that a recorded step can draw again.
+    """Draws from Beta(a, a) with three uniform numbers and no rejection, so that a captured step can draw again.
 
     Args:
         uniform: [3, ...] in [0, 1).
@@ -124,7 +124,7 @@ def symmetric_beta(uniform: Tensor, parameter: float) -> Tensor:
 
     Source: Devroye, "Random variate generation in one line of code" (1996), symmetric beta distribution.
     """
-    radius, angle, side = uniform if uniform.device.type == "mps" else uniform.double()  # which Apple's GPUs have not
+    radius, angle, side = uniform if uniform.device.type == "mps" else uniform.double()  # Apple's GPUs have no float64
     spread = (1 - radius).pow(-1 / parameter) - 1
     distance = 1 / torch.sqrt(1 + 1 / (spread * torch.cos(2 * math.pi * angle).square()))
     return (0.5 + torch.where(side < 0.5, -0.5, 0.5) * distance).to(uniform.dtype)

@@ -1,4 +1,4 @@
-"""Base of the methods in which frozen teachers teach one student."""
+"""Bases of methods in which frozen teachers teach one student."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from coterie.networks.teacher import TeacherOutput, Teachers
 
 
 class TaughtMethod(GroupMethod):
-    """One student with teachers. The teachers run first, in eval mode and without gradients.
+    """Base of methods with one student and teachers. The teachers run first, in eval mode and without gradients.
 
     Args:
-        group: one student; with taps at its stages where ``uses_taps``.
+        group: one student; with taps at its stages if ``uses_taps``.
         teachers: one or several, with the student's classes.
         label_loss: as in :class:`GroupMethod`.
 
     Raises:
-        CoterieError: no teacher, one with other classes or without the features that are asked, several where one is asked, or a student without the taps.
+        CoterieError: no teacher, one with other classes or without the needed features, several if only one is supported, or a student without taps.
     """
 
     default_branches: ClassVar[int] = 1
     default_at: ClassVar[str | None] = None
     max_students: ClassVar[int | None] = 1
     needs_teacher: ClassVar[bool] = True
-    reads_teacher_features: ClassVar[bool] = True  # more of a teacher than its logits
+    reads_teacher_features: ClassVar[bool] = True  # whether more of a teacher is read than its logits
     uses_taps: ClassVar[bool] = False
-    label_weight: float = 1.0  # of the term ``label``
+    label_weight: float = 1.0  # weight of the term ``label``
 
     def __init__(self, group: StudentGroup, teachers: Teachers | None, label_loss: nn.Module | None = None) -> None:
         super().__init__(group, label_loss)
@@ -57,7 +57,7 @@ class TaughtMethod(GroupMethod):
             raise CoterieError(
                 f"{name} reads the student's stages: make the group by branch(network, 1, None, taps='stages')"
             )
-        # In a tuple, so that they are no submodules: not trained, averaged or saved.
+        # In a tuple, so that they are not submodules: not trained, averaged or saved.
         self._teachers = (teachers,)
 
     @property
@@ -78,11 +78,11 @@ class TaughtMethod(GroupMethod):
 
 
 class LogitTaughtMethod(TaughtMethod):
-    """A method that learns from the teachers' combined logits.
+    """Base of methods that learn from the teachers' combined logits.
 
     Args:
-        combination: of several teachers: ``mean_probability``, ``mean_logit``, or ``learned``: one weight for each teacher, trained
-            by the label loss of the mixed logits (the students have no part in it).
+        combination: how several teachers' logits are combined: ``mean_probability``, ``mean_logit``, or ``learned``: one weight for each teacher, trained by
+            the label loss of the combined logits (independently of the students).
     """
 
     reads_teacher_features: ClassVar[bool] = False
@@ -99,11 +99,11 @@ class LogitTaughtMethod(TaughtMethod):
         self.teacher_scores = nn.Parameter(torch.zeros(len(self.teachers))) if combination == "learned" else None
 
     def target(self, inputs: Inputs, targets: Tensor, losses: dict[str, Tensor]) -> Tensor:
-        """The teachers' combined logits, a constant, float32 [B, K]; with ``learned``, the term that trains the weights is added."""
+        """Returns the teachers' combined logits, detached, float32 [B, K]; with ``learned``, adds the loss term that trains the weights."""
         return self.combined(self.teachers.logits(inputs), targets, losses)
 
     def combined(self, logits: Tensor | None, targets: Tensor, losses: dict[str, Tensor]) -> Tensor:
-        """:meth:`target` where the teachers' logits are there, [m, B, K], as in :meth:`compare`."""
+        """:meth:`target` from given logits of the teachers [m, B, K], as in :meth:`compare`."""
         assert logits is not None, "a taught method has teachers"
         if self.teacher_scores is None:
             rule: Combination = "mean_logit" if self.combination == "mean_logit" else "mean_probability"
@@ -114,17 +114,17 @@ class LogitTaughtMethod(TaughtMethod):
 
 
 def teacher_wanted(method: str) -> str:
-    """What is said where a method finds no teacher."""
+    """Error message for a method without a teacher."""
     return f"{method} needs a teacher: set teacher.run=FOLDER, a finished run, or teacher.network (`coterie list settings teacher`)"
 
 
 def single_view(inputs: Inputs) -> Inputs:
-    """The batch of a lone student."""
+    """Returns the batch of a single student."""
     return inputs[0] if isinstance(inputs, list) else inputs
 
 
 def require_classes(targets: Tensor, method: str) -> None:
-    """Refuse mixed labels.
+    """Rejects mixed labels.
 
     Raises:
         CoterieError: distributions where classes are needed.
