@@ -1,4 +1,4 @@
-"""A run's student, or its ensemble, as a folder for use elsewhere, with a model card. Nothing here trains."""
+"""Exports a run's student, or its ensemble, as a folder with a model card. Nothing here trains."""
 
 from coterie.export.run import export_run
 

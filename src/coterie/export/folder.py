@@ -1,4 +1,4 @@
-"""An export's folder: which ones may be replaced, and how one is filled so that a failure leaves what was there."""
+"""The folder of an export: which folders may be replaced, and how they are filled so that a failure changes nothing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from coterie.errors import CoterieError, RunError
 from coterie.files import reason_of, usual_mode
 
-# In a card, by which a folder of `coterie export` is known.
+# Marks a model card, and with it its folder, as written by `coterie export`.
 MARK = "<!-- Written by `coterie export`, which replaces this folder's files when it is run again. -->"
 
 STAGING = ".export.tmp"
-# Everything that an export may hold: a folder with anything else in it is not ours to replace.
+# All files of an export: a folder with any other file is not replaced.
 FILES = {"README.md", "config.json", "model.safetensors", "model.onnx", "model.onnx.data", "model.pt2"}
 FILES |= {"generation_config.json", "preprocessor_config.json", "student.json", "recipe.yaml", "int8.json", STAGING}
 FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
@@ -22,7 +22,7 @@ FILES |= {"vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiec
 
 
 def require_free(target: Path) -> None:
-    """The folder must be new, empty, or a former export with nothing else in it."""
+    """Checks that the folder is new, empty, or a previous export without other files."""
     if target.exists() and not target.is_dir():
         raise CoterieError(f"{str(target)!r} is a file; an export is a folder: choose another --output")
     present = {path.name for path in target.iterdir()} if target.is_dir() else set()
@@ -38,10 +38,10 @@ def require_free(target: Path) -> None:
 
 
 def fill(target: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a folder inside ``target``, then move its files to their places; on failure nothing has changed.
+    """Let ``write`` fill a temporary folder inside ``target``, then move its files to ``target``; a failure of ``write`` changes nothing.
 
     Raises:
-        CoterieError: the folder cannot be made.
+        CoterieError: the folder cannot be created.
         RunError: the disk is full.
     """
     made = [parent for parent in [target, *target.parents] if not parent.exists()]
@@ -57,14 +57,14 @@ def fill(target: Path, write: Callable[[Path], None]) -> None:
     try:
         write(staging)
         for path in staging.iterdir():
-            path.chmod(mode)  # some libraries write files that none but their owner may read
-        # The card goes first: it marks the folder as an export, should the process end between two moves.
+            path.chmod(mode)  # some libraries write files that only their owner can read
+        # The card is moved first: it marks the folder as an export in case the process ends between two moves.
         written = sorted((path.name for path in staging.iterdir()), key=lambda name: name != "README.md")
         for name in written:
             os.replace(staging / name, target / name)
         for stale in FILES - {STAGING, *written}:
             (target / stale).unlink(missing_ok=True)
-    except Exception as error:  # libraries write here, each with errors of its own
+    except Exception as error:  # libraries write here, and each raises its own errors
         reason = reason_of(error, staging)
         if reason is None:
             raise

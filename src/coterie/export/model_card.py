@@ -1,6 +1,6 @@
 """The README.md of an export: what was exported, its figures, how to load it and how it was trained.
 
-Only text is made here, from what the run folder says; nothing is loaded or measured.
+It is written from the run folder's files; nothing is loaded or measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOWN_CLASSES = 50
 
 
 def shareable_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML without the places on one machine where data and networks lay: a folder's name stays, its path goes."""
+    """Returns the recipe as YAML without local paths of data and networks: only the last component of a path is kept."""
     changed: dict[str, Any] = {name: getattr(recipe, name) for name in ("data", "network", "teacher")}
     changed = {name: section and _without_places(section) for name, section in changed.items()}
     changed["teachers"] = [_without_places(each) for each in recipe.teachers]
@@ -43,7 +43,7 @@ def _without_places(section: Located) -> Located:
         return Path(place).name if is_path else place
 
     shared = {key: name(place) for key, place in section.located().items()}
-    if isinstance(section, DataRecipe):  # known by their name alone
+    if isinstance(section, DataRecipe):  # data keep only their name
         shared |= dict.fromkeys(shared.keys() - {"name"})
     return section.model_copy(update=shared)
 
@@ -65,17 +65,17 @@ def model_card(
     """Render the card.
 
     Args:
-        format: one of the task's.
+        format: one of the task's formats.
         which: student, a student's number, ensemble or method.
-        description: what is exported, as in ``student.json``; ``networks`` instead of ``network`` for several students.
-        parameters: number of parameters of what is exported.
+        description: description of the exported network, as in ``student.json``; ``networks`` instead of ``network`` for several students.
+        parameters: number of parameters of the exported network.
         recipe: the run's settings.
-        summary: contents of summary.json; figures that are not there are left out.
-        environment: contents of environment.json.
-        check: what the exported file was compared with, in one sentence; empty where there was nothing to compare.
-        tokenizer_file: whether the package tokenizers alone reads the tokenizer beside it.
-        int8: contents of ``int8.json`` where the file is quantised.
-        repository: ``user/name`` on the Hub, from which the snippets of timm and transformers load then.
+        summary: content of summary.json; missing figures are left out.
+        environment: content of environment.json.
+        check: what the exported file was compared with, in one sentence; empty if there was nothing to compare.
+        tokenizer_file: whether the exported tokenizer can be read with the package tokenizers alone.
+        int8: content of ``int8.json`` if the file is quantised.
+        repository: ``user/name`` on the Hub, from which the snippets of timm and transformers then load.
     """
     package, _, name = find_row(recipe.task).card.partition(":")
     base, card = (
@@ -87,7 +87,7 @@ def model_card(
     data = Path(description["data"]).name or description["data"]
     method = description["method"]
     entry = TABLE.get(method)
-    # Longer than any run of backticks in a name, so that no name closes the block that shows it.
+    # The fence is longer than any run of backticks in the content, so that the content cannot close the block.
     class_names = description.get("class_names", [])
     runs = re.findall("`+", shareable_recipe(recipe) + "".join(map(str, class_names)))
     blocks = jinja2.Environment(
@@ -145,7 +145,7 @@ def _front_matter(
     summary: dict[str, Any],
     int8: dict[str, Any] | None,
 ) -> str:
-    """Hugging Face's metadata, without the licence, which the template adds with a comment."""
+    """Returns Hugging Face's metadata without the licence, which the template adds with a comment."""
     task = find_row(recipe.task).pipeline or recipe.task.replace("_", "-")
     tags = [task, "knowledge-distillation", "coterie", description["method"]]
     first = figures_of(recipe.task)[0]
@@ -174,7 +174,7 @@ def _front_matter(
 def _rows(
     which: str, shown: list[Figure], description: dict[str, Any], summary: dict[str, Any], this: str
 ) -> list[tuple[str, list[str]]]:
-    """Lines of the table of figures: the export first, then what it is to be compared with."""
+    """Returns the rows of the table of figures: the export first, then the networks to compare it with."""
     ensembles = summary.get("ensemble", {})
     candidates = {
         this: description["figures"],

@@ -1,4 +1,4 @@
-"""An export's folder on the Hugging Face Hub, by huggingface_hub."""
+"""Uploads the folder of an export to the Hugging Face Hub with huggingface_hub."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from coterie.errors import CoterieError, RunError
 
-TIMEOUT = 5  # seconds in which the Hub must answer, before anything is exported
+TIMEOUT = 5  # seconds; the Hub must answer before anything is exported
 
 
 def require_hub(name: str) -> Any:
-    """What talks to the Hub, after a look at what would be in its way.
+    """Checks that an upload is possible, and returns the client of the Hub.
 
     Args:
         name: the repository, ``user/name``.
 
     Raises:
-        CoterieError: a name that the Hub does not take, no package, no token, or no connection.
+        CoterieError: the name is invalid, or there is no package, token or connection.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
         raise CoterieError(f"--push {name!r}: expected user/name, of letters, digits, '-', '_' and '.'")
@@ -39,27 +39,27 @@ def require_hub(name: str) -> Any:
     api = huggingface_hub.HfApi()
     try:
         get_session().head(api.endpoint, timeout=TIMEOUT)
-    except Exception as error:  # of requests or httpx, by the package's version
+    except Exception as error:  # of requests or httpx, depending on the package's version
         raise CoterieError(f"--push cannot reach {api.endpoint}: {_line(error)}") from None
     return api
 
 
 def push(api: Any, folder: Path, name: str, private: bool) -> None:
-    """Upload an export's folder, as it is, to a repository that is made where there is none.
+    """Upload an export's folder to a repository, which is created if it does not exist.
 
     Args:
         api: from :func:`require_hub`.
-        folder: what is uploaded.
+        folder: the folder to upload.
         name: ``user/name``.
-        private: of a new repository; one that is there stays as it is.
+        private: whether a new repository is private; an existing one is not changed.
 
     Raises:
-        RunError: the Hub refuses; the folder stays.
+        RunError: the Hub refuses the upload; the folder is kept.
     """
     try:
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload by coterie export")
-    except Exception as error:  # many kinds, of two packages
+    except Exception as error:  # many types, of two packages
         raise RunError(
             f"{str(folder)!r} is written, but was not pushed to {api.endpoint}/{name}: {_line(error)}"
         ) from error

@@ -1,4 +1,4 @@
-"""What an export is asked for, and what is in its way: checked without torch, so that it is refused at once."""
+"""Checks the arguments of an export before torch is imported, so that invalid ones are refused at once."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from coterie.run_folder import RunFolder
 from coterie.tasks import find_part, known_tasks
 from coterie.tasks.formats import Format
 
-MEASURES = "int8.json"  # what an int8 file costs, by the task's quantizer; ``line`` says it in words
+MEASURES = "int8.json"  # figures of an int8 file, from the task's quantizer; ``line`` describes them in words
 
 
 @dataclass(frozen=True)
 class Request:
-    """An export that nothing is in the way of, as far as can be seen without the network.
+    """The arguments of an export, checked as far as possible without the network.
 
     Attributes:
-        folder: of the run.
-        recipe: the run's.
-        format: one of the task's.
+        folder: the run folder.
+        recipe: the run's recipe.
+        format: one of the task's formats.
         which: ``student``, ``ensemble``, ``method`` or a student's number.
         target: the export's folder.
-        int8: whether it is quantised.
-        push: the repository it is uploaded to, or None.
-        private: whether a new one is private.
-        hub: what talks to the Hub, where ``push`` is given.
+        int8: whether to quantise the export.
+        push: the repository to upload to, or None.
+        private: whether a new repository is private.
+        hub: client of the Hub if ``push`` is given, otherwise None.
         trust_code: whether the run may name a method by its module.
     """
 
@@ -57,7 +57,7 @@ def check_request(
     private: bool,
     trust_code: bool,
 ) -> Request:
-    """The request for what :func:`coterie.export.export_run` is called with.
+    """Checks the arguments of :func:`coterie.export.export_run` and returns them as a request.
 
     Raises:
         CoterieError: see there.
@@ -72,7 +72,7 @@ def check_request(
         near = did_you_mean(which, ["student", "ensemble", "method"])
         raise CoterieError(f"cannot export {which!r}{near}; expected student, a student's number, ensemble or method")
     folder = RunFolder(run).require()
-    recipe = load_recipe(folder.recipe, trust_code=trust_code or which == "student")  # which imports no method
+    recipe = load_recipe(folder.recipe, trust_code=trust_code or which == "student")  # that imports no method
     fitting = {each.name: each for each in formats[recipe.task]}
     if not fitting:
         raise CoterieError(

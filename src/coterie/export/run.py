@@ -1,4 +1,4 @@
-"""From a run to an export: the request is checked first, and torch is imported when nothing is in its way."""
+"""Exports a run: the arguments are checked first, and torch is imported only afterwards."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def export_run(
     Args:
         run: the run folder.
         format: ``timm`` (config.json and model.safetensors, for ``timm.create_model("local-dir:FOLDER", pretrained=True)``),
-            ``onnx`` (model.onnx), ``pt2`` (model.pt2, from torch.export), both with any batch size, or ``safetensors``; of a run of texts
+            ``onnx`` (model.onnx), ``pt2`` (model.pt2, from torch.export), both with any batch size, or ``safetensors``; for a run of texts
             ``transformers`` (config.json, model.safetensors and tokenizer, for ``from_pretrained``) or ``onnx``. None: timm, or transformers.
-        output: the export's folder: new, empty or a former export; None: ``<run>/export/<format>``, followed by ``-<which>``
-            where that is not the deployed student.
+        output: the export's folder: new, empty or a previous export; None: ``<run>/export/<format>``, followed by ``-<which>``
+            unless the deployed student is exported.
         which: ``student`` (the deployed one), a student's number, ``ensemble`` (mean probability of all students) or ``method``
             (the method's own rule, with its modules).
-        network: the untrained network, where the run was trained on one's own.
-        int8: quantise the ONNX file of a run of images with its training images, and measure it beside the float one on the run's
-            evaluation split: ``int8.json``. The folder's default name ends in ``-int8``.
-        push: ``user/name`` of a repository of the Hugging Face Hub to which the folder is uploaded; it is made where there is none.
+        network: the untrained network, if the run was trained on a custom module.
+        int8: quantise the ONNX file of a run of images, calibrated on its training images, and compare it with the float one on the run's
+            evaluation split (``int8.json``). The folder's default name ends in ``-int8``.
+        push: ``user/name`` of a repository of the Hugging Face Hub to which the folder is uploaded; it is created if it does not exist.
         private: whether a new repository is private.
-        trust_code: whether the run may name a method by ``package.module:Class``, whose code is imported for everything but the
-            deployed student.
+        trust_code: whether the run may name a method by ``package.module:Class``. Its code is imported for all exports except that of
+            the deployed student.
 
     Returns:
         The export's folder.
 
     Raises:
-        CoterieError: an unknown format or student, a run without one, a folder that holds something else, or, with ``int8``, another format or
-            data that are not to be had; with ``push``, a name, token or connection that will not do.
-        RunError: the network cannot be exported in this format, what was exported computes something else, or the Hub refuses it.
+        CoterieError: the format or student is unknown, the run has no student, or the folder holds something else; with ``int8``, the format
+            does not support it or the data are missing; with ``push``, the name, token or connection is invalid.
+        RunError: the network cannot be exported in this format, the exported file computes something else, or the Hub refuses it.
     """
     request = check_request(run, format, output, which, int8=int8, push=push, private=private, trust_code=trust_code)
     from coterie.export.writing import write_export

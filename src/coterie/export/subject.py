@@ -1,4 +1,4 @@
-"""What is exported of a run: one student, the mean of all students, or the method's ensemble, as one network."""
+"""Loads the network to export: one student, the mean of all students, or the method's ensemble."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class MethodEnsemble(nn.Module):
 def load_subject(
     folder: RunFolder, recipe: Recipe, which: str, network: NetworkSource | None, *, trust_code: bool = False
 ) -> Subject:
-    """Load what is exported from a finished run.
+    """Load the network to export from a finished run.
 
     Raises:
-        CoterieError: an unfinished run, a student that is not there, or a missing ``network``.
+        CoterieError: the run is not finished, the student does not exist, or ``network`` is missing.
     """
     if which == "student":
         module = network if network is None or isinstance(network, nn.Module) else network()

@@ -1,4 +1,4 @@
-"""An export's folder is written: network, card, and what belongs to the format; then it is uploaded where that was asked for."""
+"""Writes the folder of an export (network, model card, and files of the format), and uploads it if requested."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from coterie.tasks.exporting import require_onnx
 
 
 def write_export(request: Request, network: NetworkSource | None = None) -> Path:
-    """Write what is asked for; returns the folder.
+    """Write the export; returns the folder.
 
     Args:
         request: from :func:`coterie.export.request.check_request`.
-        network: the untrained network, where the run was trained on one's own.
+        network: the untrained network, if the run was trained on a custom module.
 
     Raises:
-        CoterieError: no such student, or data to quantise with that are not to be had.
-        RunError: the network cannot be exported in this format, what was exported computes something else, or the Hub refuses it.
+        CoterieError: the student does not exist, or the data for quantisation are missing.
+        RunError: the network cannot be exported in this format, the exported file computes something else, or the Hub refuses it.
     """
     folder, recipe, format, which = request.folder, request.recipe, request.format, request.which
     data = _data_to_quantize(folder, recipe) if request.int8 else None
@@ -78,10 +78,10 @@ def write_export(request: Request, network: NetworkSource | None = None) -> Path
 
 
 def _data_to_quantize(folder: RunFolder, recipe: Recipe) -> Loaders:
-    """The run's own data, prepared as in its evaluation, on the CPU.
+    """Loads the run's own data, prepared as in its evaluation, on the CPU.
 
     Raises:
-        CoterieError: they are not to be had, or no longer what the run was trained on.
+        CoterieError: the data are missing, or no longer what the run was trained on.
     """
     require_onnx()
     try:

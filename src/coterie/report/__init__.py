@@ -1,4 +1,4 @@
-"""What a run came to, for people: one HTML file made from a run folder alone. Nothing here trains or evaluates."""
+"""The report of a run: one HTML file, written from the run folder alone. Nothing here trains or evaluates."""
 
 from coterie.report.page import write_report
 

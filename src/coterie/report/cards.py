@@ -1,4 +1,4 @@
-"""The samples that a report shows one by one: what the students disagree on, and what the deployed one gets wrong."""
+"""Samples that a report shows individually: those the students disagree on, and errors of the deployed student."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coterie.report.run import RunData
 
 
 class Answer(NamedTuple):
-    """What one student takes a sample for, and how sure it is."""
+    """One student's prediction for a sample, with its confidence."""
 
     student: int
     name: str
@@ -27,12 +27,12 @@ class Card(NamedTuple):
     """One sample, an image or a text, its true class and the students' answers.
 
     Attributes:
-        address: of the image, as text; empty for a text.
-        text: empty for an image.
-        pixelated: the image is so small that its pixels should be shown as squares.
-        number: the sample's place in its data set.
+        address: the image as a data URL; empty for a text.
+        text: the text; empty for an image.
+        pixelated: whether the image is so small that it should be scaled without interpolation.
+        number: the sample's index in its data set.
         label: name of the true class.
-        label_probability: what the first of the answering students gives the true class.
+        label_probability: probability of the true class by the first student in ``answers``.
         answers: one for each student that is shown.
     """
 
@@ -46,7 +46,7 @@ class Card(NamedTuple):
 
 
 def disputed_cards(run: RunData) -> list[Card]:
-    """Samples that the students differ on, most disputed first; none of a single network.
+    """Returns the samples on which the students disagree, most disputed first; empty for a single network.
 
     Raises:
         CoterieError: an image is damaged.
@@ -60,9 +60,9 @@ def disputed_cards(run: RunData) -> list[Card]:
 
 
 def error_cards(run: RunData, deployed: int) -> list[Card]:
-    """The deployed student's errors, most confident first.
+    """Returns the deployed student's errors, most confident first.
 
-    A run that kept only what is disputed has none: among those samples the most confident errors are others than among all.
+    Empty if the run did not save the samples of its most confident errors, for example a run that saved only disputed samples.
 
     Raises:
         CoterieError: an image is damaged.

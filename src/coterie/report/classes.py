@@ -1,4 +1,4 @@
-"""How well each class is recognised, and what it is taken for."""
+"""Per-class figures and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -18,22 +18,20 @@ from coterie.report.predictions import (
 from coterie.report.run import GroupFigures, Predictions, RunData
 from coterie.run_schema import ClassFigures
 
-ORDERED_CLASSES = (
-    20  # up to here a confusion matrix keeps the order of the classes, beyond it similar ones stand together
-)
-SHOWN_CLASSES = 100  # beyond them, only those with the most errors are shown
+ORDERED_CLASSES = 20  # with more classes, the confusion matrix places similar ones next to each other
+SHOWN_CLASSES = 100  # of more classes, only those with the most errors are shown
 SORTS = {"f1": "F1", "recall": "recall", "precision": "precision", "support": "samples", "name": "name"}
 
 
 class ClassRow(NamedTuple):
-    """Figures of one class, and where it stands when the rows are sorted by each key of ``SORTS``."""
+    """Figures of one class, and its position when the rows are sorted by each key of ``SORTS``."""
 
     figures: ClassFigures
     places: dict[str, int]
 
 
 class ClassTable(NamedTuple):
-    """``rows`` are those of the lowest F1 first; ``total`` counts all classes."""
+    """``rows`` are sorted by F1, lowest first; ``total`` counts all classes."""
 
     rows: list[ClassRow]
     total: int
@@ -41,7 +39,7 @@ class ClassTable(NamedTuple):
 
 
 class ConfusionSection(NamedTuple):
-    """``width`` is what ``chart`` takes in full size, in pixels; ``shown`` of the classes ``names`` are in it."""
+    """``width`` is the full width of ``chart`` in pixels; it has ``shown`` of the classes ``names``."""
 
     names: list[str]
     pairs: list[Confusion]
@@ -51,7 +49,7 @@ class ConfusionSection(NamedTuple):
 
 
 def class_table(run: RunData, figures: GroupFigures) -> ClassTable | None:
-    """Every class of the deployed student; of runs that did not note them, from the saved predictions."""
+    """Builds the table of the deployed student's per-class figures; for runs that did not record them, from the saved predictions."""
     found, balanced = figures.per_class, figures.deployed.get("balanced_accuracy")
     if not found or balanced is None:
         if run.predictions is None:
@@ -62,7 +60,7 @@ def class_table(run: RunData, figures: GroupFigures) -> ClassTable | None:
 
 
 def _counted_again(run: RunData, predictions: Predictions, student: int) -> tuple[list[ClassFigures], float]:
-    import torch  # only here: a report is written without it
+    import torch  # imported here only, because reports do not need it otherwise
 
     from coterie.metrics import balanced_accuracy, per_class_figures
 
@@ -92,12 +90,12 @@ def _sort_key(figures: ClassFigures, key: str) -> tuple[float, str]:
 
 
 def _rank(value: float | None) -> float:
-    """Worst first, what is undefined last."""
+    """Returns a sort key: worst first, undefined values last."""
     return 2.0 if value is None else value
 
 
 def confusion_section(run: RunData, student: int) -> ConfusionSection:
-    """What the deployed student takes for what."""
+    """Builds the section with the deployed student's confusions."""
     assert run.predictions is not None
     counts = confusion_matrix(run.predictions.logits[student], run.predictions.labels)
     names = run.class_names

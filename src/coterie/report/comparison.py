@@ -1,4 +1,4 @@
-"""From ``comparison.json`` to tables, figures and one HTML page that needs nothing else."""
+"""Writes tables, figures and a self-contained HTML page from ``comparison.json``."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def write_comparison_report(folder: Path | str) -> Path:
     """Write ``report.html``, ``comparison.md``, ``comparison.csv`` and ``figures/*.svg`` into a comparison's folder.
 
     Args:
-        folder: with ``comparison.json``; nothing else is read.
+        folder: the folder with ``comparison.json``; nothing else is read.
 
     Returns:
-        Where the page is.
+        Path of the page.
 
     Raises:
-        CoterieError: no comparison, or a damaged one.
+        CoterieError: ``comparison.json`` is missing or damaged.
         RunError: a file cannot be written.
     """
     path = Path(folder)
@@ -52,7 +52,7 @@ def write_comparison_report(folder: Path | str) -> Path:
 
 
 def draw(comparison: Comparison) -> dict[str, Markup]:
-    """The charts by name; those for which there are figures."""
+    """Draws the charts for which there are figures; returns them by name."""
     reference, figure = comparison["reference"], tables.figure_of(comparison)
     main, ensemble, label_of = f"primary.{figure.key}", _ensemble(figure), figure.label
     charts: dict[str, Markup] = {}
@@ -91,7 +91,7 @@ def draw(comparison: Comparison) -> dict[str, Markup]:
 
 
 def _against(comparison: Comparison, label: str, cost: Figure, main: str) -> Point:
-    """The primary figure over what a use of the deployed network takes."""
+    """Returns an arm's point in the chart of the primary figure against a cost of using the deployed network."""
     return _point(comparison, label, f"primary.{cost.key}", main)
 
 
@@ -104,7 +104,7 @@ def _number(comparison: Comparison, label: str) -> int:
 
 
 def _error(found: Mapping[str, Any]) -> float:
-    """Standard error of a figure's mean; 0 for one run."""
+    """Returns the standard error of a figure's mean; 0 for one run."""
     return 0.0 if found["standard_deviation"] is None else found["standard_deviation"] / len(found["values"]) ** 0.5
 
 
@@ -123,7 +123,7 @@ def _point(comparison: Comparison, label: str, x: str, y: str) -> Point:
 
 
 def _gain(comparison: Comparison, label: str, figure: Figure) -> Point:
-    """How much better the ensemble is, whichever direction that is."""
+    """Returns an arm's point with the ensemble's gain over the mean student; positive is better."""
     figures = comparison["methods"][label]["figures"]
     gain = figures[_ensemble(figure)]["mean"] - figures[f"mean_student.{figure.key}"]["mean"]
     across = figures["diversity.disagreement"]
@@ -143,7 +143,7 @@ def _cost(comparison: Comparison, label: str, base: float, main: str) -> Point:
 
 
 def curves(comparison: Comparison) -> list[tuple[str, Markup]]:
-    """(label, chart) of every arm's mean student on the validation split over the epochs."""
+    """Draws the learning curve of every arm's mean student on the validation split; returns (label, chart) pairs."""
     bands = {label: band for label in comparison["methods"] if (band := _band(comparison, label)) is not None}
     if not bands:
         return []
@@ -172,7 +172,7 @@ def curves(comparison: Comparison) -> list[tuple[str, Markup]]:
 
 
 def _band(comparison: Comparison, label: str) -> Band | None:
-    """Mean and spread over seeds at the epochs that all runs of an arm have."""
+    """Returns mean and standard deviation over seeds, at the epochs that all runs of an arm have."""
     found = [run["curves"] for run in comparison["runs"] if run["label"] == label and run["curves"].get("epoch")]
     if not found:
         return None
@@ -186,7 +186,7 @@ def _band(comparison: Comparison, label: str) -> Band | None:
 
 
 def render(comparison: Comparison, charts: Mapping[str, Markup]) -> str:
-    """The whole page."""
+    """Renders the HTML page."""
     arms, main, figure = comparison["methods"], tables.main_column(comparison), tables.figure_of(comparison)
     rows = [
         {

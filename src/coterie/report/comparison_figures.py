@@ -1,4 +1,4 @@
-"""Charts of a comparison: differences with their intervals, accuracy against ensemble, diversity and cost, learning curves."""
+"""Charts of a comparison: differences with intervals, scatter plots against ensemble, diversity and cost, learning curves."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from matplotlib.transforms import Bbox
 
 from coterie.report.figures import ACCENT, INK, MUTED, STYLE, as_svg, new_figure
 
-# What the page's variables are in its light colours, for a chart that stands in a file of its own.
+# Values of the page's CSS variables in the light colour scheme, for charts in separate files.
 LIGHT = {"--ink": "#1d2330", "--muted": "#5d6675", "--line": "#dfe3ea", "--accent": "#2f5fd0"}
 
 
-KEY_WIDTH = 26  # letters of a line of the key
-PLACES = (  # of a label beside its point: offset in points, horizontal and vertical alignment
-    ((5, 5), "left", "bottom"),  # the diagonal ones first: error bars run straight
+KEY_WIDTH = 26  # characters in a line of the key
+PLACES = (  # positions of a label relative to its point: offset in points, horizontal and vertical alignment
+    ((5, 5), "left", "bottom"),  # diagonal positions first: error bars are horizontal and vertical
     ((-5, 5), "right", "bottom"),
     ((5, -5), "left", "top"),
     ((-5, -5), "right", "top"),
@@ -34,7 +34,7 @@ PLACES = (  # of a label beside its point: offset in points, horizontal and vert
 
 
 class Point(NamedTuple):
-    """An arm in a plane, its number in the table and its name, with half-lengths of its error bars."""
+    """An arm in a scatter plot: its number in the table, its name, and half-lengths of its error bars."""
 
     number: int
     label: str
@@ -64,13 +64,13 @@ def _points(value: float, _: object) -> str:
 def forest(
     rows: Sequence[tuple[str, float, tuple[float, float] | None]], description: str, label: str, is_share: bool = True
 ) -> Markup:
-    """Differences from the reference, one row an arm, with their 95 % intervals.
+    """Draws a forest plot: differences from the reference with their 95 % intervals, one row per arm.
 
     Args:
         rows: (label, mean difference, interval), from top to bottom.
-        description: what a reader who does not see the chart is told.
-        label: of the figure.
-        is_share: whether it is one, shown in points of per cent.
+        description: alternative text.
+        label: name of the figure.
+        is_share: whether the figure is a share, shown in percentage points.
     """
     labels = [_wrapped(label) for label, _, _ in rows]
     lines = max(label.count("\n") + 1 for label in labels)
@@ -94,7 +94,7 @@ def forest(
 
 
 def _wrapped(label: str, width: int = 24) -> str:
-    """A label on at most two lines."""
+    """Wraps a label to at most two lines."""
     lines = textwrap.wrap(label, width)
     if len(lines) > 2:
         lines = [lines[0], lines[1][: width - 1] + "…"]
@@ -111,14 +111,14 @@ def scatter(
     x_share: bool = True,
     y_share: bool = True,
 ) -> Markup:
-    """Arms in a plane by their names or, where these would run into one another, by numbers with a key below.
+    """Draws a scatter plot of arms, labelled by name or, if names would overlap, by number with a key below.
 
     Args:
         points: the arms.
-        description: what a reader who does not see the chart is told.
-        x, y: what the axes show.
-        diagonal: draw where both are equal.
-        x_share, y_share: the figure on that axis is a share, shown in percent.
+        description: alternative text.
+        x, y: labels of the axes.
+        diagonal: whether to draw the line on which both values are equal.
+        x_share, y_share: whether the figure on that axis is a share, shown in percent.
     """
     with matplotlib.rc_context(STYLE):
         shares = (x_share, y_share)
@@ -130,7 +130,7 @@ def scatter(
 def _scatter(
     points: Sequence[Point], x: str, y: str, diagonal: bool, shares: tuple[bool, bool], *, key: bool
 ) -> tuple[Figure, bool]:
-    """The figure, and whether every label found a free place."""
+    """Returns the figure, and whether every label found a free position."""
     rows = -(-len(points) // 2) if key else 0
     lines = max((_wrapped(point.label, KEY_WIDTH).count("\n") + 1 for point in points), default=1)
     below = 8 + 15 * lines * rows if key else 0
@@ -161,14 +161,14 @@ def _scatter(
 
 
 def axis_limits(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Of an axis that shows all values with their error bars, (value, half-length) each."""
+    """Returns limits of an axis that shows all values with their error bars, each (value, half-length)."""
     low, high = min(value - error for value, error in values), max(value + error for value, error in values)
     margin = max(0.08 * (high - low), 0.002)
     return low - margin, high + margin
 
 
 def _write_key(axes: Any, points: Sequence[Point], rows: int) -> None:
-    """Numbers and names in two columns, in the place of a chart."""
+    """Writes the key, numbers and names in two columns, to an axes."""
     axes.axis("off")
     for place, point in enumerate(points):
         column, row = divmod(place, rows)
@@ -181,7 +181,7 @@ def _write_key(axes: Any, points: Sequence[Point], rows: int) -> None:
 
 
 def _label(figure: Figure, axes: Any, points: Sequence[Point], *, numbers: bool) -> bool:
-    """Write each point's name or number beside it, at the first place that is free; whether all of them found one."""
+    """Write each point's name or number next to it, at the first free position; returns whether all labels found one."""
     figure.draw_without_rendering()
     frame = axes.get_window_extent()
     marks = axes.transData.transform([(point.x, point.y) for point in points])
@@ -214,13 +214,13 @@ def _label(figure: Figure, axes: Any, points: Sequence[Point], *, numbers: bool)
 def learning_curve(
     band: Band, reference: Band | None, description: str, limits: tuple[float, float], is_share: bool = True
 ) -> Markup:
-    """An arm's figure over epochs with a band of one standard deviation; the reference dashed behind it.
+    """Draws an arm's figure over epochs with a band of one standard deviation, and the reference as a dashed line.
 
     Args:
         band, reference: curves.
-        description: what a reader who does not see the chart is told.
-        limits: of the vertical axis, the same for all arms.
-        is_share: whether the figure is one, shown in percent.
+        description: alternative text.
+        limits: limits of the vertical axis, the same for all arms.
+        is_share: whether the figure is a share, shown in percent.
     """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(250, 170)
@@ -241,7 +241,7 @@ def learning_curve(
 
 
 def standalone(chart: Markup) -> str:
-    """A chart as a file of its own, in light colours on white."""
+    """Returns a chart as the content of an SVG file, in light colours on white."""
     text = re.sub(r"var\((--[a-z0-9-]+)\)", lambda found: LIGHT[found[1]], str(chart))
     text = text.replace(
         "<svg ",

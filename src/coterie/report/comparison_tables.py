@@ -1,4 +1,4 @@
-"""The tables of a comparison: Markdown for a README, CSV for a spreadsheet, rows for the page."""
+"""The tables of a comparison: Markdown, CSV, and cells of the HTML page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Comparison = Mapping[str, Any]
 class Column(NamedTuple):
     """A figure's column: key in ``comparison.json``, heading, factor, decimals, whether the spread is shown.
 
-    ``group`` is the title of the page's table that it stands in; the first column stands in the main one.
+    ``group`` is the title of its table on the page; the first column belongs to the main table.
     """
 
     key: str
@@ -27,8 +27,8 @@ class Column(NamedTuple):
     group: str = ""
 
 
-WIDTH = 7  # columns that a table of the page has room for, beside the arm's
-NAMED = {  # whose figure it is
+WIDTH = 7  # maximum number of columns of a table on the page, without the arm's
+NAMED = {  # heading of each group of figures
     "deployed": "deployed",
     "ensemble_mean_probability": "ensemble, mean probability",
     "ensemble_mean_logit": "ensemble, mean logit",
@@ -44,25 +44,25 @@ COST = (
 
 
 def figure_of(comparison: Comparison) -> Figure:
-    """The figure that arms are compared by."""
+    """Returns the figure by which arms are compared."""
     return figures_of_run(comparison)[0]
 
 
 def main_column(comparison: Comparison) -> Column:
-    """The figure that arms are compared by."""
+    """Returns the column of the figure by which arms are compared."""
     figure = figure_of(comparison)
     return _column(f"primary.{figure.key}", "", figure, spread=True)
 
 
 def ensemble_column(comparison: Comparison) -> Column | None:
-    """The same of the mean probability's ensemble; None where no arm has one."""
+    """Returns the column of the mean-probability ensemble; None if no arm has one."""
     figure = figure_of(comparison)
     column = _column(f"ensemble_mean_probability.{figure.key}", "ensemble", figure)
     return column if _has(comparison, column) else None
 
 
 def _column(key: str, whose: str, figure: Figure, group: str = "", spread: bool = False) -> Column:
-    """Of a figure. A share is headed by its sign, another one by its name; the main figure by both."""
+    """Builds the column of a figure. The heading of a share is "%", of another figure its name; that of the main figure has both."""
     decimals = int("".join(filter(str.isdecimal, figure.format)) or 0)
     name = f"{figure.label} %" if figure.is_share else figure.label
     heading = (
@@ -74,7 +74,7 @@ def _column(key: str, whose: str, figure: Figure, group: str = "", spread: bool 
 
 
 def all_columns(comparison: Comparison) -> list[Column]:
-    """The main figure, the same of others than the student to compare by, its other figures, diversity and cost."""
+    """Returns all columns: the main figure, the same figure of other networks and splits, the other figures, diversity and cost."""
     first, *others = figures_of_run(comparison)
     same = f"More of {first.label}"
     columns = [main_column(comparison)]
@@ -92,7 +92,7 @@ def _has(comparison: Comparison, column: Column) -> bool:
 
 
 def cell(entry: Mapping[str, Any], column: Column) -> str:
-    """An arm's figure as text; a dash where it has none."""
+    """Returns an arm's figure as text; a dash if it has none."""
     found = entry["figures"].get(column.key)
     if found is None:
         return "–"
@@ -103,7 +103,7 @@ def cell(entry: Mapping[str, Any], column: Column) -> str:
 
 
 def interval(comparison: Comparison, label: str) -> str:
-    """95 % interval of the mean of an arm's main figure."""
+    """Returns the 95 % interval of the mean of an arm's main figure, as text."""
     column = main_column(comparison)
     found = comparison["methods"][label]["figures"].get(column.key)
     if found is None or found["interval"] is None:
@@ -113,7 +113,7 @@ def interval(comparison: Comparison, label: str) -> str:
 
 
 def difference(comparison: Comparison, label: str) -> str:
-    """Paired difference of the main figure from the reference's, with its standard error; of shares in points."""
+    """Returns the paired difference of the main figure from the reference's, with its standard error, as text; shares in points."""
     figure = figure_of(comparison)
     row = comparison["differences"].get(main_column(comparison).key, {}).get(label)
     if row is None:
@@ -123,19 +123,19 @@ def difference(comparison: Comparison, label: str) -> str:
 
 
 def p_value(comparison: Comparison, label: str, kind: str) -> str:
-    """A p-value of the main difference, ``p_holm``, ``p_permutation`` or ``p_t``; none of fewer than three seeds."""
+    """Returns a p-value of the main difference as text: ``p_holm``, ``p_permutation`` or ``p_t``; empty below three seeds."""
     row = comparison["differences"].get(main_column(comparison).key, {}).get(label)
     value = None if row is None or row["pairs"] < ENOUGH_SEEDS else row[kind]
     return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def shown_columns(comparison: Comparison) -> list[Column]:
-    """Columns for which at least one arm has a figure."""
+    """Returns the columns for which at least one arm has a figure."""
     return [column for column in all_columns(comparison) if _has(comparison, column)]
 
 
 def column_groups(comparison: Comparison) -> list[tuple[str, list[Column]]]:
-    """The columns beside the main one under the titles of their tables; a page is too narrow for all of them in one."""
+    """Returns the columns other than the main one by the title of their table; a page is too narrow for a single table."""
     groups: dict[str, list[Column]] = {}
     for column in shown_columns(comparison):
         if column.group:
@@ -148,7 +148,7 @@ def column_groups(comparison: Comparison) -> list[tuple[str, list[Column]]]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The table and its reading as a Markdown page."""
+    """Returns the table and its conclusions as a Markdown page."""
     columns = shown_columns(comparison)
     reference = comparison["reference"]
     heads = [
@@ -194,7 +194,7 @@ def _row(cells: list[str]) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """Every figure of every arm, one a row: mean, standard deviation, interval, n, and the difference from the reference."""
+    """Returns CSV with one row for every figure of every arm: n, mean, standard deviation, interval, and the difference from the reference."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(

@@ -1,4 +1,4 @@
-"""What was trained, on what, for how long: the terms of the report's first section."""
+"""The terms of the report's first section: method, data, network, training, time, machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from coterie.tasks import find_part
 
 
 def facts(run: RunData, figures: GroupFigures | None) -> list[tuple[str, str]]:
-    """Terms and their descriptions; what is not known (yet) is left out."""
+    """Returns terms and their descriptions, except those that are not known (yet)."""
     summary, recipe, environment = run.summary, run.recipe, run.environment
     optimizer, training = recipe.optimizer, recipe.training
     trained = summary.epochs_trained or summary.epochs
@@ -61,5 +61,5 @@ def _students(run: RunData, figures: GroupFigures) -> str:
 
 
 def _number(value: float | str) -> str:
-    """A setting as it is written; a run that ended before its data were read has not chosen yet."""
+    """Formats a setting; it is still ``auto`` if a run ended before its data were read."""
     return value if isinstance(value, str) else f"{value:g}"

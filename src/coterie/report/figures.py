@@ -1,6 +1,6 @@
-"""Charts as inline SVG: matplotlib draws them, and CSS variables of the page give the colours, so that they suit light and dark.
+"""Charts as inline SVG, drawn by matplotlib. Colours are CSS variables of the page, so that charts follow its light or dark scheme.
 
-Legends are the page's: they wrap on a narrow screen and name the same colours everywhere.
+Legends are part of the page, not of the charts: they wrap on a narrow screen and use the same colours everywhere.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from coterie.report.predictions import FEW_SAMPLES, Reliability
 
-STUDENT_COLOURS = 8  # variables --student-0 .. --student-7 of the page; further students begin again
-# matplotlib knows no CSS variables: each stands for one of these colours, which no drawing uses otherwise.
+STUDENT_COLOURS = 8  # variables --student-0 .. --student-7 of the page; more students repeat them
+# matplotlib does not support CSS variables: these colours, which are not used otherwise, are replaced by them.
 INK, MUTED, GRID, ACCENT = "#000101", "#000102", "#000103", "#000104"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", ACCENT: "--accent"} | {
     f"#0002{number:02x}": f"--student-{number}" for number in range(STUDENT_COLOURS)
 }
-STYLE: Any = {  # matplotlib's own type for this lists every setting
-    "svg.fonttype": "none",  # text stays text: it can be searched, read aloud, and takes the page's font
+STYLE: Any = {  # Any, because matplotlib's type for this lists every setting
+    "svg.fonttype": "none",  # keeps text as text: searchable, readable by screen readers, in the page's font
     "font.size": 12,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -42,7 +42,7 @@ STYLE: Any = {  # matplotlib's own type for this lists every setting
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "text.color": MUTED,
-    "text.parse_math": False,  # labels are names: two dollar signs in one are no formula
+    "text.parse_math": False,  # labels are names: two dollar signs are not a formula
     "xtick.major.size": 0,
     "xtick.major.pad": 6,
     "ytick.major.size": 0,
@@ -55,7 +55,7 @@ MAX_POINTS = 400
 
 
 class Line(NamedTuple):
-    """One curve: places ``x`` (epochs), values ``y``, a colour of this module and its looks."""
+    """One curve: positions ``x`` (epochs), values ``y``, a colour of this module and its line style."""
 
     x: ArrayLike
     y: ArrayLike
@@ -65,7 +65,7 @@ class Line(NamedTuple):
 
 
 def student_colour(number: int) -> str:
-    """The colour of a student in every chart."""
+    """Returns the colour of a student in every chart."""
     return f"#0002{number % STUDENT_COLOURS:02x}"
 
 
@@ -79,16 +79,16 @@ def line_chart(
     bottom: float | None = None,
     level: float | None = None,
 ) -> Markup:
-    """Curves over epochs.
+    """Draws curves over epochs.
 
     Args:
-        lines: drawn in this order, the last on top.
-        description: what a reader who does not see the chart is told.
-        width: of the drawing in units of about a pixel; so is ``height``.
+        lines: curves, drawn in this order, the last on top.
+        description: alternative text.
+        width: width of the chart, in units of about a pixel; the same for ``height``.
         height: see ``width``.
-        percent: values are shares, shown in percent.
-        bottom: where the vertical axis starts; None: below the smallest value.
-        level: a horizontal dashed line of reference.
+        percent: whether values are shares, shown in percent.
+        bottom: lower limit of the vertical axis; None: below the smallest value.
+        level: position of a dashed horizontal reference line.
     """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(width, height)
@@ -114,10 +114,10 @@ def line_chart(
 
 
 def reliability_chart(bins: Reliability, description: str) -> Markup:
-    """Accuracy against confidence, above a strip that shows how many samples have that confidence.
+    """Draws a reliability diagram: accuracy against confidence, above a histogram of the confidence.
 
-    A bar of few samples is hollow, and every bar has a line of the values that its samples do not speak against: three right
-    answers of three are no 100 %.
+    A bar of few samples is hollow, and every bar has its confidence interval: three right answers of three are not
+    evidence of 100 %.
     """
     edges = np.linspace(0, 1, len(bins.counts) + 1)
     centres, width = (edges[:-1] + edges[1:]) / 2, 0.86 / len(bins.counts)
@@ -145,7 +145,7 @@ def reliability_chart(bins: Reliability, description: str) -> Markup:
 
 
 def new_figure(width: int, height: int) -> Figure:
-    """Matplotlib's SVG has 72 units an inch."""
+    """Creates a figure of this size in SVG units; Matplotlib's SVG has 72 units per inch."""
     return Figure(figsize=(width / 72, height / 72), layout="constrained")
 
 
@@ -154,7 +154,7 @@ def _percent(value: float, _: object) -> str:
 
 
 def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means of neighbours where a curve has more points than a screen can show."""
+    """Averages neighbouring points of a curve that has more than ``MAX_POINTS``."""
     if len(x) <= MAX_POINTS:
         return x, y
     groups = np.array_split(np.arange(len(x)), MAX_POINTS)
@@ -162,11 +162,11 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np
 
 
 def as_svg(figure: Figure, description: str) -> Markup:
-    """The figure as an element of a page: no prologue, no names that two charts would share, colours by variable."""
+    """Returns the figure as an SVG element of a page: without prologue, without ids that charts would share, with colours as CSS variables."""
     buffer = io.StringIO()
-    # The salt makes names of clip paths and markers differ between charts, and equal between two reports of one run.
+    # With the salt, ids of clip paths and markers differ between charts, but are equal in two reports of one run.
     with matplotlib.rc_context({"svg.hashsalt": description}):
-        # `savefig` would draw twice, the first time for the layout only, which a drawing finds by itself.
+        # `savefig` would draw twice, first for the layout only, which drawing computes anyway.
         FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
     text = buffer.getvalue()
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]

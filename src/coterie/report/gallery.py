@@ -1,4 +1,4 @@
-"""Images as text inside a page."""
+"""Images as data URLs inside a page."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from PIL import Image
 
-SMALL_SIDE = 96  # up to here an image is shown pixel by pixel, larger ones are made this large twice over
+SMALL_SIDE = 96  # images up to this side are shown pixelated; larger ones are reduced to twice this side
 THUMBNAIL_SIDE = 2 * SMALL_SIDE
 
 
 def inline_image(path: Path) -> tuple[str, bool]:
-    """An image as a ``data:`` address, and whether it is so small that its pixels should be shown as squares.
+    """Returns an image as a data URL, and whether it is so small that it should be scaled without interpolation.
 
     Raises:
-        OSError: the file is missing or no image.
+        OSError: the file is missing or not a PNG image.
     """
-    with Image.open(path, formats=("PNG",)) as image:  # a run may come from someone else
+    with Image.open(path, formats=("PNG",)) as image:  # a run may be from an untrusted source
         if max(image.size) <= SMALL_SIDE:
             return _data_address("png", path.read_bytes()), True
         thumbnail = image.convert("RGB")
@@ -29,10 +29,10 @@ def inline_image(path: Path) -> tuple[str, bool]:
 
 
 def whole_image(path: Path) -> str:
-    """An image in its own size as a ``data:`` address.
+    """Returns an image in its original size as a data URL.
 
     Raises:
-        OSError: the file is missing or no PNG image.
+        OSError: the file is missing or not a PNG image.
     """
     with Image.open(path, formats=("PNG",)) as image:
         image.verify()

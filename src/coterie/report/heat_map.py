@@ -1,4 +1,4 @@
-"""A confusion matrix as a drawing that fits any width: one labelled row and column a class, counts where there is room."""
+"""Draws a confusion matrix as a scalable SVG: one labelled row and column per class, with counts if there is room."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-LEVELS = 8  # of colour; the cells of one level are one path, which keeps 100 classes below 100 kB
-LONGEST_NAME = 22  # in letters of medium width; longer names are cut in the drawing and whole in its tooltips
+LEVELS = 8  # of colour; the cells of one level form one path, which keeps 100 classes below 100 kB
+LONGEST_NAME = 22  # in letters of medium width; longer names are truncated in the drawing, complete in its tooltips
 
 
 class _Size(NamedTuple):
-    """In pixels of the full size: a cell's side, and the height of a letter."""
+    """Side of a cell and height of a letter, in pixels at full size, and whether counts are shown."""
 
     cell: float
     letter: float
@@ -36,18 +36,18 @@ def _size(classes: int) -> _Size:
 
 
 def heat_map(counts: NDArray[np.int64], depths: NDArray[np.float64], names: Sequence[str], description: str) -> Markup:
-    """Draw the matrix: the diagonal grey, errors in the accent, as deep as ``depths`` says.
+    """Draw the matrix: the diagonal in grey, errors in the accent colour, with the intensities in ``depths``.
 
     Args:
-        counts: samples by true (rows) and predicted class (columns), [K, K].
-        depths: of colour, [K, K] in 0..1.
-        names: of the classes, in the order of the rows.
-        description: what a reader who does not see the drawing is told.
+        counts: number of samples by true (rows) and predicted class (columns), [K, K].
+        depths: colour intensities, [K, K] in 0..1.
+        names: names of the classes, in the order of the rows.
+        description: alternative text.
     """
     size = _size(len(names))
     pitch = size.cell
     margin = _margin(names, size)
-    upright = margin <= pitch  # short names need not be turned
+    upright = margin <= pitch  # short names are not rotated
     top = size.letter + 12 if upright else margin
     side = pitch * len(names)
     parts = [
@@ -83,13 +83,13 @@ def heat_map(counts: NDArray[np.int64], depths: NDArray[np.float64], names: Sequ
 
 
 def natural_width(names: Sequence[str]) -> int:
-    """How wide the drawing is in full size, in pixels."""
+    """Returns the full width of the drawing, in pixels."""
     size = _size(len(names))
     return round(_margin(names, size) + size.cell * len(names))
 
 
 def _cells(depths: NDArray[np.float64], counts: bool) -> str:
-    """Squares of side 1 with a little air, by level and kind; paler under counts, which must be read on them."""
+    """Returns the cells as squares of side 1, one path per level and kind; with counts they are paler and slightly smaller, so that the counts are readable."""
     strongest = {"right": 0.4 if counts else 0.5, "wrong": 0.55 if counts else 1}
     side = 0.94 if counts else 1
     level_of = np.ceil(depths * LEVELS).astype(int)
@@ -105,12 +105,12 @@ def _cells(depths: NDArray[np.float64], counts: bool) -> str:
 
 
 def _margin(names: Sequence[str], size: _Size) -> int:
-    """Room for the names: a letter of medium width is a little more than half as wide as high."""
+    """Returns the space for the names: the width of a medium letter is a little more than half its height."""
     return 10 + round(max(_width(_cut(name)) for name in names) * size.letter * 0.58)
 
 
 def _width(text: str) -> float:
-    """In letters of medium width, on the wide side: the page's font is not known here."""
+    """Returns the width of a text in letters of medium width; overestimated, because the page's font is not known."""
     return sum(_letter_width(letter) for letter in text)
 
 

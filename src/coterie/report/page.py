@@ -1,4 +1,4 @@
-"""From a run folder to one HTML file that needs nothing else: chooses what is shown, and fills the template."""
+"""Writes the report of a run folder as one self-contained HTML file: selects its content and fills the template."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def write_report(run: Path | str, output: Path | None = None, summary: dict[str,
     Args:
         run: the run folder; nothing else is read.
         output: the file to write; None: ``report.html`` in the run folder.
-        summary: of a run that is about to finish, in place of its summary.json.
+        summary: the summary of a run that is about to finish, used instead of its summary.json.
 
     Returns:
-        Where the report is.
+        Path of the report.
 
     Raises:
-        CoterieError: the folder is no run, or a file in it is damaged.
+        CoterieError: the folder is not a run, or a file in it is damaged.
         RunError: the report cannot be written.
     """
     data = read_run(run, summary)
@@ -53,7 +53,7 @@ def write_report(run: Path | str, output: Path | None = None, summary: dict[str,
 
 @cache
 def templates() -> Environment:
-    """Jinja with everything escaped, where a misspelt name is an error; one, so that a comparison compiles its pages once."""
+    """Returns the Jinja environment. Everything is escaped, and a misspelt name is an error. It is cached, so that templates are compiled once."""
     return Environment(
         loader=PackageLoader("coterie.report"),
         autoescape=select_autoescape(["html.jinja"]),
@@ -64,14 +64,14 @@ def templates() -> Environment:
 
 
 def breakable(name: str) -> Markup:
-    """A long name may be broken after an underscore or a slash; copied, it is what it was."""
+    """Allows line breaks after underscores and slashes in a long name; copied text is unchanged."""
     if len(name) <= 14:
         return escape(name)
     return Markup(re.sub(r"([_/])", r"\1<wbr>", str(escape(name))))
 
 
 def render(run: RunData) -> str:
-    """The whole page."""
+    """Renders the page."""
     environment = templates()
     environment.filters["breakable"] = breakable
     environment.globals.update(
@@ -125,7 +125,7 @@ def render(run: RunData) -> str:
 
 
 def _latest_figures(run: RunData) -> tuple[GroupFigures | None, str, int]:
-    """The final figures or, of a run that did not finish, those of its last evaluation; on what; on how many samples."""
+    """Returns the final figures, or those of the last evaluation of an unfinished run, with the split and its number of samples."""
     summary = run.summary
     if run.figures is not None:
         samples = {"test": summary.num_test, "validation": summary.num_validation}.get(summary.split, summary.num_train)

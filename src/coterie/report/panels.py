@@ -30,7 +30,7 @@ class LegendEntry(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One chart under its title."""
+    """One chart with its title."""
 
     title: str
     note: str
@@ -39,16 +39,16 @@ class Panel(NamedTuple):
 
 
 def student_variable(number: int) -> str:
-    """The page's variable for the colour of a student, as in the charts."""
+    """Returns the page's CSS variable for the colour of a student, as in the charts."""
     return f"--student-{number % STUDENT_COLOURS}"
 
 
 def loss_panels(run: RunData) -> list[Panel]:
-    """A chart for each loss term, and the learning rate."""
+    """Returns a chart for each loss term, and one for the learning rate."""
     rows = run.train_rows
     if not rows:
         return []
-    # The last row of an epoch is written at its last step, so the largest quotient is the number of steps in an epoch.
+    # The last row of an epoch is written at its last step, so the maximum of this ratio is the number of steps in an epoch.
     steps = max(row.step / (row.epoch + 1) for row in rows)
     panels = []
     for name in dict.fromkeys(name for row in rows for name in row.losses):
@@ -67,7 +67,7 @@ def loss_panels(run: RunData) -> list[Panel]:
 
 
 def validation_panels(run: RunData) -> list[Panel]:
-    """The primary figure of the validation split and, where it is measured, the students' disagreement over training."""
+    """Returns charts over training: the primary figure on the validation split and, if it is measured, the students' disagreement."""
     rows = run.validation_rows
     if not rows:
         return []
@@ -99,7 +99,7 @@ def validation_panels(run: RunData) -> list[Panel]:
 
 
 def final_attention(run: RunData, figures: GroupFigures | None) -> list[float]:
-    """The weight of each branch at the end, [n]; empty for methods without attention over several branches."""
+    """Returns the final weight of each branch, [n]; empty for methods without attention over several branches."""
     latest = [figures] if figures else []
     for each in [*latest, *reversed(run.validation_rows)]:
         if isinstance(each.statistics.get("attention"), list) and len(_attention(each)) > 1:
@@ -108,7 +108,7 @@ def final_attention(run: RunData, figures: GroupFigures | None) -> list[float]:
 
 
 def attention_panels(run: RunData, figures: GroupFigures | None) -> list[Panel]:
-    """The ensemble's attention to each branch and its entropy over training; nothing for methods without attention."""
+    """Returns charts of the ensemble's attention to each branch and of its entropy over training; empty for methods without attention."""
     rows = [row for row in run.validation_rows if isinstance(row.statistics.get("attention"), list)]
     if not rows or len(_attention(rows[0])) < 2:
         return []
@@ -152,7 +152,7 @@ def _attention(figures: GroupFigures | ValidationRow) -> list[float]:
 
 
 def reliability_panels(run: RunData, several: bool) -> list[Panel]:
-    """Reliability of the deployed student and, where there are several students, of the method's ensemble."""
+    """Returns reliability diagrams of the deployed student and, if there are several students, of the method's ensemble."""
     assert run.predictions is not None
     assert run.figures is not None
     student = run.figures.deployed_student

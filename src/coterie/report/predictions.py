@@ -1,4 +1,4 @@
-"""Counting over saved predictions: reliability, disagreement, confusion. Arrays in, arrays out; nothing is drawn here."""
+"""Statistics of saved predictions: reliability, disagreement, confusion. Functions of arrays; nothing is drawn here."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from scipy.stats import binomtest
 from coterie.metrics.notable import probabilities_of
 
 RELIABILITY_BINS = 15  # those of the ECE in coterie.metrics
-FEW_SAMPLES = 10  # fewer say little about a bin's accuracy
+FEW_SAMPLES = 10  # the accuracy of a bin with fewer samples is unreliable
 
 
 class Reliability(NamedTuple):
-    """Per bin of confidence: how many samples, their share, mean confidence, accuracy, all [bins], and the accuracy's interval.
+    """Per bin of confidence: number of samples, their share, mean confidence, accuracy, all [bins], and the accuracy's interval.
 
-    ``interval`` is Wilson's of 95 %, [2, bins]. All but counts and shares are NaN in empty bins.
+    ``interval`` is Wilson's 95 % interval, [2, bins]. All but counts and shares are NaN in empty bins.
     """
 
     counts: NDArray[np.int64]
@@ -31,7 +31,7 @@ class Reliability(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """``samples`` samples of class ``truth``, a share ``share`` of that class, were taken for class ``predicted``."""
+    """``samples`` samples of class ``truth``, a fraction ``share`` of that class, were predicted as class ``predicted``."""
 
     truth: int
     predicted: int
@@ -40,17 +40,17 @@ class Confusion(NamedTuple):
 
 
 def reliability(logits: NDArray[np.float32], labels: NDArray[np.int64], bins: int = RELIABILITY_BINS) -> Reliability:
-    """Accuracy by confidence, in bins of equal width (Guo et al., 2017).
+    """Computes accuracy by confidence, in bins of equal width (Guo et al., 2017).
 
     Args:
         logits: [N, K].
         labels: class indices [N].
-        bins: how many bins between 0 and 1.
+        bins: number of bins between 0 and 1.
     """
     probabilities = probabilities_of(logits)
     confidence = probabilities.max(-1)
     right = probabilities.argmax(-1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # a bin holds its upper edge
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # a bin includes its upper edge
     counts = np.bincount(place, minlength=bins)
     hits = np.bincount(place, right, bins)
     with np.errstate(invalid="ignore"):
@@ -71,23 +71,23 @@ def _wilson(hits: int, samples: int) -> tuple[float, float]:
 
 
 def pairwise_disagreement(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Share of samples on which two students predict different classes, [n, N, K] to [n, n]."""
+    """Computes the share of samples on which two students predict different classes, [n, N, K] to [n, n]."""
     predicted = logits.argmax(-1)
     return (predicted[:, None] != predicted[None, :]).mean(-1)
 
 
 def confusion_matrix(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts of (true class, predicted class), [N, K] and [N] to [K, K]."""
+    """Counts pairs of (true class, predicted class), [N, K] and [N] to [K, K]."""
     classes = logits.shape[-1]
     return np.bincount(labels * classes + logits.argmax(-1), minlength=classes**2).reshape(classes, classes)
 
 
 def most_confused(counts: NDArray[np.int64], limit: int = 10) -> list[Confusion]:
-    """The commonest confusions of a class with another, by count, then by share of the class.
+    """Returns the most frequent confusions, by count, then by share of the class.
 
     Args:
         counts: a confusion matrix [K, K].
-        limit: how many at most; pairs that never occur are left out.
+        limit: maximum number of confusions; pairs that never occur are left out.
     """
     totals = counts.sum(1)
     pairs = [
@@ -99,10 +99,10 @@ def most_confused(counts: NDArray[np.int64], limit: int = 10) -> list[Confusion]
 
 
 def colour_depths(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """How deep the cells of a confusion matrix are coloured, [K, K] to [K, K] in 0..1.
+    """Computes the colour intensities of a confusion matrix, [K, K] to [K, K] in 0..1.
 
-    The share of the true class; errors relative to the largest share of errors, and as its square root, since they are few beside
-    the right answers and rare ones should be seen beside frequent ones.
+    The intensity of a right answer is its share of the true class. That of an error is the square root of its share relative to the
+    largest share of an error: errors are rare compared with right answers, and rare errors should be visible next to frequent ones.
     """
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     right = np.eye(len(counts), dtype=bool)
@@ -111,9 +111,9 @@ def colour_depths(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def similar_classes_together(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """An order of the classes that puts those side by side that are often confused, [K, K] to [K].
+    """Returns an order of the classes in which those that are often confused are adjacent, [K, K] to [K].
 
-    Average linkage with optimal leaf order on one minus the share of confusions, in both directions.
+    Uses average linkage with optimal leaf order. The distance is one minus the share of confusions, averaged over both directions.
     """
     if len(counts) < 3:
         return np.arange(len(counts))

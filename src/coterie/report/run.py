@@ -1,4 +1,4 @@
-"""Reading a run folder into checked, typed records. Nothing here draws, counts or words anything."""
+"""Reads a run folder into validated, typed records. Nothing is drawn, counted or formatted here."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from coterie.tasks.figures import Figure, figures_of
 
 
 class Record(BaseModel):
-    """Keys that the report does not use are left alone."""
+    """Base of the records; keys that the report does not use are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class GroupFigures(Record):
-    """What one evaluation says of a group; ``deployed`` also holds the number of the deployed ``student``.
+    """Figures of one evaluation of a group; ``deployed`` also holds the index of the deployed ``student``.
 
-    ``per_class`` stands in the final evaluation, and is empty elsewhere and in older runs.
+    ``per_class`` is set in the final evaluation only, and is empty in older runs.
     """
 
     deployed: Measured
@@ -72,7 +72,7 @@ class Seconds(Record):
 
 
 class Summary(Record):
-    """``summary.json``; of a run that did not finish only the first lines are there."""
+    """``summary.json``; an unfinished run has only the first keys."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -102,25 +102,25 @@ class Summary(Record):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was predicted for the samples of the final evaluation (the first 10,000 of them)."""
+    """Predictions for the samples of the final evaluation (the first 10,000 of them)."""
 
     logits: NDArray[np.float32]  # [n, N, K]
     ensemble: NDArray[np.float32]  # [N, K], the method's own
     labels: NDArray[np.int64]  # [N]
-    indices: NDArray[np.int64]  # [N], places in the data set
+    indices: NDArray[np.int64]  # [N], indices in the data set
 
 
 @dataclass(frozen=True)
 class RunData:
-    """All that a report is made from.
+    """All data of a report.
 
     Attributes:
-        figures: of the final evaluation; None where the run did not come so far.
+        figures: figures of the final evaluation; None if the run ended before it.
         train_rows: losses over training.
-        validation_rows: evaluations over training; empty where there is no validation split.
-        predictions: None where the run did not come so far.
+        validation_rows: evaluations over training; empty without a validation split.
+        predictions: predictions of the final evaluation; None if there are none.
         gallery: saved images by their index in the data set.
-        texts: saved texts by theirs; the two of a pair are joined.
+        texts: saved texts by their index in the data set; the two texts of a pair are joined.
     """
 
     folder: RunFolder
@@ -136,7 +136,7 @@ class RunData:
 
     @property
     def class_names(self) -> list[str]:
-        """As the data give them; numbers where the run did not note them."""
+        """Names of the classes from the data; numbers if the run did not record them."""
         if self.predictions is None:
             return self.summary.class_names
         classes = self.predictions.logits.shape[-1]
@@ -155,7 +155,7 @@ class RunData:
 
     @property
     def on_train(self) -> float | None:
-        """The primary figure of the deployed student on its own training samples; None where the run did not come so far."""
+        """The primary figure of the deployed student on its own training samples; None if the run ended before that."""
         value = (self.summary.model_extra or {}).get(f"train_{self.declared[0].key}")
         return value if isinstance(value, (int, float)) else None
 
@@ -177,7 +177,7 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
     """Read a run folder, finished or not.
 
     Raises:
-        CoterieError: the folder is no run, or one of its files is damaged.
+        CoterieError: the folder is not a run, or one of its files is damaged.
     """
     folder = RunFolder(path).require()
     summary = (folder.read_summary() or read_json(folder.summary)) if summary is None else summary
@@ -187,7 +187,7 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
     validation_rows = [
         validated(ValidationRow, row, folder.metrics, recipe.task) for row in rows if row.get("split") == "validation"
     ]
-    # Predictions are written before the figures; without these they are what a kill left.
+    # Predictions are written before the figures; without figures, a killed process left them.
     predictions = None
     if figures is not None and folder.predictions.is_file():
         predictions = _read_predictions(folder.predictions, len(figures.students))
@@ -207,10 +207,10 @@ def read_run(path: str | Path, summary: dict[str, Any] | None = None) -> RunData
 
 
 def _require_alike(rows: Sequence[GroupFigures], final: GroupFigures | None, path: Path) -> None:
-    """Evaluations of one run are of as many students, and a statistic has as many numbers in each.
+    """Checks that all evaluations of a run have the same number of students, and the same number of values in each statistic.
 
     Raises:
-        CoterieError: they are not.
+        CoterieError: the numbers differ.
     """
     every = [*rows, *([final] if final is not None else [])]
     if len({len(each.students) for each in every}) > 1:
@@ -230,7 +230,7 @@ def _read_texts(path: Path) -> dict[int, str]:
 
 
 def _read_predictions(path: Path, students: int) -> Predictions | None:
-    """None where the task keeps no logits of classes."""
+    """Reads the predictions; None if the task does not save class logits."""
     try:
         tensors = load_file(path)
         if "labels" not in tensors:

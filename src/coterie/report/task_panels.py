@@ -1,4 +1,4 @@
-"""What a run's task adds to its report, in the page's own looks."""
+"""Sections that a run's task adds to its report, in the style of the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coterie.report.run import RunData
 from coterie.tasks import find_part, find_row
 from coterie.tasks.panels import Table
 
-# A task draws with matplotlib's defaults: these, while it does. Curves have the students' colours, in their order.
+# Matplotlib's defaults while a task draws its panels. Curves use the students' colours, in order.
 PANEL_STYLE = {
     **STYLE,
     "axes.prop_cycle": cycler(color=[student_colour(number) for number in range(STUDENT_COLOURS)]),
@@ -26,7 +26,7 @@ PANEL_STYLE = {
 
 
 class SliderSection(NamedTuple):
-    """Two pictures as ``data:`` addresses, and what they are."""
+    """Two images as data URLs, with a label."""
 
     over: str
     under: str
@@ -34,13 +34,13 @@ class SliderSection(NamedTuple):
 
 
 class TaskSection(NamedTuple):
-    """A part of the page.
+    """A section of the page.
 
     Attributes:
-        title, text: above it.
-        charts: one after the other.
-        table: below them, or None.
-        sliders: above them.
+        title, text: heading and introduction.
+        charts: the charts, in order.
+        table: table below the charts, or None.
+        sliders: image sliders above the charts.
     """
 
     title: str
@@ -51,7 +51,7 @@ class TaskSection(NamedTuple):
 
 
 def task_sections(run: RunData) -> list[TaskSection]:
-    """The task's panels, drawn; none where it has no such ones.
+    """Draws the task's panels; empty if the task has none.
 
     Raises:
         CoterieError: a file that they are made from is damaged.

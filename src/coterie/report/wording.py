@@ -1,4 +1,4 @@
-"""How figures are named, explained and written out, and what a report says of a run in sentences."""
+"""Names, explanations and formats of figures, and the sentences of a report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coterie.tasks.figures import Figure, capitalised
 
 
 def percent(value: float) -> str:
-    """0.7123 to ``71.23 %``, with a narrow space that does not break."""
+    """Formats 0.7123 as ``71.23 %``, with a narrow no-break space."""
     return f"{100 * value:.2f}\u202f%"
 
 
@@ -25,12 +25,12 @@ def count(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Numbers of parameters: ``473,124`` or, from a million on, ``11.17 million``."""
+    """Formats a number of parameters: ``473,124`` or, from a million on, ``11.17 million``."""
     return f"{value / 1e6:.2f} million" if value >= 1e6 else count(value)
 
 
 def duration(seconds: float) -> str:
-    """``48 s``, ``12 min 05 s`` or ``3 h 20 min``."""
+    """Formats a duration: ``48 s``, ``12 min 05 s`` or ``3 h 20 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -73,12 +73,12 @@ ENSEMBLES = {
     "mean_probability": "Mean-probability ensemble",
     "mean_logit": "Mean-logit ensemble",
 }
-COLLAPSED = 0.9  # the share of the attention from which on one branch stands for the ensemble
+COLLAPSED = 0.9  # attention counts as collapsed if one branch has this share
 SPLITS = {"test": "test", "validation": "validation", "train": "un-augmented training"}
 
 
 class Heading(NamedTuple):
-    """A figure in the head of a table: its name, unit and better direction, and what it means."""
+    """A figure in the header of a table: its name, its unit and better direction, and its meaning."""
 
     name: str
     unit: str
@@ -86,11 +86,11 @@ class Heading(NamedTuple):
 
 
 def heading(figure: Figure, sample: str) -> Heading:
-    """Of a figure.
+    """Builds the heading of a figure.
 
     Args:
-        figure: as its task declares it.
-        sample: what one sample is called.
+        figure: a figure that the task declares.
+        sample: what a sample is called.
     """
     arrow = {"higher": "↑", "lower": "↓", None: ""}[figure.better]
     unit = "%" if figure.is_share else figure.unit
@@ -98,7 +98,7 @@ def heading(figure: Figure, sample: str) -> Heading:
 
 
 def cell(figure: Figure, figures: Mapping[str, float]) -> str:
-    """A figure below such a heading."""
+    """Formats a figure for a table cell, without a unit."""
     if figure.key not in figures:
         return "–"
     value = figures[figure.key]
@@ -106,23 +106,23 @@ def cell(figure: Figure, figures: Mapping[str, float]) -> str:
 
 
 def value_of(figure: Figure, value: float) -> str:
-    """A figure within a sentence; a share as :func:`percent` writes it."""
+    """Formats a figure for a sentence; a share like :func:`percent`."""
     return figure.show(value).replace("%", "\u202f%")
 
 
 def diversity(key: str, sample: str) -> Measure:
-    """How a measure of diversity is shown."""
+    """Returns the display of a measure of diversity."""
     known = DIVERSITY[key]
     return known._replace(meaning=known.meaning.format(sample=sample))
 
 
 def epochs_done(run: RunData) -> int:
-    """Whole or begun epochs that left a trace in the metrics."""
+    """Returns the number of epochs, including an unfinished one, that have rows in the metrics."""
     return max([row.epoch + 1 for row in run.train_rows] + [row.epoch + 1 for row in run.validation_rows], default=0)
 
 
 def unfinished(run: RunData) -> str:
-    """How far a run came that did not finish."""
+    """Describes the progress of an unfinished run."""
     reached = f"epoch {epochs_done(run)} of {run.summary.epochs}"
     if run.summary.status == "interrupted":
         return f"Interrupted in {reached}; coterie train --resume --output RUN goes on with it."
@@ -137,13 +137,13 @@ def unfinished(run: RunData) -> str:
 
 
 def headline(run: RunData, figures: GroupFigures, split: str, samples: int) -> list[str]:
-    """The outcome in one to three sentences.
+    """Describes the result in one to three sentences.
 
     Args:
         run: the run.
-        figures: what was measured last.
-        split: on which data, in words.
-        samples: how many of them.
+        figures: figures of the last evaluation.
+        split: the evaluated split, in words.
+        samples: number of its samples.
     """
     first = run.declared[0]
     key, name = first.key, first.label
@@ -168,11 +168,11 @@ def headline(run: RunData, figures: GroupFigures, split: str, samples: int) -> l
 
 
 def attention_remark(weights: list[float], sample: str) -> str:
-    """What the weights of the branches mean for the ensemble, where they have gone to one of them; else nothing.
+    """Returns a remark if the attention has collapsed to one branch; otherwise an empty string.
 
     Args:
         weights: mean attention to each branch, [n].
-        sample: what one sample is called.
+        sample: what a sample is called.
     """
     if not weights or max(weights) < COLLAPSED:
         return ""
@@ -185,7 +185,7 @@ def attention_remark(weights: list[float], sample: str) -> str:
 
 
 def selection(run: RunData, figures: GroupFigures) -> str:
-    """Which epoch and which student are deployed, and why."""
+    """Describes which epoch and which student are deployed, and why."""
     summary = run.summary
     trained = summary.epochs_trained or summary.epochs
     epoch = trained if summary.selected_epoch is None else summary.selected_epoch + 1
