@@ -76,6 +76,7 @@ def test_value_and_gradients_are_those_of_all_logits_at_once(name, size, weighte
         torch.testing.assert_close(mine, expected)
 
 
+@pytest.mark.slow
 def test_gradient_by_finite_differences():
     models = Models()
 
