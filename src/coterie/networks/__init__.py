@@ -1,7 +1,6 @@
-"""Networks: the papers' own, registered with timm, and what turns any network into a group of students.
+"""Networks of the papers, registered with timm, and tools that turn any network into a group of students.
 
-Importing this package, or any module of it, makes ``timm.create_model`` know the papers' networks. Losses, methods and data
-do not belong here.
+Importing this package, or any module of it, registers the papers' networks with ``timm.create_model``. Losses, methods and data do not belong here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Blocks of a network of transformers: where they stand, and a state and configuration with some of them only.
+"""Blocks of a transformers model: locates them, and reduces a state and configuration to some of them.
 
-Source: DistilBERT's initialisation (Sanh et al., 2019, arXiv 1910.01108, section 3), which takes every second layer of the teacher.
+Source: DistilBERT's initialisation (Sanh et al., 2019, arXiv 1910.01108, section 3), which copies every second layer of the teacher.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from coterie.errors import CoterieError
 
 
 def kept_layers(count: int, *, layers: Sequence[int] | None = None, every: int | None = None) -> list[int]:
-    """The numbers of the blocks that stay, from 0.
+    """Returns the numbers of the blocks to keep, from 0.
 
     Args:
-        count: blocks of the teacher.
-        layers: their numbers.
-        every: each so-manieth, the first one always.
+        count: number of the teacher's blocks.
+        layers: numbers of the blocks to keep.
+        every: keeps every n-th block, including the first.
 
     Raises:
         CoterieError: both or neither given, or numbers out of bounds, twice or out of order.
@@ -44,10 +44,10 @@ def kept_layers(count: int, *, layers: Sequence[int] | None = None, every: int |
 
 
 def blocks_path(network: nn.Module) -> str:
-    """Path of the list of a network's blocks.
+    """Returns the path of the list of a network's blocks.
 
     Raises:
-        CoterieError: none, or several lists have as many modules as the configuration has layers.
+        CoterieError: no list, or several lists, have as many modules as the configuration has layers.
     """
     config: Any = network.config
     found = [
@@ -65,7 +65,7 @@ def blocks_path(network: nn.Module) -> str:
 
 
 def cut_state(network: nn.Module, kept: Sequence[int]) -> dict[str, Tensor]:
-    """The network's state with the blocks of these numbers only, numbered anew."""
+    """Returns the network's state with these blocks only, renumbered."""
     path = blocks_path(network)
     places = {f"{path}.{old}.": f"{path}.{new}." for new, old in enumerate(kept)}
     state = {}
@@ -78,7 +78,7 @@ def cut_state(network: nn.Module, kept: Sequence[int]) -> dict[str, Tensor]:
 
 
 def config_with(config: Any, kept: Sequence[int]) -> Any:
-    """The configuration with these layers only."""
+    """Returns the configuration with these layers only."""
     cut = copy.deepcopy(config)
     count = int(config.num_hidden_layers)
     for name, value in config.to_dict().items():

@@ -1,4 +1,4 @@
-"""Splitting a network into a trunk and branches with ``torch.fx``, without editing it."""
+"""Splits a network into a trunk and branches with ``torch.fx``, without editing it."""
 
 from __future__ import annotations
 
@@ -34,29 +34,28 @@ def branch(
     trunk_gradient: Literal["sum", "mean"] = "sum",
     taps: Sequence[str] | Literal["stages"] = (),
 ) -> StudentGroup:
-    """Split a network before the first operation of the module ``at`` and give every student a branch of its own.
+    """Splits a network before the first operation of the module ``at`` and gives every student its own branch.
 
     The group takes ownership: its trunk and branch 0 are the given network's own modules.
 
     Args:
         network: any module that ``torch.fx`` can trace through the ancestors of ``at``, or a callable that builds one. With a
-            callable, network k is built under a seed derived from (seed, k), so student 0 starts like a lone network.
+            callable, network k is built under a seed derived from (seed, k), so student 0 starts like a single network.
         branches: number of students, at least 1.
-        at: path of a submodule, such as ``layer3`` or ``blocks.8``; ``auto``: the network's ``suggested_split``, else the block
-            boundary whose branch holds the share of operations nearest one third; None: peers, nothing shared.
-        init: ``fresh`` (default): a further branch gets new initial values, from a network of its own where ``network`` is a
-            callable, else seeded permutations of the given tensors (independent initial values are exchangeable; constants
-            and buffers stay). ``copy``, for pretrained networks: copies with a new classifier and a perturbation of 1 % of each
-            tensor's standard deviation, since equal copies would stay equal.
-        seed: of the initial values.
+        at: path of a submodule, such as ``layer3`` or ``blocks.8``; ``auto``: the network's ``suggested_split``, else the block boundary whose branch holds the
+            share of operations closest to one third; None: peers, nothing shared.
+        init: ``fresh`` (default): each additional branch gets new initial values, from a new network if ``network`` is a callable, else seeded permutations of
+            the given tensors (independent initial values are exchangeable; constants and buffers are kept). ``copy``, for pretrained networks: copies with a
+            new classifier and a perturbation of 1 % of each tensor's standard deviation, since identical copies would stay identical.
+        seed: seed of the initial values.
         example: a batch of inputs to measure shapes with; None: zeros of timm's input size, or [2, 3, 224, 224].
-        trunk_gradient: whether the branches' gradients add up at the split or are averaged (CL-ILR's rescaling).
-        taps: module paths in the branches whose outputs the group returns besides, or ``stages``: the ends of the network's
+        trunk_gradient: whether the branches' gradients are summed at the split or averaged (CL-ILR's rescaling).
+        taps: module paths in the branches whose outputs the group also returns, or ``stages``: the ends of the network's
             stages, see :func:`~coterie.networks.taps.stage_taps`.
 
     Raises:
-        CoterieError: an unknown split point (with the nearest right spelling), a network that cannot be traced (with the
-            place), a module or parameter that both sides of the split would own.
+        CoterieError: an unknown split point (with the closest valid name), a network that cannot be traced (with the place), or a module or parameter that both
+            sides of the split would own.
 
     Example:
         >>> import timm
@@ -86,7 +85,7 @@ def branch(
             networks.append(permuted(first, derive_seed(seed, "student", number)))
         else:
             networks.append(materialised(_build(network, seed, number), example, derive_seed(seed, "lazy", number)))
-    for other in networks[1:]:  # what an overridden train() of the first one froze
+    for other in networks[1:]:  # what an overridden train() of the first network froze
         for name, parameter in first.named_parameters():
             other.get_parameter(name).requires_grad_(parameter.requires_grad)
     say_left_out(traced)
@@ -113,7 +112,7 @@ def _build(network: Callable[[], nn.Module], seed: int, number: int) -> nn.Modul
 
 
 def _choose_split(network: nn.Module, example: Tensor) -> str:
-    """The first of the candidates, best first, at which the network can be split."""
+    """Returns the best candidate at which the network can be split."""
     suggested = getattr(network, "suggested_split", None)
     candidates = [str(suggested)] if suggested else split_candidates(network, example)
     problem: CoterieError | None = None

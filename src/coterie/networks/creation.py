@@ -1,4 +1,4 @@
-"""Networks by name: timm's, and coterie's own, which timm knows from here on."""
+"""Creates networks by name: timm's, and coterie's own, which this module registers with timm."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from coterie.networks.papers.registration import register
 
 
 def create_network(name: str, **options: Any) -> nn.Module:
-    """``timm.create_model`` that knows coterie's networks and names the nearest spelling of an unknown one.
+    """``timm.create_model`` that knows coterie's networks and suggests the closest name for an unknown one.
 
     Raises:
-        CoterieError: an unknown name, or arguments that the network does not take or that would load, fetch or write something.
+        CoterieError: an unknown name, or arguments that the network does not accept or that would load, download or write something.
     """
     import timm
 
     register()
     require_plain_name(name)
-    own = {"pretrained", "num_classes"}  # the caller's words; no file's options reach them, see below
+    own = {"pretrained", "num_classes"}  # set by the caller; options from files cannot reach them, see below
     require_harmless_options({key: value for key, value in options.items() if key not in own}, "network.options")
     if not timm.is_model(name):
         raise CoterieError(
@@ -30,6 +30,6 @@ def create_network(name: str, **options: Any) -> nn.Module:
     try:
         return timm.create_model(name, **options)
     except Exception as error:
-        # timm's constructors raise what they like; the last line says what was wrong with the arguments.
+        # timm's constructors raise arbitrary exceptions; the last line says what is wrong with the arguments.
         detail = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
         raise CoterieError(f"network {name!r} cannot be built with {options}: {detail}") from error

@@ -1,4 +1,4 @@
-"""Cutting a traced network into the graphs of a trunk and a branch, and building modules from them."""
+"""Cuts a traced network into the graphs of a trunk and a branch, and builds modules from them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from coterie.networks.tracing import (
 
 
 def whole(network: nn.Module, example: Tensor, taps: Sequence[str] = ()) -> nn.Module:
-    """A network as one module that returns (logits, embedding, feature map, taps), over the network's own modules.
+    """Wraps a network's own modules in one module that returns (logits, embedding, feature map, taps).
 
     Raises:
-        CoterieError: it cannot be traced, or does not take the example.
+        CoterieError: it cannot be traced, or does not accept the example.
     """
     return Parts(trace(network, None, example, taps), None).branch(network)
 
 
 def say_left_out(traced: TracedNetwork) -> None:
-    """Warn of outputs that get no loss."""
+    """Warns about outputs that get no loss."""
     if traced.several_outputs:
         warnings.warn(
             f"{type(traced.network).__name__} has auxiliary outputs: only that of {traced.classifier!r} is trained; the others get no loss",
@@ -39,18 +39,18 @@ def say_left_out(traced: TracedNetwork) -> None:
 
 
 def has_channels_last(network: nn.Module) -> bool:
-    """Whether its maps are [B, H, W, C], as timm says of it."""
+    """Whether the network's maps are [B, H, W, C], according to timm."""
     return str(getattr(network, "output_fmt", "")).upper().endswith("NHWC")
 
 
 def input_size(network: nn.Module) -> tuple[int, ...]:
-    """Channels, height and width that timm says of a network, or ImageNet's."""
+    """Channels, height and width of a network's input according to timm; else ImageNet's."""
     config = getattr(network, "pretrained_cfg", None) or {}
     return tuple(config.get("input_size") or (3, 224, 224))
 
 
 class Parts:
-    """The graphs of trunk and branch, cut from a traced network; from them come modules for any network of that kind."""
+    """The graphs of trunk and branch, cut from a traced network. They build modules for any network of the same architecture."""
 
     def __init__(self, traced: TracedNetwork, at: str | None) -> None:
         self.traced = traced
@@ -80,7 +80,7 @@ def _is_within(node: fx.Node, at: str) -> bool:
 
 
 def _cut(graph: fx.Graph, traced: TracedNetwork, at: str | None) -> tuple[fx.Graph, fx.Graph]:
-    """Copies of the graph's two sides. The trunk returns the tuple of values that cross; the branch takes them."""
+    """Returns copies of the graph's two sides. The trunk returns the tuple of values that cross the split; the branch takes them."""
     nodes = list(graph.nodes)
     position = 0
     if at is not None:
@@ -91,7 +91,7 @@ def _cut(graph: fx.Graph, traced: TracedNetwork, at: str | None) -> tuple[fx.Gra
     classifier = next(i for i, n in enumerate(nodes) if n.op == "call_module" and n.target == traced.classifier)
     if position > classifier:
         raise CoterieError(f"the split point {at!r} comes after the classifier {traced.classifier!r}")
-    # Reading a parameter belongs to the side that uses it; and what is cheap to read again does not cross.
+    # Reading a parameter belongs to the side that uses it, and values that are cheap to read again do not cross.
     before = [node for node in nodes[:position] if node.op != "get_attr"]
     after = nodes[position:]
     inputs = [node for node in nodes if node.op == "placeholder"]
@@ -138,7 +138,7 @@ def _cut(graph: fx.Graph, traced: TracedNetwork, at: str | None) -> tuple[fx.Gra
 
 
 def _tapped_node(graph: fx.Graph, tap: str, traced: TracedNetwork) -> tuple[fx.Node, tuple[int, ...]]:
-    """The last value that the module ``tap`` computes, and its shape."""
+    """Returns the last value that the module ``tap`` computes, and its shape."""
     inside = [node for node in graph.nodes if _is_within(node, tap)]
     known = [node for node in traced.eval_graph.nodes if _is_within(node, tap)]
     shape = traced.shapes.get(known[-1].name) if known else None
@@ -154,7 +154,7 @@ def _tapped_node(graph: fx.Graph, tap: str, traced: TracedNetwork) -> tuple[fx.N
 def _copy(
     keep: list[fx.Node], nodes: list[fx.Node], inputs: list[fx.Node], constants: Mapping[str, Tensor]
 ) -> tuple[fx.Graph, dict[fx.Node, Any]]:
-    """A graph of the nodes to keep, with the given values as its inputs and the parameters and constants that they read."""
+    """Returns a graph of the nodes to keep and the parameters and constants that they read, with the given values as inputs."""
     graph, values = fx.Graph(), {}
     for node in inputs:
         values[node] = graph.placeholder(node.name)
@@ -170,17 +170,17 @@ def _copy(
 
 
 def _same_node(graph: fx.Graph, node: fx.Node, other: fx.Graph) -> fx.Node:
-    """The node of ``graph`` that does what ``node`` does in ``other``: the same target, as often before it."""
+    """Returns the node of ``graph`` that corresponds to ``node`` in ``other``: the same occurrence of the same target."""
     if graph is other:
         return node
     alike = [each for each in other.nodes if (each.op, each.target) == (node.op, node.target)]
     here = [each for each in graph.nodes if (each.op, each.target) == (node.op, node.target)]
-    # Counted from the end: train and eval graphs differ in what comes before, seldom in what comes after.
+    # Counted from the end: train and eval graphs often differ before the node, rarely after it.
     return here[alike.index(node) - len(alike)]
 
 
 def _require_separate(traced: TracedNetwork, trunk: fx.Graph, body: fx.Graph, at: str) -> None:
-    """No parameter or buffer may belong to both sides."""
+    """Checks that no parameter or buffer belongs to both sides."""
     network = traced.network
 
     def owned(graph: fx.Graph) -> dict[int, str]:

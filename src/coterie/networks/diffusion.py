@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 STEPS = 1000
 EMBEDDINGS = 1280
-MOST_STEPS = STEPS // 2  # the later half of the times, one apart
+MOST_STEPS = STEPS // 2  # the later half of the time steps, with stride 1
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions with BatchNorm around a narrow middle, plus the input.
+    """Residual bottleneck of 1x1, 3x3 and 1x1 convolutions with BatchNorm.
 
     Args:
         channels: C.
-        reduction: the middle has C/reduction channels, at least 1.
+        reduction: the bottleneck has C/reduction channels, at least 1.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -33,7 +33,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        """[B, C, H, W] to the same."""
+        """[B, C, H, W] to [B, C, H, W]."""
         result: Tensor = feature_map + self.layers(feature_map)
         return result
 
@@ -49,10 +49,10 @@ def _wide(channels: int, factor: int, last_norm: bool) -> list[nn.Module]:
 
 
 class NoisePredictor(nn.Module):
-    """Phi(x, t): the noise in a noisy feature.
+    """Phi(x, t): predicts the noise in a noisy feature.
 
     Args:
-        channels: of the features.
+        channels: channels of the features.
         spatial: features are maps; otherwise logits, [B, K, 1, 1].
     """
 
@@ -70,13 +70,13 @@ class NoisePredictor(nn.Module):
             self.layers = nn.Sequential(*_wide(channels, 4, True), *_wide(channels, 4, False))
 
     def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
-        """Noise [B, C, H, W] of features [B, C, H, W] at times [B]."""
+        """Predicts the noise [B, C, H, W] of features [B, C, H, W] at time steps [B]."""
         result: Tensor = self.layers(noisy + self.time(time)[:, :, None, None])
         return result
 
 
 class NoiseAdapter(nn.Module):
-    """Gamma in (0, 1) for each sample: how much of the student's feature stands beside noise at the start of denoising.
+    """Predicts gamma in (0, 1) for each sample: the share of the student's feature, relative to noise, at the start of denoising.
 
     Args:
         channels, spatial: as in :class:`NoisePredictor`.
@@ -88,19 +88,19 @@ class NoiseAdapter(nn.Module):
         self.score = nn.Linear(channels, 2)
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        """[B, 1, 1, 1] of features [B, C, H, W]."""
+        """Returns gamma [B, 1, 1, 1] of features [B, C, H, W]."""
         scores = self.score(self.layers(feature_map).mean((2, 3)))
         return torch.softmax(scores.float(), dim=1)[:, :1, None, None]
 
 
 class Denoiser(nn.Module):
-    """Diffusion over teacher features, and its use to denoise the student's.
+    """Diffusion model of teacher features that denoises the student's features.
 
     Args:
         channels, spatial: as in :class:`NoisePredictor`.
-        steps: evaluations of Phi, the later half of twice as many times that are equally far apart; 5: at 400, 300, 200, 100, 0 (the authors' code; the
+        steps: number of evaluations of Phi, at the later half of twice as many equally spaced time steps; 5: at 400, 300, 200, 100, 0 (the authors' code; the
             paper says that it starts at 500).
-        adapt: noise matching by :class:`NoiseAdapter`; otherwise the student's feature is taken as it is.
+        adapt: whether :class:`NoiseAdapter` matches the noise level; otherwise the student's feature is used unchanged.
 
     Source: DiffKD (Huang et al., NeurIPS 2023), equations 3 to 8, and its code.
     """
@@ -117,7 +117,7 @@ class Denoiser(nn.Module):
         self.register_buffer("kept", torch.cumprod(1 - beta, 0).float(), persistent=False)
 
     def diffusion_loss(self, clean: Tensor) -> Tensor:
-        """Mean squared error of the predicted noise at random times; ``clean`` [B, C, H, W] is a constant."""
+        """Mean squared error of the predicted noise at random time steps; ``clean`` [B, C, H, W] must be detached."""
         times = torch.randint(0, STEPS, (len(clean),), device=clean.device)
         noise = torch.randn_like(clean)
         kept = self.kept[times][:, None, None, None]
@@ -125,21 +125,21 @@ class Denoiser(nn.Module):
         return (self.predictor(noisy, times).float() - noise.float()).square().mean()
 
     def mixed_with_noise(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Where denoising starts, gamma x + (1 - gamma) noise (linear, gamma on the feature), and gamma [B, 1, 1, 1]."""
+        """Returns the start of denoising, gamma x + (1 - gamma) noise (linear, gamma on the feature), and gamma [B, 1, 1, 1]."""
         if self.adapter is None:
             return features, None
         gamma = self.adapter(features).to(features.dtype)
         return gamma * features + (1 - gamma) * torch.randn_like(features), gamma
 
     def project(self, start: Tensor) -> Tensor:
-        """The same network, run as often and at the same times, as nothing but a residual projector: no noise, no schedule."""
+        """Uses the same network, at the same time steps, as a residual projector only: no noise, no schedule."""
         values = start
         for time in self.times:
             values = values - self.predictor(values, torch.full((len(values),), time, device=values.device))
         return values
 
     def denoise(self, start: Tensor) -> Tensor:
-        """DDIM without added noise; gradients run through every step."""
+        """DDIM without added noise; gradients flow through every step."""
         values = start
         one = self.kept.new_ones(())
         for time in self.times:

@@ -1,4 +1,4 @@
-"""AFD's discriminators, which tell one student's feature map from another's. They serve training and are never exported."""
+"""AFD's discriminators between the feature maps of two students. Training only, never exported."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from coterie.networks.fusion import FeatureShape, channels_of
 
 
 class MapDiscriminator(nn.Module):
-    """A score for each feature map: three convolutions with group normalisation and leaky ReLU, mean over positions, one number.
+    """Scores each feature map: three convolutions with group normalisation and leaky ReLU, mean over positions, a linear output.
 
     Args:
-        shape: (C, H, W), or (N, C) for tokens, which are mixed by 1x1 convolutions only.
+        shape: (C, H, W), or (N, C) for tokens, which use 1x1 convolutions only.
         width: channels of the hidden layers; None: C, at most 256.
 
-    Source: reconstruction; of the paper only the roles are known to us. Group normalisation, since with batch statistics one
-    student's maps would look like another's.
+    Source: reconstruction; only the roles in the paper are known to us. Group normalisation, since batch statistics would make one student's maps look like
+    another's.
     """
 
     def __init__(self, shape: FeatureShape, width: int | None = None) -> None:
@@ -37,16 +37,16 @@ class MapDiscriminator(nn.Module):
         self.score = nn.Linear(width, 1)
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        """Scores [B] of maps [B, C, H, W] or [B, N, C]; 1 means the other student's, 0 one's own."""
+        """Returns scores [B] of maps [B, C, H, W] or [B, N, C]; 1 for the other student's maps, 0 for the student's own."""
         maps = feature_map.transpose(1, 2).unsqueeze(-1) if feature_map.ndim == 3 else feature_map
         return self.score(self.layers(maps).mean((2, 3))).squeeze(1).float()
 
 
 class MapTranslator(nn.Module):
-    """A student's map in the shape of another's: a 1x1 convolution, and averaging or interpolation over positions.
+    """Converts a student's map to the shape of another's: a 1x1 convolution, and averaging or interpolation over positions.
 
     Args:
-        shape, target: (C, H, W) or (N, C) of the two; both maps or both tokens.
+        shape, target: (C, H, W) or (N, C) of input and output; both maps or both tokens.
     """
 
     def __init__(self, shape: FeatureShape, target: FeatureShape) -> None:
@@ -63,7 +63,7 @@ class MapTranslator(nn.Module):
 
 
 def frozen_score(discriminator: nn.Module, feature_map: Tensor) -> Tensor:
-    """The discriminator's score with its weights as constants, so that the gradient reaches the map only."""
+    """The discriminator's score with detached weights, so that the gradient reaches the map only."""
     constants = {name: value.detach() for name, value in discriminator.named_parameters()}
     result: Tensor = torch.func.functional_call(discriminator, constants, (feature_map,))
     return result

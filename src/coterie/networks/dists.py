@@ -1,4 +1,4 @@
-"""The network that DISTS looks at images with: VGG-16 with smooth pooling, frozen. The formula is in :mod:`coterie.losses.perceptual`."""
+"""The feature network of DISTS: a frozen VGG-16 with smooth pooling. The formula is in :mod:`coterie.losses.perceptual`."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from coterie.networks.hub import why_no_answer
 from coterie.randomness import derive_seed, seeded
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # VGG-16's convolutions
-NARROW = 8  # the random network's are so many times narrower: it is there for tests and small experiments
+NARROW = 8  # factor by which the random network is narrower; it is for tests and small experiments
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 SMALLEST = 16  # pixels a side: four poolings
 
 
 class DISTS(nn.Module):
-    """Distance of images by structure and texture, [B, 3, H, W] twice to [B]; 0 for equal images. Frozen; gradients reach the images.
+    """Distance of images by structure and texture; maps two batches [B, 3, H, W] to [B]; 0 for equal images. Frozen; gradients reach the images.
 
     Args:
-        backbone: ``vgg16``: torchvision's weights from ImageNet (downloaded once), every channel counts alike; ``random``: an untrained narrow network, of
-            which the distance is no DISTS; or a file of the channels' weights ``alpha`` and ``beta``, as DISTS's authors and piq publish them (.pt, read
-            without executing anything, or .safetensors), with torchvision's weights.
-        seed: of the random network.
+        backbone: ``vgg16``: torchvision's ImageNet weights (downloaded once), with equal weights for all channels; ``random``: an untrained narrow network, whose distance is not
+            DISTS; or a file of the channel weights ``alpha`` and ``beta``, as published by DISTS's authors and piq (.pt, read without executing code, or .safetensors), with
+            torchvision's weights.
+        seed: seed of the random network.
 
     Attributes:
-        name: of the distance: ``dists`` with the published channels' weights, ``dists_equal``, or ``dists_random``.
+        name: name of the distance: ``dists`` with the published channel weights, ``dists_equal``, or ``dists_random``.
 
-    Source: Ding et al., TPAMI 2020, arXiv 2004.07728, section 3.1, and their code: L2 pooling with a Hanning window of three in place of max-pooling.
-    Its numbers are piq's for the same weights (``benchmarks/restoration/dists_by_piq.py``), of images up to 256 pixels: piq makes larger ones smaller first, which the authors' code does outside of the
-    distance, and which does not happen here.
+    Source: Ding et al., TPAMI 2020, arXiv 2004.07728, section 3.1, and their code: L2 pooling with a Hanning window of three in place of max-pooling. For the same weights the
+    values equal piq's (``benchmarks/restoration/dists_by_piq.py``) for images up to 256 pixels. piq downsamples larger images first; the authors' code does this outside of the
+    distance; this class does not.
 
     Raises:
-        CoterieError: weights that cannot be had or do not fit.
+        CoterieError: weights that are not available or do not fit.
     """
 
     alpha: Tensor | None
@@ -69,11 +69,11 @@ class DISTS(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> DISTS:
-        """It stays in eval mode."""
+        """Stays in eval mode."""
         return super().train(False)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The images themselves and five stages, of images [B, 3 or 1, H, W] in 0 to 1; one channel stands for three equal ones.
+        """Returns the images themselves and the features of five stages, for images [B, 3 or 1, H, W] in 0 to 1; a single channel is repeated three times.
 
         Raises:
             CoterieError: images below 16 pixels a side.
@@ -96,22 +96,22 @@ class DISTS(nn.Module):
         return (F.conv2d(values.square(), kernel, stride=2, padding=1, groups=count) + 1e-12).sqrt()
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        """Distances [B] of images in 0 to 1."""
+        """Returns distances [B] of images in 0 to 1."""
         return dists(self.features(images), self.features(others), self.alpha, self.beta)
 
     def edge_aware(
         self, images: Tensor, others: Tensor, channels: EdgeChannels = "mean", scale: EdgeScale = "none"
     ) -> Tensor:
-        """EA-DISTS [B]: the distance of the images, and that of their edges, see :func:`coterie.losses.perceptual.sobel_magnitude`.
+        """EA-DISTS [B]: the distance of the images plus that of their edges, see :func:`coterie.losses.perceptual.sobel_magnitude`.
 
-        Source: D3SR (Li et al., NeurIPS 2025, arXiv 2410.04224), section 3.3; both terms count alike, as in the demonstration code of its authors.
+        Source: D3SR (Li et al., NeurIPS 2025, arXiv 2410.04224), section 3.3; both terms have equal weight, as in the demonstration code of its authors.
         """
         edges = (sobel_magnitude(each, channels, scale) for each in (images, others))
         return self(images, others) + self(*edges)
 
 
 def _stages(divisor: int) -> nn.ModuleList:
-    """VGG-16's convolutions, ``divisor`` times narrower, whose weights are not set yet."""
+    """VGG-16's convolutions, ``divisor`` times narrower, with uninitialised weights."""
     stages, width = nn.ModuleList(), 3
     for channels in STAGES:
         layers: list[nn.Module] = []
@@ -124,17 +124,17 @@ def _stages(divisor: int) -> nn.ModuleList:
 
 
 def _draw(module: nn.Module) -> None:
-    """Random weights of a convolution."""
+    """Initialises a convolution randomly."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
 def vgg16_weights() -> dict[str, Tensor]:
-    """Torchvision's, from its cache or the network.
+    """Returns torchvision's weights, from its cache or downloaded.
 
     Raises:
-        CoterieError: they cannot be had.
+        CoterieError: they are not available.
     """
     from torchvision.models import VGG16_Weights
 
@@ -154,7 +154,7 @@ def vgg16_weights() -> dict[str, Tensor]:
 
 
 def _fill(stages: nn.ModuleList, weights: dict[str, Tensor]) -> None:
-    """Convolutions in the order of torchvision's ``features``."""
+    """Copies torchvision's weights into the convolutions, in the order of its ``features``."""
     names = sorted({key.rsplit(".", 1)[0] for key in weights if key.startswith("features.")}, key=_number)
     convolutions = [each for each in stages.modules() if isinstance(each, nn.Conv2d)]
     for name, convolution in zip(names, convolutions, strict=True):
@@ -166,7 +166,7 @@ def _number(name: str) -> int:
 
 
 def _channel_weights(place: str) -> dict[str, Tensor]:
-    """``alpha`` and ``beta`` of a file, one number for each channel of the image and all stages.
+    """Reads ``alpha`` and ``beta`` from a file, one number for each channel of the image and all stages.
 
     Raises:
         CoterieError: no such file, one that cannot be read, or weights of another shape.
@@ -184,7 +184,7 @@ def _channel_weights(place: str) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         found = {name: state[name].detach().float().flatten() for name in ("alpha", "beta")}
-    except Exception as error:  # readers raise many kinds
+    except Exception as error:  # readers raise many exception types
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise CoterieError(f"{place!r} holds no weights alpha and beta that can be read: {reason}") from None
     channels = 3 + sum(stage[-1] for stage in STAGES)

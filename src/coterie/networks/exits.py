@@ -1,4 +1,4 @@
-"""Exit branches: from the end of a stage to features and logits of its own. They serve training and are never exported."""
+"""Exit branches: from the end of a stage to features and logits. Training only, never exported."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from coterie.networks.fusion import FeatureShape
 from coterie.networks.projection import grid_of
 
-TOKEN_GRID = 7  # the side to which OFA-KD's token branches merge
+TOKEN_GRID = 7  # side length to which OFA-KD's token branches merge
 
 
 class SeparableDownsampling(nn.Module):
-    """Half the resolution by two depthwise-separable convolutions (OFA-KD's SepConv).
+    """Halves the resolution with two depthwise-separable convolutions (OFA-KD's SepConv).
 
     Args:
-        channels, width: of the input and of the output.
+        channels, width: channels of the input and of the output.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -41,12 +41,13 @@ class SeparableDownsampling(nn.Module):
 
 
 class MapExit(nn.Module):
-    """From a map to pooled features [B, width] and logits [B, K].
+    """Exit branch from a map to pooled features [B, width] and logits [B, K].
 
     Args:
-        channels: of the map.
-        remaining: stages that follow; as many halvings, doubling the channels, the last one to ``width``; 0: a 1x1 convolution.
-        width: of the features.
+        channels: channels of the map.
+        remaining: number of stages that follow; the exit halves the resolution as often, doubling the channels, the last time to ``width``; 0: a 1x1
+            convolution.
+        width: width of the features.
         num_classes: K.
 
     Source: OFA-KD's code, exit branch for a CNN.
@@ -67,18 +68,18 @@ class MapExit(nn.Module):
         _initialise(self.classifier)
 
     def forward(self, feature_map: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K] and features [B, width] of a map [B, C, H, W]."""
+        """Returns logits [B, K] and features [B, width] of a map [B, C, H, W]."""
         features = self.layers(feature_map).mean((2, 3))
         return self.classifier(features), features
 
 
 class PatchMerging(nn.Module):
-    """A square of tokens to one of half the side; class tokens pass by, projected where the width changes.
+    """Merges a square of tokens to one of half the side. Class tokens bypass the merging, projected if the width changes.
 
     Args:
-        channels, width: of the tokens before and after.
+        channels, width: width of the tokens before and after.
         extra: number of class tokens.
-        activation: GELU at the end.
+        activation: whether a GELU follows.
     """
 
     def __init__(self, channels: int, width: int, extra: int, activation: bool) -> None:
@@ -90,7 +91,7 @@ class PatchMerging(nn.Module):
         self.carry = nn.Linear(channels, width) if extra and channels != width else nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[B, extra + S*S, C] to [B, extra + S/2*S/2, width]; an odd last row and column are left out."""
+        """[B, extra + S*S, C] to [B, extra + S/2*S/2, width]; an odd last row and column are dropped."""
         grid = tokens[:, self.extra :]
         side = math.isqrt(grid.shape[1])
         even = side // 2 * 2
@@ -103,16 +104,16 @@ class PatchMerging(nn.Module):
 
 
 class TokenExit(nn.Module):
-    """From tokens to features [B, width] and logits [B, K] through transformer blocks.
+    """Exit branch from tokens to features [B, width] and logits [B, K] through transformer blocks.
 
     Args:
-        shape: (N, C) of the tokens.
-        remaining: stages that follow; max(remaining, 1) blocks.
-        width: of the blocks and the features.
+        shape: (N, C), shape of the tokens.
+        remaining: number of stages that follow; the exit has max(remaining, 1) blocks.
+        width: width of the blocks and the features.
         num_classes: K.
 
-    Source: OFA-KD's code, exit branch for a ViT or MLP: merging to a side of 7, blocks of 4 heads (fewer where
-    the width is no multiple of 4), class token or mean; class tokens pass the merging by, through a linear layer where the width changes (ours).
+    Source: OFA-KD's code, exit branch for a ViT or MLP: merging to a side of 7, blocks of 4 heads (fewer if the width is not a multiple of 4), class token or
+    mean. Class tokens bypass the merging, through a linear layer if the width changes (ours).
     """
 
     def __init__(self, shape: FeatureShape, remaining: int, width: int, num_classes: int) -> None:
@@ -134,7 +135,7 @@ class TokenExit(nn.Module):
             _initialise(module)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K] and features [B, width] of tokens [B, N, C]."""
+        """Returns logits [B, K] and features [B, width] of tokens [B, N, C]."""
         tokens = self.layers(tokens)
         features = tokens[:, 0] if self.extra else tokens.mean(1)
         return self.classifier(features), features
@@ -148,7 +149,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 def build_exit(shape: FeatureShape, remaining: int, num_classes: int, map_width: int, token_width: int) -> nn.Module:
-    """The exit branch for a map (C, H, W) or for tokens (N, C)."""
+    """Builds the exit branch for a map (C, H, W) or for tokens (N, C)."""
     if len(shape) == 3:
         return MapExit(shape[0], remaining, map_width, num_classes)
     return TokenExit(shape, remaining, token_width, num_classes)

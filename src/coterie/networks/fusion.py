@@ -1,4 +1,4 @@
-"""Modules that look at all students' feature maps at once. They serve training and are never exported."""
+"""Modules that fuse the feature maps of all students. Training only, never exported."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ FeatureShape = tuple[int, ...]  # (C, H, W), or (N, C) for tokens
 
 
 def channels_of(shape: FeatureShape) -> int:
-    """Channels of (C, H, W) or (N, C)."""
+    """Returns the channels of (C, H, W) or (N, C)."""
     return shape[0] if len(shape) == 3 else shape[-1]
 
 
 class MapFusion(nn.Module):
-    """Maps of several students into one: V = ReLU(BN(fuse(F_1, ..., F_n))).
+    """Fuses the maps of several students into one: V = ReLU(BN(fuse(F_1, ..., F_n))).
 
-    Maps of different height and width are averaged to the smallest; where some students have maps and others tokens, each
-    is averaged over its positions first.
+    Maps of different height and width are average-pooled to the smallest. If some students have maps and others tokens, each is first averaged over its
+    positions.
 
     Args:
         feature_shapes: (C, H, W) or (N, C) of each student's map, without the batch.
-        kind: ``1x1`` concatenates the maps and mixes them by a 1x1 convolution; ``depthwise`` has a depthwise 3x3 convolution
-            before it (FFL and FFSD); ``sum`` adds the maps, each through a 1x1 convolution of its own where their channels
-            differ.
-        max_width: V has min(C, max_width) channels; None: C, the largest of the students'.
+        kind: ``1x1`` concatenates the maps and applies a 1x1 convolution; ``depthwise`` adds a depthwise 3x3 convolution before it (FFL and FFSD); ``sum`` adds
+            the maps, each through its own 1x1 convolution if their channels differ.
+        max_width: V has min(C, max_width) channels; None: C, the largest number of channels among the students.
 
     Raises:
-        CoterieError: ``depthwise`` where there are no neighbouring positions (tokens).
+        CoterieError: ``depthwise`` without neighbouring positions (tokens).
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class MapFusion(nn.Module):
         self.width = width
 
     def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
-        """V, [B, width, H, W] (tokens lie along H), of maps [B, C, H, W] or [B, N, C]."""
+        """Returns V, [B, width, H, W] (tokens along H), of maps [B, C, H, W] or [B, N, C]."""
         maps = [maps.transpose(1, 2).unsqueeze(-1) if maps.ndim == 3 else maps for maps in feature_maps]
         if self.average_positions:
             maps = [each.mean((2, 3), keepdim=True) for each in maps]
@@ -87,12 +86,12 @@ class MapFusion(nn.Module):
 
 
 class FusedClassifier(nn.Module):
-    """FFL's fusion module: the fused map, pooled, through a classifier of its own.
+    """FFL's fusion module: a classifier on the pooled fused map.
 
     Args:
         feature_shapes: as in :class:`MapFusion`.
         num_classes: K.
-        kind: as in :class:`MapFusion`; None: ``depthwise``, which FFL and FFSD have, and ``1x1`` where the students have tokens.
+        kind: as in :class:`MapFusion`; None: ``depthwise``, as in FFL and FFSD, or ``1x1`` if students have tokens.
 
     Source: FFL (Kim et al., 2019), its code: depthwise 3x3 and 1x1 convolutions on the concatenated maps, C channels.
     """
@@ -106,20 +105,20 @@ class FusedClassifier(nn.Module):
         self.classifier = nn.Linear(self.fusion.width, num_classes)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits [B, K] and the fused map [B, C, H, W]."""
+        """Returns logits [B, K] and the fused map [B, C, H, W]."""
         fused = self.fusion(feature_maps)
         return self.classifier(fused.mean((2, 3))), fused
 
 
 class FeatureFusion(nn.Module):
-    """OKDMDE's Feature Fusion Module: the students' last feature maps to attention scores over the students.
+    """OKDMDE's Feature Fusion Module: maps the students' last feature maps to attention scores over the students.
 
     V = the maps' :class:`MapFusion`, s = mean of V over positions, e = ReLU(W_1 s), scores = W_2 e. W_2 and its bias start
     at zero, so that training starts from equal attention.
 
     Args:
         feature_shapes, kind, max_width: as in :class:`MapFusion`.
-        outputs: number of scores; None: the layer W_2 is left out, and e is returned.
+        outputs: number of scores; None: the layer W_2 is omitted and e is returned.
         reduction: e has 1/reduction of the width, at least 8.
 
     Source: reconstruction; the paper's abstract says "rich semantic information contained in the last block of multiple
@@ -145,5 +144,5 @@ class FeatureFusion(nn.Module):
             self.score = last
 
     def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
-        """Scores [B, outputs] of the students' feature maps."""
+        """Returns scores [B, outputs] of the students' feature maps."""
         return self.score(torch.relu(self.squeeze(self.fusion(feature_maps).mean((2, 3)))))

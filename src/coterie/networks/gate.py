@@ -1,4 +1,4 @@
-"""ONE's gate: weights of the branches from the trunk's map. It serves training and is never exported."""
+"""ONE's gate: computes branch weights from the trunk's map. Training only, never exported."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class TrunkGate(nn.Module):
     """Softmax(ReLU(BN(W GAP(trunk map)))) over n branches.
 
     Args:
-        group: branches on a trunk that hands on a map.
-        outputs: number of branches to weigh.
+        group: branches on a trunk that outputs a map.
+        outputs: number of branches to weight.
 
     Raises:
         CoterieError: nothing is shared, or no map crosses the split.
@@ -37,7 +37,7 @@ class TrunkGate(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
 
     def forward(self, trunk_maps: Sequence[Tensor]) -> Tensor:
-        """Weights [B, n], float32; several maps (one for each student's view) are averaged after pooling."""
+        """Returns weights [B, n], float32; several maps (one for each student's view) are averaged after pooling."""
         pooled = [each.mean((2, 3)) if each.ndim == 4 else each.mean(1) for each in trunk_maps]
         scores = self.norm(self.score(torch.stack(pooled).mean(0)))
         return torch.softmax(torch.relu(scores).float(), dim=1)

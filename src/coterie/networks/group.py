@@ -1,4 +1,4 @@
-"""Students that are trained together: branches on a shared trunk, or peers."""
+"""Groups of students that are trained together: branches on a shared trunk, or peers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from coterie.randomness import derive_seed
 
 
 class GroupOutput(NamedTuple):
-    """What a group returns for a batch.
+    """A group's output for a batch.
 
     Attributes:
         logits: [n, B, K].
         embeddings: the classifiers' inputs, n tensors [B, d].
         feature_maps: the last maps before pooling, n tensors [B, C, H, W] or [B, N, C].
-        trunk_maps: what the trunk hands on, one map for each different input: one, n where each student has a view of its
-            own, none where nothing is shared. Of several values that cross the split it is the largest.
-        taps: outputs of the modules that were asked for, n tuples of maps [B, C, H, W] or [B, N, C].
+        trunk_maps: the trunk's output, one map for each different input: one, n if each student has its own view, none without a shared trunk. If several
+            values cross the split, it is the largest.
+        taps: outputs of the requested modules, n tuples of maps [B, C, H, W] or [B, N, C].
     """
 
     logits: Tensor
@@ -42,26 +42,26 @@ class GroupOutput(NamedTuple):
 
 
 class StudentGroup(nn.Module):
-    """n students, each of which is a whole network: the trunk, if there is one, and a branch.
+    """n students, each of which is a complete network: the trunk, if there is one, and a branch.
 
-    Made by :func:`coterie.branch` or :meth:`of`; by hand for networks that cannot be traced.
+    Use :func:`coterie.branch` or :meth:`of` to build one. The constructor is for networks that cannot be traced.
 
     Args:
-        trunk: what the students share, its result (a tensor or a tuple) being each branch's input; None: nothing.
+        trunk: the shared part; its output (a tensor or a tuple) is each branch's input. None: nothing is shared.
         branches: one module for each student; each returns (logits [B, K], embedding [B, d], feature map [B, C, H, W] or [B, N, C]).
-        trunk_gradient: ``sum``: the branches' gradients add up at the split; ``mean``: they are averaged.
-        example: a batch with which the dimensions are measured, in eval mode and without gradients.
-        classifiers: path of each branch's last layer; None: the last linear layer in it.
+        trunk_gradient: ``sum``: the branches' gradients are summed at the split; ``mean``: they are averaged.
+        example: a batch for measuring the dimensions, in eval mode and without gradients.
+        classifiers: path of each branch's last layer; None: its last linear layer.
         templates: the plain network of each student, which :meth:`student` copies and fills.
-        split_point: the module before which a network was split, to be told to the user.
-        channels_last_maps: whether 4-d values inside the networks have their channels last (Swin).
+        split_point: the module before which a network was split, for display.
+        channels_last_maps: whether 4-d values inside the networks are channels-last (Swin).
         tap_names: module paths of each branch's fourth result, a tuple of further maps; None: branches return three.
 
     Attributes:
-        num_students, num_classes, embedding_dims, feature_shapes: dimensions, the latter two one entry for each student.
+        num_students, num_classes, embedding_dims, feature_shapes: dimensions; the latter two have one entry for each student.
         trunk_shape: (C, H, W) or (N, C) of the trunk's map; None: nothing is shared, or no map crosses the split.
-        tap_shapes: of each student's taps, in the order of ``tap_names``.
-        leader: number of the student that a method singles out for deployment; None: all are equal.
+        tap_shapes: shapes of each student's taps, in the order of ``tap_names``.
+        leader: number of the student that a method designates for deployment; None: all are equal.
 
     Raises:
         CoterieError: a branch that does not return the three tensors, or students with different classes.
@@ -90,9 +90,7 @@ class StudentGroup(nn.Module):
         self.channels_last_maps = channels_last_maps
         self.tap_names = tuple(tuple(names) for names in tap_names or [()] * len(branches))
         self.leader: int | None = None
-        self.checkpoint_branches = (
-            False  # compute branches again in the backward pass instead of keeping their activations
-        )
+        self.checkpoint_branches = False  # activation checkpointing of the branches
         self._require_own_parameters()
         self._classifiers = list(classifiers) if classifiers else [_last_linear(each) for each in branches]
         # In a tuple, so that the templates are neither trained, moved nor saved.
@@ -119,12 +117,12 @@ class StudentGroup(nn.Module):
         example: Tensor | None = None,
         taps: Sequence[str] | Literal["stages"] = (),
     ) -> StudentGroup:
-        """Peers, of the same or of different architectures, with nothing shared.
+        """Builds a group of peers, of the same or different architectures, with nothing shared.
 
         Args:
-            networks: whole networks with the same number of classes; they are owned by the group afterwards.
+            networks: whole networks with the same number of classes; the group takes ownership.
             example: a batch of inputs to measure shapes with; None: zeros of the first network's input size.
-            taps: module paths whose outputs are returned besides, or ``stages``.
+            taps: module paths whose outputs are also returned, or ``stages``.
 
         Raises:
             CoterieError: a network that cannot be traced, or networks with different classes.
@@ -168,7 +166,7 @@ class StudentGroup(nn.Module):
                     )
 
     def branch_inputs(self, inputs: Inputs) -> list[tuple[Any, ...]]:
-        """What each branch is called with: the trunk's result (run once), or the inputs where nothing is shared.
+        """Returns the arguments of each branch: the trunk's output (computed once), or the inputs if nothing is shared.
 
         Args:
             inputs: as in :meth:`forward`.
@@ -183,7 +181,7 @@ class StudentGroup(nn.Module):
         return self._shared_views(inputs)
 
     def _run(self, values: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Every branch's (logits, embedding, feature map), and its taps where it has some."""
+        """Returns every branch's (logits, embedding, feature map), and its taps if there are any."""
         outputs = []
         for each, value in zip(self.branches, values, strict=True):
             if self.checkpoint_branches and self.training and torch.is_grad_enabled():
@@ -196,7 +194,7 @@ class StudentGroup(nn.Module):
         return outputs
 
     def _trunk_map(self, values: tuple[Any, ...]) -> Tensor | None:
-        """The largest map among the values that cross the split, in canonical axes."""
+        """Returns the largest map among the values that cross the split, in canonical axes."""
         maps = [value for value in values if isinstance(value, Tensor) and value.ndim in (3, 4)]
         if self.trunk is None or not maps:
             return None
@@ -206,7 +204,7 @@ class StudentGroup(nn.Module):
         return largest.permute(0, 3, 1, 2) if self.channels_last_maps and largest.ndim == 4 else largest
 
     def _shared(self, inputs: Inputs) -> tuple[Any, ...]:
-        """The trunk's result for a batch, as the tuple of values that cross the split."""
+        """Returns the trunk's output for a batch, as the tuple of values that cross the split."""
         if self.trunk is None:
             return (inputs,)
         result = self.trunk(inputs)
@@ -221,17 +219,17 @@ class StudentGroup(nn.Module):
         return values
 
     def _shared_views(self, views: list[Inputs]) -> list[tuple[Any, ...]]:
-        """One run of the trunk on all views together, cut into the views again."""
+        """Runs the trunk once on all views together and splits the result by view."""
         if self.trunk is None:
             return [(view,) for view in views]
         sizes = [batch_size(view) for view in views]
         values = self._shared(concatenated(views))
         if any(not isinstance(value, Tensor) or value.ndim == 0 or len(value) != sum(sizes) for value in values):
-            return [self._shared(view) for view in views]  # a size or a table crosses the split
+            return [self._shared(view) for view in views]  # a non-batched value crosses the split
         return list(zip(*(value.split(sizes) for value in values), strict=True))
 
     def forward(self, inputs: Inputs) -> GroupOutput:
-        """Run every student.
+        """Runs every student.
 
         Args:
             inputs: one batch for all, any nested structure of tensors [B, ...], or a list with one such view for each student.
@@ -257,29 +255,29 @@ class StudentGroup(nn.Module):
         teachers: Teachers | None,
         parameters: Callable[[], Sequence[Tensor]],
     ) -> dict[str, Tensor] | None:
-        """The terms of a comparison of logits, without the logits of the whole batch; None: these shall be computed, as they are here.
+        """Returns the terms of a comparison of logits, without the logits of the whole batch. None, as here: the caller computes all logits.
 
-        A group whose logits would be very large does otherwise.
+        Groups whose logits would be very large override this.
 
         Args:
             compare: takes students' logits [n, c, K], teachers' [m, c, K] or None, and targets [c], of parts of the batch; returns 0-d means over them.
             inputs, targets: the batch.
-            teachers: that are asked; None: nobody.
-            parameters: gives those of ``compare``'s own.
+            teachers: the teachers; None: no teachers.
+            parameters: returns the trainable parameters that ``compare`` uses.
         """
         return None
 
     def require_student(self, number: int) -> None:
-        """Refuse a number that no student has.
+        """Checks that a student of this number exists.
 
         Raises:
-            CoterieError: it is one.
+            CoterieError: there is no such student.
         """
         if not 0 <= number < self.num_students:
             raise CoterieError(f"no student {number}: the group has students 0 to {self.num_students - 1}")
 
     def student(self, number: int) -> nn.Module:
-        """Student ``number`` as a plain network of its own class, a copy that shares nothing with the group.
+        """Returns student ``number`` as a plain network of its original class, a copy that shares nothing with the group.
 
         Raises:
             CoterieError: there is no such student.
@@ -292,14 +290,14 @@ class StudentGroup(nn.Module):
         network = copy.deepcopy(self._templates[number])
         trained = {name: value for part in parts for name, value in body_of(part).state_dict().items()}
         state = network.state_dict(keep_vars=True)
-        # One module may stand under two names; the graph knows it by one of them.
+        # A module may have two names; the graph uses one of them.
         names: dict[int, list[str]] = {}
         for name, value in state.items():
             names.setdefault(id(value), []).append(name)
         for aliases in names.values():
             known = [name for name in aliases if name in trained]
             trained.update({name: trained[known[0]] for name in aliases if known})
-        # What the network never uses (a head that is switched off) is in no graph and keeps its value.
+        # Modules that the network never uses (a disabled head) are in no graph and keep their values.
         unused = {name: value.detach() for name, value in state.items() if name not in trained}
         network.load_state_dict({**trained, **unused}, strict=True)
         device = next(iter(trained.values())).device

@@ -1,18 +1,18 @@
-"""Whether something on the network is to be had: asked within seconds, where libraries try for minutes."""
+"""Checks within seconds whether files can be downloaded, where libraries retry for minutes."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 
-PATIENCE = 3.0  # seconds for an answer from the network
-DEADLINE = 8.0  # seconds for all of it: names that are looked up know no time-out
+PATIENCE = 3.0  # seconds for a response
+DEADLINE = 8.0  # seconds in total, since DNS look-ups have no timeout
 
 
 def why_not_on_the_hub(repository: str, files: Sequence[str]) -> str | None:
-    """Why none of these files of a Hub repository can be had now; None where one can.
+    """Returns why none of these files of a Hub repository is available; None if one is.
 
-    Asks for the headers of the first one only. Where a cache holds one, or the Hub is switched off (HF_HUB_OFFLINE), nothing is asked.
+    Requests the headers of the first file only. No request is sent if a file is in the cache or the Hub is disabled (HF_HUB_OFFLINE).
     """
     import huggingface_hub
 
@@ -25,14 +25,14 @@ def why_not_on_the_hub(repository: str, files: Sequence[str]) -> str | None:
 
 
 def why_no_answer(ask: Callable[[], object]) -> str | None:
-    """Why a question to the network fails, or gets no answer in time; None where it is answered."""
+    """Returns why a request fails or times out; None if it succeeds."""
     outcome: list[str | None] = []
 
     def work() -> None:
         try:
             ask()
             outcome.append(None)
-        except Exception as error:  # clients raise their own kinds
+        except Exception as error:  # clients raise their own exception types
             outcome.append(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
 
     thread = threading.Thread(target=work, daemon=True)

@@ -1,6 +1,6 @@
-"""What the networks of transformers have in common, whatever they are for: the places and configurations they come from.
+"""Sources and configurations of transformers models, shared by all tasks.
 
-The package is imported when a network is needed. Code that comes with weights is never run.
+The package is imported only when a network is needed. Code that comes with weights is never executed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch import nn
 from coterie.errors import CoterieError, did_you_mean
 from coterie.networks.hub import why_not_on_the_hub
 
-# Keys of a configuration by which transformers finds code, kernels or weights elsewhere.
+# Configuration keys that make transformers load code, kernels or weights from elsewhere.
 FOREIGN = {"auto_map", "trust_remote_code", "_name_or_path", "name_or_path", "custom_pipelines", "quantization_config"}
 FOREIGN |= {"attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"}
-# Keys that are read when a configuration is made, and are no fields of it.
+# Keys that are read when a configuration is created, but are not fields of it.
 READ_TOO = {"rope_theta", "rope_scaling", "torch_dtype", "num_labels"}
 
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[Any]:
-    """The package, silent: what it would print while it loads is returned as an error, or is of no concern.
+    """Yields the package with its output silenced. What it would print while loading is raised as an error or is irrelevant.
 
     Raises:
         CoterieError: it is not installed.
@@ -51,16 +51,16 @@ def quiet_transformers() -> Iterator[Any]:
 
 
 def short_reason(error: Exception) -> str:
-    """A library's error in one line."""
+    """Returns a library's error in one line."""
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def require_place(name: str, kind: str = "a text network") -> str:
-    """A local folder with config.json, or a name of the Hub that answers.
+    """Checks that the name is a local folder with config.json, or a reachable repository on the Hub.
 
     Args:
-        name: the folder or the name.
-        kind: what is wanted, for the message.
+        name: the folder or the Hub name.
+        kind: what is expected, for the message.
 
     Raises:
         CoterieError: a folder without config.json, no such folder, or a Hub that cannot be reached.
@@ -81,36 +81,36 @@ def require_place(name: str, kind: str = "a text network") -> str:
 
 
 def has_weights(name: str) -> bool:
-    """Whether a network comes with weights: a folder that holds some, or a name of the Hub."""
+    """Whether a network comes with weights: a folder that contains some, or a Hub name."""
     path = Path(name).expanduser()
     return not path.is_dir() or any(any(path.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin"))
 
 
 def read_config(name: str) -> Any:
-    """The configuration in a folder, or of a name of the Hub.
+    """Reads the configuration from a folder or the Hub.
 
     Raises:
-        CoterieError: there is none, or it is not of transformers.
+        CoterieError: there is none, or it is not from transformers.
     """
     place = require_place(name)
     with quiet_transformers() as transformers:
         try:
             return transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-        except Exception as error:  # files, network, formats: the library raises many kinds
+        except Exception as error:  # files, network, formats: the library raises many exception types
             raise CoterieError(
                 f"network {name!r} has no configuration that can be read: {short_reason(error)}"
             ) from None
 
 
 def require_known_values(values: Mapping[str, Any], where: str) -> None:
-    """Refuse values of a configuration, as somebody has written them, that no network would read: transformers takes any key and keeps it.
+    """Rejects user-written configuration values that no network would read, since transformers accepts and keeps any key.
 
     Args:
-        values: ``model_type`` among them.
-        where: they stand, for the message.
+        values: the values, including ``model_type``.
+        where: where the values come from, for the message.
 
     Raises:
-        CoterieError: no such kind of network, a value that it does not take, or a key that it does not know.
+        CoterieError: an unknown ``model_type``, a value that it does not accept, or a key that it does not know.
     """
     with quiet_transformers() as transformers:
         kinds = transformers.CONFIG_MAPPING
@@ -121,10 +121,10 @@ def require_known_values(values: Mapping[str, Any], where: str) -> None:
 
 
 def _require_read(values: Mapping[str, Any], config: Any, where: str) -> None:
-    """What is not a field of the configuration, nor read when it is made, ends as one of its attributes; networks read some of those too (``head_dim``)."""
+    """Keys that are neither fields nor read on creation end up as attributes of the configuration; networks read some of those too (``head_dim``)."""
     kind = type(config)
     fields = {*getattr(kind, "__dataclass_fields__", {}), *config.attribute_map, *inspect.signature(kind).parameters}
-    with contextlib.suppress(Exception):  # a kind that cannot be made without values
+    with contextlib.suppress(Exception):  # a class that cannot be created without values
         fields |= vars(kind()).keys()
     for key in values:
         is_extra = key in vars(config) and key not in fields | FOREIGN and not hasattr(kind, key)
@@ -138,7 +138,7 @@ def _require_read(values: Mapping[str, Any], config: Any, where: str) -> None:
 
 @cache
 def _code_of(module: str) -> str:
-    """The code of a configuration's module and of its kind of network, and what networks share, as text: nothing of it is imported."""
+    """Returns the source of a configuration's module, its modeling module and shared modeling code, as text; nothing is imported."""
     own = [module, module.replace(".configuration_", ".modeling_")]
     shared = [f"transformers.{name}" for name in ("modeling_utils", "modeling_rope_utils", "masking_utils")]
     texts = []
@@ -150,16 +150,16 @@ def _code_of(module: str) -> str:
 
 
 def describe_config(config: Any) -> dict[str, Any]:
-    """A configuration as JSON values, from which the same network can be built; without its place on this machine."""
+    """Returns a configuration as JSON values, from which the same network can be built; without local paths."""
     described: dict[str, Any] = json.loads(config.to_json_string())
     return {key: value for key, value in described.items() if key not in FOREIGN | {"transformers_version"}}
 
 
 def config_of(values: dict[str, Any]) -> Any:
-    """The configuration that :func:`describe_config` described; what points to code or to another place is none of a network's sizes.
+    """Builds the configuration from the output of :func:`describe_config`; keys that point to code or other places are ignored.
 
     Raises:
-        CoterieError: no such kind of network, or values that it does not take.
+        CoterieError: an unknown ``model_type``, or values that it does not accept.
     """
     with quiet_transformers() as transformers:
         try:
@@ -171,7 +171,7 @@ def config_of(values: dict[str, Any]) -> Any:
 
 
 def require_embedded(network: nn.Module, tokenizer: Any, name: str) -> None:
-    """A row of the embedding for every token.
+    """Checks that the embedding has a row for every token.
 
     Raises:
         CoterieError: the tokenizer has more tokens.

@@ -1,4 +1,4 @@
-"""Initial values of further branches, where only one network is at hand."""
+"""Initial values of additional branches, if only one network is given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coterie.errors import CoterieError
 from coterie.networks.tracing import quiet_eval
 from coterie.randomness import derive_seed, seeded
 
-PERTURBATION = 0.01  # of each tensor's standard deviation
+PERTURBATION = 0.01  # share of each tensor's standard deviation
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
@@ -24,21 +24,21 @@ def _permute(tensor: Tensor, generator: torch.Generator) -> None:
 
 
 def is_lazy(network: nn.Module) -> bool:
-    """Whether a network has parameters whose shapes its first batch decides (``nn.LazyLinear`` and the like)."""
+    """Whether a network has uninitialised parameters (``nn.LazyLinear`` and the like)."""
     return any(nn.parameter.is_lazy(tensor) for tensor in [*network.parameters(), *network.buffers()])
 
 
 def materialised(network: nn.Module, example: Tensor, seed: int) -> nn.Module:
-    """The network itself, after lazy parameters have got their shapes from an example and their values from the seed.
+    """Initialises lazy parameters in place, with shapes from an example and values from the seed, and returns the network.
 
     Raises:
-        CoterieError: it does not take the example.
+        CoterieError: it does not accept the example.
     """
     if is_lazy(network):
         with seeded(seed), quiet_eval(network):
             try:
                 network(example)
-            except Exception as error:  # whatever the user's forward raises
+            except Exception as error:  # the user's forward may raise anything
                 reason = " ".join(str(error).split())[:160] or type(error).__name__
                 raise CoterieError(
                     f"{type(network).__name__} has lazy layers and does not take {list(example.shape)}: {reason}"
@@ -47,10 +47,10 @@ def materialised(network: nn.Module, example: Tensor, seed: int) -> nn.Module:
 
 
 def restart_classifier(network: nn.Module, classifier: str) -> None:
-    """Give a classifier that starts anew, on features that are trained, the initial values of torch's linear layers: small logits.
+    """Initialises a new classifier on pretrained features like torch's linear layers, so that logits are small.
 
-    Networks have initial values of their own for a training from nothing. Those of timm's EfficientNets spread the logits of 20 classes
-    by 3, and unlearning that costs the features: with 10 images a class, tf_efficientnet_lite0 comes to 63 % rather than to chance.
+    Networks' own initial values are meant for training from scratch. In timm's EfficientNets they give the logits of 20 classes a spread of 3, and unlearning
+    that damages the features. With this initialisation and 10 images a class, tf_efficientnet_lite0 reaches 63 % rather than chance.
     """
     layer = network.get_submodule(classifier)
     if isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -59,10 +59,10 @@ def restart_classifier(network: nn.Module, classifier: str) -> None:
 
 @torch.no_grad()
 def permuted(network: nn.Module, seed: int) -> nn.Module:
-    """A copy whose trained parameters are each shuffled by their own seed: the same distribution, other values.
+    """Returns a copy in which each trained parameter is shuffled with its own seed: the same distribution, other values.
 
-    Independent initial values are exchangeable, so a shuffled tensor is as good a draw as the given one. Constants stay
-    what they are, and so do buffers and parameters that are not trained (fixed position tables).
+    Independent initial values are exchangeable, so a shuffled tensor is an equally valid draw. Constant tensors, buffers and frozen parameters (fixed position
+    tables) are unchanged.
     """
     fresh = copy.deepcopy(network)
     for name, parameter in fresh.named_parameters():
@@ -73,7 +73,7 @@ def permuted(network: nn.Module, seed: int) -> nn.Module:
 
 @torch.no_grad()
 def copied(network: nn.Module, classifier: str, seed: int) -> nn.Module:
-    """A copy with a classifier of its own (shuffled) and every other parameter moved by 1 % of its standard deviation."""
+    """Returns a copy with a shuffled classifier and every other parameter perturbed by 1 % of its standard deviation."""
     fresh = copy.deepcopy(network)
     for name, parameter in fresh.named_parameters():
         generator = _generator(seed, name)

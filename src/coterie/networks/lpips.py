@@ -1,4 +1,4 @@
-"""LPIPS by torchmetrics, frozen: the distance of images by a network's features, with weights for its channels."""
+"""LPIPS from torchmetrics, frozen: the distance of images by a network's features, with channel weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from coterie.networks.dists import vgg16_weights
 
 
 class LPIPS(nn.Module):
-    """Distance of images [B, 3, H, W] in 0 to 1 twice to [B], by VGG-16 (torchvision's weights, downloaded once). Gradients reach the images.
+    """Distance of images by VGG-16 (torchvision's weights, downloaded once); maps two batches [B, 3, H, W] in 0 to 1 to [B]. Gradients reach the images.
 
     Raises:
-        CoterieError: the weights cannot be had.
+        CoterieError: the weights are not available.
 
-    Source: Zhang et al., CVPR 2018, arXiv 1801.03924; torchmetrics brings the channels' weights.
+    Source: Zhang et al., CVPR 2018, arXiv 1801.03924; torchmetrics contains the channel weights.
     """
 
     name = "lpips"
@@ -23,16 +23,16 @@ class LPIPS(nn.Module):
         super().__init__()
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        vgg16_weights()  # says in a line why they cannot be had, before torchmetrics asks for them
+        vgg16_weights()  # raises a one-line error if they are not available, before torchmetrics requests them
         self.network = LearnedPerceptualImagePatchSimilarity(net_type="vgg", normalize=True).net
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> LPIPS:
-        """It stays in eval mode."""
+        """Stays in eval mode."""
         return super().train(False)
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        """Distances [B]."""
+        """Returns distances [B]."""
         with torch.autocast(images.device.type, enabled=False):
             found: Tensor = self.network(images.float(), others.float(), normalize=True)
         return found.flatten()

@@ -1,4 +1,4 @@
-"""Where to split a network: its block boundaries, by the share of operations that lies behind them."""
+"""Finds where to split a network: its block boundaries, by the share of operations after them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BRANCH_SHARE = 1 / 3
 
 
 def _boundaries(module: nn.Module, prefix: str = "") -> list[str]:
-    """Paths of the network's blocks: its children, and the children of those that are plain sequences."""
+    """Returns the paths of the network's blocks: its children, and the children of plain sequences."""
     found = []
     for name, child in module.named_children():
         path = f"{prefix}{name}"
@@ -26,7 +26,7 @@ def _boundaries(module: nn.Module, prefix: str = "") -> list[str]:
 
 
 def branch_shares(network: nn.Module, example: Tensor) -> dict[str, float]:
-    """Share of a forward's operations from each block's first call on, by one counted forward in eval mode."""
+    """Returns the share of operations from each block's first call on, counted in one forward pass in eval mode."""
     starts: dict[str, int] = {}
     counter = FlopCounterMode(display=False)
 
@@ -38,7 +38,7 @@ def branch_shares(network: nn.Module, example: Tensor) -> dict[str, float]:
 
     modules = dict(network.named_modules())
     hooks = [modules[path].register_forward_pre_hook(note(path)) for path in _boundaries(network)]
-    # The counter follows gradients through modules, and stumbles over a parameter that is a module's input.
+    # The counter follows gradients through modules and fails on a parameter that is a module's input.
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -51,7 +51,7 @@ def branch_shares(network: nn.Module, example: Tensor) -> dict[str, float]:
         for hook in hooks:
             hook.remove()
     total = max(1, counter.get_total_flops())
-    # A ModuleList is not called itself: it starts where its first block does.
+    # A ModuleList is not called itself: it starts with its first block.
     for path in reversed(_boundaries(network)):
         if path not in starts and f"{path}.0" in starts:
             starts[path] = starts[f"{path}.0"]
@@ -59,9 +59,9 @@ def branch_shares(network: nn.Module, example: Tensor) -> dict[str, float]:
 
 
 def split_candidates(network: nn.Module, example: Tensor) -> list[str]:
-    """Block boundaries before the classifier, those first whose branch holds a share nearest one third.
+    """Returns block boundaries before the classifier, sorted by how close the branch's share of operations is to one third.
 
-    Of boundaries at the same place, the shortest path comes first (``layer3`` before ``layer3.0``).
+    For boundaries at the same place, the shortest path comes first (``layer3`` before ``layer3.0``).
     """
     shares = branch_shares(network, example)
     classifier = find_classifier(network, example)

@@ -1,4 +1,4 @@
-"""Which arguments of ``timm.create_model`` a recipe or a run's ``student.json`` may set: those of the architecture, nothing that loads, fetches or writes."""
+"""Restricts the arguments of ``timm.create_model`` in a recipe or a run's ``student.json`` to those of the architecture; none may load, download or write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from coterie.errors import CoterieError
 
-# Arguments of timm's builders that are not the architecture's: where weights come from, where they are kept, how code is compiled.
+# Arguments of timm's builders that do not concern the architecture: sources and caches of weights, compilation.
 REFUSED = {
     *(
         "checkpoint_path",
@@ -22,21 +22,21 @@ REFUSED = {
     ),
     *("features_only", "out_indices", "feature_cls", "pruned", "num_classes", "device", "dtype"),
 }
-# By words, so that an argument of a later timm that fetches is refused as well.
+# By words, so that downloading arguments of later timm versions are refused too.
 REFUSED_WORDS = {"pretrained", "checkpoint", "cache", "url", "urls", "uri", "hf", "hub", "file", "filename", "dir", "folder", "repo", "weights"}  # fmt: skip
 PLACE = re.compile(r"[/\\:]|\.(?:pth?|bin|ckpt|npz?|pkl|safetensors)$", re.IGNORECASE)
 LARGEST_DEPTH = 8
 
 
 def require_harmless_options(options: Mapping[str, Any], where: str) -> None:
-    """Refuse options that would make timm load, fetch or write anything, at any depth.
+    """Rejects options that would make timm load, download or write anything, at any depth.
 
     Args:
-        options: as a recipe's ``network.options`` or a run's ``student.json`` has them.
-        where: what the message calls them.
+        options: from a recipe's ``network.options`` or a run's ``student.json``.
+        where: their name in the message.
 
     Raises:
-        CoterieError: an option by such a name, or a value that is a place (a path, a URL) or no plain value.
+        CoterieError: an option of such a name, or a value that is a location (a path, a URL) or not a plain value.
     """
     _check(options, where, 0)
 
@@ -65,10 +65,10 @@ def _check(value: object, where: str, depth: int) -> None:
 
 
 def require_plain_name(name: str) -> None:
-    """Refuse ``hf-hub:``, ``hf_hub:``, ``local-dir:`` and paths: a name is an architecture of timm's registry.
+    """Rejects ``hf-hub:``, ``hf_hub:``, ``local-dir:`` and paths: a name must be an architecture in timm's registry.
 
     Raises:
-        CoterieError: the name says where something lies.
+        CoterieError: the name contains a location.
     """
     if PLACE.search(name):
         raise CoterieError(

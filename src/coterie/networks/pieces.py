@@ -1,4 +1,4 @@
-"""What the students of a group are made of: pieces of a network that was split, and what stands at the split."""
+"""Building blocks of groups: parts of a split network, and gradient averaging at the split."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from coterie.networks.recording import Constant, attached
 
 
 class TwoModeModule(nn.Module):
-    """A piece of a network as a graph; where train mode computes another graph, that one over the same modules.
+    """A part of a network as a graph; if train mode has a different graph, that one uses the same modules.
 
     Args:
-        body: the graph of eval mode.
-        train_body: that of train mode; None: the same.
-        exceptions: for train mode and eval mode, the modules that the network keeps in the other one.
+        body: the graph of eval mode, also of train mode if ``train_body`` is None.
+        train_body: the graph of train mode; None: the same.
+        exceptions: for train mode and eval mode, the modules that the network keeps in the other mode.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class TwoModeModule(nn.Module):
     ) -> None:
         super().__init__()
         self.body = body
-        # In a tuple, so that it is not registered: its modules are the body's own.
+        # In a tuple, so that it is not registered: its modules belong to the body.
         self.train_body = (train_body,)
         known = dict(body.named_modules())
         self.exceptions = {mode: tuple(name for name in names if name in known) for mode, names in exceptions.items()}
@@ -38,12 +38,12 @@ class TwoModeModule(nn.Module):
         constants: Mapping[str, Tensor] | None = None,
         exceptions: Mapping[bool, Sequence[str]] | None = None,
     ) -> nn.Module:
-        """The graph over the network's modules: of eval mode, then of train mode where that differs.
+        """Builds the module from a network's modules and its graphs: of eval mode, then of train mode if that differs.
 
         Args:
-            network: whose modules the graphs call.
+            network: the network whose modules the graphs call.
             graphs: one or two.
-            name: of the class.
+            name: name of the class.
             constants: tensors that the graphs call as modules of these names.
             exceptions: see :class:`TwoModeModule`.
         """
@@ -53,14 +53,14 @@ class TwoModeModule(nn.Module):
             if len(graphs) == 1:
                 own = TwoModeModule(body, None, exceptions or {})
                 return own if any(own.exceptions.values()) else body
-            for node in graphs[1].nodes:  # what is called in train mode only
+            for node in graphs[1].nodes:  # modules that are called in train mode only
                 target = str(node.target)
                 if node.op == "call_module" and target not in dict(body.named_modules()):
                     body.add_submodule(target, made[target] if target in made else network.get_submodule(target))
         return TwoModeModule(body, fx.GraphModule(body, graphs[1], class_name=f"Training{name}"), exceptions or {})
 
     def train(self, mode: bool = True) -> TwoModeModule:
-        """Train or eval mode, but for the modules that the network itself leaves out of it."""
+        """Sets train or eval mode, except for the modules that the network itself excludes."""
         super().train(mode)
         for name in self.exceptions.get(mode, ()):
             self.body.get_submodule(name).training = not mode
@@ -72,7 +72,7 @@ class TwoModeModule(nn.Module):
 
 
 class AverageGradient(torch.autograd.Function):
-    """A value as it is, whose gradient is divided by the number of students."""
+    """Identity whose gradient is divided by the number of students."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, students: int) -> Tensor:
@@ -85,7 +85,7 @@ class AverageGradient(torch.autograd.Function):
 
 
 class Assembled(nn.Module):
-    """Trunk and branch of a group that was put together by hand, as one network that returns logits."""
+    """Trunk and branch of a manually built group, as one network that returns logits."""
 
     def __init__(self, trunk: nn.Module | None, branch: nn.Module) -> None:
         super().__init__()
@@ -98,5 +98,5 @@ class Assembled(nn.Module):
 
 
 def body_of(part: nn.Module) -> nn.Module:
-    """The module that a trunk's or branch's parts are named in."""
+    """Returns the module that contains the named modules of a trunk or branch."""
     return part.body if isinstance(part, TwoModeModule) else part

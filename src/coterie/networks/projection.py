@@ -1,4 +1,4 @@
-"""Bringing a student's maps to a teacher's shapes. Serves training and is never exported."""
+"""Projects a student's maps to a teacher's shapes. Training only, never exported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coterie.networks.fusion import FeatureShape, channels_of
 
 
 def as_grid(feature_map: Tensor, shape: FeatureShape) -> Tensor:
-    """Tokens [B, N, C] as a map [B, C, H, W] where they stand in a square (without class tokens), else [B, C, N, 1]; maps as they are.
+    """Returns tokens [B, N, C] as a map [B, C, H, W] if they form a square (without class tokens), else [B, C, N, 1]; maps are unchanged.
 
     Args:
         feature_map: [B, C, H, W] or [B, N, C].
@@ -26,7 +26,7 @@ def as_grid(feature_map: Tensor, shape: FeatureShape) -> Tensor:
 
 
 def grid_of(tokens: int) -> tuple[int, int]:
-    """(tokens before it, side): how ``tokens`` are a square after 0, 1 or 2 class tokens, or one and four registers; side 0 where they are not."""
+    """Returns (prefix tokens, side) if ``tokens`` are a square after 0, 1 or 2 class tokens, or one class token and four registers; side 0 if not."""
     for extra in (0, 1, 2, 5):
         side = math.isqrt(max(0, tokens - extra))
         if side > 1 and side * side == tokens - extra:
@@ -35,13 +35,13 @@ def grid_of(tokens: int) -> tuple[int, int]:
 
 
 class Projector(nn.Module):
-    """A student's map in the channels of a teacher's, both at the smaller of the two resolutions.
+    """Projects a student's map to a teacher's channels and brings both to the smaller of the two resolutions.
 
     Args:
-        shape, target: (C, H, W) or (N, C) of student and teacher. Tokens are laid out as the square that they come from.
+        shape, target: (C, H, W) or (N, C) of student and teacher. Tokens are arranged as the square grid they come from.
 
-    Source: the 1x1 convolution without bias of OFA-KD's FitNet. mdistiller's has a convolution whose kernel and stride depend on the two
-    sizes (3x3 with stride 2, transposed 4x4, or as large as the difference), then BatchNorm and ReLU.
+    Source: the 1x1 convolution without bias of OFA-KD's FitNet. mdistiller's uses a convolution whose kernel and stride depend on the two sizes (3x3 with
+    stride 2, transposed 4x4, or as large as the difference), then BatchNorm and ReLU.
     """
 
     def __init__(self, shape: FeatureShape, target: FeatureShape) -> None:
@@ -52,7 +52,7 @@ class Projector(nn.Module):
         self.project = nn.Conv2d(channels_of(shape), channels_of(target), 1, bias=False)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Both maps as [B, C_teacher, h, w]."""
+        """Returns both maps as [B, C_teacher, h, w]."""
         own = self.project(as_grid(student, self.shape))
         other = as_grid(teacher, self.target)
         return _pooled(own, self.size), _pooled(other, self.size)
@@ -70,6 +70,6 @@ def _pooled(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def stage_pairs(student: int, teacher: int) -> list[tuple[int, int]]:
-    """Which stage of the student is compared with which of the teacher: the last with the last, and so on towards the input."""
+    """Pairs the student's stages with the teacher's: the last with the last, and so on towards the input."""
     count = min(student, teacher)
     return [(student - count + number, teacher - count + number) for number in range(count)]

@@ -1,7 +1,7 @@
-"""Structures of a network that can be left out whole: attention heads, neurons of multi-layer perceptrons, inner channels of residual blocks.
+"""Structured pruning: attention heads, MLP neurons, inner channels of residual blocks.
 
-A structure is left out by zeros in the weights of the layer that reads it, so a pruned network is a plain one that any loader takes;
-what it would have less is counted, not cut out.
+A structure is pruned by zeros in the weights of the layer that reads it, so a pruned network is an ordinary one that any loader accepts. The saved parameters
+are counted, not removed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Kind = Literal["head", "neuron", "channel"]
 
 @dataclass(frozen=True)
 class Structures:
-    """The units of one layer that another one reads.
+    """The units of one layer that another layer reads.
 
     Attributes:
         kind: units are ranked among their kind.
         reader: path of the layer whose input columns belong to the units.
-        writers: paths of the layers that make them.
-        units: how many.
-        width: columns of the reader a unit has.
-        parameters: that one unit has, in writers and reader.
+        writers: paths of the layers that compute the units.
+        units: number of units.
+        width: columns of the reader for each unit.
+        parameters: number of parameters of one unit, in writers and reader.
     """
 
     kind: Kind
@@ -40,7 +40,7 @@ class Structures:
 
 
 def find_structures(network: nn.Module) -> list[Structures]:
-    """All that is known how to leave out: timm's attention and MLP modules, residual blocks of ``conv1``, ``conv2`` (and ``conv3``).
+    """Finds all prunable structures: timm's attention and MLP modules, residual blocks with ``conv1``, ``conv2`` (and ``conv3``).
 
     Raises:
         CoterieError: nothing is found.
@@ -61,7 +61,7 @@ def find_structures(network: nn.Module) -> list[Structures]:
         for one, two in (("conv1", "conv2"), ("conv2", "conv3")):
             writer, reader = getattr(module, one, None), getattr(module, two, None)
             if isinstance(writer, nn.Conv2d) and isinstance(reader, nn.Conv2d) and _fits(writer, reader):
-                count = writer.weight[0].numel() + reader.weight[:, 0].numel() + 2  # and BatchNorm's two
+                count = writer.weight[0].numel() + reader.weight[:, 0].numel() + 2  # plus BatchNorm's two
                 found.append(Structures("channel", f"{prefix}{two}", (f"{prefix}{one}",), reader.in_channels, 1, count))
     if not found:
         raise CoterieError(
@@ -75,9 +75,9 @@ def _fits(writer: nn.Conv2d, reader: nn.Conv2d) -> bool:
 
 
 def unit_scores(network: nn.Module, structures: Structures) -> Tensor:
-    """How much each unit weighs: norm of what writes it times norm of what reads it, over the layer's own norm; [units].
+    """Importance of each unit, [units]: norm of its writing weights times norm of its reading weights, divided by the norm of the layer's scores.
 
-    The layer's norm makes layers comparable, so that one ranking goes over all of a kind.
+    The normalisation makes layers comparable, so that all units of a kind share one ranking.
     """
     reader = network.get_submodule(structures.reader).weight
     assert isinstance(reader, Tensor)
@@ -96,9 +96,9 @@ def unit_scores(network: nn.Module, structures: Structures) -> Tensor:
 
 
 def keep_masks(network: nn.Module, structures: Sequence[Structures], sparsity: float) -> list[Tensor]:
-    """Which units stay when the lightest share ``sparsity`` of each kind is left out; bool [units] each.
+    """Returns which units are kept when the lowest-scoring share ``sparsity`` of each kind is pruned; bool [units] each.
 
-    A layer may lose all its units; its block is then the shortcut alone.
+    A layer may lose all its units; its block is then the shortcut only.
     """
     scores = [unit_scores(network, each) for each in structures]
     masks: list[Tensor] = [torch.ones_like(each, dtype=torch.bool) for each in scores]
@@ -117,7 +117,7 @@ def keep_masks(network: nn.Module, structures: Sequence[Structures], sparsity: f
 
 
 def column_masks(structures: Sequence[Structures], masks: Sequence[Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Factors of the readers' weights by parameter name: 0 for columns of units that are left out."""
+    """Returns factors for the readers' weights by parameter name: 0 for columns of pruned units."""
     factors: dict[str, Tensor] = {}
     for each, keep in zip(structures, masks, strict=True):
         weight = network.get_submodule(each.reader).weight
@@ -128,14 +128,14 @@ def column_masks(structures: Sequence[Structures], masks: Sequence[Tensor], netw
 
 
 def scale(network: nn.Module, structures: Sequence[Structures], masks: Sequence[Tensor]) -> float:
-    """Share of the network's parameters that is left."""
+    """Returns the remaining share of the network's parameters."""
     total = sum(parameter.numel() for parameter in network.parameters())
     removed = sum(each.parameters * int((~keep).sum()) for each, keep in zip(structures, masks, strict=True))
     return 1 - removed / total
 
 
 def apply_masks(network: nn.Module, factors: Mapping[str, Tensor]) -> None:
-    """Write the zeros into a network's weights, in place."""
+    """Multiplies a network's weights by the factors, in place."""
     with torch.no_grad():
         parameters = dict(network.named_parameters())
         for name, factor in factors.items():

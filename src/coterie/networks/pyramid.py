@@ -1,4 +1,4 @@
-"""FRSKD's auxiliary teacher: a pyramid over the student's own stages, fused downwards and upwards. Never exported."""
+"""FRSKD's auxiliary teacher: a feature pyramid over the student's stages, fused top-down and bottom-up. Never exported."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class _Fuse(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """Refined maps of every stage, and logits from the last of them.
+    """Computes refined maps of every stage, and logits from the last of them.
 
     Args:
         shapes: (C, H, W) or (N, C) of the stages, from the input to the output.
         num_classes: K.
-        channels: of the pyramid, 256 (``BiFPN`` of FRSKD's code; its ``BiFPNc``, for CIFAR, has twice each stage's own channels).
-        depth: convolutions of a node, 2 (code).
+        channels: width of the pyramid, 256 (``BiFPN`` of FRSKD's code; its ``BiFPNc``, for CIFAR, has twice each stage's own channels).
+        depth: convolutions in each node, 2 (code).
 
     Source: FRSKD (Ji et al., CVPR 2021), its code's BiFPN-like self-teacher, in outline.
     """
@@ -54,13 +54,13 @@ class FeaturePyramid(nn.Module):
             nn.Sequential(nn.Conv2d(channels_of(shape), channels, 1, bias=False), nn.BatchNorm2d(channels))
             for shape in shapes
         )
-        # From the deepest stage towards the input, and back: the deepest on the way back sees its lateral and the one before.
+        # From the deepest stage towards the input, and back. On the way back the deepest node sees its lateral map and the previous node.
         self.down = nn.ModuleList(_Fuse(2, channels, depth) for _ in range(count - 1))
         self.up = nn.ModuleList(_Fuse(3 if level < count - 1 else 2, channels, depth) for level in range(1, count))
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, taps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Logits [B, K] and refined maps [B, channels, H_l, W_l] of the stages' maps."""
+        """Returns logits [B, K] and refined maps [B, channels, H_l, W_l] of the stages' maps."""
         maps = [
             lateral(as_grid(tap, shape)) for lateral, tap, shape in zip(self.lateral, taps, self.shapes, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""A module whose activations are computed again in the backward pass instead of being kept."""
+"""Activation checkpointing: activations are recomputed in the backward pass instead of stored."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(module: nn.Module, values: tuple[Any, ...]) -> Any:
-    """``module(*values)``, of which only the values and the result are kept: the same gradients for less memory and more time.
+    """Computes ``module(*values)`` and stores only inputs and outputs: the same gradients with less memory and more time.
 
-    The second pass draws the same random numbers, and leaves running statistics alone, which the first has moved.
+    The second pass draws the same random numbers and does not update running statistics, since the first pass already has.
     """
     return checkpoint(
         module,
@@ -26,7 +26,7 @@ def recomputed(module: nn.Module, values: tuple[Any, ...]) -> Any:
 
 @contextlib.contextmanager
 def _statistics_at_rest(module: nn.Module) -> Iterator[None]:
-    """Put buffers back afterwards: a second look at the same batch is no second batch."""
+    """Restores buffers afterwards, since the same batch must not update statistics twice."""
     kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield

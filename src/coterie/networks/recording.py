@@ -1,8 +1,8 @@
-"""Recording a network's forward as a graph, and refusing what a graph would freeze: random numbers and counters of Python.
+"""Records a network's forward as a graph, and rejects what a graph would freeze: Python's random numbers and counters.
 
-A graph repeats what one run of ``forward`` did. Tensors that ``forward`` makes are kept as constants, or made anew at every call where
-their size, device or values depend on the input or on chance. What Python itself decides anew at every call would be lost in silence,
-so the run is done twice and must leave all generators and all attributes as they were.
+A graph repeats one run of ``forward``. Tensors that ``forward`` creates are stored as constants, or created at every call if their size, device or values
+depend on the input or on random numbers. Decisions that Python makes at every call would be lost silently, so ``forward`` is run twice and must leave all
+generators and attributes unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 
 from coterie.networks.unchanged import generator_states, state_of, unchanged
 
-# Made anew where an argument depends on the input; those of chance, always.
+# Called every time if an argument depends on the input; random ones always.
 FACTORIES = (
     "arange",
     "as_tensor",
@@ -36,16 +36,16 @@ FACTORIES = (
     "zeros",
 )
 RANDOM_FACTORIES = ("normal", "rand", "randint", "randn", "randperm")
-CONSTANT = "_constant"  # name of a tensor that a forward makes, followed by its number
+CONSTANT = "_constant"  # name of a tensor that forward creates, followed by its number
 MAIN_OUTPUTS = ("logits", "out", "output", "main", "predictions")
 
 
 class FrozenStateError(Exception):
-    """A forward that decides something in Python, which a graph would repeat for ever."""
+    """Raised for a forward whose decisions in Python a graph would freeze."""
 
 
 class Constant(nn.Module):
-    """A tensor that a network's forward makes: moved with the network, not part of its state."""
+    """A tensor that a network's forward creates: moves with the network, but is not part of its state."""
 
     value: Tensor
 
@@ -58,7 +58,7 @@ class Constant(nn.Module):
 
 
 class AncestorTracer(fx.Tracer):
-    """A tracer for which every module is a leaf but those of the given paths; ``path`` is where it stands."""
+    """A tracer that treats every module as a leaf except those at the given paths; ``path`` is its current position."""
 
     def __init__(self, through: set[str]) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class AncestorTracer(fx.Tracer):
         return module_qualified_name not in self.through
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
-        """One input; every other argument keeps its default, so that ``if mask is not None`` takes its usual way."""
+        """Traces one input; other arguments keep their defaults, so that ``if mask is not None`` takes its usual path."""
         root: Any = self.root
         name = next(iter(inspect.signature(root.forward).parameters))
         return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
@@ -84,14 +84,14 @@ class AncestorTracer(fx.Tracer):
 def record(
     network: nn.Module, tracer: AncestorTracer, classifier: str, training: bool
 ) -> tuple[fx.Graph, dict[str, Tensor], tuple[str, ...], bool]:
-    """The graph of a network's forward in train or eval mode, with one output.
+    """Records the graph of a network's forward in train or eval mode, with one output.
 
     Returns:
-        The graph; the constants that it reads, by name; the modules whose mode differs from the network's, as an overridden ``train``
-        leaves them; whether further outputs (auxiliary heads) were left out.
+        The graph; the constants that it reads, by name; the modules whose mode differs from the network's because of an overridden ``train``; whether other
+        outputs (auxiliary heads) were omitted.
 
     Raises:
-        FrozenStateError: the forward draws random numbers in Python or changes what it reads in its next call.
+        FrozenStateError: the forward draws random numbers in Python or changes state that its next call reads.
     """
     traced = {path: network.get_submodule(path) for path in ["", *sorted(tracer.through)] if _has(network, path)}
     with unchanged(network, traced):
@@ -115,7 +115,7 @@ def record(
 
 
 def same_graph(graph: fx.Graph, constants: dict[str, Tensor], other: fx.Graph, others: dict[str, Tensor]) -> bool:
-    """Whether two graphs do the same with the same constants."""
+    """Whether two graphs perform the same operations with the same constants."""
     if _structure(graph) != _structure(other) or constants.keys() != others.keys():
         return False
     return all(
@@ -127,7 +127,7 @@ def same_graph(graph: fx.Graph, constants: dict[str, Tensor], other: fx.Graph, o
 
 
 def _structure(graph: fx.Graph) -> list[str]:
-    """Every node's operation and arguments, the nodes being known by their place and not by their names."""
+    """Returns every node's operation and arguments; nodes are identified by position, not by name."""
     places = {node: position for position, node in enumerate(graph.nodes)}
     return [
         repr((node.op, node.target, fx.node.map_arg((node.args, node.kwargs), lambda each: f"%{places[each]}")))
@@ -137,7 +137,7 @@ def _structure(graph: fx.Graph) -> list[str]:
 
 @contextlib.contextmanager
 def attached(network: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
-    """Values as attributes of a network for as long as a graph module is built of it."""
+    """Sets values as attributes of a network while a graph module is built from it."""
     network.__dict__.update(values)
     try:
         yield
@@ -147,7 +147,7 @@ def attached(network: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
 
 
 def main_output(result: Any) -> Any:
-    """The logits among a network's outputs: a tensor; of a mapping or a named tuple ``logits`` or ``out``; else the first [B, K]."""
+    """Returns the logits among a network's outputs: a tensor itself; ``logits`` or ``out`` of a mapping or named tuple; else the first [B, K]."""
     if isinstance(result, Tensor):
         return result
     named = result if isinstance(result, Mapping) else getattr(result, "_asdict", dict)()
@@ -185,7 +185,7 @@ def _once(network: nn.Module, tracer: AncestorTracer, classifier: str) -> tuple[
     if drawn:
         raise FrozenStateError(f"draws numbers from {drawn[0]} and decides by them")
     several = _keep_main(graph, classifier)
-    owner = fx.GraphModule(network, graph)  # before its constants are taken away
+    owner = fx.GraphModule(network, graph)  # before its constants are removed
     graph.eliminate_dead_code()
     constants: dict[str, Tensor] = {}
     names: dict[str, str] = {}
@@ -207,13 +207,13 @@ def _once(network: nn.Module, tracer: AncestorTracer, classifier: str) -> tuple[
             constants[node.target] = value.detach()
     del owner
     for target in names:
-        if target.startswith("_tensor_constant"):  # the tracer put it there
+        if target.startswith("_tensor_constant"):  # added by the tracer
             del network.__dict__[target]
     return graph, constants, several
 
 
 def _keep_main(graph: fx.Graph, classifier: str) -> bool:
-    """Let a graph of several outputs return the one that comes from the classifier; whether there were others."""
+    """Makes a graph of several outputs return the classifier's only. Returns whether there were others."""
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     (result,) = output.args
     if isinstance(result, fx.Node):

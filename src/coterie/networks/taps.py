@@ -1,4 +1,4 @@
-"""Where to listen inside a network: the ends of its stages, by module path."""
+"""Finds the tap points of a network: the ends of its stages, by module path."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from torch import nn
 from coterie.errors import CoterieError
 
 STAGES = 4
-SWIN_ENDS = (2, 4, 10, 12)  # of twelve blocks
+SWIN_ENDS = (2, 4, 10, 12)  # block counts, of twelve blocks
 MOBILENET_V2 = ("blocks.1", "blocks.2", "blocks.4", "bn2")
 MOBILENET_V2_DEPTHS = [1, 2, 3, 4, 3, 3, 1]
 
 
 def stage_taps(network: nn.Module, count: int = STAGES) -> list[str]:
-    """Paths of the modules that end a network's stages, from the input to the output, at most ``count``.
+    """Returns the paths of the modules that end a network's stages, from the input to the output, at most ``count``.
 
-    Of timm's ``feature_info``, which lists them for nearly all of its networks: the last ``count`` where the stages differ in
-    resolution (ResNet, ConvNeXt, Swin). Of twelve equal blocks or more (ViT, Mixer) four parts in Swin's proportions 2, 2, 6, 2, so
-    blocks 1, 3, 9 and 11 of twelve (OFA-KD's code); of fewer, the ends of ``count`` equal parts. Networks of the
-    CIFAR family have three. MobileNetV2 as in OFA-KD's code: blocks 2, 5, 12 counted singly, and the last convolution. Without
-    ``feature_info``, the children that are sequences.
+    They come from timm's ``feature_info``, which nearly all of its networks have. If stages differ in resolution (ResNet, ConvNeXt, Swin): the last ``count``.
+    For twelve or more equal blocks (ViT, Mixer): four parts in Swin's proportions 2, 2, 6, 2, so blocks 1, 3, 9 and 11 of twelve (OFA-KD's code); for fewer,
+    the ends of ``count`` equal parts. CIFAR networks have three. MobileNetV2 as in OFA-KD's code: blocks 2, 5, 12 counted individually, and the last
+    convolution. Without ``feature_info``: the children that are sequences.
 
     Raises:
         CoterieError: nothing is found.
@@ -42,7 +41,9 @@ def stage_taps(network: nn.Module, count: int = STAGES) -> list[str]:
     sequences = [name for name, child in network.named_children() if isinstance(child, nn.Sequential) and len(child)]
     if not sequences:
         raise CoterieError(f"{type(network).__name__} does not say what its stages are; name the modules to tap")
-    stages = [name for name in sequences if name.startswith(("layer", "stage", "block"))]  # not stems and transitions
+    stages = [
+        name for name in sequences if name.startswith(("layer", "stage", "block"))
+    ]  # excludes stems and transitions
     return (stages or sequences)[-count:]
 
 

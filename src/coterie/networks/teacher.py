@@ -1,4 +1,4 @@
-"""Teachers: whole networks that are frozen. What they say of a batch, in the images that they expect."""
+"""Teachers: frozen networks, with inputs adapted to the size and normalisation that they expect."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from coterie.networks.tracing import quiet_eval
 
 
 class TeacherOutput(NamedTuple):
-    """What a teacher returns for a batch, without gradients.
+    """A teacher's output for a batch, without gradients.
 
     Attributes:
         logits: [B, K].
         embedding: the classifier's input, [B, d].
         feature_map: the last map before pooling, [B, C, H, W] or [B, N, C].
-        taps: outputs of the modules that were asked for.
+        taps: outputs of the requested modules.
     """
 
     logits: Tensor
@@ -35,14 +35,14 @@ class TeacherOutput(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Mean and standard deviation with which an image's channels are normalised, of pixels in 0..1."""
+    """Mean and standard deviation for normalising an image's channels, with pixels in 0..1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 class _LogitsOnly(nn.Module):
-    """A network that could not be traced: its logits, and nothing for its features."""
+    """A network that could not be traced: returns its logits, and empty features."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class _LogitsOnly(nn.Module):
 
 
 def _require_logits(network: nn.Module, example: Tensor) -> None:
-    """One look, so that what fails in a step later is not taken for bad input."""
+    """Runs the network once, so that failures in a later step are not mistaken for wrong inputs."""
     try:
         with torch.no_grad():
             logits = main_output(network(example))
@@ -66,27 +66,27 @@ def _require_logits(network: nn.Module, example: Tensor) -> None:
 
 
 class Teacher(nn.Module):
-    """A frozen network: eval mode even under ``train()``, no gradients, nothing of it in a checkpoint or an optimizer.
+    """A frozen network: in eval mode even under ``train()``, without gradients, and not part of checkpoints or optimizers.
 
-    The network is not edited; its maps are read through a graph of it, so a compiled step holds no hooks.
+    The network is not edited. Its maps are read through a traced graph, so a compiled step contains no hooks.
 
     Args:
-        network: any network that returns logits; its features can be compared where ``torch.fx`` can trace it through the ancestors of its classifier
-            and of the taps.
+        network: any network that returns logits; its features are available if ``torch.fx`` can trace it through the ancestors of its classifier and of the
+            taps.
         example: a batch of the students' inputs.
-        taps: module paths whose outputs are returned besides; ``stages``: the ends of its stages.
-        size: (height, width) of the images it expects; None: as they come. They are resized on the device otherwise.
-        statistics: of its inputs, with ``student_statistics`` those of the students'; None: the same.
-        name: for messages and the summary.
-        in_parts: the network returns (logits, embedding, feature map) itself, as a group's branch does, and is not traced.
-        class_order: which of its logits is that of each of the students' classes; None: they are in the same order.
+        taps: module paths whose outputs are also returned; ``stages``: the ends of its stages.
+        size: (height, width) of the images it expects; they are resized on the device. None: no resizing.
+        statistics: normalisation of its inputs; ``student_statistics`` is that of the students' inputs. None: the same.
+        name: name in messages and the summary.
+        in_parts: whether the network itself returns (logits, embedding, feature map), like a group's branch, and is not traced.
+        class_order: index of its logit for each of the students' classes; None: the same order.
 
     Attributes:
         num_classes, embedding_dim, feature_shape, tap_shapes, tap_names: its dimensions.
-        hides: why nothing but its logits is known; empty where its features are.
+        hides: why only its logits are available; empty if its features are too.
 
     Raises:
-        CoterieError: a network that does not take the images, or returns something else than logits.
+        CoterieError: a network that does not accept the images, or does not return logits.
     """
 
     factor: Tensor | None
@@ -125,7 +125,7 @@ class Teacher(nn.Module):
                 self.tap_names = tuple(stage_taps(network) if taps == "stages" else taps)
                 self.body = whole(network, self._prepared(example), self.tap_names)
             except CoterieError as error:
-                if taps and taps != "stages":  # what was asked for by name is missed
+                if taps and taps != "stages":  # taps requested by name are missing
                     raise
                 _require_logits(network, self._prepared(example))
                 self.tap_names, self.hides, self.body = (), str(error).splitlines()[0], _LogitsOnly(network)
@@ -138,15 +138,15 @@ class Teacher(nn.Module):
         self.tap_shapes = tuple(tuple(int(side) for side in tap.shape[1:]) for tap in tapped)
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stays in eval mode: the statistics of its BatchNorm layers are part of what it knows."""
+        """Stays in eval mode, so that BatchNorm uses its trained statistics."""
         return super().train(False)
 
     def __deepcopy__(self, memory: dict[int, Any]) -> Teacher:
-        """Itself: a frozen network need not be held twice (by a moving average, say)."""
+        """Returns itself: a frozen network needs no second copy (by a moving average, for example)."""
         return self
 
     def _prepared(self, inputs: Inputs) -> Inputs:
-        """The images as the teacher was trained on them."""
+        """Returns the images with the teacher's size and normalisation."""
         if self.factor is not None and self.shift is not None:
             inputs = inputs * self.factor + self.shift
         if self.size is not None:
@@ -155,14 +155,14 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, inputs: Inputs) -> TeacherOutput:
-        """Run it on the students' batch: images [B, C, H, W], or what the task's networks take."""
+        """Runs the teacher on the students' batch: images [B, C, H, W], or the inputs of the task's networks."""
         output = self.body(self._prepared(inputs))
         logits = output[0] if self.class_order is None else output[0].index_select(1, self.class_order)
         return TeacherOutput(logits, output[1], output[2], tuple(output[3]) if len(output) == 4 else ())
 
 
 def _adaptation(students: Statistics | None, teachers: Statistics | None) -> tuple[Tensor | None, Tensor | None]:
-    """Factor and shift from the students' normalised pixels to the teacher's, [1, C, 1, 1]; None where they are alike."""
+    """Returns factor and shift from the students' normalised pixels to the teacher's, [1, C, 1, 1]; None if they are equal."""
     if students is None or teachers is None or students == teachers:
         return None, None
     own_mean, own_std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in students)
@@ -173,8 +173,8 @@ def _adaptation(students: Statistics | None, teachers: Statistics | None) -> tup
 class Teachers(nn.Module):
     """One or several teachers with the same classes.
 
-    Where the training samples look the same every epoch, their logits can be computed once: :meth:`cache_logits` keeps them, and between
-    :meth:`use_cached` and :meth:`stop_using_cached` the teachers answer from the cache, with logits only.
+    If training samples are the same in every epoch, their logits can be computed once: :meth:`cache_logits` stores them, and between :meth:`use_cached` and
+    :meth:`stop_using_cached` the teachers return cached logits only.
 
     Args:
         teachers: at least one.
@@ -191,8 +191,8 @@ class Teachers(nn.Module):
         self.members = nn.ModuleList(teachers)
         self.num_classes = counts.pop()
         self._cache: Tensor | None = None  # [m, N, K]
-        self._buffer: Tensor | None = None  # [m, B, K], where a recorded step reads the batch's logits
-        self._cached_batch: Tensor | None = None  # of the present batch
+        self._buffer: Tensor | None = None  # [m, B, K], from which a captured step reads the batch's logits
+        self._cached_batch: Tensor | None = None  # of the current batch
 
     def __len__(self) -> int:
         return len(self.members)
@@ -207,21 +207,21 @@ class Teachers(nn.Module):
         return [self[number] for number in range(len(self))]
 
     def __deepcopy__(self, memory: dict[int, Any]) -> Teachers:
-        """Itself, see :class:`Teacher`."""
+        """Returns itself, see :class:`Teacher`."""
         return self
 
     def enlargement(self, inputs: Inputs) -> int:
-        """How many times as large as these images the largest ones are that a teacher wants, in pixels, at least 1."""
+        """Returns how many times more pixels the largest teacher input has than these images, at least 1."""
         wanted = [each.size[0] * each.size[1] for each in self.each() if each.size is not None]
         return max(1, max(wanted, default=0) // (inputs.shape[-1] * inputs.shape[-2])) if wanted else 1
 
     def cache_logits(self, logits: Tensor) -> None:
-        """Keep the logits of all training samples, [m, N, K]; a recorded step goes on reading where it read before."""
+        """Stores the logits of all training samples, [m, N, K]. A captured step continues to read from the same buffer."""
         self._cache = logits
         self.stop_using_cached()
 
     def use_cached(self, indices: Tensor) -> None:
-        """The next batch holds the samples of these numbers [B]; without a cache, that changes nothing."""
+        """Announces that the next batch holds the samples of these indices [B]; no effect without a cache."""
         if self._cache is None:
             return
         numbers = indices.to(self._cache.device, non_blocking=True)
@@ -232,23 +232,23 @@ class Teachers(nn.Module):
             self._buffer = self._cached_batch if self._buffer is None else self._buffer
 
     def stop_using_cached(self) -> None:
-        """Compute logits again; the cache stays."""
+        """Computes logits again from now on; the cache is kept."""
         self._cached_batch = None
 
     @property
     def answer_from_cache(self) -> bool:
-        """Whether the next batch's logits are read from the cache."""
+        """Whether the next batch's logits come from the cache."""
         return self._cached_batch is not None
 
     def logits(self, inputs: Inputs) -> Tensor:
-        """Every teacher's logits, [m, B, K]; of several views, which a list holds, [m, n, B, K]: a teacher sees what the student sees."""
+        """Returns every teacher's logits, [m, B, K]; for a list of several views [m, n, B, K], since a teacher sees each student's view."""
         if not isinstance(inputs, list):
             return torch.stack([output.logits for output in self(inputs)])
         logits = torch.stack([output.logits for output in self(concatenated(inputs))])
         return logits.unflatten(1, (len(inputs), -1)) if len(inputs) > 1 else logits
 
     def forward(self, inputs: Inputs) -> tuple[TeacherOutput, ...]:
-        """Every teacher's output for one batch, or for several views of one behind one another."""
+        """Returns every teacher's output for one batch, or for several concatenated views of one."""
         if self._cached_batch is None:
             return tuple(member(inputs) for member in self.members)
         nothing = self._cached_batch.new_empty(0)

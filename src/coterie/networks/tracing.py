@@ -1,7 +1,7 @@
-"""From a network to its graph: which modules run in which order, and where its classifier, embedding and feature map are.
+"""Traces a network to a graph: which modules run in which order, and where its classifier, embedding and feature map are.
 
-Only the ancestors of the split point and of the classifier are traced through; every other module is a leaf. So nothing
-inside a block has to be traceable, and buffers stay where they are.
+Only the ancestors of the split point and of the classifier are traced; every other module is a leaf. So the inside of blocks need not be traceable, and buffers
+stay where they are.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ MANUAL = "split it by hand: StudentGroup(trunk, branches), each branch returning
 
 @dataclass(frozen=True)
 class TracedNetwork:
-    """A network's graphs and the nodes that matter in them, by name.
+    """A network's graphs and their relevant nodes, by name.
 
     Attributes:
-        graphs: one graph for each of train mode and eval mode, the same object where they do not differ.
+        graphs: one graph each for train mode and eval mode; the same object if they do not differ.
         classifier: module path of the last layer.
         shapes: shape of each tensor-valued node of the eval graph, measured on the example.
-        taps: module paths whose outputs are asked for besides.
-        constants: tensors that the forward makes and the graphs read by name.
-        exceptions: for train mode and eval mode, the modules that stay in the other one (a ``train`` that keeps BatchNorm frozen).
-        several_outputs: whether the network returns more than its logits in either mode; the rest is left out.
+        taps: module paths whose outputs are also requested.
+        constants: tensors that the forward creates and the graphs read by name.
+        exceptions: for train mode and eval mode, the modules that stay in the other mode (a ``train`` that keeps BatchNorm frozen).
+        several_outputs: whether the network returns more than its logits in either mode; the rest is omitted.
     """
 
     network: nn.Module
@@ -46,17 +46,17 @@ class TracedNetwork:
 
 
 def ancestors(path: str) -> set[str]:
-    """Every proper prefix of a module path, the root's empty one not among them."""
+    """Returns every proper prefix of a module path, except the root's empty one."""
     parts = path.split(".")
     return {".".join(parts[:count]) for count in range(1, len(parts))}
 
 
 def find_classifier(network: nn.Module, example: Tensor | None = None) -> str:
-    """Path of the last layer: what timm's ``get_classifier`` returns, otherwise the linear layer that gives the output.
+    """Returns the path of the last layer: what timm's ``get_classifier`` returns, otherwise the linear layer that computes the output.
 
     Args:
         network: the network.
-        example: a batch that is run where several linear layers could be it; None: the last one is.
+        example: a batch to run if several linear layers are candidates; None: the last one is taken.
 
     Raises:
         CoterieError: there is none.
@@ -77,7 +77,7 @@ def find_classifier(network: nn.Module, example: Tensor | None = None) -> str:
 
 
 def _output_layer(network: nn.Module, layers: Sequence[str], example: Tensor) -> str | None:
-    """Which of the layers gives the network's logits; None where none does directly."""
+    """Returns the layer whose output is the network's logits; None if there is none."""
     given: dict[str, Tensor] = {}
 
     def note(name: str) -> Any:
@@ -90,7 +90,7 @@ def _output_layer(network: nn.Module, layers: Sequence[str], example: Tensor) ->
     try:
         with quiet_eval(network):
             logits = main_output(network(example))
-    except Exception:  # what the network does not take is said where its shapes are measured
+    except Exception:  # wrong inputs are reported where shapes are measured
         return None
     finally:
         for each in hooks:
@@ -117,9 +117,9 @@ def _trace(
 
 
 def trace(network: nn.Module, at: str | None, example: Tensor, taps: Sequence[str] = ()) -> TracedNetwork:
-    """Trace a network through the ancestors of ``at``, of its classifier and of the taps, in train mode and in eval mode.
+    """Traces a network through the ancestors of ``at``, of its classifier and of the taps, in train mode and in eval mode.
 
-    Of several outputs (auxiliary heads) the classifier's is kept.
+    If there are several outputs (auxiliary heads), the classifier's is kept.
 
     Raises:
         CoterieError: it cannot be traced (the message names the place), or no output comes from its classifier.
@@ -165,7 +165,7 @@ class _Shapes(fx.Interpreter):
         self.shapes: dict[str, tuple[int, ...]] = {}
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
-        """As the generated code does, hand out lists that a module may change (HRNet's stages do)."""
+        """Passes copies of lists, as the generated code does, since a module may change them (HRNet's stages do)."""
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         return tuple(list(each) if isinstance(each, list) else each for each in args), kwargs
 
@@ -178,7 +178,7 @@ class _Shapes(fx.Interpreter):
 
 @contextlib.contextmanager
 def quiet_eval(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; each submodule's mode is restored, and no BatchNorm statistic moves."""
+    """Eval mode without gradients; each submodule's mode is restored, and BatchNorm statistics do not change."""
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
     try:
@@ -190,10 +190,10 @@ def quiet_eval(module: nn.Module) -> Iterator[None]:
 
 
 def measure_shapes(network: nn.Module, graph: fx.Graph, example: Tensor) -> dict[str, tuple[int, ...]]:
-    """Run the graph once in eval mode and note every tensor's shape.
+    """Runs the graph once in eval mode and returns every tensor's shape.
 
     Raises:
-        CoterieError: the network does not take the example.
+        CoterieError: the network does not accept the example.
     """
     interpreter = _Shapes(fx.GraphModule(network, graph))
     with quiet_eval(network):
@@ -207,16 +207,15 @@ def measure_shapes(network: nn.Module, graph: fx.Graph, example: Tensor) -> dict
 
 
 def embedding_node(graph: fx.Graph, classifier: str) -> fx.Node:
-    """The classifier's input."""
+    """Returns the classifier's input."""
     call = next(node for node in reversed(graph.nodes) if node.op == "call_module" and node.target == classifier)
     return call.all_input_nodes[0]
 
 
 def feature_map_node(graph: fx.Graph, classifier: str, shapes: dict[str, tuple[int, ...]]) -> fx.Node:
-    """The last value before the classifier that is not pooled yet: tokens [B, N, C], or a map of more than one position.
+    """Returns the last value before the classifier that is not pooled: tokens [B, N, C], or a map of more than one position.
 
-    Where every map is a single position (a small image), the last value with axes for positions; where there is none at
-    all (a multi-layer perceptron), the embedding.
+    If every map is a single position (a small image), it is the last value with axes for positions; if there is none (a multi-layer perceptron), the embedding.
     """
     seen, stack = set(), [embedding_node(graph, classifier)]
     while stack:
@@ -233,18 +232,18 @@ def feature_map_node(graph: fx.Graph, classifier: str, shapes: dict[str, tuple[i
 
 
 def _positions(shape: tuple[int, ...]) -> int:
-    """Positions of a 4-d map whose channel axis is not known yet: the product of its two smallest axes."""
+    """Number of positions of a 4-d map whose channel axis is not known yet: the product of its two smallest axes."""
     smallest = sorted(shape[1:])
     return smallest[0] * smallest[1]
 
 
 def canonical_axes(shape: tuple[int, ...], width: int, channels_last: bool) -> tuple[int, ...] | None:
-    """Permutation that brings a map to [B, C, H, W] or [B, N, C]; None where it is there already.
+    """Returns the permutation that brings a map to [B, C, H, W] or [B, N, C]; None if it is in that order already.
 
     Args:
-        shape: of the map.
-        width: of the embedding, which tells the channel axis where the map has as many channels.
-        channels_last: what the network says of its own maps (timm's ``output_fmt``).
+        shape: shape of the map.
+        width: width of the embedding, which identifies the channel axis if the map has as many channels.
+        channels_last: what the network declares for its own maps (timm's ``output_fmt``).
     """
     if len(shape) == 4:
         last = channels_last or (shape[-1] == width and shape[1] != width)

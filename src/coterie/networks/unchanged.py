@@ -1,4 +1,4 @@
-"""What a network and the generators of random numbers hold, and leaving a network as it was."""
+"""Reads the state of a network and of random number generators, and restores a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 
 
 def generator_states() -> dict[str, bytes]:
-    """The states of all generators that a forward may draw from."""
+    """Returns the states of all generators that a forward may draw from."""
     return {
         "Python's random": pickle.dumps(random.getstate()),
         "numpy.random": pickle.dumps(np.random.get_state()),
@@ -25,7 +25,7 @@ def generator_states() -> dict[str, bytes]:
 
 
 def state_of(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """What the attributes of the modules hold that a next call could read: plain values, generators, versions of buffers."""
+    """Returns the modules' attributes that a next call could read: plain values, generators, versions of buffers."""
     found: dict[str, Any] = {}
     for path, module in modules.items():
         prefix = f"{path}." if path else ""
@@ -60,7 +60,7 @@ def _plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def unchanged(network: nn.Module, traced: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Leave modes, attributes and buffers as they were: a forward that was only recorded may have put its symbols into them."""
+    """Restores modes, attributes and buffers, since a traced forward may have stored its symbolic values in them."""
     modes = [(module, module.training) for module in network.modules()]
     attributes = [(module, dict(vars(module))) for module in traced.values()]
     lists = [(value, list(value)) for _, held in attributes for value in held.values() if isinstance(value, list)]

@@ -1,4 +1,4 @@
-"""Weights of a network from a file that some program wrote: found under its wrappers, loaded strictly, nothing executed."""
+"""Loads a network's weights from other programs' files: finds them under wrappers, loads strictly, executes no code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from coterie.errors import CoterieError
 from coterie.networks.initialization import restart_classifier
 
-# Under which training programs keep a network's weights in a checkpoint; of several the first is taken: averaged weights before
-# raw ones, as timm does.
+# Keys under which training programs keep a network's weights in a checkpoint. The first match is taken: averaged weights before raw ones, as in timm.
 WRAPPERS = (
     "state_dict_ema",
     "model_ema",
@@ -36,20 +35,20 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
 def load_weights(network: nn.Module, path: Path, setting: str, name: str, *, classifier: str | None = None) -> str:
-    """Load a file's weights into a network, strictly.
+    """Loads a file's weights into a network, strictly.
 
     Args:
-        network: which gets them.
-        path: a .safetensors file, or what ``torch.save`` wrote: a state dict, or a checkpoint that holds one.
-        setting: for messages, such as ``teacher.weights``.
-        name: of the network, for messages.
-        classifier: path of a last layer that may be for another number of classes and then keeps its initial values; None: it must fit.
+        network: the network to load into.
+        path: a .safetensors file, or a file of ``torch.save`` with a state dict or a checkpoint that contains one.
+        setting: name of the setting in messages, such as ``teacher.weights``.
+        name: name of the network in messages.
+        classifier: path of a last layer that may have another number of classes and then keeps its initial values; None: it must fit.
 
     Returns:
-        Which part of the file was taken, such as ``state_dict_ema``; empty where it holds nothing else.
+        The part of the file that was taken, such as ``state_dict_ema``; empty if it holds nothing else.
 
     Raises:
-        CoterieError: no file, one that cannot be read without executing something, or weights that do not fit.
+        CoterieError: no file, one that cannot be read without executing code, or weights that do not fit.
     """
     where = f"{setting}={str(path)!r}"
     state, part, others = read_weights(path, where)
@@ -68,7 +67,7 @@ def load_weights(network: nn.Module, path: Path, setting: str, name: str, *, cla
                 f"{where} has a classifier of {len(state[other[0]])} classes, the data have {len(own[other[0]])}: {classifier} starts anew",
                 stacklevel=2,
             )
-            restart_classifier(network, classifier)  # whose values stand in ``own``
+            restart_classifier(network, classifier)  # its values are in ``own``
             state = {**state, **{key: own[key] for key in own if key.startswith(f"{classifier}.")}}
     try:
         network.load_state_dict(state, strict=True)
@@ -86,17 +85,17 @@ def load_weights(network: nn.Module, path: Path, setting: str, name: str, *, cla
 
 
 def read_weights(path: Path, where: str) -> tuple[dict[str, Tensor], str, list[str]]:
-    """Named tensors of a file, which part of it they are, and which other parts hold weights too.
+    """Returns a file's named tensors, the part of the file they come from, and other parts that hold weights.
 
     Raises:
-        CoterieError: no file, or one that holds no weights, or that cannot be read without executing something.
+        CoterieError: no file, or one that holds no weights, or that cannot be read without executing code.
     """
     if not path.is_file():
         raise CoterieError(f"{where} is not a file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path), "", []
-        # timm's checkpoints hold their arguments; a namespace is only filled with values.
+        # timm's checkpoints contain their arguments; a namespace is only filled with values.
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -127,7 +126,7 @@ def read_weights(path: Path, where: str) -> tuple[dict[str, Tensor], str, list[s
 
 
 def _state_dicts(loaded: Any, path: str = "") -> list[tuple[str, dict[str, Tensor]]]:
-    """The state dicts in a checkpoint, the preferred one first, with the keys under which they stand."""
+    """Returns the state dicts in a checkpoint with their keys, the preferred one first."""
     if not isinstance(loaded, Mapping) or not loaded:
         return []
     if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in loaded.items()):
@@ -139,10 +138,10 @@ def _state_dicts(loaded: Any, path: str = "") -> list[tuple[str, dict[str, Tenso
 
 
 def _without_prefixes(state: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
-    """Names without what DataParallel, torch.compile, averages and training programs put before or into them."""
+    """Strips the prefixes that DataParallel, torch.compile, averaging and training programs add to names."""
     if "n_averaged" not in expected:  # torch's AveragedModel
         state = {key: value for key, value in state.items() if key != "n_averaged"}
-    for part in ("_orig_mod.", "module."):  # around parts of the network too
+    for part in ("_orig_mod.", "module."):  # may also wrap parts of the network
         if not any(part in key for key in expected):
             state = {key.replace(part, ""): value for key, value in state.items()}
     while not set(state) & set(expected):

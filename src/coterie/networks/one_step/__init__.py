@@ -1,1 +1,1 @@
-"""Diffusion networks of diffusers that restore an image in one step, and those that judge the result."""
+"""One-step image restoration with diffusion networks of diffusers, and discriminators built from them."""

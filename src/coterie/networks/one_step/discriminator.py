@@ -1,6 +1,6 @@
-"""The discriminator that knows the noise: the first half of a diffusion network, and a small head that scores each position.
+"""Noise-aware discriminator: the first half of a diffusion network, and a small head that scores each position.
 
-Source: D3SR (Li et al., NeurIPS 2025, arXiv 2410.04224), section 3.2 and figure 3. It serves training and is never exported.
+Source: D3SR (Li et al., NeurIPS 2025, arXiv 2410.04224), section 3.2 and figure 3. Training only, never exported.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ Head = Literal["mlp", "linear"]
 
 
 class NoiseAwareDiscriminator(nn.Module):
-    """Scores of noised latents: [B, C, h, w] and times [B] to logits of being real [B, 1, h / f, w / f], one for each position of the mid block.
+    """Maps noised latents [B, C, h, w] and time steps [B] to logits [B, 1, h / f, w / f] (high: real), one for each position of the mid block.
 
     Args:
-        unet: diffusers' UNet2DConditionModel; it is owned, and loses its second half.
-        rank, alpha: of LoRA beside its layers; rank None: all its weights are trained.
-        embedding: of a text, [1, L, D]; None, or where the network takes another width: zeros. What the paper gives it is not known.
+        unet: diffusers' UNet2DConditionModel; this module takes ownership and removes its second half.
+        rank, alpha: settings of LoRA; rank None: full fine-tuning.
+        embedding: text embedding, [1, L, D]; None, or a width that the network does not accept: zeros. What the paper uses is not known.
         head: ``mlp``: two 1x1 convolutions (figure 3 shows two layers); ``linear``: one.
-        seed: of LoRA and head.
+        seed: seed of LoRA and head.
 
-    With additional conditions as SDXL's, it is given a zero pooled text and time ids of an uncropped image of the latents' size times eight.
+    If the network has SDXL's additional conditions, it gets a zero pooled text embedding and the time ids of an uncropped image of eight times the latents'
+    size.
 
     Raises:
-        CoterieError: a network with further conditions.
+        CoterieError: a network with other conditions.
     """
 
     embedding: Tensor
@@ -72,7 +73,7 @@ class NoiseAwareDiscriminator(nn.Module):
             self.head = nn.Sequential(nn.GroupNorm(min(32, config.norm_num_groups), width), *layers)
 
     def forward(self, latents: Tensor, times: Tensor) -> Tensor:
-        """Logits, float32."""
+        """Returns logits, float32."""
         unet, count = self.unet, len(latents)
         text = self.embedding.to(latents.dtype).expand(count, -1, -1)
         embedded = unet.time_embedding(unet.get_time_embed(sample=latents, timestep=times))
@@ -97,5 +98,5 @@ class NoiseAwareDiscriminator(nn.Module):
 
 
 def discriminator_of(unet: nn.Module, **options: Any) -> NoiseAwareDiscriminator:
-    """A discriminator that starts from a copy of a diffusion network, see :class:`NoiseAwareDiscriminator`."""
+    """Builds a discriminator from a copy of a diffusion network, see :class:`NoiseAwareDiscriminator`."""
     return NoiseAwareDiscriminator(copy.deepcopy(unet), **options)

@@ -1,4 +1,4 @@
-"""One step of a diffusion network from a small image to a large one: the plain network that is trained and deployed.
+"""Super-resolution with one step of a diffusion network: the plain network that is trained and deployed.
 
 Source: D3SR (Li et al., NeurIPS 2025, arXiv 2410.04224), section 3.1.
 """
@@ -19,19 +19,20 @@ from coterie.networks.one_step.unets import Diffusion, add_lora, blank_embedding
 
 
 class OneStepGenerator(nn.Module):
-    r"""A small image, enlarged by interpolation, as latents :math:`z_L`; restored as :math:`\hat z_H = (z_L - \sqrt{1 - \bar\alpha}\,\epsilon_\theta(z_L, T_L, c)) / \sqrt{\bar\alpha}`; decoded.
+    r"""Enlarges a small image by interpolation, encodes it to latents :math:`z_L`, restores them as :math:`\hat z_H = (z_L - \sqrt{1 -
+    \bar\alpha}\,\epsilon_\theta(z_L, T_L, c)) / \sqrt{\bar\alpha}` and decodes.
 
-    No noise is added: the small image's faults take its place.
+    No noise is added: the small image's degradation takes its place.
 
     Args:
-        unet: predicts noise, diffusers' UNet2DConditionModel; with LoRA, only that is trained.
+        unet: noise predictor, diffusers' UNet2DConditionModel; with LoRA, only LoRA is trained.
         latents: the frozen autoencoder.
         alphas_bar: ᾱ of each time step, [T].
-        embedding: c, of a text, [1, L, D].
-        scale: how many times larger a side becomes.
+        embedding: c, a text embedding, [1, L, D].
+        scale: upscaling factor of each side.
         timestep: T_L.
         learn_embedding: whether c is trained.
-        pretrained: whether the network starts from weights that are there.
+        pretrained: whether the network starts from pretrained weights.
 
     Raises:
         CoterieError: there is no such time step.
@@ -67,13 +68,13 @@ class OneStepGenerator(nn.Module):
         else:
             self.register_buffer("embedding", embedding.detach().clone())
         levels = len(unet.config.block_out_channels) - 1  # type: ignore[arg-type, union-attr]
-        self.multiple = latents.factor * 2**levels  # of a large image's sides
+        self.multiple = latents.factor * 2**levels  # sides of large images must be multiples of it
 
     @classmethod
     def of(
         cls, diffusion: Diffusion, latents: Latents, *, scale: int, timestep: int, learn_embedding: bool = False
     ) -> OneStepGenerator:
-        """A diffusion model's step at a time."""
+        """Builds a generator from a diffusion model and a time step."""
         return cls(
             diffusion.unet,
             latents,
@@ -86,48 +87,48 @@ class OneStepGenerator(nn.Module):
         )
 
     def enlarged(self, low: Tensor) -> Tensor:
-        """The small images [B, 3, h, w] in 0 to 1, interpolated (bicubic) to [B, 3, s h, s w]."""
+        """Interpolates small images [B, 3, h, w] in 0 to 1 (bicubic) to [B, 3, s h, s w]."""
         return F.interpolate(low.float(), scale_factor=float(self.scale), mode="bicubic", align_corners=False).clamp(
             0, 1
         )
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images in 0 to 1 as latents, without gradients."""
+        """Encodes images in 0 to 1 to latents, without gradients."""
         with torch.no_grad():
             return self.latents.encode(2 * images - 1)
 
     def predict_noise(self, latents: Tensor, times: Tensor) -> Tensor:
-        """ε_θ of latents [B, C, h, w] at times int64 [B] or 0-d."""
+        """Returns ε_θ of latents [B, C, h, w] at time steps int64 [B] or 0-d."""
         found: Tensor = self.unet(latents, times, self.embedding.expand(len(latents), -1, -1), return_dict=False)[0]
         return found
 
     def restore(self, latents: Tensor) -> Tensor:
-        """ẑ_H of z_L, float32."""
+        """Returns ẑ_H of z_L, float32."""
         return predicted_clean(latents, self.predict_noise(latents, self.time), self.alphas_bar[self.timestep])
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images in about 0 to 1, float32; gradients pass."""
+        """Decodes latents to images in about 0 to 1, float32; differentiable."""
         return (self.latents.decode(latents).float() + 1) / 2
 
     def padded(self, images: Tensor) -> Tensor:
-        """Large images whose sides are multiples of :attr:`multiple`: borders are repeated at the right and below."""
+        """Pads large images at the right and bottom so that sides are multiples of :attr:`multiple`, by repeating the border."""
         height, width = images.shape[-2:]
         below, right = -height % self.multiple, -width % self.multiple
         return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
 
     def forward(self, low: Tensor) -> Tensor:
-        """Small images [B, 3, h, w] in 0 to 1 to large ones [B, 3, s h, s w] in 0 to 1."""
+        """Maps small images [B, 3, h, w] in 0 to 1 to large ones [B, 3, s h, s w] in 0 to 1."""
         images = self.enlarged(low)
         height, width = images.shape[-2:]
         restored = self.decode(self.restore(self.encode(self.padded(images))))
         return restored[..., :height, :width].clamp(0, 1)
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """Those of the UNet that are trained, and the text embedding where it is."""
+        """Returns the UNet's trainable parameters, and the text embedding if it is trained."""
         return [each for each in self.parameters() if each.requires_grad]
 
     def describe(self) -> dict[str, Any]:
-        """How :func:`build_generator` builds it, without weights; JSON values."""
+        """Returns a description for :func:`build_generator`, without weights; JSON values."""
         lora, unet = None, cast(Any, self.unet)
         if has_lora(unet):
             config = unet.peft_config["default"]
@@ -145,10 +146,10 @@ class OneStepGenerator(nn.Module):
 
 
 def build_generator(description: dict[str, Any]) -> OneStepGenerator:
-    """What :meth:`OneStepGenerator.describe` described; weights, embedding and schedule come from its state.
+    """Builds a generator from :meth:`OneStepGenerator.describe`'s output; weights, embedding and schedule come from its state.
 
     Raises:
-        CoterieError: it describes none.
+        CoterieError: not a description of a generator.
     """
     unet = build_unet(description["unet"])
     embedding = blank_embedding(description["unet"])[:, :1].expand(-1, description["tokens"], -1)

@@ -1,4 +1,4 @@
-"""Images as latents and back, frozen: autoencoders of diffusers, or pixels that are rearranged into channels."""
+"""Frozen encoders from images to latents and back: autoencoders of diffusers, or pixels rearranged into channels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from coterie.errors import CoterieError
 from coterie.networks.one_step.library import build_model, config_of, load_model, part_of, require_place
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny")
-SPREAD = 2.0  # of pixels in -1 to 1 the deviation is about one half; a diffusion model takes latents of about 1
+SPREAD = (
+    2.0  # the standard deviation of pixels in -1 to 1 is about one half; diffusion models expect latents of about 1
+)
 
 
 class Unshuffle(nn.Module):
-    """No autoencoder: each square of pixels becomes the channels of one position. Nothing is lost.
+    """Pixel unshuffle in place of an autoencoder: each square of pixels becomes the channels of one position. Lossless.
 
     Args:
         factor: side of the square.
@@ -35,12 +37,12 @@ class Unshuffle(nn.Module):
         return F.pixel_shuffle(latents, self.factor) / SPREAD
 
     def describe(self) -> dict[str, Any]:
-        """How :func:`build_latents` builds it."""
+        """Returns a description for :func:`build_latents`."""
         return {"kind": "none", "factor": self.factor}
 
 
 class Autoencoder(nn.Module):
-    """A frozen autoencoder of diffusers; gradients pass through its decoder.
+    """A frozen autoencoder of diffusers; its decoder is differentiable.
 
     Args:
         model: an AutoencoderKL or AutoencoderTiny.
@@ -58,22 +60,22 @@ class Autoencoder(nn.Module):
         self.shift = float(getattr(config, "shift_factor", None) or 0.0)
 
     def train(self, mode: bool = True) -> Autoencoder:
-        """It stays in eval mode."""
+        """Stays in eval mode."""
         return super().train(False)
 
     def encode(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in -1 to 1 to latents of a deviation of about 1; of a distribution its mode."""
+        """Encodes [B, 3, H, W] in -1 to 1 to latents with a standard deviation of about 1; uses the mode of a distribution."""
         found = self.model.encode(images)
         latents: Tensor = found.latent_dist.mode() if self.kind == "AutoencoderKL" else found.latents
         return (latents - self.shift) * self.scaling
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents to images [B, 3, H, W] in about -1 to 1."""
+        """Decodes latents to images [B, 3, H, W] in about -1 to 1."""
         images: Tensor = self.model.decode(latents / self.scaling + self.shift).sample
         return images
 
     def describe(self) -> dict[str, Any]:
-        """How :func:`build_latents` builds it, without weights."""
+        """Returns a description for :func:`build_latents`, without weights."""
         return {"kind": self.kind, "config": config_of(self.model)}
 
 
@@ -81,12 +83,12 @@ Latents = Unshuffle | Autoencoder
 
 
 def find_latents(name: str, network: str, unshuffle: int) -> Latents:
-    """The autoencoder that a recipe means.
+    """Returns the autoencoder that a recipe names.
 
     Args:
-        name: ``auto``, ``none``, a folder, or a name of the Hub.
+        name: ``auto``, ``none``, a folder, or a Hub name.
         network: the name of the diffusion network, whose pipeline may have one.
-        unshuffle: side of the square of pixels that becomes one position, where there is none.
+        unshuffle: side of the pixel square that becomes one position, if there is no autoencoder.
 
     Raises:
         CoterieError: it cannot be loaded.
@@ -115,7 +117,7 @@ def _load(place: str, subfolder: str | None) -> Autoencoder:
 
 
 def _class_of(place: str, subfolder: str | None) -> str | None:
-    """Which class a folder's configuration names; None where it does not say."""
+    """Returns the class that a folder's configuration names; None if it names none."""
     import json
     from pathlib import Path
 
@@ -128,10 +130,10 @@ def _class_of(place: str, subfolder: str | None) -> str | None:
 
 
 def build_latents(description: dict[str, Any]) -> Latents:
-    """What ``describe`` described, without its weights.
+    """Builds latents from the output of ``describe``, without weights.
 
     Raises:
-        CoterieError: it describes none.
+        CoterieError: not a description of latents.
     """
     if description.get("kind") == "none":
         return Unshuffle(description["factor"])

@@ -1,4 +1,4 @@
-"""The package diffusers: imported when a network is needed, silent, and asked for files that execute nothing."""
+"""Access to the package diffusers: imported when a network is needed, silenced, and limited to files that execute no code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNET_FILES = ("unet/config.json", "config.json")
 
 @contextlib.contextmanager
 def quiet_diffusers() -> Iterator[Any]:
-    """The package, silent: what it would print while it loads is returned as an error, or is of no concern.
+    """Yields the package with its output silenced. What it would print while loading is raised as an error or is irrelevant.
 
     Raises:
         CoterieError: it is not installed.
@@ -42,7 +42,7 @@ def quiet_diffusers() -> Iterator[Any]:
 
 
 def require_place(name: str) -> str:
-    """A local folder, or a name of the Hub that answers.
+    """Checks that the name is a local folder or a reachable repository on the Hub.
 
     Raises:
         CoterieError: no such folder, or a Hub that cannot be reached.
@@ -61,18 +61,18 @@ def require_place(name: str) -> str:
 
 
 def part_of(place: str, part: str) -> str | None:
-    """The name of a pipeline's part (``unet``, ``vae``, ...) as ``subfolder``; None where a folder has none. The Hub's are thought to have all."""
+    """Returns the ``subfolder`` of a pipeline's part (``unet``, ``vae``, ...); None if a local folder lacks it. The Hub is assumed to have all."""
     path = Path(place)
     return part if not path.is_dir() or (path / part).is_dir() else None
 
 
 def load_model(kind: str, place: str, subfolder: str | None = None) -> nn.Module:
-    """A model with its weights, in float32, in eval mode.
+    """Loads a model with its weights, in float32 and eval mode.
 
     Args:
         kind: its class in diffusers.
-        place: of :func:`require_place`.
-        subfolder: within it; None: the folder itself.
+        place: result of :func:`require_place`.
+        subfolder: subfolder of ``place``; None: the folder itself.
 
     Raises:
         CoterieError: it cannot be loaded.
@@ -85,7 +85,7 @@ def load_model(kind: str, place: str, subfolder: str | None = None) -> nn.Module
             model: nn.Module = getattr(diffusers, kind).from_pretrained(
                 place, use_safetensors=True, torch_dtype=torch.float32, low_cpu_mem_usage=False, **options
             )
-        except Exception as error:  # files, network, formats: the library raises many kinds
+        except Exception as error:  # files, network, formats: the library raises many exception types
             where = f"{place}/{subfolder}" if subfolder else place
             raise CoterieError(
                 f"no {kind} with safetensors weights in {where!r}: {' '.join(str(error).split())[:160]}"
@@ -94,20 +94,20 @@ def load_model(kind: str, place: str, subfolder: str | None = None) -> nn.Module
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """A model's configuration as JSON values, without its place on this machine."""
+    """Returns a model's configuration as JSON values, without local paths."""
     described: dict[str, Any] = json.loads(json.dumps(dict(model.config), default=str))
     return {key: value for key, value in described.items() if not key.startswith("_")}
 
 
 def build_model(kind: str, config: dict[str, Any]) -> nn.Module:
-    """An untrained model of a configuration.
+    """Builds an untrained model from a configuration.
 
     Raises:
-        CoterieError: values that the class does not take.
+        CoterieError: values that the class does not accept.
     """
     with quiet_diffusers() as diffusers:
         try:
             model: nn.Module = getattr(diffusers, kind)(**config)
-        except Exception as error:  # the library raises many kinds
+        except Exception as error:  # the library raises many exception types
             raise CoterieError(f"no {kind} of these settings: {' '.join(str(error).split())[:160]}") from None
     return model.eval()

@@ -1,4 +1,4 @@
-"""Images of any size in tiles that overlap and are blended, so that memory does not grow with the image."""
+"""Processes images of any size in overlapping, blended tiles, so that memory does not grow with the image."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from coterie.errors import CoterieError
 def in_tiles(
     restore: Callable[[Tensor], Tensor], low: Tensor, scale: int, tile: int = 512, overlap: int = 64
 ) -> Tensor:
-    """Enlarge an image tile by tile.
+    """Upscales an image tile by tile.
 
     Args:
-        restore: small images [B, 3, h, w] to large ones [B, 3, s h, s w].
+        restore: maps small images [B, 3, h, w] to large ones [B, 3, s h, s w].
         low: one small image [1, 3, H, W].
         scale: s.
         tile: side of a tile in large pixels.
-        overlap: large pixels that neighbours share; over them one fades into the other.
+        overlap: large pixels that neighbouring tiles share and over which they are blended.
 
     Returns:
         [1, 3, s H, s W]. An image that fits into a tile is restored whole.
@@ -55,7 +55,7 @@ def in_tiles(
 
 
 def _starts(length: int, size: int, shared: int) -> list[int]:
-    """Where tiles begin, evenly, such that neighbours share at least so much."""
+    """Returns evenly spaced tile offsets such that neighbours share at least ``shared``."""
     if length <= size:
         return [0]
     step = max(1, size - shared)
@@ -64,7 +64,7 @@ def _starts(length: int, size: int, shared: int) -> list[int]:
 
 
 def _fading(length: int, shared: int, device: torch.device) -> Tensor:
-    """Weights of a tile's rows, which rise from the border over what is shared, and never are 0."""
+    """Blending weights of a tile's rows, which rise from the border over the shared part and are never 0."""
     distance = torch.arange(length, device=device, dtype=torch.float32)
     distance = torch.minimum(distance, distance.flip(0)) + 0.5
     return (distance / max(shared, 1)).clamp(max=1.0)

@@ -1,4 +1,4 @@
-"""Diffusion UNets by name, folder or configuration, the text embedding they are given, and LoRA beside their layers."""
+"""Diffusion UNets by name, folder or configuration, their text embeddings, and LoRA on their layers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from coterie.randomness import derive_seed, seeded
 
 TINY = "tiny_unet"
 UNET = "UNet2DConditionModel"
-TOKENS = 77  # of a text embedding of Stable Diffusion
+TOKENS = 77  # length of Stable Diffusion's text embedding
 TINY_TOKENS = 1
-# Two levels, attention at the lower one; after diffusers' own tests, a little larger.
+# Two levels, attention at the lower one; like diffusers' own tests, slightly larger.
 TINY_CONFIG: dict[str, Any] = {
     "block_out_channels": (32, 64),
     "layers_per_block": 1,
@@ -37,14 +37,14 @@ TINY_CONFIG: dict[str, Any] = {
     "attention_head_dim": 8,
     "norm_num_groups": 8,
 }
-# Of Stable Diffusion, and of what says nothing of its own.
+# Stable Diffusion's, also used for models without a schedule.
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }
-# Attention, feed-forward layers and convolutions, as OSEDiff and OSDFace have them; recalled.
+# Attention, feed-forward layers and convolutions, as in OSEDiff and OSDFace; recalled.
 TARGETS: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 TARGETS += ("conv1", "conv2", "conv_shortcut", "conv_in", "conv_out", "downsamplers.0.conv", "upsamplers.0.conv")
 
@@ -56,8 +56,8 @@ class Diffusion:
     Attributes:
         unet: predicts the noise.
         alphas_bar: ᾱ of each time step, float32 [T].
-        embedding: of a text, float32 [1, L, D], given to the network whatever the image.
-        pretrained: whether the weights are there.
+        embedding: text embedding, float32 [1, L, D], the same for every image.
+        pretrained: whether it has pretrained weights.
     """
 
     unet: nn.Module
@@ -73,17 +73,17 @@ def find_diffusion(
     pretrained: bool = True,
     seed: int = 0,
 ) -> Diffusion:
-    """The diffusion model of a name.
+    """Loads or builds the diffusion model of a name.
 
     Args:
-        name: ``tiny_unet``; a folder or name of the Hub, of a pipeline or of a UNet alone.
-        channels: of the latents, for ``tiny_unet``; another model must have as many.
-        options: of ``tiny_unet``, further values of its configuration.
-        pretrained: take the weights; otherwise the architecture alone.
-        seed: of weights that are not there.
+        name: ``tiny_unet``, or a folder or Hub name of a pipeline or a single UNet.
+        channels: channels of the latents, for ``tiny_unet``; other models must have as many.
+        options: further configuration values of ``tiny_unet``.
+        pretrained: whether to load the weights; otherwise only the architecture is used.
+        seed: seed of weights that are not loaded.
 
     Raises:
-        CoterieError: it cannot be loaded, predicts something else than noise, or is for other latents.
+        CoterieError: it cannot be loaded, does not predict noise, or is for other latents.
     """
     if name == TINY:
         if channels is None:
@@ -102,7 +102,7 @@ def find_diffusion(
 
 
 def build_unet(config: Mapping[str, Any], seed: int = 0) -> nn.Module:
-    """An untrained UNet of a configuration; its weights are a function of the seed."""
+    """Builds an untrained UNet from a configuration; its weights are a function of the seed."""
     with seeded(derive_seed(seed, "unet")):
         return build_model(UNET, dict(config))
 
@@ -115,17 +115,17 @@ def alphas_bar(schedule: Mapping[str, Any]) -> Tensor:
 
 
 def _schedule(place: str, name: str) -> dict[str, Any]:
-    """A pipeline's schedule of noise; Stable Diffusion's where there is none.
+    """Returns a pipeline's noise schedule; Stable Diffusion's if there is none.
 
     Raises:
-        CoterieError: the model predicts something else than the noise.
+        CoterieError: the model does not predict noise.
     """
     if part_of(place, "scheduler") is None:
         return SCHEDULE
     with quiet_diffusers() as diffusers:
         try:
             config: dict[str, Any] = dict(diffusers.DDPMScheduler.load_config(place, subfolder="scheduler"))
-        except Exception:  # a UNet alone, on the Hub
+        except Exception:  # a single UNet on the Hub
             return SCHEDULE
     kind = config.get("prediction_type", "epsilon")
     if kind != "epsilon":
@@ -136,14 +136,14 @@ def _schedule(place: str, name: str) -> dict[str, Any]:
 
 
 def blank_embedding(config: Mapping[str, Any]) -> Tensor:
-    """Zeros in place of a text, [1, L, D]: one token of a tiny network, 77 of one of Stable Diffusion's widths."""
+    """Returns zeros in place of a text embedding, [1, L, D]: one token for a tiny network, 77 for networks of Stable Diffusion's widths."""
     width = config["cross_attention_dim"]
     width = width if isinstance(width, int) else width[-1]
     return torch.zeros(1, TINY_TOKENS if width < 256 else TOKENS, width)
 
 
 def _empty_prompt(place: str, unet: Any) -> Tensor:
-    """The text embedding of "", by the pipeline's own text encoder; what was saved beside the UNet; or zeros."""
+    """Returns the text embedding of "": saved beside the UNet, else computed by the pipeline's text encoder, else zeros."""
     from safetensors.torch import load_file
 
     saved = Path(place) / "embedding.safetensors"
@@ -158,7 +158,7 @@ def _empty_prompt(place: str, unet: Any) -> Tensor:
             tokens = tokenizer("", padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
             with torch.no_grad():
                 found: Tensor = encoder(tokens.input_ids).last_hidden_state.float()
-        except Exception as error:  # files, formats: the library raises many kinds
+        except Exception as error:  # files, formats: the library raises many exception types
             raise CoterieError(
                 f"the text encoder in {place!r} cannot be asked: {' '.join(str(error).split())[:160]}"
             ) from None
@@ -172,14 +172,14 @@ def _empty_prompt(place: str, unet: Any) -> Tensor:
 def add_lora(
     network: nn.Module, *, rank: int = 16, alpha: int = 16, targets: Sequence[str] | None = None, seed: int = 0
 ) -> None:
-    """Put LoRA beside layers of a UNet, in place; these numbers alone are trained then.
+    """Adds LoRA to layers of a UNet, in place; afterwards only LoRA is trained.
 
     Args:
-        network: of diffusers, or what was left of one.
-        rank: of the matrices that are added.
-        alpha: what is added counts by alpha / rank; 16 and 16 are the paper's (D3SR, section 4.1).
-        targets: ends of the names of layers; None: :data:`TARGETS`, those of them that are there.
-        seed: of the initial values, each layer's a function of this and its name. At the start nothing is changed: the second matrix is zero.
+        network: a model of diffusers, or a part of one.
+        rank: rank of the added matrices.
+        alpha: LoRA's output is scaled by alpha / rank; 16 and 16 are the paper's (D3SR, section 4.1).
+        targets: suffixes of layer names; None: those of :data:`TARGETS` that exist.
+        seed: seed of the initial values, together with each layer's name. The second matrix starts at zero, so the network's output is unchanged at first.
 
     Raises:
         CoterieError: peft is not installed, or no layer has such a name.
@@ -210,12 +210,12 @@ def add_lora(
 
 
 def has_lora(network: nn.Module) -> bool:
-    """Whether :func:`add_lora` was there."""
+    """Whether the network has LoRA."""
     return bool(getattr(network, "_hf_peft_config_loaded", False))
 
 
 def without_lora(network: nn.Module) -> nn.Module:
-    """A plain copy with the weights that LoRA stands beside; of a network without LoRA, a copy."""
+    """Returns a plain copy with the original weights, without LoRA; for a network without LoRA, a copy."""
     plain: Any = copy.deepcopy(network)
     if has_lora(plain):
         plain.unload_lora()
@@ -223,7 +223,7 @@ def without_lora(network: nn.Module) -> nn.Module:
 
 
 def merged(network: nn.Module) -> nn.Module:
-    """A plain copy whose LoRA is added to its weights; of a network without LoRA, a copy."""
+    """Returns a plain copy with LoRA merged into its weights; for a network without LoRA, a copy."""
     plain: Any = copy.deepcopy(network)
     if has_lora(plain):
         plain.fuse_lora()

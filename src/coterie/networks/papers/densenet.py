@@ -1,14 +1,13 @@
 """DenseNet-BC for CIFAR.
 
-Huang et al., "Densely Connected Convolutional Networks" (arXiv 1608.06993): every layer sees the maps of all layers
-before it in its block. Traps:
+Huang et al., "Densely Connected Convolutional Networks" (arXiv 1608.06993): every layer sees the maps of all previous layers in its block. Pitfalls:
 
-- The family's "DenseNet-40-12" is the BC variant (bottlenecks of 4 * growth channels, transitions that halve the
+- The OKDDip family's "DenseNet-40-12" is the BC variant (bottlenecks of 4 * growth channels, transitions that halve the
   channels, a stem of 2 * growth channels) with [6, 6, 6] layers of two convolutions each: 0.18M parameters with 10
   classes. The paper's DenseNet (k = 12, depth 40) of 1.0M parameters is the plain variant with [12, 12, 12] layers.
 - OKDDip's branched version assigns one dense block object to all branches, so they share its weights, and its published
   DenseNet rows are suspect; branches here never share a parameter.
-- A last BatchNorm and ReLU (``norm``, ``act``) follow ``layer3``; the last feature map is the one behind them.
+- A last BatchNorm and ReLU (``norm``, ``act``) follow ``layer3``; the last feature map is their output.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class DenseNet(ImageClassifier):
         self.attach_head(channels, num_classes, global_pool=global_pool, drop_rate=drop_rate)
 
     def initialise(self, module: nn.Module) -> None:
-        """He's normal of the fan-in for convolutions and zero linear biases (torchvision's and OKDDip's DenseNet)."""
+        """He's normal (fan-in) for convolutions and zero linear biases (as in torchvision's and OKDDip's DenseNet)."""
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
         elif isinstance(module, nn.Linear):

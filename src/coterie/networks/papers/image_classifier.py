@@ -1,6 +1,6 @@
-"""What coterie's own networks have in common: the head with timm's conventions, initial values, timm's configuration.
+"""Base class of coterie's own networks: head with timm's conventions, initial values, timm's configuration.
 
-No architecture stands here; each has a module of its own.
+Each architecture has its own module.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ POOL_TYPES = ("avg", "max", "avgmax", "catavgmax", "")
 class ImageClassifier(nn.Module):
     """A network that maps images [B, C, H, W] to logits [B, num_classes], with timm's interface around its head.
 
-    A subclass builds its layers, then calls ``attach_head``, and defines ``forward_features``. Everything it does can
-    be traced by ``torch.fx``: no branch of the code depends on an input.
+    A subclass builds its layers, then calls ``attach_head``, and defines ``forward_features``. It must be traceable by ``torch.fx``: no branch of the code may
+    depend on an input.
 
     Attributes:
-        suggested_split: name of the submodule that the papers give to each branch; what comes before is shared.
+        suggested_split: name of the submodule at which the papers' branches start; everything before it is shared.
         num_features: channels of the last feature map.
         head_hidden_size: width of the embedding, the classifier's input.
         num_classes: 0 when there is no classifier.
@@ -45,14 +45,14 @@ class ImageClassifier(nn.Module):
         drop_rate: float,
         hidden: nn.Module | None = None,
     ) -> None:
-        """Add pooling, hidden layers, dropout and classifier, then set the initial values of the whole network.
+        """Adds pooling, hidden layers, dropout and classifier, then initialises the whole network.
 
         Args:
             num_features: channels of the last feature map.
-            num_classes: outputs of the classifier; 0 leaves it out.
+            num_classes: outputs of the classifier; 0: no classifier.
             global_pool: one of ``POOL_TYPES``; empty keeps the map, which a classifier cannot take.
             drop_rate: dropout on the classifier's input.
-            hidden: layers between pooling and classifier, as wide as the map at both ends.
+            hidden: layers between pooling and classifier; input and output widths equal the map's channels.
 
         Raises:
             CoterieError: unknown pooling, or one whose output the head cannot take.
@@ -83,9 +83,9 @@ class ImageClassifier(nn.Module):
         self.fc = nn.Linear(self.head_hidden_size, num_classes) if num_classes > 0 else nn.Identity()
 
     def initialise(self, module: nn.Module) -> None:
-        """Set the initial values of one module: He's normal of the fan-out for convolutions, zero for their biases.
+        """Initialises one module: He's normal (fan-out) for convolutions, zero for their biases.
 
-        BatchNorm (1 and 0) and linear layers keep PyTorch's own, as in the family's code (OKDDip).
+        BatchNorm (1 and 0) and linear layers keep PyTorch's defaults, as in OKDDip's code.
         """
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -93,24 +93,24 @@ class ImageClassifier(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward_features(self, inputs: Tensor) -> Tensor:
-        """The last feature map before pooling, [B, num_features, h, w]."""
+        """Returns the last feature map before pooling, [B, num_features, h, w]."""
         raise TypeError(f"{type(self).__name__} does not define its feature map")
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits [B, num_classes] of a feature map, or the classifier's input when ``pre_logits``."""
+        """Returns logits [B, num_classes] of a feature map, or the classifier's input if ``pre_logits``."""
         embedding = self.head_drop(self.hidden(self.global_pool(features)))
         return embedding if pre_logits else self.fc(embedding)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits [B, num_classes] of images [B, C, H, W]."""
+        """Returns logits [B, num_classes] of images [B, C, H, W]."""
         return self.forward_head(self.forward_features(inputs))
 
     def get_classifier(self) -> nn.Module:
-        """The last linear layer, or an identity without classes."""
+        """Returns the last linear layer, or an identity without classes."""
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier, and the pooling where one is named; the new layer stands where the old one stood.
+        """Replaces the classifier, and the pooling if one is given; the new layer keeps the network's device and dtype.
 
         Raises:
             CoterieError: unknown pooling, or one whose output the head cannot take.
@@ -135,10 +135,10 @@ def conv_norm_act(in_channels: int, out_channels: int, *, bias: bool = False) ->
 
 
 def cifar_configurations(names: Iterable[str], *, first_conv: str, pool_size: int = 8) -> Any:
-    """Configuration, in timm's terms, of networks for CIFAR without weights.
+    """timm configurations of networks for CIFAR without weights.
 
-    Classes, mean and standard deviation are those of CIFAR-100 (the family's values, of pixels in 0..1); the whole
-    image is used (crop 1), since timm's default of 0.875 would cut the border off a 32x32 image.
+    Classes, mean and standard deviation are those of CIFAR-100 (OKDDip's values, for pixels in 0..1). The whole image is used (crop 1), since timm's default of
+    0.875 would crop a 32x32 image.
 
     Args:
         names: registered names.

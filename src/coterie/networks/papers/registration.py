@@ -1,4 +1,4 @@
-"""Makes coterie's networks known to timm."""
+"""Registers coterie's networks with timm."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _MODULES = ("densenet", "resnet", "tiny", "vgg", "wide_resnet")
 
 
 def register() -> None:
-    """Register every network of the catalogue, so that ``timm.create_model`` builds it by name.
+    """Registers every network of the catalogue with timm, so that ``timm.create_model`` builds it by name.
 
-    ``import coterie.networks`` calls it, and so does everything of ``coterie`` that needs torch; calling it again does nothing.
+    ``import coterie.networks`` calls it, as does everything in ``coterie`` that needs torch. Repeated calls have no effect.
 
     >>> import timm
     >>> register()

@@ -1,15 +1,15 @@
 """ResNets for CIFAR: He's of basic blocks, and the two bottleneck networks of the OKDDip family.
 
 He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385), section 4.2: a 3x3 stem of 16 channels and
-three stages of n blocks with 16, 32 and 64 channels, 6n + 2 layers. Traps:
+three stages of n blocks with 16, 32 and 64 channels, 6n + 2 layers. Pitfalls:
 
-- Where a block changes the shape, the shortcut is a 1x1 convolution with BatchNorm (He's option B), as in the family's
-  code; He used option A on CIFAR (zero padding, no parameters), so these networks have 2,752 parameters more than his.
+- Where a block changes the shape, the shortcut is a 1x1 convolution with BatchNorm (He's option B), as in OKDDip's code; He used option A on CIFAR (zero
+  padding, no parameters), so these networks have 2,752 more parameters than his.
 - The "ResNet-110" behind the published tables of OKDDip, PCL and MCL-OKD is not He's: it has bottlenecks [12, 12, 12]
   and features of 256 channels (``resnet110_okddip_cifar``, 1.17M parameters; He's has 1.74M). The one in ONE's repository
   is a third network, bottlenecks [18, 18, 18] with 164 layers.
-- The family's "WRN-20-8" is not a wide residual network of Zagoruyko and Komodakis but the same bottleneck network with
-  inner convolutions eight times as wide (``wrn20_8_okddip_cifar``); the real ones are in ``wide_resnet``.
+- The family's "WRN-20-8" is not a wide residual network of Zagoruyko and Komodakis but the same bottleneck network with inner convolutions eight times as wide
+  (``wrn20_8_okddip_cifar``); the actual WRNs are in ``wide_resnet``.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Bottleneck(nn.Module):
 
 
 class WideBottleneck(Bottleneck):
-    """A bottleneck that is no bottleneck: its inner convolutions have 8 * ``channels`` channels."""
+    """A bottleneck block with wide inner convolutions of 8 * ``channels`` channels."""
 
     inner_factor = 8
 
@@ -154,7 +154,7 @@ def _he_resnet(name: str, depth: int, pretrained: bool, **options: Any) -> ResNe
 
 @register_model
 def resnet8_cifar(pretrained: bool = False, **options: Any) -> ResNet:
-    """ResNet-8: basic blocks [1, 1, 1]. Not in He's paper; the smallest of his layout, used by the distillation papers."""
+    """ResNet-8: basic blocks [1, 1, 1]. Not in He's paper; the smallest network of this layout, used by distillation papers."""
     return _he_resnet("resnet8_cifar", 8, pretrained, **options)
 
 
@@ -166,7 +166,7 @@ def resnet20_cifar(pretrained: bool = False, **options: Any) -> ResNet:
 
 @register_model
 def resnet32_cifar(pretrained: bool = False, **options: Any) -> ResNet:
-    """ResNet-32: basic blocks [5, 5, 5]. The family's first network: 0.113M parameters shared, 0.360M in a branch."""
+    """ResNet-32: basic blocks [5, 5, 5]. OKDDip's first network: 0.113M parameters shared, 0.360M in a branch."""
     return _he_resnet("resnet32_cifar", 32, pretrained, **options)
 
 

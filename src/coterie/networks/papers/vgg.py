@@ -1,15 +1,14 @@
 """VGG-16 with BatchNorm for CIFAR, with the heads of the two code bases behind the published tables.
 
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (arXiv 1409.1556),
-configuration D: five groups of 3x3 convolutions (with bias), a max pooling after each. Traps:
+configuration D: five groups of 3x3 convolutions (with bias), each followed by max pooling. Pitfalls:
 
 - Head: one linear layer in MCL-OKD (``vgg16_cifar``, 14.77M parameters), three of width 512 in OKDDip
-  (``vgg16_okddip_cifar``, 15.30M); the paper's own, of width 4096, is in neither.
+  (``vgg16_okddip_cifar``, 15.30M); neither has the paper's head of width 4096.
 - OKDDip trains its branches with dropout 0.5 between the linear layers and its single network with none, an unequal
-  baseline. Here ``drop_rate`` is 0 unless it is set, and it then holds for both.
-- Here each pooling but the last opens the group after it, and the last, which reduces the 2x2 map of a 32x32 image to
-  one value, is the global pooling (``max``). At 32x32 that is the published network to the bit; the last feature map
-  still has a height and a width, and other image sizes work.
+  baseline. Here ``drop_rate`` is 0 by default and applies to both.
+- Here each pooling but the last is at the start of the next group. The last, which reduces the 2x2 map of a 32x32 image to one value, is the global pooling
+  (``max``). At 32x32 this equals the published network exactly; the last feature map keeps a height and a width, and other image sizes work.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class VGG(ImageClassifier):
         num_classes: 0 for no classifier.
         in_chans: channels of the images.
         global_pool: pooling before the head.
-        drop_rate: dropout on the input of every linear layer but the first of several.
+        drop_rate: dropout on the input of every linear layer, except the first if there are several.
     """
 
     suggested_split = "layer5"
@@ -59,11 +58,11 @@ class VGG(ImageClassifier):
             num_classes,
             global_pool=global_pool,
             drop_rate=drop_rate,
-            hidden=nn.Sequential(*hidden[:-1]) if hidden else None,  # the last dropout is the head's own
+            hidden=nn.Sequential(*hidden[:-1]) if hidden else None,  # the head has the last dropout
         )
 
     def initialise(self, module: nn.Module) -> None:
-        """As the other networks, but linear weights N(0, 0.01) with bias 0 (torchvision's and OKDDip's VGG)."""
+        """As in the other networks, but linear weights N(0, 0.01) with bias 0 (as in torchvision's and OKDDip's VGG)."""
         super().initialise(module)
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
@@ -79,7 +78,7 @@ def _convolutions(depth: int, in_channels: int, channels: int) -> list[nn.Module
 
 
 def _halving() -> nn.MaxPool2d:
-    # Rounding up changes nothing at multiples of 32 and lets images smaller than 16x16 through.
+    # ceil_mode changes nothing at multiples of 32 and allows images smaller than 16x16.
     return nn.MaxPool2d(kernel_size=2, ceil_mode=True)
 
 

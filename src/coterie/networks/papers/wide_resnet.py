@@ -1,12 +1,11 @@
 """Wide residual networks (WRN-depth-width) for CIFAR.
 
 Zagoruyko and Komodakis, "Wide Residual Networks" (arXiv 1605.07146): pre-activation basic blocks, three stages of
-(depth - 4) / 6 blocks with 16, 32 and 64 channels times the width factor. Traps:
+(depth - 4) / 6 blocks with 16, 32 and 64 channels times the width factor. Pitfalls:
 
-- A block that changes the shape normalises once, for both its convolutions and its shortcut, which is a bare 1x1
-  convolution.
-- A last BatchNorm and ReLU (``norm``, ``act``) follow ``layer3``; the last feature map is the one behind them.
-- The OKDDip family's "WRN-20-8" is another network: ``wrn20_8_okddip_cifar`` in ``resnet``.
+- A block that changes the shape normalises once for both its convolutions and its shortcut; the shortcut is a plain 1x1 convolution.
+- A last BatchNorm and ReLU (``norm``, ``act``) follow ``layer3``; the last feature map is their output.
+- The OKDDip family's "WRN-20-8" is a different network: ``wrn20_8_okddip_cifar`` in ``resnet``.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class PreActivationBlock(nn.Module):
     Args:
         in_channels: channels of the input.
         channels: channels of the output.
-        stride: of the first convolution and the shortcut.
+        stride: stride of the first convolution and the shortcut.
         drop_rate: dropout between the convolutions.
     """
 
