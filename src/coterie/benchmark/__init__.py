@@ -1,1 +1,1 @@
-"""What a recipe's training costs: time, operations and memory, measured against a plain network in one run."""
+"""Measures the cost of a recipe's training (time, operations, memory) against that of a plain network."""

@@ -1,4 +1,4 @@
-"""What is measured of a recipe: whole steps, their parts, the data, operations, memory; the recipe's group and a plain network."""
+"""Measures steps and their parts, data loading, operations and memory of a recipe's group, and of a plain network."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class Subject:
-    """A recipe's trainer with a batch to train on, which is done nothing with but timing.
+    """A recipe's trainer with a batch, used for timing only.
 
     Args:
-        recipe: what is measured.
-        folder: where the trainer would write.
+        recipe: the recipe to measure.
+        folder: the trainer's run folder, which is created.
     """
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
@@ -58,15 +58,15 @@ class Subject:
 
     @property
     def images(self) -> int:
-        """Images of one step."""
+        """Number of images in one step."""
         return len(self.batch.targets)
 
     def step(self) -> None:
-        """One step of the training loop on the same batch."""
+        """Runs one step of the training loop, always on the same batch."""
         self.trainer.train_batch(self.batch)
 
     def next_batch(self) -> Batch:
-        """The next batch of the data."""
+        """Returns the next batch of the data."""
         batch = next(self._stream, None)
         if batch is None:
             self._epoch += 1
@@ -75,13 +75,13 @@ class Subject:
         return batch
 
     def step_with_data(self) -> None:
-        """One step of the training loop on the next batch."""
+        """Runs one step of the training loop on the next batch."""
         self.trainer.train_batch(self.next_batch())
 
     def seconds_of_stream(self, call: Callable[[], object], least: float) -> float:
-        """Seconds of one of ``call``, which takes a batch each time, from a new epoch on whose first batches do not count.
+        """Measures the seconds of one ``call``, which takes a batch each time, in a new epoch without its first batches.
 
-        The batches that are prepared in advance are used up first, so that a step which waits for data is seen to wait.
+        Batches that were prefetched are consumed before the measurement, so that waiting for data is measured.
         """
         self._stream = iter(())
         ahead = self.task.data.train.ahead + 2
@@ -89,19 +89,19 @@ class Subject:
         return seconds(call, count, self.device)
 
     def forward(self) -> Tensor:
-        """The method's losses, added up."""
+        """Returns the sum of the method's losses."""
         with cached_teachers(self.method, self.batch), self.accelerator.autocast():
             losses = self.trainer.compiled(self.batch.inputs, self.batch.targets, self.trainer.progress)
         return torch.stack(tuple(losses.values())).sum()
 
     def forward_of_students(self) -> None:
-        """The students alone."""
+        """Runs the forward pass of the students alone."""
         with self.accelerator.autocast():
             self.method.networks(self._own_views())
 
     @torch.no_grad()
     def forward_of_teachers(self) -> None:
-        """The teachers alone, where there are any."""
+        """Runs the forward pass of the teachers alone, if there are any."""
         inputs = self.batch.inputs[0] if isinstance(self.batch.inputs, list) else self.batch.inputs
         with cached_teachers(self.method, self.batch), self.accelerator.autocast():
             if self.method.teachers is not None:
@@ -112,12 +112,12 @@ class Subject:
         return inputs[: self.method.num_students] if isinstance(inputs, list) else inputs
 
     def forward_backward(self) -> None:
-        """Losses and gradients, which are thrown away."""
+        """Computes losses and gradients, and discards them."""
         self.forward().backward()
         self.method.zero_grad(set_to_none=True)
 
     def optimizer_step(self) -> None:
-        """The optimizer alone, on gradients that stay the same and at a rate at which nothing moves."""
+        """Runs the optimizer alone, on fixed gradients and at a learning rate that is practically zero."""
         if not self._gradients:
             self.forward().backward()
             parameters = self.method.parameters()
@@ -130,7 +130,7 @@ class Subject:
         self.trainer.optimizer.zero_grad(set_to_none=True)
 
     def bare_step(self) -> None:
-        """What a loop must do at the least: losses, gradients (from the recorded graph where there is one), optimizer."""
+        """Runs the minimum of a training step: losses, gradients (from the captured graph if there is one), optimizer."""
         if self.trainer.captured is not None:
             with cached_teachers(self.method, self.batch):
                 self.trainer.captured(self.batch.inputs, self.batch.targets)
@@ -140,7 +140,7 @@ class Subject:
         self.trainer.optimizer.zero_grad(set_to_none=True)
 
     def operations(self) -> int:
-        """Operations of one step's forward and backward pass, counted (two for a multiplication with its addition)."""
+        """Counts the operations of one step's forward and backward pass; a multiply-add counts as two."""
         with FlopCounterMode(display=False) as counter:
             with cached_teachers(self.method, self.batch), self.accelerator.autocast():
                 losses = self.method(self.batch.inputs, self.batch.targets, self.trainer.progress)
@@ -149,7 +149,7 @@ class Subject:
         return int(counter.get_total_flops())
 
     def peak_bytes(self) -> int:
-        """Largest memory of a GPU during a step that is not recorded (a record allocates nothing when it is replayed); elsewhere the process's own so far."""
+        """Returns the peak GPU memory of an eager step (replaying a graph allocates nothing); on other devices the peak memory of the process so far."""
         if self.device.type == "cuda":
             captured, self.trainer.captured = self.trainer.captured, None
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -161,7 +161,7 @@ class Subject:
 
 
 def plain_recipe(recipe: Recipe) -> Recipe:
-    """The same network alone, on the labels: what a group's cost is compared with."""
+    """Returns the recipe of the same network alone, trained on the labels, as the reference for a group's cost."""
     tree = recipe.model_dump()
     tree["method"] = {"name": "baseline"}
     name = recipe.network.name
@@ -174,18 +174,18 @@ def plain_recipe(recipe: Recipe) -> Recipe:
 def measure(
     recipe: Recipe, against: Recipe | None = None, repetitions: int = 7, least: float = LEAST_SECONDS
 ) -> dict[str, Any]:
-    """Measure a recipe's training, and another's beside it.
+    """Measure a recipe's training, and that of another recipe for comparison.
 
     Args:
-        recipe: the group.
-        against: None: the same network alone.
-        repetitions: rounds; every figure is the median.
-        least: seconds that a call is repeated for in a round.
+        recipe: the group's recipe.
+        against: the recipe to compare with; None: the same network alone.
+        repetitions: number of rounds; every figure is the median.
+        least: minimum seconds for which a call is repeated in a round.
 
     Returns:
-        ``group`` and ``plain`` (``images``, ``students``, ``operations_per_image``, ``step``, ``images_per_second``, ``data_share``: of a step's time with data, by
-        how much it is longer than without, ...), ``cost_ratio`` (time over operations, of
-        the group and the plain network), ``loop_overhead``, ``ceiling`` (operations a second at most, see :func:`~coterie.benchmark.timing.ceiling`), ``machine``.
+        ``group`` and ``plain`` (``images``, ``students``, ``operations_per_image``, ``step``, ``images_per_second``, ``data_share``: the share of a step's time
+        that loading data adds, ...), ``cost_ratio`` (time ratio over operations ratio, of the group to the plain network), ``loop_overhead``, ``ceiling``
+        (maximum operations per second, see :func:`~coterie.benchmark.timing.ceiling`), ``machine``.
     """
     if recipe.training.accumulate != 1:
         raise CoterieError("training.accumulate: a benchmark measures steps of one batch; set it to 1")
@@ -227,7 +227,7 @@ def _report(
     students, teachers, forward, both, optimizer = (
         times[f"group.{name}"].median for name in ("students", "teachers", "forward", "forward_backward", "optimizer")
     )
-    parts = both + optimizer  # as they are, also where the step is a recorded graph
+    parts = both + optimizer  # eager, also if the step is a captured graph
     ratio = step / times["plain.step"].median
     work = operations["group"] / operations["plain"]
     return {

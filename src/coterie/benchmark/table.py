@@ -1,4 +1,4 @@
-"""A benchmark's figures as a Markdown table."""
+"""Formats a benchmark's figures as a Markdown table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from coterie.tasks import sample_of
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The figures of :func:`coterie.benchmark.measure.measure` for people."""
+    """Formats the result of :func:`coterie.benchmark.measure.measure` as Markdown."""
     group, plain, machine = found["group"], found["plain"], found["machine"]
     recipe = found["recipe"]
     title = f"{recipe['method']['name']}, {recipe['network']['name'] or 'tiny_cifar'}, {group['students']} student(s), batch {group['images']}"
@@ -47,7 +47,7 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def _legend(noun: str, other: str) -> list[str]:
-    """What the words of the table mean, a line each."""
+    """Returns the meaning of the table's terms, one per line."""
     alone = (
         "one of its networks alone, trained on the labels" if other == "plain network" else "what it is compared with"
     )
@@ -63,7 +63,7 @@ def _legend(noun: str, other: str) -> list[str]:
 
 
 def _who_waits(group: Mapping[str, Any]) -> str:
-    """Which side waits for the other, from how much longer a step takes with its data."""
+    """Describes whether the step waits for the data, from how much longer a step takes with data loading."""
     share = group["data_share"]
     faster = group["data_images_per_second"] > group["images_per_second"]
     if share < 0.05:

@@ -1,4 +1,4 @@
-"""Clocks: how long something takes on a device, in interleaved repetitions, so that a busy machine slows all alike."""
+"""Times calls on a device in interleaved repetitions, so that load on the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-LEAST_SECONDS = 0.3  # of one repetition
-# Calls before the first one that counts: on a GPU a step runs three times as it is, then is recorded.
+LEAST_SECONDS = 0.3  # minimum duration of one repetition
+# Warm-up calls: on a GPU a step runs three times eagerly, then is captured.
 WARM_UP = {"cuda": 5}
 OTHER_WARM_UP = 2
 
@@ -24,7 +24,7 @@ class Timing(NamedTuple):
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -32,9 +32,9 @@ def synchronise(device: torch.device) -> None:
 
 
 def seconds(call: Callable[[], object], times: int, device: torch.device) -> float:
-    """Seconds of one of ``times`` calls in a row, until the device is done."""
+    """Returns the mean seconds of ``times`` consecutive calls, until the device has finished."""
     synchronise(device)
-    if device.type == "cuda":  # by the card's own clock, from the first kernel's turn to the last one's end
+    if device.type == "cuda":  # CUDA events: from the start of the first kernel to the end of the last one
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         started.record()
         for _ in range(times):
@@ -52,15 +52,15 @@ def seconds(call: Callable[[], object], times: int, device: torch.device) -> flo
 def interleaved(
     calls: Mapping[str, Callable[[], object]], device: torch.device, repetitions: int = 7, least: float = LEAST_SECONDS
 ) -> dict[str, Timing]:
-    """Time several calls in turn, again and again.
+    """Time several calls in turn, in several rounds.
 
-    Each is warmed up first (compilation, caches, page faults, the recording of a step on a GPU), and repeated within a repetition until that takes ``least`` seconds.
+    Each call is warmed up first (compilation, caches, page faults, graph capture on a GPU), and repeated within a round until that takes ``least`` seconds.
 
     Args:
-        calls: what is timed, by name.
-        device: whose work they are.
-        repetitions: rounds over all calls.
-        least: seconds.
+        calls: the calls to time, by name.
+        device: the device on which they run.
+        repetitions: number of rounds over all calls.
+        least: minimum seconds of a call's repetitions in a round.
     """
     counts = {}
     for name, call in calls.items():
@@ -81,14 +81,14 @@ def _timing(values: list[float]) -> Timing:
 
 
 def ceiling(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
-    """Operations a second of a large matrix product or a large convolution, whichever is faster: what the machine could do at most.
+    """Measures the operations per second of a large matrix product and a large convolution; returns the larger, an estimate of the machine's maximum.
 
-    On CPUs the two go through different libraries, and either may be well ahead.
+    On CPUs the two use different libraries, and either may be much faster.
 
     Args:
         device: the device.
-        dtype: of the numbers.
-        side: of the square matrices; None: 8192 on a GPU, 2048 elsewhere. The 3x3 convolution has side/8 channels on side/64 positions a side.
+        dtype: data type of the tensors.
+        side: side of the square matrices; None: 8192 on a GPU, 2048 elsewhere. The 3x3 convolution has side/8 channels and side/64 positions per side.
     """
     side = side or (8192 if device.type == "cuda" else 2048)
     first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -101,7 +101,7 @@ def ceiling(device: torch.device, dtype: torch.dtype, side: int | None = None) -
         lambda: torch.nn.functional.conv2d(maps, kernel, padding=1): 2 * 9 * images * positions**2 * channels**2,
     }
     rates = []
-    times = 3 if device.type == "cuda" else 1  # a call takes long enough on a CPU to be timed by itself
+    times = 3 if device.type == "cuda" else 1  # a single call is long enough to time on a CPU
     with torch.no_grad():
         for call, operations in work.items():
             seconds(call, times, device)

@@ -1,6 +1,6 @@
-"""Methods in other people's training loops: Lightning, transformers' Trainer, timm's tasks, accelerate, or a loop of one's own.
+"""Methods in other training loops: Lightning, transformers' Trainer, timm's tasks, accelerate, or a custom loop.
 
-All of them stand on :func:`follow`, which keeps a method's progress and does after each optimizer step what the method needs.
+All of them use :func:`follow`, which tracks a method's progress and runs the method's hooks after each optimizer step.
 """
 
 from coterie.integrations.following import follow, save_student

@@ -1,4 +1,4 @@
-"""What a method needs of a loop besides its losses' gradients, hung onto the loop's optimizer."""
+"""Runs the hooks that a method needs from a training loop, attached to the loop's optimizer."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from coterie.methods.progress import Progress
 
 
 def follow(method: Method, optimizer: torch.optim.Optimizer, *, epochs: int, steps_per_epoch: int) -> Progress:
-    """Have a method follow somebody else's training: pass what this returns to the method at each batch.
+    """Attach a method to another training loop; pass the returned progress to the method at each batch.
 
-    After each step of the optimizer the method's further optimizers step (adversaries, policies: their gradients are of the same backward pass), its
-    moving averages move, and the progress goes on, as in :func:`coterie.train`.
+    After each step of the optimizer, the method's additional optimizers step (adversaries, policies: their gradients come from the same backward pass), its
+    moving averages are updated, and the progress advances, as in :func:`coterie.train`.
 
     Args:
-        method: that is trained, on its device.
-        optimizer: of ``method.parameter_groups()``.
-        epochs: of the whole training.
-        steps_per_epoch: optimizer steps of one; after so many the next epoch begins.
+        method: the method, on its device.
+        optimizer: the optimizer of ``method.parameter_groups()``.
+        epochs: number of epochs of the whole training.
+        steps_per_epoch: number of optimizer steps in an epoch.
 
     Raises:
-        CoterieError: the method learns from a validation split, which another loop does not give it; numbers that are not positive.
+        CoterieError: the method learns from a validation split, which other loops do not provide; or a number is not positive.
     """
     if method.needs_validation:
         raise CoterieError(
@@ -57,7 +57,7 @@ def follow(method: Method, optimizer: torch.optim.Optimizer, *, epochs: int, ste
 
 
 def save_student(method: Method, path: str | Path) -> None:
-    """Write the weights of the student that is deployed, with the plain network's keys, as safetensors.
+    """Write the deployed student's weights as safetensors, with the keys of the plain network.
 
     Raises:
         RunError: the file cannot be written.

@@ -21,12 +21,12 @@ except ImportError:
 
 
 class MethodModule(pl.LightningModule):
-    """A method as Lightning trains it: batches are (inputs, targets), losses are logged as ``train/<term>``.
+    """A Lightning module that trains a method: batches are (inputs, targets), losses are logged as ``train/<term>``.
 
     Args:
         method: see :func:`coterie.create_method`.
-        build_optimizer: makes the optimizer of parameter groups, ``lambda groups: torch.optim.SGD(groups, lr=0.1)``.
-        build_schedule: makes a schedule of the optimizer, stepped after every epoch; None: a constant rate.
+        build_optimizer: builds the optimizer from parameter groups, ``lambda groups: torch.optim.SGD(groups, lr=0.1)``.
+        build_schedule: builds a schedule from the optimizer, stepped after every epoch; None: a constant learning rate.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class MethodModule(pl.LightningModule):
         return torch.stack(tuple(losses.values())).sum()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Logs ``validation/top1`` of the student that would be deployed, of methods whose students give logits."""
+        """Logs ``validation/top1`` of the student that would be deployed, for methods whose students return logits."""
         inputs, targets = batch
         if isinstance(self.method, GroupMethod):
             logits = self.method.predict(inputs).deployed
@@ -64,10 +64,10 @@ class MethodModule(pl.LightningModule):
 
 
 class ExportStudent(pl.Callback):
-    """Writes the plain student when the training has ended: ``ExportStudent("student.safetensors")``.
+    """Callback that writes the deployed student when training has ended: ``ExportStudent("student.safetensors")``.
 
     Args:
-        path: of the file, whose keys are the plain network's.
+        path: path of the file, whose keys are those of the plain network.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Methods as tasks of timm: its train script's loop, ``result = task(input, target); result["loss"].backward()``."""
+"""Methods as timm tasks, for the loop of its train script: ``result = task(input, target); result["loss"].backward()``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from coterie.methods.group_method import GroupMethod
 
 
 class Deployed(nn.Module):
-    """The student that is deployed, as it is at this moment: what a validation loop calls.
+    """The student that would be deployed, with its current weights, as a module for validation loops.
 
     Args:
-        method: whose student it is.
+        method: the method whose student it is.
     """
 
     def __init__(self, method: GroupMethod) -> None:
@@ -24,16 +24,16 @@ class Deployed(nn.Module):
         self.method = method
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Images [B, C, H, W] to logits [B, K]."""
+        """Maps images [B, C, H, W] to logits [B, K]."""
         return self.method.predict(inputs).deployed
 
 
 class MethodTask(TrainingTask):
-    """A method whose loss terms timm's loop takes the gradients of.
+    """A timm task that trains a method.
 
     Args:
-        method: of students that give logits.
-        options: of timm's ``TrainingTask``: device, dtype, verbose.
+        method: a method whose students return logits.
+        options: options of timm's ``TrainingTask``: device, dtype, verbose.
     """
 
     def __init__(self, method: GroupMethod, **options: Any) -> None:
@@ -43,11 +43,11 @@ class MethodTask(TrainingTask):
         self.progress: Any = None
 
     def follow(self, optimizer: torch.optim.Optimizer, *, epochs: int, steps_per_epoch: int) -> None:
-        """Have the method go on with the optimizer's steps; to be called once, before the first. See :func:`coterie.integrations.follow`."""
+        """Attach the method to the optimizer's steps; call this once, before the first step. See :func:`coterie.integrations.follow`."""
         self.progress = follow(self.trainable_module, optimizer, epochs=epochs, steps_per_epoch=steps_per_epoch)
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """``loss``, and each term by its name."""
+        """Returns ``loss``, and each term by its name."""
         losses = self.trainable_module(input, target, self.progress)
         return {
             "loss": torch.stack(tuple(losses.values())).sum(),

@@ -1,4 +1,4 @@
-"""Methods in transformers' ``Trainer``, of images and of texts; for language models see docs/language-trainers.md."""
+"""Methods in transformers' ``Trainer``, for images and texts; for language models see docs/language-trainers.md."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ except ImportError:
 class MethodTrainer(Trainer):
     """A ``Trainer`` whose model is a method: ``MethodTrainer(model=method, args=TrainingArguments(...), train_dataset=...)``.
 
-    Batches are mappings with ``labels``; of images with nothing else than ``pixel_values``, which the method gets as a tensor. Each term is logged by
-    its name. Set ``remove_unused_columns=False``: the method's signature names no columns.
+    Batches are mappings with ``labels``. If the only other key is ``pixel_values`` (images), the method gets it as a tensor. Set
+    ``remove_unused_columns=False``, because the method's signature names no columns.
     """
 
     progress: Progress | None = None
@@ -41,7 +41,7 @@ class MethodTrainer(Trainer):
         return (loss, {name: each.detach() for name, each in losses.items()}) if return_outputs else loss
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
-        """transformers' own, which the method then follows."""
+        """Creates the optimizer of transformers and attaches the method to it."""
         optimizer = super().create_optimizer(*arguments, **options)
         if self.progress is None:
             steps = self.args.max_steps

@@ -1,7 +1,7 @@
-"""The kinds of problem that coterie knows, one row each: names only, so that importing this imports none of them.
+"""The registry of tasks, one row each. Rows hold only names, so importing this module imports no task.
 
-A package of one's own adds a task as an entry point of the group ``coterie.tasks``, whose object is a :class:`Row`; so does ``coterie.tasks.TASKS["name"] = Row(...)``
-for one process. A recipe names a task that is there: no file brings code with it.
+Another package adds a task with an entry point of the group ``coterie.tasks`` whose object is a :class:`Row`; ``coterie.tasks.TASKS["name"] = Row(...)`` adds
+one for the current process. A recipe can only name a registered task: recipe files cannot add code.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from coterie.errors import CoterieError, did_you_mean
 
 
 class Row(NamedTuple):
-    """Where the parts of a task stand, each as ``module:name``.
+    """Locations of the parts of a task, each as ``module:name`` except where noted.
 
     Attributes:
-        line: what the task is, in a line.
+        line: description of the task, in a line; plain text.
         settings: its sections of a recipe, a :class:`coterie.recipe.sections.TaskSettings`; imports nothing heavy.
-        figures: its figures, a tuple of :class:`coterie.tasks.figures.Figure`, the first of which is the primary one.
-        description: what ``student.json`` must hold, a :class:`coterie.run_schema.Student`; imports nothing heavy.
-        formats: of its exports, a tuple of :class:`coterie.tasks.formats.Format`, the default first; imports nothing heavy.
-        card: the template of its exports' cards, ``package:file``, which fills the blocks ``use`` and ``input`` of ``base``.
-        inputs: what finds the samples that are named on a command line: a function of these words, the run's folder and one that reads the lines of
-            standard input. Imports nothing heavy.
+        figures: its figures, a tuple of :class:`coterie.tasks.figures.Figure`, the primary one first.
+        description: schema of its ``student.json``, a :class:`coterie.run_schema.Student`; imports nothing heavy.
+        formats: its export formats, a tuple of :class:`coterie.tasks.formats.Format`, the default first; imports nothing heavy.
+        card: the template of its exports' model cards, ``package:file``, which fills the blocks ``use`` and ``input`` of ``base``.
+        inputs: a function that finds the samples named on a command line. Its arguments are the words, the run folder, and a function that reads the lines
+            of standard input. Imports nothing heavy.
         deployed: a module, see :class:`coterie.tasks.task.Deployed`.
         kind: the :class:`coterie.tasks.task.TaskKind`.
-        sample: what one sample is called; not a place.
-        panels: a function of a run's folder that gives what its report shows besides, a list of :class:`coterie.tasks.panels.Panel`; imports nothing heavy;
-            empty: nothing.
-        pipeline: what the Hugging Face Hub calls the task; empty: its name with hyphens. Not a place.
+        sample: what a sample is called; plain text.
+        panels: a function of a run folder that returns additional parts of its report, a list of :class:`coterie.tasks.panels.Panel`; imports nothing heavy;
+            empty: none.
+        pipeline: the Hugging Face Hub's name of the task; empty: its name with hyphens. Plain text.
     """
 
     line: str
@@ -48,7 +48,7 @@ class Row(NamedTuple):
     pipeline: str = ""
 
 
-UNNAMED = "image_classification"  # of a recipe that names none, and of a run that was written when there was no other
+UNNAMED = "image_classification"  # default of recipes that name no task, and of runs from before there were others
 
 TASKS: MutableMapping[str, Row] = {
     "image_classification": Row(
@@ -135,15 +135,15 @@ TASKS: MutableMapping[str, Row] = {
 
 
 def known_tasks() -> list[str]:
-    """Names of all tasks, those of other packages among them."""
+    """Returns the names of all tasks, including those of other packages."""
     return [*TASKS, *(name for name in _entry_points() if name not in TASKS)]
 
 
 def find_row(task: str) -> Row:
-    """A task's row.
+    """Returns a task's row.
 
     Raises:
-        CoterieError: an unknown task, with the nearest right spelling; or an entry point that cannot be loaded.
+        CoterieError: the task is unknown (the message suggests the nearest name), or its entry point cannot be loaded.
     """
     if task in TASKS:
         return TASKS[task]
@@ -162,11 +162,11 @@ def find_row(task: str) -> Row:
 def find_part(
     task: str, part: Literal["settings", "figures", "description", "formats", "inputs", "deployed", "kind", "panels"]
 ) -> Any:
-    """A part of a task, imported when it is asked for.
+    """Imports and returns a part of a task.
 
     Args:
-        task: its name.
-        part: which.
+        task: name of the task.
+        part: name of the part.
 
     Raises:
         CoterieError: see :func:`find_row`.
@@ -175,7 +175,7 @@ def find_part(
 
 
 def find_named(place: str) -> Any:
-    """What stands at ``module:name``, or a module, imported when it is asked for."""
+    """Imports and returns the object at ``module:name``, or a module."""
     module, _, name = place.partition(":")
     found = importlib.import_module(module)
     return getattr(found, name) if name else found
@@ -186,5 +186,5 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 
 def sample_of(task: str) -> str:
-    """What one sample of a task is called."""
+    """Returns what a sample of a task is called."""
     return find_row(task).sample

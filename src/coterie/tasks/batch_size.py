@@ -1,4 +1,4 @@
-"""Whether the batches of a run hold as many samples as its method and its networks need, known before training."""
+"""Checks before training that batches are large enough for the method and the networks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from coterie.methods.method import Method
 from coterie.recipe import Recipe
 from coterie.recipe.sections import resolved
 
-NORMALIZATION = "more than 1 value per channel"  # what torch says of BatchNorm over one value
+NORMALIZATION = "more than 1 value per channel"  # from torch's error for BatchNorm over one value
 
 
 def require_enough_samples(recipe: Recipe, method: Method, loader: TrainLoader, num_processes: int = 1) -> None:
-    """Refuse batches that are too small. All batches of an epoch are equally large: the last incomplete one is dropped.
+    """Refuse batches that are too small. All batches of an epoch have the same size, because the last incomplete one is dropped.
 
     Raises:
-        CoterieError: the method compares more samples than a batch holds, or BatchNorm would see one value for each channel.
+        CoterieError: the method compares more samples than a batch holds, or BatchNorm would get one value per channel.
     """
     asked, there = resolved(recipe.training.batch_size), loader.num_samples
     size = min(asked, there) // num_processes
@@ -39,7 +39,7 @@ def require_enough_samples(recipe: Recipe, method: Method, loader: TrainLoader, 
 
 
 def _normalizes_one_value(method: Method, loader: TrainLoader) -> bool:
-    """One training forward of a copy, whose statistics and generators are thrown away."""
+    """Runs one forward pass of a copy in train mode; returns whether BatchNorm raises. Statistics and generators are not affected."""
     trial = copy.deepcopy(method).train()
     device = next(trial.parameters()).device
     batch = next(iter(loader.epoch(0)))

@@ -1,4 +1,4 @@
-"""What all classification has in common, whatever is classified: label loss, evaluation of students and teachers, figures."""
+"""Common parts of all classification tasks: label loss, evaluation of students and teachers, figures."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from coterie.tasks.kept import KeptPredictions
 
 @dataclass(frozen=True)
 class ClassEvaluation(Evaluation):
-    """Of classes.
+    """Evaluation of a classification task.
 
     Attributes:
-        predicted: the class that each student predicts, int64 [n, N], in the order of the samples.
+        predicted: class predicted by each student, int64 [n, N], in the order of the samples.
         labels: int64 [N].
-        logits: float32 [n, N, K], of methods that learn from a validation split; None: not kept.
+        logits: float32 [n, N, K], for methods that learn from a validation split; None: not kept.
     """
 
     predicted: Tensor
@@ -52,12 +52,12 @@ class Classification(TaskDefaults):
     """Base of the tasks whose targets are classes.
 
     Attributes:
-        sample: what one sample is called.
+        sample: what a sample is called.
         recipe: the run's settings.
-        accelerator: gives the device and this process's place among the processes.
+        accelerator: device and processes.
         data: the loaders.
-        chosen: settings that were ``auto``, by their full names, and why they have their values.
-        teacher_notes: what the run notes of each teacher.
+        chosen: settings that were ``auto``, by full name, with the reasons of their values.
+        teacher_notes: what the run's summary records about each teacher.
     """
 
     sample: ClassVar[str] = "image"
@@ -67,7 +67,7 @@ class Classification(TaskDefaults):
     teacher_notes: list[dict[str, Any]]
 
     def prepare(self, method: Method) -> Method:
-        """Let the data serve the method: as many views as it or the recipe asks for, and a validation split where it needs one."""
+        """Sets the number of views that the method or the recipe needs, and checks the batch size and that a required validation split exists."""
         several = max(method.views, method.num_students)
         self.data.train.views = {"auto": method.views, "shared": 1, "per_student": several}[self.recipe.data.views]
         require_enough_samples(self.recipe, method, self.data.train, self.accelerator.num_processes)
@@ -98,14 +98,15 @@ class Classification(TaskDefaults):
 
     @torch.inference_mode()
     def evaluate(self, method: Method, loader: EvaluationLoader) -> ClassEvaluation:
-        """Measure every student, the ensembles and their diversity over a whole split, in eval mode, batch by batch.
+        """Evaluate every student, the ensembles and their diversity over a whole split, in eval mode, batch by batch.
 
-        Memory grows with the samples by a few bytes each, and not with samples times classes; but of the validation split every student's logits are kept
-        for methods that read them there (``needs_validation`` and :meth:`GroupMethod.after_validation`).
-        Of several processes all measure what the first one will save: BatchNorm's statistics are each process's own between two steps.
+        Memory grows by a few bytes per sample, not with samples times classes. On the validation split, every student's logits are kept for methods that read
+        them (``needs_validation`` and :meth:`GroupMethod.after_validation`).
+        With several processes, the main process's buffers are broadcast first, so that all evaluate what it saves: BatchNorm's running statistics differ
+        between processes.
 
         Raises:
-            RunError: a student predicts what is no number.
+            RunError: a student's predictions are not finite.
         """
         method = grouped(method).eval()
         several = self.accelerator.num_processes > 1
@@ -113,7 +114,7 @@ class Classification(TaskDefaults):
             for buffer in method.buffers():
                 torch.distributed.broadcast(buffer, 0)
         whole = _reads_logits(method) and loader is self.data.validation
-        sums: GroupSums | None = None  # of the students that are predicted for: not always those of the group
+        sums: GroupSums | None = None  # over the predicted students, which are not always those of the group
         kept = KeptPredictions(loader.num_samples, whole)
         for batch in loader:
             with self.accelerator.autocast():
@@ -137,7 +138,7 @@ class Classification(TaskDefaults):
 
     @torch.no_grad()
     def teacher_logits(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
-        """What every teacher says of a whole split, float32 [m, N, K], and the labels [N], both in the order of the samples."""
+        """Returns every teacher's logits over a whole split, float32 [m, N, K], and the labels [N], both in the order of the samples."""
         logits, labels, indices = [], [], []
         for batch in loader:
             parts = []
@@ -154,7 +155,7 @@ class Classification(TaskDefaults):
         return gathered[0][order].transpose(0, 1).contiguous(), gathered[1][order]
 
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
-        """What the run notes of each teacher, with its figures on a whole split; empty where there is none."""
+        """Returns the notes about each teacher, with its figures on a whole split; empty without teachers."""
         if method.teachers is None:
             return []
         logits, labels = self.teacher_logits(method.teachers, loader)
@@ -170,7 +171,7 @@ class Classification(TaskDefaults):
             grouped(method).after_validation(validation.logits, validation.labels)
 
     def chance_level(self, evaluation: Evaluation) -> ChanceLevel:
-        """The NLL, of which a uniform guess among K classes has ln K."""
+        """Returns the NLL; a uniform guess among K classes has ln K."""
         return ChanceLevel("NLL", evaluation.figures["deployed"]["nll"], math.log(len(self.data.info.class_names)))
 
     def untrained_warning(self, on_train: Evaluation) -> str | None:
@@ -179,7 +180,7 @@ class Classification(TaskDefaults):
         return untrained_warning(on_train.figures["deployed"]["top1"], on_train.labels, self.sample)
 
     def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Also, of the deployed student, those of every class: ``per_class``, and ``balanced_accuracy`` in ``deployed``."""
+        """Adds the deployed student's per-class figures as ``per_class``, and ``balanced_accuracy`` in ``deployed``."""
         assert isinstance(evaluation, ClassEvaluation)
         return with_classes(evaluation, self.data.info.class_names)
 
@@ -191,7 +192,7 @@ class Classification(TaskDefaults):
         return kept["indices"][torch.as_tensor(shown)]
 
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
-        """The leader, or the method's own choice; otherwise what :func:`coterie.metrics.choose_student` finds on the validation split."""
+        """Returns the leader, or the method's own choice; otherwise the result of :func:`coterie.metrics.choose_student` on the validation split."""
         if method.leader is not None:
             return Deployment(method.leader, "it is the method's leader")
         own = method.choose([each["top1"] for each in validation.figures["students"]]) if validation else None
@@ -215,7 +216,7 @@ class Classification(TaskDefaults):
 
 
 def _order(indices: Tensor) -> Tensor:
-    """Where the samples stand in order, without those that only fill up (index -1)."""
+    """Returns the positions of the samples in order of their index, without padding samples (index -1)."""
     order = torch.argsort(indices)
     return order[indices[order] >= 0]
 
@@ -226,7 +227,7 @@ def _reads_logits(method: Method) -> bool:
 
 
 def with_classes(evaluation: ClassEvaluation, class_names: Sequence[str]) -> dict[str, Any]:
-    """The figures and, of the deployed student, those of every class: ``per_class``, and ``balanced_accuracy`` in ``deployed``."""
+    """Returns the figures with the deployed student's per-class figures as ``per_class``, and ``balanced_accuracy`` in ``deployed``."""
     deployed = evaluation.figures["deployed"]
     classes = per_class_figures(evaluation.predicted[deployed["student"]], evaluation.labels, class_names)
     balanced = {**deployed, "balanced_accuracy": balanced_accuracy(each["recall"] for each in classes)}
@@ -234,14 +235,14 @@ def with_classes(evaluation: ClassEvaluation, class_names: Sequence[str]) -> dic
 
 
 def untrained_warning(top1: float, labels: Tensor, sample: str = "sample") -> str | None:
-    """A sentence where a student tells its own training samples apart no better than by naming the most frequent class; else None.
+    """Returns a warning if a student's accuracy on its own training samples is not above that of always predicting the most frequent class; else None.
 
-    Two standard errors of a share are allowed for. It ends nothing: a single epoch may leave a network there that is sound.
+    The margin is two standard errors of that share. This is only a warning: after a single epoch, a sound network may be at that level.
 
     Args:
-        top1: of the student on the training samples, 0..1.
-        labels: theirs, int64 [N].
-        sample: what one sample is called.
+        top1: the student's accuracy on the training samples, 0..1.
+        labels: their labels, int64 [N].
+        sample: what a sample is called.
     """
     share = float(labels.bincount().max()) / len(labels)
     if top1 > share + 2 * math.sqrt(share * (1 - share) / len(labels)):

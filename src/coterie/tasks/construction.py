@@ -1,4 +1,4 @@
-"""What all tasks build alike: a recipe's method for students that are there, what is refused before that, and the order of a teacher's classes."""
+"""Construction shared by all tasks: building a recipe's method for given students, checks before that, and the order of a teacher's classes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from coterie.tasks import UNNAMED
 def method_of(
     recipe: Recipe, group: StudentGroup, label_loss: nn.Module | None = None, teachers: Teachers | None = None
 ) -> GroupMethod:
-    """The recipe's method for students that are there, of whatever task.
+    """Builds the recipe's method for given students of any task.
 
     Args:
-        recipe: whose ``method``, ``teaching`` and ``seed`` are read.
+        recipe: its ``method``, ``teaching``, ``seed`` and ``training.checkpoint_branches`` are read.
         group: the students.
         label_loss: see :class:`coterie.methods.method.Method`.
-        teachers: passed to a method that takes some; they join any other.
+        teachers: passed to a method that takes teachers; added to any other method as a guide.
 
     Raises:
-        CoterieError: settings that the method does not take, ``teaching.*`` without a teacher that joins.
+        CoterieError: the method does not take a setting, or ``teaching.*`` is set and no teacher is added.
     """
     method_class = find_method(recipe.method.name)
     group.checkpoint_branches = recipe.training.checkpoint_branches
@@ -49,15 +49,15 @@ def method_of(
 
 
 def require_method(recipe: Recipe, own_teachers: int = 0) -> None:
-    """Refuse what is wrong with a recipe's method, students and teachers whatever the data are.
+    """Check a recipe's method, students and teachers as far as possible without data.
 
     Args:
-        recipe: its settings, as they were read.
-        own_teachers: teachers that are passed as modules.
+        recipe: the recipe, as it was read.
+        own_teachers: number of teachers that are passed as modules.
 
     Raises:
-        CoterieError: an unknown method or argument, too many students, no teacher where one is needed, too many of them, one that is no finished run of
-            the recipe's task, or ``teaching.*`` that nothing reads.
+        CoterieError: the method or an argument is unknown, there are too many students, a required teacher is missing, there are too many teachers, a
+            teacher is not a finished run of the recipe's task, or ``teaching.*`` is set without effect.
     """
     name, kind = recipe.method.name, find_method(recipe.method.name)
     check_options(kind, recipe.method.options)
@@ -82,7 +82,7 @@ def require_method(recipe: Recipe, own_teachers: int = 0) -> None:
 
 
 def _require_teaching_read(recipe: Recipe, is_taught: bool, has_own: bool) -> None:
-    """Refuse ``teaching.*`` where no teacher joins the method."""
+    """Refuse ``teaching.*`` if no teacher is added to the method."""
     if recipe.teaching != TeachingRecipe() and (has_own or not is_taught):
         raise CoterieError(
             f"teaching.* says how a teacher joins a method; {recipe.method.name} {'has settings of its own for it' if has_own else 'has no teacher here'}"
@@ -90,10 +90,10 @@ def _require_teaching_read(recipe: Recipe, is_taught: bool, has_own: bool) -> No
 
 
 def require_no_images(recipe: Recipe) -> None:
-    """Refuse methods that only image networks serve.
+    """Refuse methods that work with image networks only.
 
     Raises:
-        CoterieError: the method reads stages, or mixes its inputs.
+        CoterieError: the method reads stages of image networks, or mixes images.
     """
     name, kind = recipe.method.name, find_method(recipe.method.name)
     if kind.uses_taps:
@@ -103,10 +103,10 @@ def require_no_images(recipe: Recipe) -> None:
 
 
 def class_order(teacher: str, names: list[str], expected: list[str]) -> list[int] | None:
-    """Which of the teacher's logits belongs to each of the data's classes; None where they are in the same order.
+    """Returns the index of the teacher's logit for each class of the data; None if the order is the same.
 
     Raises:
-        CoterieError: they are not the same classes.
+        CoterieError: teacher and data have different classes.
     """
     if list(names) == expected:
         return None

@@ -1,4 +1,4 @@
-"""What a task does where it has nothing of its own: a base class that says nothing in place of something, and does the plain thing."""
+"""Base class with default implementations of the optional parts of a task."""
 
 from __future__ import annotations
 
@@ -28,52 +28,52 @@ class TaskDefaults:
 
     @classmethod
     def require(cls, recipe: Recipe, own_teachers: int = 0) -> None:
-        """What is wrong whatever the task: see :func:`require_method` and :func:`require_validation`."""
+        """Runs the checks of all tasks: :func:`require_method`, :func:`require_validation`, and that of a first stage."""
         require_method(recipe, own_teachers)
         require_validation(recipe)
         cls.first_stage(recipe)
 
     @staticmethod
     def first_stage(recipe: Recipe) -> Recipe | None:
-        """No method has a first stage.
+        """Returns None: methods with a first stage are not supported by default.
 
         Raises:
-            CoterieError: the method has one.
+            CoterieError: the method has a first stage.
         """
         if find_method(recipe.method.name).first_stage is not None:
             raise CoterieError(f"{recipe.method.name} prunes image networks, and task={recipe.task}")
         return None
 
     def sharded_networks(self, method: Method) -> list[nn.Module]:
-        """The task's networks are not shared out over processes."""
+        """Returns an empty list: the task's networks are not sharded."""
         return []
 
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
-        """There are no teachers."""
+        """Returns an empty list: there are no teachers."""
         return []
 
     def teacher_logits(self, teachers: Teachers, loader: EvaluationLoader) -> tuple[Tensor, Tensor]:
-        """Nobody asks, since the task's loaders never say that samples repeat."""
+        """Never called, because the task's loaders do not have ``repeats`` set."""
         raise NotImplementedError("the training loader says that samples repeat, and the task does not ask teachers")
 
     def learn_from(self, method: Method, validation: Evaluation) -> None:
-        """No method learns from an evaluation."""
+        """Does nothing: no method learns from an evaluation."""
 
     def chance_level(self, evaluation: Evaluation) -> ChanceLevel | None:
-        """No guess is known beside which a training would be told to have diverged."""
+        """Returns None: no chance level is known for detecting divergence."""
         return None
 
     def untrained_warning(self, on_train: Evaluation) -> str | None:
-        """Nothing is said."""
+        """Returns None."""
         return None
 
     def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Those of the evaluation."""
+        """Returns the figures of the evaluation."""
         return evaluation.figures
 
     def examples(self, evaluation: Evaluation) -> Tensor:
-        """No sample is worth a look."""
+        """Returns no samples."""
         return torch.empty(0, dtype=torch.int64)
 
     def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
-        """No sample is written."""
+        """Writes no samples."""

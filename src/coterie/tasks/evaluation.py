@@ -1,4 +1,4 @@
-"""What the loop and a run's end know of an evaluation, whatever the task; each task keeps more in a class of its own."""
+"""The common parts of an evaluation, which the training loop uses; tasks add theirs in subclasses."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One split, measured.
+    """The evaluation of one split.
 
     Attributes:
         figures: keys of summary.json. ``students`` (a mapping of the task's declared figures for each), ``mean_student`` and ``deployed`` (the same, and the
-            number ``student``) are always there; ``ensemble`` (``mean_probability``, ``mean_logit``, ``method``: those that the task has), ``diversity`` and
-            ``statistics`` (diagnostics of the method) where the task has them.
-        predictions: of the first samples, on the CPU: what ``predictions.safetensors`` holds, if anything.
+            index ``student``) are always present. ``ensemble`` (``mean_probability``, ``mean_logit``, ``method``: those that the task has), ``diversity`` and
+            ``statistics`` (diagnostics of the method) are present if the task has them.
+        predictions: predictions for the first samples, on the CPU: the content of ``predictions.safetensors``; may be empty.
     """
 
     figures: dict[str, Any]
@@ -25,19 +25,19 @@ class Evaluation:
 
 
 class Deployment(NamedTuple):
-    """Which student is deployed, and why, as a clause: "it is the method's leader"; empty for a single student."""
+    """Index of the deployed student, and the reason as a clause ("it is the method's leader"), empty for a single student."""
 
     student: int
     reason: str
 
 
 class ChanceLevel(NamedTuple):
-    """A figure of the deployed student beside that of a uniform guess; less is better, and a guess's is above 0.
+    """A figure of the deployed student, and its value for a uniform guess. Lower is better, and ``chance`` is above 0.
 
     Attributes:
-        label: the figure's.
-        value: the deployed student's.
-        chance: that of a uniform guess.
+        label: name of the figure.
+        value: value of the deployed student.
+        chance: value of a uniform guess.
     """
 
     label: str

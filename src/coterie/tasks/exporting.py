@@ -1,4 +1,4 @@
-"""What the exports of all tasks share: what is exported, the formats there are, a network's graph, and whether what was exported computes what PyTorch computes."""
+"""Common parts of all tasks' exports: the exported network, its graph, and the check that an export computes the same as PyTorch."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from torch import Tensor, nn
 
 from coterie.errors import CoterieError, RunError
 
-TOLERANCE = 1e-4  # of the logits, or of the largest of them where that is above 1
+TOLERANCE = 1e-4  # on logits, relative to the largest of them if that is above 1
 CHECKED_BATCH_SIZES = (1, 3)
-# A protobuf file holds at most 2 GiB; weights that come near it are written beside the graph.
+# A protobuf file holds at most 2 GiB; weights near that size are written to a separate file.
 LARGEST_ONNX_FILE = 2**31 - 2**24
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported.
+    """The network to export.
 
     Attributes:
-        network: in eval mode, on the CPU; a plain network of its field's library, or several of them as one module.
-        tensors: the weights as ``model.safetensors`` holds them.
-        description: as in ``student.json``; for several students ``networks`` in place of ``network`` and ``options``.
+        network: the network in eval mode, on the CPU: a plain network of its library, or several of them as one module.
+        tensors: the weights, as in ``model.safetensors``.
+        description: as in ``student.json``; for several students ``networks`` instead of ``network`` and ``options``.
         which: student, a student's number, ensemble or method.
-        tokenizer: folder of the network's tokenizer, where it has one.
+        tokenizer: folder of the network's tokenizer, if it has one.
     """
 
     network: nn.Module
@@ -47,18 +47,18 @@ class Subject:
 def traced(
     network: nn.Module, examples: tuple[Tensor, ...], dynamic_shapes: tuple[dict[int, Any], ...]
 ) -> torch.export.ExportedProgram:
-    """The network's graph, without anything of this machine in it. The program keeps its examples."""
+    """Traces the network's graph, and removes local paths from it. The program keeps its example inputs."""
     program = torch.export.export(network, examples, dynamic_shapes=dynamic_shapes)
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
-                node.meta.pop("stack_trace", None)  # names the files of this installation
+                node.meta.pop("stack_trace", None)  # contains paths of this installation
     return program
 
 
 @contextlib.contextmanager
 def exporting(format: str) -> Iterator[None]:
-    """Silence torch's and onnxscript's notes to their own developers, and name the reason of a failure in one line."""
+    """Context that silences torch's and onnxscript's developer messages, and reports the reason of a failure in one line."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
@@ -69,7 +69,7 @@ def exporting(format: str) -> Iterator[None]:
             yield
     except OSError:
         raise
-    except Exception as error:  # the exporters raise many kinds, with pages of text
+    except Exception as error:  # the exporters raise many types, with long messages
         reason = " ".join(str(error).split())[:200]
         raise RunError(f"this network cannot be exported as {format}: {type(error).__name__}: {reason}") from error
     finally:
@@ -78,7 +78,7 @@ def exporting(format: str) -> Iterator[None]:
 
 
 def relative_difference(expected: Tensor, actual: Tensor) -> float:
-    """Largest difference of logits, relative to the largest of them where that is above 1; NaN counts as infinite."""
+    """Returns the largest difference of logits, relative to the largest of them if that is above 1; NaN counts as infinite."""
     scale = max(1.0, expected.abs().max().item())
     return torch.nan_to_num((actual - expected).abs() / scale, nan=float("inf")).max().item()
 
@@ -91,10 +91,10 @@ def require_close(difference: float, format: str) -> None:
 
 
 def require_onnx() -> Any:
-    """The package onnxruntime.
+    """Returns the package onnxruntime.
 
     Raises:
-        CoterieError: it, or what torch needs beside it to write the format, is missing.
+        CoterieError: onnxruntime is missing, or onnxscript, which torch needs to write the format.
     """
     try:
         import onnxruntime
@@ -113,10 +113,10 @@ def save_graph(
     metadata: dict[str, str],
     output: str = "logits",
 ) -> None:
-    """Write a network's graph, of one output.
+    """Write a network's graph with one output as ONNX.
 
     Raises:
-        RunError: it cannot be traced, or has operations that ONNX has not.
+        RunError: the network cannot be traced, or has operations that ONNX does not support.
     """
     with exporting("onnx"):
         program = torch.onnx.export(trace(), dynamo=True, input_names=inputs, output_names=[output], verbose=False)

@@ -1,4 +1,4 @@
-"""Figures as a task declares them. Loop, comparison, report, terminal and model card read these declarations and name no figure themselves."""
+"""Declarations of a task's figures. Loop, comparison, report, terminal and model card read these, and do not name figures themselves."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Figure:
 
     Attributes:
         key: its name in summary.json.
-        label: as a table's head shows it, and a sentence.
-        better: which direction is; None: neither.
-        format: of a value, for :func:`format`; ``.2%`` shows a fraction in per cent.
-        optional: whether an evaluation may lack it, such as agreement with a teacher where there is none.
-        unit: of what is no share, such as ``nats``.
-        meaning: in a line, with ``{sample}`` for what one sample is called.
-        proportion: whether it is the share of samples that are right, each of them counted once: what a binomial's error and a guess's share are known of.
-        min_classes: below so many classes it is not shown, since a guess is nearly as good.
-        metric: what the Hugging Face Hub calls it; empty: as ``key``.
-        cost: whether it is what a use of the deployed network takes, such as its latency: a comparison draws the primary figure against it.
+        label: its name in table headers and sentences.
+        better: the better direction; None: neither.
+        format: format of a value, for :func:`format`; ``.2%`` shows a fraction in per cent.
+        optional: whether an evaluation may lack it, such as agreement with a teacher if there is none.
+        unit: unit, such as ``nats``; shares have none.
+        meaning: its meaning in a line, with ``{sample}`` for what a sample is called.
+        proportion: whether it is the share of correct samples, each counted once, so that binomial standard errors and chance levels apply.
+        min_classes: it is not shown below this number of classes, because guessing is then nearly as good.
+        metric: the Hugging Face Hub's name of it; empty: ``key``.
+        cost: whether it is a cost of using the deployed network, such as its latency: a comparison draws the primary figure against it.
     """
 
     key: str
@@ -45,11 +45,11 @@ class Figure:
         return self.format.endswith("%")
 
     def show(self, value: float) -> str:
-        """The value as a table's cell."""
+        """Formats a value for a table cell."""
         return format(value, self.format)
 
     def difference(self, value: float, signed: bool = True) -> str:
-        """A difference of two values, in points of per cent where they are shares.
+        """Formats a difference of two values; in percentage points for shares.
 
         >>> CLASSIFICATION[0].difference(0.0123), CLASSIFICATION[2].difference(-0.5, signed=False)
         ('+1.23', '0.5000')
@@ -60,39 +60,39 @@ class Figure:
 
     @property
     def step(self) -> str:
-        """What a difference is counted in: ``points``, or the figure's own label where it is no share."""
+        """Unit of a difference: ``points`` for a share, otherwise the figure's label."""
         return "points" if self.is_share else self.label
 
     def is_better(self, value: float, other: float) -> bool:
-        """Whether ``value`` is the better of two; never where one is not a number, nor where no direction is better."""
+        """Whether ``value`` is better than ``other``; False if one is NaN, or if no direction is better."""
         return value > other if self.better == "higher" else value < other if self.better == "lower" else False
 
 
 def figures_of(task: str) -> tuple[Figure, ...]:
-    """What a task declares, the primary figure first.
+    """Returns the figures that a task declares, the primary one first.
 
     Raises:
-        CoterieError: no such task.
+        CoterieError: the task is unknown.
     """
     return tuple(find_part(task, "figures"))
 
 
 def figures_of_run(summary: Mapping[str, Any]) -> tuple[Figure, ...]:
-    """What the task of a run declares, see :func:`figures_of`.
+    """Returns the figures that the task of a run declares, see :func:`figures_of`.
 
     Args:
-        summary: contents of its summary.json.
+        summary: content of its summary.json.
     """
     return figures_of(summary.get("task", UNNAMED))
 
 
 def shown_figures(figures: Sequence[Figure], found: Collection[str], classes: int) -> list[Figure]:
-    """Which figures are worth a reader's time: those that are there, without those of which a guess among few classes gets nearly all.
+    """Returns the figures to show: those that were measured, without those that are near their maximum for a guess among few classes.
 
     Args:
-        figures: that the task declares.
-        found: keys of what was measured.
-        classes: how many classes there are; 0 where that is not known, or there are none.
+        figures: the task's declared figures.
+        found: keys of the measured figures.
+        classes: number of classes; 0 if it is unknown, or there are none.
 
     >>> [figure.key for figure in shown_figures(CLASSIFICATION, {"top1", "top5", "nll"}, classes=8)]
     ['top1', 'nll']
@@ -101,7 +101,7 @@ def shown_figures(figures: Sequence[Figure], found: Collection[str], classes: in
 
 
 def capitalised(label: str) -> str:
-    """A label as it begins a heading.
+    """Capitalises a label for the start of a heading.
 
     >>> capitalised("top-1"), capitalised("mAP")
     ('Top-1', 'MAP')

@@ -1,4 +1,4 @@
-"""A format of an export, as a task declares it. Nothing heavy is imported."""
+"""Declaration of a task's export formats. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 class Format(NamedTuple):
     """Attributes:
-    name: as it is asked for.
-    writer: ``module:function`` of what fills a folder: it takes a :class:`coterie.tasks.exporting.Subject`, the folder and the run's gallery, and says in a
-        sentence what was compared, or nothing.
-    library: that loads it, in the Hub's words.
-    ensembles: whether it can hold several students, or a method's own modules; else it is one plain network.
-    described: whether ``student.json`` stands beside it, since the format itself does not say how samples are prepared.
-    quantizer: ``module:function`` of what puts an int8 file in place of the float one, from the folder and the run's data; empty where there is none.
+    name: name of the format, as users give it.
+    writer: ``module:function`` that fills a folder: it takes a :class:`coterie.tasks.exporting.Subject`, the folder and the run's gallery, and returns a
+        sentence about what was compared, or an empty string.
+    library: the library that loads it, by the Hub's name.
+    ensembles: whether it can hold several students, or a method's own modules; otherwise it holds one plain network.
+    described: whether ``student.json`` is written next to it, because the format does not describe how samples are prepared.
+    quantizer: ``module:function`` that replaces the float file with an int8 file, given the folder and the run's data; empty if there is none.
     """
 
     name: str
@@ -24,4 +24,4 @@ class Format(NamedTuple):
     quantizer: str = ""
 
 
-NONE: tuple[Format, ...] = ()  # of a task whose students are not exported
+NONE: tuple[Format, ...] = ()  # for a task without exports

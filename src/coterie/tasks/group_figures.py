@@ -1,4 +1,4 @@
-"""Figures of a group of classifiers, added up batch by batch: of every student, of three ensembles, and of their diversity."""
+"""Figures of a group of classifiers, accumulated batch by batch: for every student, three ensembles, and their diversity."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from coterie.metrics.sums import exact_sum, value_of, widest
 
 
 class GroupSums:
-    """A group on one split, in memory that does not grow with the samples; no batch, order or process changes a figure.
+    """Sums over one split, in memory that does not grow with the number of samples. Figures do not depend on batches, order or processes.
 
     Args:
-        students: n.
-        device: of the logits.
+        students: number of students, n.
+        device: device of the logits.
     """
 
     def __init__(self, students: int, device: torch.device | str = "cpu") -> None:
@@ -37,11 +37,11 @@ class GroupSums:
         """Add a batch. Nothing is read on the host.
 
         Args:
-            logits: every student's, float32 [n, B, K].
-            ensemble: of the method's own ensemble, float32 [B, K].
+            logits: logits of every student, float32 [n, B, K].
+            ensemble: logits of the method's own ensemble, float32 [B, K].
             statistics: diagnostics of each sample, name -> [B] or [B, m].
             targets: class indices [B].
-            counted: bool [B], false for samples that only fill up a batch.
+            counted: bool [B], false for padding samples.
         """
         self.samples += counted.sum()
         self.not_finite += ((~logits.isfinite()).any(-1) & counted).sum(-1)
@@ -57,7 +57,7 @@ class GroupSums:
             self.diversity.add(own, log_probabilities[: self.students], its_targets, its_counted)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """The sums, int64; those of all processes add up: ``sums.load(accelerator.reduce(sums.state(), "sum"))``."""
+        """Returns the sums, int64; combine processes with ``sums.load(accelerator.reduce(sums.state(), "sum"))``."""
         return {
             "classifiers": self.classifiers.state,
             "diversity": self.diversity.state,
@@ -66,21 +66,21 @@ class GroupSums:
         }
 
     def load(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Take these sums in place of the present ones."""
+        """Replace the sums."""
         self.classifiers.state, self.diversity.state = state["classifiers"], state["diversity"]
         self.statistics = state["statistics"]
         self.samples, self.not_finite = state["whole"]["samples"], state["whole"]["not_finite"]
 
     def first_not_finite(self) -> int | None:
-        """The first student that predicted what is no number, at any sample; None: there is none."""
+        """Returns the first student with a prediction that is not finite, at any sample; None if there is none."""
         found = [number for number, count in enumerate(self.not_finite.tolist()) if count]
         return found[0] if found else None
 
     def compute(self, deployed: int) -> dict[str, Any]:
-        """See :func:`group_figures`, and ``statistics``, the mean of each over the samples.
+        """Computes the figures of :func:`group_figures`, and ``statistics``, the mean of each over the samples.
 
         Args:
-            deployed: which student is deployed.
+            deployed: index of the deployed student.
         """
         found = self.classifiers.compute()
         students, ensembles = found[: self.students], found[self.students :]
@@ -97,13 +97,13 @@ class GroupSums:
 
 
 def group_figures(logits: Tensor, ensemble: Tensor, targets: Tensor, deployed: int) -> dict[str, Any]:
-    """Figures of every student, their mean, three ensembles and their diversity over a whole data set.
+    """Computes figures of every student, their mean, three ensembles and their diversity over a whole data set.
 
     Args:
         logits: [n, N, K].
         ensemble: logits of the method's own ensemble, [N, K].
         targets: class indices [N].
-        deployed: which student is deployed.
+        deployed: index of the deployed student.
 
     Returns:
         ``deployed``, ``students``, ``mean_student``, ``ensemble`` and ``diversity``, as in summary.json.
@@ -114,7 +114,7 @@ def group_figures(logits: Tensor, ensemble: Tensor, targets: Tensor, deployed: i
 
 
 def _chunks(logits: Tensor) -> Iterator[slice]:
-    """Parts of the samples of which float64 copies are small, whatever the batch."""
+    """Yields slices of the samples that are small enough for float64 copies."""
     students, samples, classes = logits.shape
     size = max(1, CHUNK_ELEMENTS // ((students + 3) * classes))
     return (slice(at, at + size) for at in range(0, samples, size))

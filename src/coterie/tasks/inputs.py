@@ -1,4 +1,4 @@
-"""Samples that are named on a command line, where they are words themselves, or stand in files. Nothing heavy is imported."""
+"""Reads samples named on a command line: the words themselves, or texts in files. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ READ = (LINES, *SUFFIXES)
 
 
 def as_they_stand(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[str]:
-    """Each word is a sample, ``-`` stands for the lines of standard input."""
+    """Returns each word as a sample; ``-`` stands for the lines of standard input."""
     return [sample for each in inputs for sample in (lines() if each == "-" else [each])]
 
 
 def filled_lines(lines: Iterable[str], name: str) -> list[str]:
-    """Returns the lines that are not blank, without their ends; says on standard error how many of ``name`` were left out."""
+    """Returns the lines that are not blank, without line ends; reports on standard error how many of ``name`` were left out."""
     every = [line.rstrip("\r\n") for line in lines]
     found = [line for line in every if line.strip()]
-    if found and (blank := len(every) - len(found)):  # of no line at all the caller speaks
+    if found and (blank := len(every) - len(found)):  # callers report empty input
         print(f"coterie: {blank:,} blank line{'s' if blank > 1 else ''} of {one_line(name)} left out", file=sys.stderr)
     return found
 
@@ -35,18 +35,18 @@ def texts_or_files(
     columns_of: Callable[[Sequence[str]], Sequence[str]],
     key: str,
 ) -> list[tuple[str, ...]]:
-    """Texts as they stand, ``-`` for the lines of standard input, and those of files that are there, which is said on standard error.
+    """Returns texts from the words themselves, from standard input (``-``), and from existing files, which are reported on standard error.
 
-    A ``.txt`` file holds a text a line; rows of a table hold theirs in columns. A tab parts the texts of one line.
+    A ``.txt`` file has one text per line; other files have rows with columns. A tab separates the texts of one line.
 
     Args:
         inputs: the words.
         lines: reads standard input.
-        columns_of: which columns of a table are read, of those that it has.
+        columns_of: selects the columns to read from those of a file.
         key: the setting that names them.
 
     Raises:
-        CoterieError: a file of another format, one that is not there, that cannot be read or holds nothing, or rows without the columns.
+        CoterieError: a file has another format, is missing, cannot be read or is empty, or rows lack the columns.
     """
     found: list[tuple[str, ...]] = []
     for each in inputs:
@@ -63,11 +63,11 @@ def texts_or_files(
 
 
 def _file(word: str) -> Path | None:
-    """The file that a word names; None: it is a text."""
+    """Returns the file that a word names; None if it is a text."""
     path = Path(word).expanduser()
     try:
         is_file, is_there = path.is_file(), path.exists()
-    except (OSError, ValueError):  # what no file can be called
+    except (OSError, ValueError):  # not a valid file name
         return None
     known = path.suffix.lower() in READ
     if is_file and known:

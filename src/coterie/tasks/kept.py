@@ -1,4 +1,4 @@
-"""What remains of an evaluation's samples, one by one: small for each, and logits of the first ones only."""
+"""Per-sample results of an evaluation: the predicted class of every sample, and logits of the first ones only."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ SAVED_PREDICTIONS = 10_000  # samples
 
 
 class KeptPredictions:
-    """Each sample's class by each student, and logits in float16 of the first ``SAVED_PREDICTIONS`` of a split, filled batch by batch in any order.
+    """The class predicted by each student for each sample, and float16 logits of the first ``SAVED_PREDICTIONS`` of a split, filled by batch in any order.
 
     Args:
-        samples: N, whose numbers are 0 to N - 1.
-        whole: keep the students' logits of all of them too, in float32.
+        samples: number of samples, N; their indices are 0 to N - 1.
+        whole: whether to keep the students' float32 logits of all samples too.
 
     Attributes:
-        state: by name; the first axis but for ``logits``, ``predicted`` and ``whole`` [n, ...] is that of the samples, and one more at the end, which takes
-            what only fills up and what is not kept. Those of several processes add up.
+        state: tensors by name. The first axis, after the axis [n] of ``logits``, ``predicted`` and ``whole``, is that of the samples, with an additional last
+            entry for padding samples and values that are not kept. The tensors of several processes are summed.
     """
 
     def __init__(self, samples: int, whole: bool = False) -> None:
@@ -29,10 +29,10 @@ class KeptPredictions:
         """Add a batch. Nothing is read on the host.
 
         Args:
-            logits: every student's, float32 [n, B, K].
-            ensemble: of the method's own ensemble, float32 [B, K].
+            logits: logits of every student, float32 [n, B, K].
+            ensemble: logits of the method's own ensemble, float32 [B, K].
             targets: class indices [B].
-            indices: the samples' numbers, -1 for those that only fill up.
+            indices: indices of the samples, -1 for padding samples.
         """
         if not self.state:
             self.state = self._empty(logits)
@@ -58,24 +58,24 @@ class KeptPredictions:
         }
 
     def drop_fillers(self) -> None:
-        """Empty the places that take what is not kept, so that several processes' add up to the samples alone."""
+        """Set the last entries, which hold values that are not kept, to zero, so that several processes can be summed."""
         for name, values in self.state.items():
             values.select(1 if name in {"predicted", "logits", "whole"} else 0, -1).zero_()
 
     def predicted(self) -> Tensor:
-        """Classes, int64 [n, N]."""
+        """Returns the predicted classes, int64 [n, N]."""
         return self.state["predicted"][:, : self.samples].cpu().long()
 
     def labels(self) -> Tensor:
-        """int64 [N]."""
+        """Returns the labels, int64 [N]."""
         return self.state["labels"][: self.samples].cpu()
 
     def logits(self) -> Tensor | None:
-        """float32 [n, N, K]; None where they are not kept."""
+        """Returns the logits of all samples, float32 [n, N, K]; None if they are not kept."""
         return self.state["whole"][:, : self.samples].cpu() if self.whole else None
 
     def predictions(self) -> dict[str, Tensor]:
-        """Of the first samples: ``logits`` float16 [n, M, K], ``ensemble`` float16 [M, K], ``labels`` and ``indices`` int64 [M]."""
+        """Returns, for the first samples, ``logits`` float16 [n, M, K], ``ensemble`` float16 [M, K], ``labels`` and ``indices`` int64 [M]."""
         return {
             "logits": self.state["logits"][:, : self.saved].cpu(),
             "ensemble": self.state["ensemble"][: self.saved].cpu(),
@@ -85,6 +85,6 @@ class KeptPredictions:
 
 
 def _half(logits: Tensor) -> Tensor:
-    """float16; what is too large for it becomes its largest number."""
+    """Converts to float16; values that are too large are clamped to its largest number."""
     largest = torch.finfo(torch.float16).max
     return logits.clamp(-largest, largest).half()

@@ -1,4 +1,4 @@
-"""What a task adds to a run's report: pictures and tables that the report lays out without knowing what they show."""
+"""Parts that a task adds to a run's report: figures, tables and image sliders. The report lays them out without knowing their content."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Table:
     """Attributes:
-    head: of the columns.
-    rows: of cells, as they are shown.
+    head: headers of the columns.
+    rows: rows of cells, as shown.
     """
 
     head: tuple[str, ...]
@@ -23,11 +23,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Slider:
-    """Two pictures of one size, one over the other, whose border the reader draws.
+    """Two images of the same size, one over the other, with a border that the reader can drag.
 
     Attributes:
         over, under: PNG files.
-        label: what is left and what is right, in plain text.
+        label: what is on the left and on the right, in plain text.
     """
 
     over: Path
@@ -37,14 +37,14 @@ class Slider:
 
 @dataclass(frozen=True)
 class Panel:
-    """One part of a report's page, below a heading.
+    """One section of a report.
 
     Attributes:
         title: the heading.
-        text: what is seen here, in a sentence or two of plain text; empty for none.
-        pictures: matplotlib figures, one after the other, drawn with its defaults: the report sets these, so that colours suit the page.
-        table: shown below them; None for none.
-        sliders: shown above them.
+        text: what the panel shows, in a sentence or two of plain text; may be empty.
+        pictures: matplotlib figures, in order, drawn with matplotlib's defaults, which the report sets to match the page.
+        table: table below the figures; None for none.
+        sliders: image sliders above the figures.
     """
 
     title: str

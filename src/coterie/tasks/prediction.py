@@ -1,4 +1,4 @@
-"""What a task says of samples that are not of its data: an answer for each, and how it is shown."""
+"""Answers of a task for new samples, and how they are shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coterie.errors import CoterieError
 
 
 class Answer(Protocol):
-    """What the deployed student says of one sample."""
+    """The deployed student's answer for one sample."""
 
     @property
     def error(self) -> str | None:
@@ -21,27 +21,27 @@ class Answer(Protocol):
         ...
 
     def record(self) -> dict[str, Any]:
-        """For JSON, by name."""
+        """Returns the answer for JSON, by name."""
         ...
 
     def row(self) -> dict[str, str]:
-        """For a table's row, cells by the heads of their columns."""
+        """Returns the answer as a table row: cells by column header."""
         ...
 
     def lines(self) -> list[str]:
-        """For a terminal, below the sample."""
+        """Returns the answer as lines for a terminal, shown below the sample."""
         ...
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the student says of one sample.
+    """The deployed student's class predictions for one sample.
 
     Attributes:
-        path: the image file; None for a picture in memory and for a text.
-        classes: the most probable classes and their probabilities, best first; empty where there is an ``error``.
+        path: the image file; None for an image in memory and for a text.
+        classes: the most probable classes and their probabilities, best first; empty if there is an ``error``.
         error: why the sample could not be read, in one line.
-        text: the text, or the pair, of a run of texts.
+        text: the text or pair of texts, for a run of texts.
     """
 
     path: Path | None
@@ -66,7 +66,7 @@ class Prediction:
 
 
 def best_classes(logits: Tensor, names: Sequence[str], top: int) -> list[tuple[tuple[str, float], ...]]:
-    """Names and probabilities of the most probable classes for logits [B, K]."""
+    """Returns names and probabilities of the most probable classes for logits [B, K]."""
     best, positions = logits.float().softmax(-1).topk(min(top, len(names)))
     return [
         tuple((names[index], value) for index, value in zip(indices, values, strict=True))
@@ -75,10 +75,10 @@ def best_classes(logits: Tensor, names: Sequence[str], top: int) -> list[tuple[t
 
 
 def require_top(top: int) -> int:
-    """How many classes are asked for.
+    """Returns the number of requested classes after checking it.
 
     Raises:
-        CoterieError: below 1, or no number.
+        CoterieError: it is below 1, or not an integer.
     """
     if not isinstance(top, int) or isinstance(top, bool) or top < 1:
         raise CoterieError(f"top={top!r}: expected a number of at least 1")
@@ -86,14 +86,14 @@ def require_top(top: int) -> int:
 
 
 def require_encodable(text: str, number: int) -> None:
-    """A text that is one in UTF-8: an argument of other bytes has stand-ins for them, which no tokenizer takes.
+    """Checks that a text can be encoded in UTF-8: arguments with other bytes contain surrogates, which tokenizers refuse.
 
     Args:
-        text: of a sample.
-        number: of the sample.
+        text: text of a sample.
+        number: number of the sample.
 
     Raises:
-        CoterieError: it is none.
+        CoterieError: the text cannot be encoded.
     """
     try:
         text.encode()

@@ -1,4 +1,4 @@
-"""What a task is to the loop, the run folder and the comparison, and which one a recipe means."""
+"""The protocols of tasks that the loop, the run folder and the comparison use, and finding the task of a recipe."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from coterie.tasks.prediction import Answer
 
 
 class Task(Protocol):
-    """One kind of problem, set up for a recipe: gives batches, builds the method, measures it, and saves what is its own."""
+    """A task set up for a recipe: provides batches, builds the method, evaluates it, and saves its own files."""
 
     @property
     def recipe(self) -> Recipe:
-        """The run's settings, without an ``auto`` whose value depends on data or networks."""
+        """The run's settings, with every ``auto`` resolved that depends on data or networks."""
         ...
 
     @property
     def chosen(self) -> Mapping[str, str]:
-        """Settings that were ``auto``, by their full names, and why they have their values."""
+        """Settings that were ``auto``, by full name, with the reasons of their values."""
         ...
 
     @property
@@ -37,25 +37,25 @@ class Task(Protocol):
 
     @property
     def network_names(self) -> list[str]:
-        """Of the students, to be shown; none where the network is the user's own."""
+        """Names of the students' networks; empty for a custom network."""
         ...
 
     @property
     def sample(self) -> str:
-        """What one sample is called."""
+        """What a sample is called."""
         ...
 
     @property
     def sample_size(self) -> str:
-        """How large samples are when they reach a network, such as "32x32 pixels, 3 channels"."""
+        """Size of the network's inputs in words, such as "32x32 pixels, 3 channels"."""
         ...
 
     def build_method(self) -> Method: ...
 
     def sharded_networks(self, method: Method) -> list[nn.Module]:
-        """Whole networks of the method's students and teachers, which ``training.shard`` shares out over processes; none: the task's are not.
+        """Returns the networks of students and teachers that ``training.shard`` shards; empty if the task does not support it.
 
-        Each is called as such in training and evaluation. :meth:`save_examples` is called by all processes then; the first one writes.
+        Each is called as a whole in training and evaluation. All processes then call :meth:`save_examples`, and the main process writes.
         """
         ...
 
@@ -68,36 +68,36 @@ class Task(Protocol):
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment: ...
 
     def learn_from(self, method: Method, validation: Evaluation) -> None:
-        """Give the method what it learns from an evaluation of the validation split, see :meth:`coterie.methods.group_method.GroupMethod.after_validation`."""
+        """Let the method learn from an evaluation of the validation split, see :meth:`coterie.methods.group_method.GroupMethod.after_validation`."""
         ...
 
     def chance_level(self, evaluation: Evaluation) -> ChanceLevel | None:
-        """By what the loop tells a training that has diverged; None: by nothing."""
+        """Returns the figure by which the loop detects divergence; None: it does not."""
         ...
 
     def untrained_warning(self, on_train: Evaluation) -> str | None:
-        """A sentence where the deployed student is no better on its own training samples than one that has not looked at them; else None."""
+        """Returns a warning if the deployed student is no better on its own training samples than a trivial prediction; else None."""
         ...
 
     def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
-        """The figures of a run's last evaluation: those that it has, and such as are worth their room only once."""
+        """Returns the figures of a run's final evaluation, with additional ones that are computed only there."""
         ...
 
     def examples(self, evaluation: Evaluation) -> Tensor:
-        """Which samples are worth a look, int64 [m]: their numbers in the split."""
+        """Returns the samples to save for inspection, int64 [m]: their indices in the split."""
         ...
 
     def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
-        """Write the deployed student and all that it needs to be loaded again."""
+        """Write the deployed student and everything needed to load it."""
         ...
 
     def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
-        """Write samples of a split, to be looked at."""
+        """Write samples of a split for inspection."""
         ...
 
 
 class TaskKind(Protocol):
-    """A task before it is set up."""
+    """The class of a task, before it is set up."""
 
     def __call__(
         self,
@@ -108,93 +108,93 @@ class TaskKind(Protocol):
         *,
         teachers: list[nn.Module] | None = None,
     ) -> Task:
-        """For a training."""
+        """Sets the task up for training."""
         ...
 
     def for_evaluation(
         self, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> Task:
-        """For an evaluation of a finished run, whose samples are prepared as that run prepared them.
+        """Sets the task up to evaluate a finished run, with samples prepared as in that run.
 
-        With ``whole``, data that have no splits are measured in whole: they are not the run's own.
+        With ``whole``, data without splits, which are not the run's own, are evaluated whole.
         """
         ...
 
     def require(self, recipe: Recipe, own_teachers: int = 0) -> None:
-        """Refuse what the task does not serve, as far as that can be told before data and networks are there.
+        """Refuse settings that the task does not support, as far as this can be checked without data and networks.
 
         Args:
-            recipe: its settings, as they were read.
-            own_teachers: teachers that are passed as modules.
+            recipe: the recipe, as it was read.
+            own_teachers: number of teachers that are passed as modules.
 
         Raises:
-            CoterieError: a setting, method or teacher that does not fit the task, or one another.
+            CoterieError: settings, method or teachers do not fit the task, or each other.
         """
         ...
 
     def first_stage(self, recipe: Recipe) -> Recipe | None:
-        """The recipe of what is trained before, whose student is the teacher then; None where the method has no first stage.
+        """Returns the recipe of the method's first stage, whose student then becomes the teacher; None if there is no first stage.
 
         Raises:
-            CoterieError: the method's first stage is not for these networks or teachers.
+            CoterieError: the method's first stage does not support these networks or teachers.
         """
         ...
 
     def rebuild_method(self, recipe: Recipe, description: dict[str, Any], network: NetworkSource | None) -> Method:
-        """A finished run's method without its weights.
+        """Builds a finished run's method without its weights.
 
         Args:
-            recipe: the run's.
-            description: contents of its ``student.json``.
-            network: the untrained network, where the run was trained on one's own.
+            recipe: the run's recipe.
+            description: content of its ``student.json``.
+            network: the untrained network, if the run was trained on a custom module.
         """
         ...
 
 
 class Deployed(Protocol):
-    """A module of functions that a finished run is asked with; it imports nothing that only a training or an evaluation needs."""
+    """A module of functions for finished runs; it imports nothing that only training or evaluation needs."""
 
     def describe_network(self, recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
-        """How one of a finished run's students is built, in the words of ``student.json``.
+        """Describes how one of a finished run's students is built, with the keys of ``student.json``.
 
         Args:
-            recipe: the run's.
-            description: of its deployed student.
-            number: of the student.
+            recipe: the run's recipe.
+            description: description of its deployed student.
+            number: index of the student.
         """
         ...
 
     def is_one(self, samples: Any) -> bool:
-        """Whether what is passed to be predicted is one sample, and not several."""
+        """Whether ``samples`` is a single sample."""
         ...
 
     def predict(
         self, folder: RunFolder, network: nn.Module, description: dict[str, Any], samples: Sequence[Any]
     ) -> Iterator[Answer]:
-        """An answer for each sample, in their order. A task's own options are further arguments, by keyword only.
+        """Yields an answer for each sample, in order. A task's own options are additional keyword-only arguments.
 
         Args:
-            folder: of a finished run.
+            folder: folder of a finished run.
             network: its deployed student, on the CPU.
-            description: contents of its ``student.json``.
-            samples: as the task's ``inputs`` finds them, or as they are passed to :func:`coterie.predict`.
+            description: content of its ``student.json``.
+            samples: samples as found by the task's ``inputs``, or as passed to :func:`coterie.predict`.
         """
         ...
 
     def load_student(self, folder: RunFolder, description: dict[str, Any], network: nn.Module | None) -> nn.Module:
-        """A finished run's deployed student with its weights.
+        """Loads a finished run's deployed student with its weights.
 
         Args:
-            folder: the run's.
-            description: contents of its ``student.json``.
-            network: the untrained network, where the run was trained on one's own.
+            folder: the run folder.
+            description: content of its ``student.json``.
+            network: the untrained network, if the run was trained on a custom module.
 
         Raises:
-            CoterieError: damaged weights, or a network that they do not fit.
+            CoterieError: the weights are damaged, or do not fit the network.
         """
         ...
 
 
 def find_task(recipe: Recipe) -> TaskKind:
-    """The recipe's task; its packages are imported when it is asked for."""
+    """Imports and returns the recipe's task."""
     return find_part(recipe.task, "kind")

@@ -1,4 +1,4 @@
-"""Settings that need a validation split are refused before the data are read, where these plainly bring none."""
+"""Refuses settings that need a validation split before the data are read, if the data clearly have none."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from coterie.data.split_names import split_of
 from coterie.errors import CoterieError
 from coterie.recipe import Recipe
 
-MOST_ENTRIES = 2000  # of a folder that are looked at
+MOST_ENTRIES = 2000  # entries of a folder that are checked
 
 
 def require_validation(recipe: Recipe) -> None:
-    """Refuse what follows a validation split where ``data.validation=0`` carves none and the data bring none.
+    """Refuse settings that need a validation split if ``data.validation=0`` and the data have none.
 
-    Whether a folder brings one is told by the names in it. What cannot be told is left to the task, which reads the data.
+    For a folder, this is decided from the names in it. Other cases are left to the task, which reads the data.
 
     Raises:
         CoterieError: ``training.select=best``, ``training.patience`` or ``training.evaluate_test=false`` without a validation split.
@@ -41,7 +41,7 @@ def _may_bring_validation(recipe: Recipe) -> bool:
     place = Path(data.name).expanduser()
     if place.is_file():
         return data.files_have_splits
-    if not place.is_dir():  # of the Hub, or the caller's own objects
+    if not place.is_dir():  # data of the Hub, or objects
         return True
     names = list(islice(_names_in(place), MOST_ENTRIES))
     found = {split_of(Path(name).stem) for name in names}
@@ -50,10 +50,10 @@ def _may_bring_validation(recipe: Recipe) -> bool:
 
 
 def _names_in(folder: Path) -> Iterator[str]:
-    """Names in a folder, then in the folders there."""
+    """Yields the names in a folder, then those in its subfolders."""
     try:
         below = sorted(folder.iterdir())
         yield from (each.name for each in below)
         yield from (each.name for path in below if path.is_dir() for each in path.iterdir())
-    except OSError:  # the task says what is wrong with it
+    except OSError:  # the task reports the error
         return
