@@ -1,4 +1,4 @@
-"""Figures that are measured, never trained on: accuracy and calibration of one classifier, diversity of a group."""
+"""Metrics: accuracy and calibration of classifiers, diversity of groups."""
 
 from coterie.metrics.classification import classification_figures, mean_figures
 from coterie.metrics.diversity import diversity_figures

@@ -1,4 +1,4 @@
-"""How much the students of a group differ, over all pairs of them, added up batch by batch."""
+"""Diversity of a group's students over all pairs, accumulated over batches."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from coterie.metrics.sums import exact_sum, value_of, widest
 
 
 class DiversitySums:
-    """The diversity of a group, in memory that does not grow with the samples; no batch, order or process changes a figure.
+    """Accumulates the diversity of a group. Memory does not grow with the samples, and results do not depend on batches, order or processes.
 
     Args:
-        students: n.
-        device: of the logits.
+        students: number of students, n.
+        device: device of the logits.
 
     Attributes:
-        state: the sums by name, int64 [pairs, ...]; those of several shares of the samples add up.
+        state: the sums by name, int64 [pairs, ...]; sums of disjoint sets of samples can be added.
     """
 
     def __init__(self, students: int, device: torch.device | str = "cpu") -> None:
@@ -30,13 +30,13 @@ class DiversitySums:
         }
 
     def add(self, logits: Tensor, log_probabilities: Tensor, targets: Tensor, counted: Tensor) -> None:
-        """Add a batch. Nothing is read on the host.
+        """Adds a batch, without a host synchronisation.
 
         Args:
             logits: [n, B, K].
-            log_probabilities: their log-softmax, float64 where the device has it.
+            log_probabilities: their log-softmax, float64 if the device supports it.
             targets: class indices [B].
-            counted: bool [B], false for what only fills up.
+            counted: bool [B], false for padding samples.
         """
         predicted, state = logits.argmax(-1), self.state
         wrong = (predicted != targets) & counted
@@ -51,7 +51,7 @@ class DiversitySums:
             state["double_fault"][number] += (wrong[first] & wrong[second]).sum()
 
     def compute(self) -> dict[str, float]:
-        """See :func:`diversity_figures`."""
+        """Returns the metrics, see :func:`diversity_figures`."""
         if not self.pairs:
             return {}
         state = {name: value.cpu() for name, value in self.state.items()}
@@ -61,17 +61,16 @@ class DiversitySums:
 
 
 def diversity_figures(logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """Four measures of diversity, each a mean over the n(n-1)/2 pairs of students and over the samples.
+    """Computes four measures of diversity, each a mean over the n(n-1)/2 pairs of students and over samples.
 
     Args:
         logits: [n, N, K].
         targets: class indices [N].
 
     Returns:
-        ``distance``: Euclidean distance of the probability vectors, the family's measure (OKDDip's code takes the first
-        three branches only; here all pairs); ``disagreement``: share of samples with different predicted classes;
-        ``kl``: mean of both directions' KL divergence in nats; ``double_fault``: share of samples that both get wrong
-        (Giacinto and Roli, 2001; smaller is more diverse). Empty for one student.
+        ``distance``: Euclidean distance of the probability vectors, as in OKDDip and related methods (OKDDip's code uses the first three branches only; here
+        all pairs); ``disagreement``: share of samples with different predicted classes; ``kl``: mean of both directions' KL divergence in nats;
+        ``double_fault``: share of samples that both get wrong (Giacinto and Roli, 2001; smaller is more diverse). Empty for one student.
     """
     sums = DiversitySums(len(logits), logits.device)
     counted = torch.ones_like(targets, dtype=torch.bool)

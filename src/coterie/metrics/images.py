@@ -1,4 +1,4 @@
-"""Figures of restored images beside the true ones: fidelity, and how much fine detail there is. Pure functions, one number an image."""
+"""Metrics of restored images: fidelity to the reference, and amount of fine detail. Pure functions, one value for each image."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # BT.601 in 16 to 235, as the field measures super-resolution
+LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # BT.601 in 16 to 235, as usual in super-resolution
 OFFSET = 16 / 255
-CUTOFF = 0.25  # cycles a pixel; a grid can hold 0.5
+CUTOFF = 0.25  # cycles per pixel; the Nyquist limit is 0.5
 
 
 def luma(images: Tensor) -> Tensor:
-    """Y of RGB images [B, 3, H, W] in 0 to 1, as [B, 1, H, W] in 16/255 to 235/255."""
+    """Returns Y of RGB images [B, 3, H, W] in 0 to 1, as [B, 1, H, W] in 16/255 to 235/255."""
     weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device).view(3, 1, 1)
     return (images * weights).sum(1, keepdim=True) + OFFSET
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio on Y in dB, [B]; of equal images infinite. Images are [B, 3, H, W] in 0 to 1."""
+    """Peak signal-to-noise ratio on Y in dB, [B]; infinite for equal images. Images are [B, 3, H, W] in 0 to 1."""
     found: Tensor = peak_signal_noise_ratio(
         luma(images), luma(references), data_range=1.0, reduction="none", dim=(1, 2, 3)
     )
@@ -26,16 +26,16 @@ def psnr(images: Tensor, references: Tensor) -> Tensor:
 
 
 def ssim(images: Tensor, references: Tensor) -> Tensor:
-    """Structural similarity on Y, [B], 1 of equal images: a Gaussian window of 1.5 pixels, as published."""
+    """Structural similarity on Y, [B], 1 for equal images; with a Gaussian window of 1.5 pixels, as published."""
     found = structural_similarity_index_measure(luma(images), luma(references), data_range=1.0, reduction="none")
     assert isinstance(found, Tensor)
     return found
 
 
 def _power(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Power [B, H, W'] of each frequency of Y, and the frequencies in cycles a pixel [H, W'].
+    """Returns the power [B, H, W'] of each frequency of Y, and the frequencies in cycles per pixel [H, W'].
 
-    The mean is taken off and a Hann window put on, since an image's borders do not continue one another.
+    The mean is subtracted and a Hann window applied, since images are not periodic.
     """
     values = luma(images.float())[:, 0]
     height, width = values.shape[-2:]
@@ -45,7 +45,7 @@ def _power(images: Tensor) -> tuple[Tensor, Tensor]:
     )
     values = (values - values.mean((1, 2), keepdim=True)) * window
     found = torch.fft.rfft2(values, norm="ortho").abs().square()
-    # Frequencies but the first and last column stand for two, of which the real transform keeps one.
+    # Frequencies except the first and last column represent two, of which the real transform keeps one.
     twice = torch.full((found.shape[-1],), 2.0, device=values.device)
     twice[0] = 1.0
     if width % 2 == 0:
@@ -56,20 +56,20 @@ def _power(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def high_frequency_power(images: Tensor, cutoff: float = CUTOFF) -> Tensor:
-    """Power of Y above a frequency, [B]; a restored image's over the true one's is the high-frequency ratio.
+    """Power of Y above a frequency, [B]. The high-frequency ratio is that of the restored image divided by that of the reference.
 
     Args:
         images: [B, 3, H, W] in 0 to 1.
-        cutoff: in cycles a pixel; half of what the grid can hold.
+        cutoff: in cycles per pixel; by default half of the Nyquist limit.
     """
     power, frequencies = _power(images)
     return torch.where(frequencies > cutoff, power, 0.0).sum((1, 2))
 
 
 def spectrum(images: Tensor, bins: int = 24) -> Tensor:
-    """Mean power of Y in rings of equal width from 0 to 0.5 cycles a pixel, [B, bins]."""
+    """Mean power of Y in rings of equal width from 0 to 0.5 cycles per pixel, [B, bins]."""
     power, frequencies = _power(images)
-    ring = (frequencies * 2 * bins).long().clamp(max=bins)  # the corners beyond 0.5 are left out
+    ring = (frequencies * 2 * bins).long().clamp(max=bins)  # the corners beyond 0.5 are excluded
     counts = torch.zeros(bins + 1, device=power.device).index_add_(
         0, ring.flatten(), torch.ones_like(power[0]).flatten()
     )
@@ -78,7 +78,7 @@ def spectrum(images: Tensor, bins: int = 24) -> Tensor:
 
 
 def sorted_distance(values: Tensor, others: Tensor) -> Tensor:
-    """Distance of two distributions of numbers, [B] (Wasserstein-1): of edge magnitudes, how differently sharp two images are, wherever their edges lie.
+    """Wasserstein-1 distance of two distributions of values, [B]. For edge magnitudes it measures the difference in sharpness, wherever edges are.
 
     Args:
         values, others: [B, ...] of equal shapes.

@@ -1,11 +1,11 @@
-"""Which samples of a classification are worth a look. Arrays in, positions out."""
+"""Selects noteworthy samples of a classification. Arrays in, positions out."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-GALLERY_SAMPLES = 24  # of each kind: the most disputed, and the deployed student's most confident errors
+GALLERY_SAMPLES = 24  # for each kind: the most disputed samples, and the deployed student's most confident errors
 
 
 def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -15,15 +15,15 @@ def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def gallery_samples(logits: NDArray[np.float32], labels: NDArray[np.int64], deployed: int) -> NDArray[np.int64]:
-    """The samples that a run keeps to be looked at: the most disputed ones and the deployed student's most confident errors.
+    """Selects the samples for a run's gallery: the most disputed ones and the deployed student's most confident errors.
 
     Args:
         logits: [n, N, K].
         labels: class indices [N].
-        deployed: which student is deployed.
+        deployed: index of the deployed student.
 
     Returns:
-        Positions in 0..N-1 in rising order, each once.
+        Positions in 0..N-1 in ascending order, without repetition.
     """
     return np.union1d(most_disputed(logits, labels), most_confident_errors(logits[deployed], labels))
 
@@ -31,12 +31,12 @@ def gallery_samples(logits: NDArray[np.float32], labels: NDArray[np.int64], depl
 def most_confident_errors(
     logits: NDArray[np.float32], labels: NDArray[np.int64], count: int = GALLERY_SAMPLES
 ) -> NDArray[np.int64]:
-    """The samples that one classifier gets wrong, most confident first.
+    """Returns the samples that one classifier gets wrong, most confident first.
 
     Args:
         logits: [N, K].
         labels: class indices [N].
-        count: how many; fewer come back where there are fewer errors.
+        count: number of samples; fewer are returned if there are fewer errors.
 
     Returns:
         Positions in 0..N-1, [at most count].
@@ -49,15 +49,15 @@ def most_confident_errors(
 def most_disputed(
     logits: NDArray[np.float32], labels: NDArray[np.int64], count: int = GALLERY_SAMPLES
 ) -> NDArray[np.int64]:
-    """The samples on which the students differ most, most disputed first.
+    """Returns the samples on which the students differ most, most disputed first.
 
     Ranked by the number of different predicted classes, then by the mean Euclidean distance of the probabilities over all
-    pairs of students. For one student, who cannot differ: its errors, most confident first.
+    pairs of students. For a single student: its errors, most confident first.
 
     Args:
         logits: [n, N, K].
         labels: class indices [N].
-        count: how many; fewer come back where there are fewer samples (or, for one student, errors).
+        count: number of samples; fewer are returned if there are fewer samples (or, for one student, errors).
 
     Returns:
         Positions in 0..N-1, [at most count].

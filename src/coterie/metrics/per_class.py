@@ -1,4 +1,4 @@
-"""How well each single class is recognised. torchmetrics counts; what cannot be said is None, never 0."""
+"""Metrics of each class. torchmetrics does the counting; undefined values are None, never 0."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_stat_scores
 
 
 class ClassFigures(TypedDict):
-    """One class: shares between 0 and 1, None where they are undefined, and how many samples are of the class."""
+    """Metrics of one class: shares between 0 and 1, None if undefined, and the number of its samples."""
 
     name: str
     precision: float | None
@@ -25,7 +25,7 @@ def per_class_figures(predicted: Tensor, targets: Tensor, class_names: Sequence[
     Args:
         predicted: predicted class indices [N], at least one.
         targets: true class indices [N].
-        class_names: of all K classes, at least two.
+        class_names: names of all K classes, at least two.
 
     Returns:
         K entries. ``precision`` is None for a class that was never predicted, ``recall`` for one without samples, ``f1`` for one
@@ -50,10 +50,10 @@ def per_class_figures(predicted: Tensor, targets: Tensor, class_names: Sequence[
 
 
 def balanced_accuracy(recalls: Iterable[float | None]) -> float:
-    """Mean recall of the classes that have samples: what top-1 would be if all of these were equally frequent.
+    """Mean recall of the classes that have samples: the top-1 accuracy if all of these were equally frequent.
 
     Args:
-        recalls: of every class; None for one without samples.
+        recalls: recall of every class; None for classes without samples.
 
     Raises:
         ValueError: no class has samples.

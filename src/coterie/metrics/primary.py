@@ -1,4 +1,4 @@
-"""The figures that a method is compared by."""
+"""The metrics by which methods are compared."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 
 class Primary(NamedTuple):
-    """Whose figures they are, in words, and the figures.
+    """Metrics, and a description of whose they are.
 
     Attributes:
         name: ``the mean student``, ``the leader, student 2``, or ``the network`` where there is only one.
-        figures: by key.
+        figures: metrics by key.
     """
 
     name: str
@@ -19,11 +19,11 @@ class Primary(NamedTuple):
 
 
 def primary(figures: Mapping[str, Any], leader: int | None) -> Primary:
-    """The leader's figures where the method has one, else the mean student's: best-of-n is a choice that a lone network does not have.
+    """Returns the leader's metrics if the method has one, else the mean student's, since a single network has no choice of the best of n.
 
     Args:
-        figures: of a group, with ``students`` and ``mean_student`` as in summary.json.
-        leader: number of the student that the method singles out.
+        figures: metrics of a group, with ``students`` and ``mean_student`` as in summary.json.
+        leader: number of the student that the method designates.
     """
     if len(figures["students"]) == 1:
         return Primary("the network", figures["students"][0])
@@ -33,6 +33,6 @@ def primary(figures: Mapping[str, Any], leader: int | None) -> Primary:
 
 
 def own_ensemble(figures: Mapping[str, Any]) -> Mapping[str, float] | None:
-    """Figures of the method's own ensemble; None of a lone network, and where there is none."""
+    """Returns the metrics of the method's own ensemble; None for a single network or without such an ensemble."""
     found: Mapping[str, float] | None = figures.get("ensemble", {}).get("method")
     return found if len(figures["students"]) > 1 else None

@@ -1,4 +1,4 @@
-"""Which of several students is worth deploying: a choice among equals is noise, and is not made."""
+"""Selects the student to deploy, only if the evidence is significant: a choice among equals would be noise."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 from scipy import stats
 from torch import Tensor
 
-CHANCE = 0.05  # how often students of equal accuracy are taken for different ones, at most
+CHANCE = 0.05  # significance level: largest probability of choosing among students of equal accuracy
 
 
 class Selection(NamedTuple):
-    """What was chosen, and on what evidence.
+    """The chosen student and the evidence.
 
     Attributes:
-        student: its number.
-        p_value: of the student against student 0, corrected for the number of students; None: student 0 was not beaten.
-        standard_error: of the student's accuracy, from the number of samples; a share.
+        student: number of the chosen student.
+        p_value: p-value against student 0, corrected for the number of students; None: no student is better than student 0.
+        standard_error: standard error of the student's accuracy, from the number of samples; as a share.
     """
 
     student: int
@@ -26,13 +26,13 @@ class Selection(NamedTuple):
 
 
 def choose_student(right: Tensor) -> Selection:
-    """The most accurate student among those that are better than student 0 by more than chance; student 0 where there is none.
+    """Returns the most accurate student among those that are significantly better than student 0; student 0 if there is none.
 
-    Two students are compared on the samples that only one of them has right: McNemar's exact test, one-sided, with
-    Bonferroni's correction for the number of students. The best of equals would be taken for better than it is.
+    Two students are compared on the samples that only one of them classifies correctly: McNemar's exact test, one-sided, with Bonferroni's correction for the
+    number of students. Without a test, the best of equal students would be overrated.
 
     Args:
-        right: bool [n, N], whether each student classifies each sample rightly; at least one sample.
+        right: bool [n, N], whether each student classifies each sample correctly; at least one sample.
 
     Source: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages" (1947).
     """

@@ -1,6 +1,6 @@
-"""Statistics over seeds: intervals, paired differences, and what several comparisons at once do to p-values.
+"""Statistics over seeds: intervals, paired differences, and correction of p-values for multiple comparisons.
 
-Pure functions of arrays. What they are made of (summaries of runs) and what is said of them stands elsewhere.
+Pure functions of arrays. Reading runs' summaries and wording results is done elsewhere.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-ENOUGH_SEEDS = 3  # below it nothing is claimed
-RESAMPLES = 20_000  # of sign flips; up to 14 pairs have fewer, and are counted out
+ENOUGH_SEEDS = 3  # with fewer, nothing is claimed
+RESAMPLES = 20_000  # number of sign flips; up to 14 pairs have fewer, which are enumerated
 
 
 class Spread(NamedTuple):
@@ -36,7 +36,7 @@ class Difference(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and how far the values lie apart.
+    """Computes mean, standard deviation and interval.
 
     Args:
         values: at least one.
@@ -56,27 +56,27 @@ def _interval(mean: float, error: float, count: int) -> tuple[float, float]:
 
 
 def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Difference:
-    """``values`` minus ``reference``, pair by pair.
+    """Computes ``values`` minus ``reference``, pair by pair.
 
-    Equal differences have no spread: a t test says nothing of them (p is None), the permutation test does.
+    If all differences are equal, the t test is undefined (p is None), the permutation test is not.
 
     Args:
-        values, reference: figures of the same seeds, in the same order, at least one.
+        values, reference: metrics of the same seeds, in the same order, at least one.
     """
     differences = np.asarray(values, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
     count, mean = len(differences), float(differences.mean())
     if count < 2:
         return Difference(mean, None, None, None, None, count)
     error = float(differences.std(ddof=1)) / math.sqrt(count)
-    # As scipy.stats.ttest_1samp, which warns of differences that are almost equal.
+    # Like scipy.stats.ttest_1samp, which warns if differences are almost equal.
     p_t = float(2 * stats.t.sf(abs(mean) / error, count - 1)) if error > 0 else None
     return Difference(mean, error, _interval(mean, error, count), p_t, sign_flip_p(differences), count)
 
 
 def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
-    """Two-sided p of the mean under flips of signs: exact up to 14 pairs, else of fixed-seed draws.
+    """Two-sided p-value of the mean under random sign flips: exact up to 14 pairs, else from draws with a fixed seed.
 
-    The smallest p that n pairs can give is 2 / 2^n: 0.0625 for 5.
+    The smallest possible p-value of n pairs is 2 / 2^n: 0.0625 for 5.
     """
     array = np.asarray(differences, dtype=np.float64)
     result = stats.permutation_test(
@@ -91,10 +91,10 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Holm's step-down correction: p-values that hold for all comparisons together.
+    """Holm's step-down correction of p-values for multiple comparisons.
 
     Args:
-        p_values: by name; None where there is none, which is left out and stays None.
+        p_values: p-values by name; None is ignored and stays None.
     """
     known = sorted((p, name) for name, p in p_values.items() if p is not None)
     corrected: dict[str, float | None] = dict.fromkeys(p_values)
@@ -106,10 +106,10 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def detectable(standard_error: float, pairs: int) -> float:
-    """Difference that n pairs with this standard error would show as significant (5 %, two-sided) four times out of five.
+    """Difference that n pairs with this standard error detect as significant (5 %, two-sided) with a power of four out of five.
 
     Args:
-        standard_error: of the mean difference.
+        standard_error: standard error of the mean difference.
         pairs: n, at least 2.
     """
     degrees = pairs - 1

@@ -1,4 +1,4 @@
-"""Sums that come out the same in whatever order, batches and processes they are added up: integers."""
+"""Exact sums as integers, independent of the order, batches and processes in which they are added."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 WITHOUT_FLOAT64 = {"mps"}  # devices
-STEP = 2.0**-36  # of the fractions: half of it, 7e-12, is what one value is off at most
-LARGEST = 2.0**36  # in either direction, so that 2^27 samples fit 63 bits
+STEP = 2.0**-36  # resolution of the fractions; the largest error of one value is half of it, 7e-12
+LARGEST = 2.0**36  # largest magnitude, so that 2^27 samples fit 63 bits
 
 
 def widest(values: Tensor) -> Tensor:
-    """Values as float64, or as float32 on a device that has no wider numbers (Apple's GPUs): figures are then as exact as those."""
+    """Returns values as float64, or as float32 on devices without float64 (Apple's GPUs), where metrics have float32 precision."""
     return values.float() if values.device.type in WITHOUT_FLOAT64 else values.double()
 
 
 def exact_sum(values: Tensor) -> Tensor:
-    """The sum over the last axis, int64 [..., N] to [..., 3]: of whole parts, of fractions in steps of 2^-36, and how many values are not finite.
+    """Sums over the last axis, [..., N] to int64 [..., 3]: whole parts, fractions in steps of 2^-36, and the number of non-finite values.
 
-    Such sums add up, those of parts to that of the whole. Values beyond 2^36 count as 2^36. Powers of two scale without rounding, so that float32 values have
-    the same sum whether they are widened or not.
+    Such sums of parts can be added to give the sum of the whole. Values beyond 2^36 count as 2^36. Scaling by powers of two does not round, so float32 values
+    have the same sum whether they are widened or not.
 
     >>> exact_sum(torch.tensor([1.5, -0.25, math.inf])).tolist() == [0, 5 * 2**34, 1]
     True
@@ -34,7 +34,7 @@ def exact_sum(values: Tensor) -> Tensor:
 
 
 def value_of(sums: Tensor) -> Tensor:
-    """What was summed, int64 [..., 3] to float64 [...] on the CPU; nan where a value was not finite."""
+    """Converts sums, int64 [..., 3], to float64 [...] on the CPU; nan if a value was not finite."""
     sums = sums.cpu()
     found = sums[..., 0].double() + sums[..., 1].double() * STEP
     return torch.where(sums[..., 2] > 0, math.nan, found)
