@@ -1,4 +1,4 @@
-"""Types of arrays that several tasks handle."""
+"""Array types shared by several tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def as_array(values: Any) -> np.ndarray[Any, Any]:
     """``numpy.asarray``.
 
     Raises:
-        CoterieError: nested sequences of unequal lengths, which are no array.
+        CoterieError: nested sequences of unequal lengths.
     """
     try:
         return np.asarray(values)

@@ -1,4 +1,4 @@
-"""What the loaders hand to the loop, and what the loop knows of the data."""
+"""Interfaces between loaders and the training loop: batches, loaders and information about the data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from coterie.data.nested import Inputs
 
 class Batch(NamedTuple):
     """Attributes:
-    inputs: on the device, a nested structure of tensors with the samples as first axis (normalised images float32 [B, C, H, W], or
+    inputs: on the device, a nested structure of tensors with samples along the first axis (normalised images float32 [B, C, H, W], or
         mappings of token tables); or a list with one such view for each student.
     targets: class indices int64 [B], or distributions float32 [B, K].
-    indices: the samples' numbers in their split, from 0, int64 [B]; -1 for samples that only fill up a process's last batch.
-    weight: by which the losses, means over the batch, count. Their mean over processes, and over batches that are added up, is thereby one over
-        all that is counted, where batches hold unequally much of it.
+    indices: the samples' indices in their split, from 0, int64 [B]; -1 for samples that only pad a process's last batch.
+    weight: weight of the losses, which are means over the batch. With it, the mean over processes and accumulated batches is exact even if batches contain
+        unequal numbers of counted items.
     """
 
     inputs: Inputs
@@ -29,13 +29,13 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class SetInfo:
-    """What every task's data have.
+    """Information that every task's data provide.
 
     Attributes:
-        skipped: samples that cannot be read.
-        passed_over: files that were not read, since they are of no format that is.
-        duplicates: by held-out split, how many of its samples are training samples too; a split whose samples were not compared is missing.
-        notes: these and what else was found, in sentences.
+        skipped: number of samples that cannot be read.
+        passed_over: number of files that were ignored because their format is not supported.
+        duplicates: for each held-out split, how many of its samples are also training samples; splits that were not compared are missing.
+        notes: these and other findings, in sentences.
     """
 
     name: str
@@ -47,14 +47,14 @@ class SetInfo:
 
 
 class TrainLoader(Protocol):
-    """Shuffled, augmented batches; ``views`` > 1 gives a list of that many views of every sample."""
+    """Shuffled, augmented batches; ``views`` > 1 yields a list of that many views of every sample."""
 
     views: int
-    ahead: int  # batches that are prepared in advance
+    ahead: int  # number of prefetched batches
 
     @property
     def repeats(self) -> bool:
-        """Whether a sample looks the same in every epoch and view, as the evaluation of the training samples shows it."""
+        """Whether a sample is the same in every epoch and view, and the same as in ``train_evaluation``."""
         ...
 
     @property
@@ -67,16 +67,16 @@ class TrainLoader(Protocol):
 
 
 class ClassTrainLoader(TrainLoader, Protocol):
-    """Of samples that have a class each."""
+    """Training loader of samples with one class each."""
 
     @property
     def class_counts(self) -> Tensor:
-        """Training samples of every class, int64 [K]."""
+        """Number of training samples of every class, int64 [K]."""
         ...
 
 
 class EvaluationLoader(Protocol):
-    """Batches in order, without augmentation, this process's share of them."""
+    """This process's share of the batches, in order and without augmentation."""
 
     @property
     def num_samples(self) -> int: ...
@@ -86,7 +86,7 @@ class EvaluationLoader(Protocol):
 
 @dataclass(frozen=True)
 class Loaders:
-    """The loaders of a run, of whatever task; ``train_evaluation`` gives the training samples without augmentation.
+    """The loaders of a run, for any task; ``train_evaluation`` yields the training samples without augmentation.
 
     ``fingerprint``: see :func:`coterie.data.fingerprint.fingerprint`.
     """
@@ -99,4 +99,4 @@ class Loaders:
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
     def use_channels_last(self, channels_last: bool) -> None:
-        """Give batches in that memory format from now on; nothing where samples are no images."""
+        """Yields batches in this memory format from now on; no effect if samples are not images."""

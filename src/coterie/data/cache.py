@@ -1,4 +1,4 @@
-"""What is kept outside the data between two starts: which files decode, a folder's statistics, downloads."""
+"""Cache between runs: which files can be decoded, a folder's statistics, downloads."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from coterie.files import write_atomically, write_text
 
 
 def cache_folder() -> Path:
-    """COTERIE_CACHE, otherwise ~/.cache/coterie."""
+    """Returns the cache folder: COTERIE_CACHE, otherwise ~/.cache/coterie."""
     return Path(os.environ.get("COTERIE_CACHE") or Path.home() / ".cache" / "coterie")
 
 
 def fingerprint(paths: Sequence[Path], purpose: str) -> str:
-    """A digest of files' paths, sizes and times of change, and of what is to be kept of them.
+    """Returns a digest of files' paths, sizes and modification times, and of the purpose of the cache entry.
 
     Raises:
-        CoterieError: a file that is gone or whose folder cannot be read.
+        CoterieError: a file that is missing or whose folder cannot be read.
     """
     digest = hashlib.blake2b(purpose.encode(), digest_size=16)
     for path in paths:
@@ -40,7 +40,7 @@ def fingerprint(paths: Sequence[Path], purpose: str) -> str:
 
 
 def digest(purpose: str, *states: bytes) -> str:
-    """A key for what is to be kept of data in these states."""
+    """Returns a cache key for a purpose and these states of the data."""
     found = hashlib.blake2b(purpose.encode(), digest_size=16)
     for state in states:
         found.update(state)
@@ -48,12 +48,12 @@ def digest(purpose: str, *states: bytes) -> str:
 
 
 def remembered(kind: str, key: str, compute: Callable[[], Any]) -> Any:
-    """``compute()``, a JSON value, or what it was when it was last computed for this key."""
+    """Returns ``compute()``, a JSON value, or the cached value for this key."""
     record = cache_folder() / kind / f"{key}.json"
     with contextlib.suppress(OSError, ValueError):
         return json.loads(record.read_text(encoding="utf-8"))
     value = compute()
-    # A cache that cannot be written only costs time.
+    # If the cache cannot be written, the value is only computed again next time.
     with contextlib.suppress(OSError, RunError):
         record.parent.mkdir(parents=True, exist_ok=True)
         write_text(record, json.dumps(value))
@@ -61,7 +61,7 @@ def remembered(kind: str, key: str, compute: Callable[[], Any]) -> Any:
 
 
 def remembered_arrays(kind: str, key: str, compute: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """As :func:`remembered`, of arrays by name."""
+    """Like :func:`remembered`, for arrays by name."""
     record = cache_folder() / kind / f"{key}.npz"
     with (
         contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
@@ -76,5 +76,5 @@ def remembered_arrays(kind: str, key: str, compute: Callable[[], dict[str, NDArr
 
 
 def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    with path.open("wb") as file:  # given a name, NumPy adds an extension
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the names for options
+    with path.open("wb") as file:  # for a path, NumPy would add an extension
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub mistakes the names for options

@@ -1,4 +1,4 @@
-"""What identifies a run's data, wherever they lie: classes, samples of each and their content; and what differs between two."""
+"""Fingerprints of a run's data (classes, their samples and content), independent of location, and differences between two fingerprints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-NAMED = 3  # differences in a message
+NAMED = 3  # number of differences in a message
 
 
 def fingerprint(
@@ -17,13 +17,13 @@ def fingerprint(
     preparation: Mapping[str, Any],
     digests: Callable[[Any], list[bytes]],
 ) -> dict[str, Any]:
-    """A JSON object of classes, their order, and count and digest of each class's samples in each split.
+    """Returns a JSON object with the classes in order, and count and digest of each class's samples in each split.
 
     Args:
-        class_names: in the order of their numbers.
+        class_names: names in the order of class indices.
         splits: samples of any kind with ``labels``.
-        preparation: what the source says of how its samples are prepared.
-        digests: each sample's digest of a split's samples, see :func:`digest`; empty where its content is not read.
+        preparation: the source's description of how its samples are prepared.
+        digests: for each split, the digest of each sample, see :func:`digest`; empty if the content is not read.
     """
     return {
         "classes": list(class_names),
@@ -33,7 +33,7 @@ def fingerprint(
 
 
 def digest(shape: Iterable[int], content: Any) -> bytes:
-    """Of a sample's content, a buffer of bytes."""
+    """Returns the digest of a sample's content, a buffer of bytes."""
     found = hashlib.blake2b(repr(tuple(shape)).encode(), digest_size=8)
     found.update(content)
     return found.digest()
@@ -52,7 +52,7 @@ def _split(samples: Any, class_names: Sequence[str], digests: Sequence[bytes]) -
 
 
 def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """How ``found`` differs from what a run was started with, in words, what explains most first; none: they agree."""
+    """Describes how ``found`` differs from what a run was started with, most informative first; empty if they agree."""
     named = _of_classes(list(stored["classes"]), list(found["classes"]))
     if named:
         return named
@@ -92,5 +92,5 @@ def _of_split(split: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     listing = ", ".join(map(repr, changed[:NAMED])) + (
         f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
     )
-    of = "" if changed == [""] else f" of {listing}"  # data without classes are one nameless part
+    of = "" if changed == [""] else f" of {listing}"  # data without classes are one unnamed part
     return [f"{split} samples{of} are others"]

@@ -1,4 +1,4 @@
-"""Splits by groups: which split a sample stands in is drawn for its whole group (documents of a module, copies of a text), so that none stands in two."""
+"""Group-wise splits: the split is drawn for whole groups (documents of a module, copies of a text), so that no group is in two splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
 from coterie.recipe.sections import DataRecipe
 
-TEST_SHARE = 0.2  # where the data bring neither a validation nor a test split
+TEST_SHARE = 0.2  # if the data have neither a validation nor a test split
 
 
 class Sized(Protocol):
@@ -31,23 +31,23 @@ def hold_out(
     samples: str,
     require: Callable[[AnySamples, Sequence[str]], None] = lambda train, carved: None,
 ) -> dict[str, AnySamples]:
-    """The splits that the data bring, and those that are carved from the training samples.
+    """Returns the data's own splits, and those carved from the training samples.
 
-    Where only one held-out split exists it is the test split, whatever its name, unless ``data.test`` is a number: the final figure comes from it, so nothing may be
-    chosen on it.
+    If there is only one held-out split, it is used as the test split, whatever its name, unless ``data.test`` is a number. The final metrics come from it, so
+    nothing may be selected on it.
 
     Args:
-        found: by split, ``train`` among them.
-        settings: shares, and their seed.
-        carve: of samples, a share, a seed and the second part's name gives (rest, second part).
-        samples: what they are called, for the message.
-        require: of the training samples and the names of the parts that will be carved; raises where these are too few.
+        found: samples by split, including ``train``.
+        settings: shares and seed.
+        carve: maps samples, a share, a seed and the second part's name to (rest, second part).
+        samples: what samples are called in the message.
+        require: called with the training samples and the names of the parts to carve; raises if there are too few samples.
 
     Returns:
-        ``train``, and ``validation`` and ``test`` where there are any.
+        ``train``, and ``validation`` and ``test`` if they exist.
 
     Raises:
-        CoterieError: a test split that the data bring already, and what ``carve`` and ``require`` raise.
+        CoterieError: a second test split is requested, or an error of ``carve`` or ``require``.
     """
     train, validation, test = found["train"], found.get("validation"), found.get("test")
     share: Any = settings.test
@@ -70,14 +70,14 @@ def hold_out(
 
 
 def drawn_groups(groups: NDArray[Any], share: float, seed: int, what: str, *, of_samples: bool) -> NDArray[np.bool_]:
-    """Which samples belong to groups that are drawn, bool [N]: at least one group, and not all.
+    """Draws groups, at least one and not all, and returns which samples belong to them, bool [N].
 
     Args:
-        groups: of each sample, [N], of two or more.
-        share: of the groups, rounded; or of the samples.
+        groups: group of each sample, [N]; at least two different ones.
+        share: share of the groups, rounded, or of the samples.
         seed: the same seed gives the same groups.
         what: the part's name; parts of different names are drawn independently.
-        of_samples: whether groups are drawn until they hold this share of the samples.
+        of_samples: whether groups are drawn until they contain this share of the samples.
     """
     names, counts = np.unique(groups, return_counts=True)
     order = np.random.default_rng(derive_seed(seed, what)).permutation(len(names))
@@ -89,13 +89,13 @@ def drawn_groups(groups: NDArray[Any], share: float, seed: int, what: str, *, of
 
 
 def copies_note(count: int, total: int, split: str, samples: str) -> str:
-    """That held-out samples are training samples too.
+    """Returns a note that held-out samples are also training samples.
 
     Args:
-        count: of these, one at least.
-        total: of the split.
-        split: its name.
-        samples: what they are called.
+        count: number of such samples, at least one.
+        total: number of samples of the split.
+        split: name of the split.
+        samples: what samples are called in the note.
     """
     return (
         f"{count} of the {total} {split} {samples} {'are' if count > 1 else 'is'} among the training {samples} too, word by word: "

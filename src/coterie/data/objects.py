@@ -1,4 +1,4 @@
-"""Data sets that are passed as objects: which split each one is."""
+"""Assigns data sets that are passed as objects to splits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from coterie.errors import CoterieError
 
-Datasets: TypeAlias = tuple[Any, Any, Any]  # (train, validation, test), None where there is none
+Datasets: TypeAlias = tuple[Any, Any, Any]  # (train, validation, test); None if missing
 SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -22,10 +22,10 @@ EXPECTED = (
 
 
 def to_datasets(data: Any) -> Datasets:
-    """(train, validation, test) of what has one meaning: two or three data sets, a mapping by split names, or one to train on.
+    """Returns (train, validation, test) for unambiguous data: two or three data sets, a mapping by split names, or one training set.
 
     Raises:
-        CoterieError: anything else, by its type.
+        CoterieError: anything else.
     """
     if isinstance(data, Mapping):
         return _by_name(data)
@@ -61,14 +61,14 @@ def _by_name(data: Mapping[Any, Any]) -> Datasets:
 
 
 def is_pair(data: Any) -> bool:
-    """Whether this is (images, labels): two arrays, tensors or lists, the first of images."""
+    """Whether this is (images, labels): two arrays, tensors or lists, of which the first holds images."""
     return isinstance(data, (tuple, list)) and len(data) == 2 and getattr(data[0], "ndim", 0) in {3, 4, 5} and (
         getattr(data[1], "ndim", None) == 1 or isinstance(data[1], (list, range))
     )  # fmt: skip
 
 
 def _is_sample(entry: Any) -> bool:
-    """Whether this is one (image, class number)."""
+    """Whether this is one (image, class index)."""
     if not isinstance(entry, (tuple, list)) or len(entry) != 2:
         return False
     label = entry[1]
@@ -76,12 +76,12 @@ def _is_sample(entry: Any) -> bool:
 
 
 def is_dataset(data: Any) -> bool:
-    """Whether a tuple or list is one data set, and not the several splits of one."""
+    """Whether a tuple or list is a single data set rather than several splits."""
     return is_pair(data) or (len(data) > 0 and all(_is_sample(entry) for entry in data))
 
 
 def _require_dataset(entry: Any, what: str) -> None:
-    """Refuse what looks like a data set and is none, with what to pass instead."""
+    """Rejects what looks like a data set but is not, and says what to pass instead."""
     from torch.utils.data import DataLoader, IterableDataset
 
     kind = type(entry).__name__

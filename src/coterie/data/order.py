@@ -1,4 +1,4 @@
-"""Which samples a step sees: a function of (seed, epoch), cut into batches and into the processes' shares of them."""
+"""Order of samples as a function of (seed, epoch), divided into batches and the processes' shares of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
 
-STREAMS = 16  # places of the shards that a batch is drawn from at most
-BUFFER = 1_000  # samples of a stream among which the next one is drawn
-DRAWN_TOGETHER = 50  # batches among whose samples lengths are sorted
+STREAMS = 16  # most streams of shards from which a batch is drawn
+BUFFER = 1_000  # size of a stream's shuffle buffer
+DRAWN_TOGETHER = 50  # number of batches whose samples are sorted by length together
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,14 @@ class Order:
     """Order of the training samples.
 
     Args:
-        num_samples: in the split.
-        batch_size: over all processes; the last incomplete batch of an epoch is dropped. A set smaller than a batch is one
-            batch, which several processes cannot share evenly: they refuse it.
-        seed: of the run.
+        num_samples: number of samples in the split.
+        batch_size: over all processes; an epoch's last incomplete batch is dropped. A set smaller than a batch is one batch; several processes cannot share it
+            evenly and reject it.
+        seed: seed of the run.
         process_index, num_processes: process p of P takes the pth part of every batch.
-        lengths: int64 [N] on the CPU, where samples of about one length shall share a batch, so that little of it is padding; a
-            process then takes every Pth sample of a batch, so that all have about equally much to do.
-        shards: int64 [N] on the CPU, the archive that each sample lies in, where these shall be read from their beginning to their end:
-            see :func:`by_shards`.
+        lengths: int64 [N] on the CPU, to batch samples of similar length and so reduce padding. A process then takes every Pth sample of a batch, so that all
+            have a similar load.
+        shards: int64 [N] on the CPU, the archive of each sample, to read archives sequentially: see :func:`by_shards`.
     """
 
     num_samples: int
@@ -55,7 +54,7 @@ class Order:
         return max(1, self.num_samples // self.batch_size)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Tensor]:
-        """This process's sample numbers, int64 on the CPU, of each step from ``first_step`` on."""
+        """Yields this process's sample indices, int64 on the CPU, for each step from ``first_step`` on."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         if self.shards is not None:
             order = by_shards(self.shards, self.steps_per_epoch, self.batch_size, generator)
@@ -68,7 +67,7 @@ class Order:
             yield self.share(batch, self.process_index)
 
     def share(self, batch: Tensor, process_index: int) -> Tensor:
-        """What one process takes of a batch of all."""
+        """Returns one process's share of a global batch."""
         if self.lengths is not None:
             return batch[process_index :: self.num_processes]
         share = len(batch) // self.num_processes
@@ -76,12 +75,12 @@ class Order:
 
     @property
     def whole(self) -> Order:
-        """The same order, of batches that nobody shares."""
+        """The same order with undivided batches."""
         return replace(self, process_index=0, num_processes=1)
 
     def _grouped(self, order: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
-        """The samples of an epoch, such that each batch holds about one length: of some batches drawn together the samples are
-        sorted, and all batches of the epoch then come in a random order. Which samples an epoch leaves out stays a matter of chance.
+        """Groups an epoch's samples into batches of similar length: samples are sorted within chunks of several batches, then all batches are
+        shuffled. Which samples an epoch drops remains random.
         """
         size = min(self.batch_size, self.num_samples)
         drawn = order[: self.steps_per_epoch * size].split(DRAWN_TOGETHER * size)
@@ -92,21 +91,20 @@ class Order:
 
 
 def by_shards(shards: Tensor, steps: int, batch_size: int, generator: torch.Generator) -> Tensor:
-    """An order of samples in which archives are read nearly in sequence: shuffled by shard and buffer.
+    """Returns an order of samples that reads archives nearly sequentially: shuffled by shard and buffer.
 
-    The shards come in a random order. Their samples, one shard after the other, are cut into up to 16 streams of equal length, each of
-    which gives its share of every batch, and within a stream a sample moves by less than 1,000 places. All of it is a function of the
-    generator alone. Where the number of processes divides that of the streams, each process reads streams of its own, and the batches are
-    the same for any number of processes. Which samples an incomplete last batch leaves out is a matter of chance.
+    Shards are shuffled. Their concatenated samples are divided into up to 16 streams of equal length, each of which supplies an equal share of every batch.
+    Within a stream a sample moves by less than 1,000 places. The order depends on the generator only. If the number of processes divides the number of streams,
+    each process reads separate streams, and the batches are the same for any number of processes. Which samples an incomplete last batch drops is random.
 
     Args:
-        shards: int64 [N], of samples in the order in which they lie.
+        shards: int64 [N], shard of each sample in storage order.
         steps: batches of the epoch.
-        batch_size: samples of each; all N, where there are fewer.
-        generator: of the epoch.
+        batch_size: samples of each batch; N if there are fewer.
+        generator: generator of the epoch.
 
     Returns:
-        Sample numbers int64 [steps * batch_size], none twice.
+        Sample indices int64 [steps * batch_size], without repetition.
     """
     size = min(batch_size, len(shards))
     rank = torch.randperm(int(shards.max()) + 1, generator=generator)
@@ -119,7 +117,7 @@ def by_shards(shards: Tensor, steps: int, batch_size: int, generator: torch.Gene
 
 
 class InOrder:
-    """What loaders of training batches have in common: they follow an order."""
+    """Base of loaders of training batches, which follow an order."""
 
     order: Order
 
@@ -133,16 +131,16 @@ class InOrder:
 
 
 def evaluation_share(num_samples: int, process_index: int, num_processes: int) -> Tensor:
-    """The sample numbers that a process evaluates, filled up with -1 so that all processes have equally many."""
+    """Returns the sample indices that a process evaluates, padded with -1 so that all processes have equally many."""
     share = -(-num_samples // num_processes)
     numbers = torch.arange(process_index * share, (process_index + 1) * share)
     return torch.where(numbers < num_samples, numbers, -1)
 
 
 def longest_first(lengths: Tensor, process_index: int, num_processes: int) -> Tensor:
-    """The samples that a process evaluates, from the longest on, filled up with -1 so that all processes have equally many.
+    """Returns the samples that a process evaluates, longest first, padded with -1 so that all processes have equally many.
 
-    A process takes every Pth one, so that the batches of all are about equally long, and hold little padding.
+    A process takes every Pth one, so that all processes' batches have similar lengths and little padding.
 
     Args:
         lengths: int64 [N].

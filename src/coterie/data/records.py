@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV, JSON, JSON-lines and parquet files, one after the other, and data sets of the Hub. What a row means is its reader's work."""
+"""Reads rows of CSV, TSV, JSON, JSON-lines and parquet files, and data sets of the Hub. Callers interpret the rows."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, Literal
 from coterie.errors import CoterieError, did_you_mean
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-PARQUET_ROWS = 1_000  # that are in memory at once
+PARQUET_ROWS = 1_000  # rows in memory at once
 
 Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
 
 def read_records(path: Path, *, errors: Literal["strict", "surrogateescape"] = "strict") -> Rows:
-    """The rows of a file with their numbers, counted from 1. No more than a few are in memory, except of a .json list, which is read as a whole.
+    """Yields the rows of a file with their numbers, from 1. Only a few are in memory at once, except for a .json list, which is read as a whole.
 
     Args:
-        path: its suffix says of which format it is.
-        errors: what becomes of bytes that are not UTF-8; ``surrogateescape`` gives texts that cannot be encoded, so that single rows can be left out.
+        path: the file; its suffix determines the format.
+        errors: handling of bytes that are not UTF-8; ``surrogateescape`` yields texts that cannot be encoded, so that single rows can be skipped.
 
     Raises:
-        CoterieError: another kind of file, one that cannot be read, a row that is no object, or no rows.
+        CoterieError: an unsupported format, a file that cannot be read, a row that is not an object, or no rows.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -49,13 +49,13 @@ def read_records(path: Path, *, errors: Literal["strict", "surrogateescape"] = "
 
 
 def value_of(record: Mapping[str, Any], column: str, key: str, where: str) -> Any:
-    """A row's value in a column.
+    """Returns a row's value in a column.
 
     Args:
         record: the row.
-        column: its name.
+        column: name of the column.
         key: the setting that names the column.
-        where: the row's place, for the error message.
+        where: location of the row, for the error message.
 
     Raises:
         CoterieError: there is no such column.
@@ -69,7 +69,7 @@ def value_of(record: Mapping[str, Any], column: str, key: str, where: str) -> An
 
 
 def _separated(path: Path, separator: str, errors: str) -> Iterator[Any]:
-    """Rows whose fields may be longer than the 131,072 characters to which Python's reader holds them."""
+    """Yields rows whose fields may exceed the csv module's default limit of 131,072 characters."""
     longest = path.stat().st_size + 1
     with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
         rows = csv.DictReader(file, delimiter=separator)
@@ -87,7 +87,7 @@ def _separated(path: Path, separator: str, errors: str) -> Iterator[Any]:
 
 
 def _json(path: Path, errors: str) -> Iterator[Any]:
-    """A list of objects, or one object a line."""
+    """Yields rows from a list of objects, or from one object a line."""
     with path.open(encoding="utf-8-sig", errors=errors, newline="\n") as file:
         first = file.read(1)
         while first.isspace():
@@ -117,15 +117,15 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 
 def load_hub(name: str, place: str, **options: Any) -> Any:
-    """The splits of a data set of the Hub, by name.
+    """Loads the splits of a data set of the Hub, by name.
 
     Args:
-        name: as the recipe gives it, for the error message.
+        name: the name in the recipe, for the error message.
         place: ``user/dataset``, a folder, or either with ``:configuration``.
         options: further keyword arguments of ``datasets.load_dataset``.
 
     Raises:
-        CoterieError: the extra ``hub`` is missing, or the data set cannot be had.
+        CoterieError: the extra ``hub`` is missing, or the data set is not available.
     """
     try:
         import datasets
@@ -134,5 +134,5 @@ def load_hub(name: str, place: str, **options: Any) -> Any:
     place, _, configuration = place.partition(":")
     try:
         return datasets.load_dataset(place, configuration or None, **options)
-    except Exception as error:  # network, permissions, formats: the library raises many kinds
+    except Exception as error:  # network, permissions, formats: the library raises many exception types
         raise CoterieError(f"data={name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None

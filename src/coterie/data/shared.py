@@ -1,4 +1,4 @@
-"""Arrays and names of very many samples, such that worker processes hold them without a copy for each."""
+"""Arrays and names of very many samples that worker processes share without copies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 
 class SharedArray:
-    """A NumPy array that moves into shared memory when it is first sent to another process; all processes then read the same bytes.
+    """A NumPy array that moves to shared memory when it is first sent to another process; all processes then read the same bytes.
 
-    A forked process shares it anyway: nothing is written to it, not even a count of references, as to Python's own objects.
+    Forked processes share it in any case: nothing is written to its memory, not even reference counts as with Python objects.
 
     Args:
-        array: of numbers; it must not be changed any more.
+        array: array of numbers; must not be modified afterwards.
     """
 
     def __init__(self, array: NDArray[Any]) -> None:
@@ -27,7 +27,7 @@ class SharedArray:
         return len(self.array)
 
     def __getstate__(self) -> Any:
-        # torch's tensors in shared memory are sent between processes as a handle; pickled into a file they are copied, as arrays are.
+        # torch sends shared-memory tensors between processes as handles; pickled to a file they are copied, like arrays.
         if self._tensor is None:
             import torch
 
@@ -41,9 +41,9 @@ class SharedArray:
 
 
 class Names:
-    """Very many names: bytes one after the other, and where each begins.
+    """Compact list of very many names: concatenated bytes and the offset of each.
 
-    A Python string takes 50 bytes more than its letters, a ``Path`` some hundreds.
+    A Python string takes 50 bytes more than its characters, a ``Path`` several hundred.
     """
 
     def __init__(self, letters: NDArray[np.uint8], bounds: NDArray[np.int64]) -> None:
@@ -61,12 +61,12 @@ class Names:
 
     def __getitem__(self, number: int) -> bytes:
         bounds = self.bounds.array
-        # item() is several times as fast as an index, which makes a NumPy number.
+        # item() is several times as fast as indexing, which creates a NumPy scalar.
         return self.letters.array[bounds.item(number) : bounds.item(number + 1)].tobytes()
 
 
 class NameList:
-    """Names that are being collected."""
+    """Builder of :class:`Names`."""
 
     def __init__(self) -> None:
         self._letters = bytearray()
@@ -80,5 +80,5 @@ class NameList:
         return len(self._bounds) - 1
 
     def names(self) -> Names:
-        """What was collected."""
+        """Returns the collected names."""
         return Names(np.frombuffer(bytes(self._letters), dtype=np.uint8), np.frombuffer(self._bounds, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Which folders are splits by their names: ``train``, ``Val``, ``TEST``, ``train_images``, ``dev``, ``train2017``, ..."""
+"""Recognises splits by the names of folders: ``train``, ``Val``, ``TEST``, ``train_images``, ``dev``, ``train2017``, ..."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORDS = {
     **dict.fromkeys(("eval", "evaluation"), "validation"),
     **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
 }
-# Say nothing of which split it is.
+# Words that do not affect which split it is.
 FILLERS = {
     "images",
     "image",
@@ -38,7 +38,7 @@ FILLERS = {
 
 
 def split_of(name: str) -> str | None:
-    """The split that a name means, whatever its case and whatever it says besides of images or sets; None: it means none.
+    """Returns the split that a name denotes, ignoring case and filler words such as images or set; None if it denotes none.
 
     >>> split_of("Train"), split_of("val_images"), split_of("trainset2017"), split_of("dev"), split_of("test tube"), split_of("trains")
     ('train', 'validation', 'train', 'validation', None, None)
@@ -48,7 +48,7 @@ def split_of(name: str) -> str | None:
 
 
 def split_within(name: str) -> str | None:
-    """The split that a name speaks of, whatever else it says; None: none, or several.
+    """Returns the split that a name mentions, whatever else it contains; None for none or several.
 
     >>> split_within("imagenet1k-train-0001"), split_within("cats-0001"), split_within("train-and-test")
     ('train', None, None)
@@ -57,7 +57,7 @@ def split_within(name: str) -> str | None:
 
 
 def _meaning(name: str) -> tuple[str | None, str]:
-    """The split, and what else stands in the name."""
+    """Returns the split and the rest of the name."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
     whole = "".join(words).lower()  # HoldOut
     bare = [whole] if whole in WORDS else [each for word in words if (each := _bare(word.lower()))]
@@ -66,7 +66,7 @@ def _meaning(name: str) -> tuple[str | None, str]:
 
 
 def _bare(word: str) -> str:
-    """``trainset`` and ``trainimages`` without what says nothing; empty where nothing else is said."""
+    """Strips filler words from names such as ``trainset`` and ``trainimages``; empty if nothing else remains."""
     if word in FILLERS or word in WORDS:
         return "" if word in FILLERS else word
     for filler in FILLERS:
@@ -77,9 +77,9 @@ def _bare(word: str) -> str:
 
 
 def splits_by_name(names: Iterable[str], place: str) -> dict[str, str]:
-    """Split to folder among the names of folders that hold folders themselves.
+    """Maps splits to folders, from the names of folders that contain subfolders.
 
-    What else stands in the names must be the same in all (``seg_train``, ``seg_test``), of which there are at least two: a class may be called ``test tube``.
+    The rest of the names must be the same in all (``seg_train``, ``seg_test``), and there must be at least two: a class may be called ``test tube``.
 
     Raises:
         CoterieError: two folders for one split.

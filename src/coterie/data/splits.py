@@ -1,4 +1,4 @@
-"""Carving splits and taking subsets, the same share of every class, by a seed."""
+"""Stratified splits and subsets, determined by a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coterie.errors import CoterieError
 from coterie.randomness import derive_seed
 from coterie.recipe.sections import ClassDataRecipe
 
-TEST_SHARE = 0.2  # of each class, where the data bring neither a validation nor a test split
+TEST_SHARE = 0.2  # share of each class, if the data have neither a validation nor a test split
 
 
 class Splittable(Protocol):
@@ -37,15 +37,15 @@ def _shuffled_of_class(labels: Labels, label: int, seed: int) -> Labels:
 def carve(
     samples: AnySamples, share: float, seed: int, what: str, class_names: Sequence[str], incomplete: bool = False
 ) -> tuple[AnySamples, AnySamples]:
-    """Split samples in two, stratified.
+    """Splits samples into two stratified parts.
 
     Args:
-        samples: what is split.
-        share: of each class that goes into the second part, rounded, but at least one sample.
+        samples: samples to split.
+        share: share of each class for the second part, rounded, but at least one sample.
         seed: the same seed gives the same parts.
         what: the second part's name; parts of different names are drawn independently.
-        class_names: for the error message.
-        incomplete: a class with a single sample keeps it, and the second part lacks that class.
+        class_names: names for the error message.
+        incomplete: whether a class with a single sample stays in the first part, so that the second lacks it.
 
     Returns:
         (rest, carved), each in the original order.
@@ -80,11 +80,10 @@ def assign_held_out(
     recipe: ClassDataRecipe,
     class_names: Sequence[str],
 ) -> tuple[AnySamples, AnySamples | None, AnySamples | None]:
-    """Make sure of a test split on which nothing is chosen, unless the recipe says which share of each class it is to be.
+    """Ensures a test split on which nothing is selected, unless the recipe sets its share of each class.
 
-    Where only one held-out split exists it is the test split, whatever its name: the final figure comes from it, so
-    nothing may be chosen on it, and validation is carved from the training images. Where none exists, a fifth of each class
-    becomes the test split.
+    If there is only one held-out split, it is used as the test split, whatever its name: the final metrics come from it, so nothing may be selected on it, and
+    validation is carved from the training images. If there is none, a fifth of each class becomes the test split.
 
     Returns:
         (train, validation or None, test or None).
@@ -109,13 +108,13 @@ def carve_test(
     recipe: ClassDataRecipe,
     class_names: Sequence[str],
 ) -> tuple[AnySamples, AnySamples | None, AnySamples | None]:
-    """Hold out the share ``data.test``, if it is a number, of each class; the data's validation split stays what it is.
+    """Holds out the share ``data.test`` of each class, if it is a number; the data's validation split is unchanged.
 
     Returns:
         (train, validation or None, test or None).
 
     Raises:
-        CoterieError: the data bring a test split, or no training sample of a class would be left.
+        CoterieError: the data have a test split already, or a class would have no training sample left.
     """
     share = recipe.test
     if share == "auto" or share == 0:
@@ -132,10 +131,10 @@ def carve_test(
 
 
 def refuse_second_test(test: Splittable | None, recipe: ClassDataRecipe) -> None:
-    """Of data that bring a test split, no other one is held out.
+    """Rejects a second test split for data that have one already.
 
     Raises:
-        CoterieError: the recipe asks for one.
+        CoterieError: the recipe requests one.
     """
     if test is not None and recipe.test not in ("auto", 0):
         raise CoterieError(
@@ -144,7 +143,7 @@ def refuse_second_test(test: Splittable | None, recipe: ClassDataRecipe) -> None
 
 
 def lacking_notes(splits: Mapping[str, Splittable], class_names: Sequence[str]) -> list[str]:
-    """A sentence for each split that has no samples of some classes."""
+    """Returns a sentence for each split without samples of some classes."""
     notes = []
     for split, samples in splits.items():
         present = set(samples.labels.tolist())
@@ -157,10 +156,10 @@ def lacking_notes(splits: Mapping[str, Splittable], class_names: Sequence[str]) 
 
 
 def limit(samples: AnySamples, count: int, seed: int) -> AnySamples:
-    """``count`` samples, as evenly over the classes as they allow.
+    """Returns ``count`` samples, as evenly distributed over classes as possible.
 
     Raises:
-        CoterieError: fewer samples than classes are asked for, or more than there are.
+        CoterieError: fewer samples than classes, or more than there are, are requested.
     """
     classes = np.unique(samples.labels)
     if count < len(classes):

@@ -1,6 +1,6 @@
-"""The embedded data set: the docstrings of Python's standard library, read from its source files; nothing is imported or run.
+"""The embedded data set: the docstrings of Python's standard library, read from its source files without importing or running them.
 
-Its content varies by the Python version, which is therefore part of the set's name: figures are comparable between runs on the same one.
+Its content depends on the Python version, which is therefore part of the set's name: metrics are comparable between runs on the same version only.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from pathlib import Path
 from coterie.data.cache import fingerprint, remembered
 from coterie.errors import CoterieError
 
-# Folders of the library that hold tests, or what is installed besides it.
+# Folders with tests or installed packages.
 PASSED_OVER = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
 
 def stdlib_name() -> str:
-    """The set's name with the Python version, such as ``stdlib of Python 3.11.7``."""
+    """Returns the set's name with the Python version, such as ``stdlib of Python 3.11.7``."""
     return f"stdlib of Python {platform.python_version()}"
 
 
 def stdlib_files(root: Path | None = None) -> list[Path]:
-    """The library's source files without its tests, sorted.
+    """Returns the library's source files without tests, sorted.
 
     Args:
         root: the library's folder; null: the running interpreter's.
 
     Raises:
-        CoterieError: there are none: some distributions ship the library compiled or in an archive.
+        CoterieError: there are none, since some distributions ship the library compiled or in an archive.
     """
     root = root or Path(sysconfig.get_paths()["stdlib"])
     found = []
     for place, folders, names in os.walk(root):
-        folders[:] = [each for each in folders if each not in PASSED_OVER]  # installed packages may be many
+        folders[:] = [each for each in folders if each not in PASSED_OVER]  # there may be many installed packages
         found += [Path(place, name) for name in names if name.endswith(".py")]
     found.sort()
     if not found:
@@ -48,10 +48,9 @@ def stdlib_files(root: Path | None = None) -> list[Path]:
 
 
 def stdlib_docstrings(root: Path | None = None) -> list[tuple[str, str]]:
-    """Each docstring once, with the dotted name of the first module that has it; in the order of modules and of their lines.
+    """Returns each docstring once, with the dotted name of the first module that has it, in the order of modules and lines.
 
-    Files that are gone, cannot be read or are not this Python's syntax are left out. What was found is remembered in the cache folder,
-    since parsing takes several seconds.
+    Files that are missing, cannot be read or do not parse are skipped. The result is cached, since parsing takes several seconds.
     """
     root = root or Path(sysconfig.get_paths()["stdlib"])
     files = stdlib_files(root)
@@ -61,7 +60,10 @@ def stdlib_docstrings(root: Path | None = None) -> list[tuple[str, str]]:
 
 
 def stdlib_definitions(root: Path | None = None) -> list[tuple[str, str, str]]:
-    """Module, name and docstring of each definition, as :func:`stdlib_docstrings` finds them: each docstring once. A module's own has the module's last name."""
+    """Returns module, name and docstring of each definition, each docstring once, see :func:`stdlib_docstrings`.
+
+    A module's own docstring has the last part of the module's name.
+    """
     root = root or Path(sysconfig.get_paths()["stdlib"])
     files = stdlib_files(root)
     key = fingerprint(files, f"definitions 1, Python {platform.python_version()}")
@@ -83,10 +85,10 @@ def _unique_definitions(root: Path, files: list[Path]) -> list[tuple[str, str, s
 
 
 def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
-    """Of the module, its classes and functions: name (empty: the module) and docstring without its indentation."""
+    """Yields name (empty: the module) and dedented docstring of the module, its classes and functions."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old escapes in the library's own texts
+            warnings.simplefilter("ignore")  # about old escapes in the library's sources
             tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return
@@ -97,6 +99,6 @@ def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
             docstring = ast.get_docstring(node)
             if docstring and docstring.strip():
                 yield getattr(node, "name", ""), docstring
-        # Definitions stand in statements and in the handlers of exceptions, never in expressions.
+        # Definitions occur in statements and exception handlers, never in expressions.
         inner = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.stmt | ast.excepthandler)]
         waiting.extend(reversed(inner))

@@ -1,6 +1,6 @@
-"""Tables that are computed once, part by part, kept in a file and read from there: memory-mapped, so nothing of them is in memory but what is read.
+"""Tables that are computed once, part by part, stored in a file and memory-mapped, so that only what is read is in memory.
 
-What a computation that was interrupted has written is kept beside the file, and the next one goes on from there. Of several processes that want one table, one computes it.
+An interrupted computation's partial result is kept beside the file, and the next computation resumes it. If several processes need a table, one computes it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Table = NDArray[Any]
 
 
 def read_table(path: Path, dtype: Any, shape: tuple[int, ...]) -> Table | None:
-    """A finished table, memory-mapped and read-only; None where there is none of this type and shape."""
+    """Returns a finished table, memory-mapped and read-only; None if there is none of this type and shape."""
     with contextlib.suppress(OSError, ValueError):
         found: Table = np.load(path, mmap_mode="r", allow_pickle=False)
         if found.dtype == dtype and found.shape == shape:
@@ -34,21 +34,21 @@ def read_table(path: Path, dtype: Any, shape: tuple[int, ...]) -> Table | None:
 def computed_table(
     path: Path, dtype: Any, shape: tuple[int, ...], parts: int, fill: Callable[[Table, int], None], what: str
 ) -> Table:
-    """A table that is read where it is finished, and otherwise computed.
+    """Reads a finished table, or computes it.
 
     Args:
-        path: of the file, a .npy; its name holds a digest of all that the numbers depend on.
-        dtype: of the numbers.
-        shape: of the table.
-        parts: into which the computation is divided; after each, what is done is written to the disk.
+        path: path of the .npy file; its name contains a digest of everything that the numbers depend on.
+        dtype: type of the numbers.
+        shape: shape of the table.
+        parts: the parts of the computation; the progress is written to disk after each.
         fill: writes one part's rows into the table.
-        what: the table is called in messages.
+        what: name of the table in messages.
 
     Returns:
-        Memory-mapped, read-only.
+        The table, memory-mapped and read-only.
 
     Raises:
-        RunError: the folder cannot be written, or has not enough room.
+        RunError: the folder cannot be written, or has not enough space.
     """
     found = read_table(path, dtype, shape)
     if found is not None:
@@ -56,13 +56,13 @@ def computed_table(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_beside(path, "lock")):
-            found = read_table(path, dtype, shape)  # another process may have computed it meanwhile
+            found = read_table(path, dtype, shape)  # another process may have computed it in the meantime
             if found is None:
                 _compute(path, dtype, shape, parts, fill, what)
     except OSError as error:
         reason = reason_of(error, path.parent)
         raise RunError(f"{what} cannot be kept in {str(path.parent)!r}: {reason}") from None
-    _beside(path, "lock").unlink(missing_ok=True)  # whoever waits for it finds the table
+    _beside(path, "lock").unlink(missing_ok=True)  # waiting processes now find the table
     found = read_table(path, dtype, shape)
     if found is None:
         raise RunError(f"{what} cannot be read from {str(path)!r}")
@@ -99,7 +99,7 @@ def _compute(
 def _begun(
     partial: Path, progress: Path, dtype: Any, shape: tuple[int, ...], parts: int
 ) -> tuple[int, np.memmap[Any, Any] | None]:
-    """How many parts an interrupted computation has finished, and its table."""
+    """Returns how many parts an interrupted computation has finished, and its table."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         noted = json.loads(progress.read_text(encoding="utf-8"))
         done = int(noted["done"])
@@ -110,7 +110,7 @@ def _begun(
 
 
 def shown_bytes(size: int) -> str:
-    """Bytes in words.
+    """Formats a number of bytes.
 
     >>> shown_bytes(1_500_000)
     '1.5 MB'
