@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import uuid
 from functools import partial
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 import coterie
@@ -227,3 +229,42 @@ def finished(tmp_path_factory):
         return runs[key]
 
     return run
+
+
+TRAIN = """
+import json, sys, coterie
+coterie.train(json.loads(sys.argv[1]), output=sys.argv[2], quiet=True)
+"""
+
+
+@pytest.fixture
+def run_processes(tmp_path):
+    """Runs a script in one process, or in several that torch launches, and fails with what it printed."""
+
+    def run(count: int, code: str, *arguments: object) -> None:
+        script = tmp_path / "script.py"
+        script.write_text(code)
+        several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+        command = [sys.executable, *(several if count > 1 else []), str(script), *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        found = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400, check=False)
+        assert found.returncode == 0, found.stdout + found.stderr
+
+    return run
+
+
+@pytest.fixture
+def by_one_and_two(tmp_path, run_processes):
+    """Trains a recipe in one process and in two, asserts that their students are equal, and returns the two run folders."""
+
+    def train(recipe: dict[str, object], before: str = "") -> list[Path]:
+        folders = [tmp_path / "one", tmp_path / "two"]
+        for count, folder in enumerate(folders, 1):
+            run_processes(count, before + TRAIN, json.dumps(recipe), folder)
+        first, second = (load_file(folder / "student.safetensors") for folder in folders)
+        assert first.keys() == second.keys()
+        for key in first:
+            torch.testing.assert_close(first[key], second[key], atol=1e-5, rtol=1e-4)
+        return folders
+
+    return train

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -208,29 +205,26 @@ except Interrupted:
 """
 
 
-def run(tmp_path, processes, settings, output, resume=False, stop=0):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    arguments = json.dumps([settings, str(output), resume, stop])
-    command = [sys.executable, *(several if processes > 1 else []), str(script), arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    found = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
+@pytest.fixture
+def run(run_processes):
+    def train(processes, settings, output, resume=False, stop=0):
+        run_processes(processes, SCRIPT, json.dumps([settings, str(output), resume, stop]))
+
+    return train
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("student", ["tied", "untied"])
-def test_two_processes_equal_one_and_each_goes_on_from_the_other(place, tmp_path, student):
+def test_two_processes_equal_one_and_each_goes_on_from_the_other(place, tmp_path, run, student):
     settings = recipe(place, student=student)
     whole = coterie.train(recipe(place, shard=False, student=student), output=tmp_path / "whole", quiet=True)
-    run(tmp_path, 2, settings, tmp_path / "two")
+    run(2, settings, tmp_path / "two")
     for first, second in ((2, 1), (1, 2)):
         output = tmp_path / f"{first}{second}"
-        run(tmp_path, first, settings, output, stop=3)
+        run(first, settings, output, stop=3)
         assert json.loads((output / "summary.json").read_text())["status"] == "interrupted"
         assert len(list((output / "checkpoint").glob("last-*/*.safetensors"))) == first
-        run(tmp_path, second, settings, output, resume=True)
+        run(second, settings, output, resume=True)
         assert json.loads((output / "environment.json").read_text())["processes"] == second
     expected = weights(whole.path)
     rows = (whole.path / "metrics.jsonl").read_text().splitlines()
