@@ -1,4 +1,4 @@
-"""What a finished run of images is asked for: its students, and their answers. See :class:`coterie.tasks.task.Deployed`."""
+"""Functions for finished image runs: loading students and predicting. See :class:`coterie.tasks.task.Deployed`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def describe_network(recipe: Recipe, description: dict[str, Any], number: int) -
 
 
 def is_one(samples: Any) -> bool:
-    """Whether this is one picture, and not several."""
+    """Whether ``samples`` is a single image."""
     return isinstance(samples, (str, Path, Image.Image)) or (isinstance(samples, np.ndarray) and samples.ndim < 4)
 
 

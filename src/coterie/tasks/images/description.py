@@ -1,4 +1,4 @@
-"""What ``student.json`` must hold of a run of images."""
+"""Schema of ``student.json`` of an image run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coterie.run_schema import ClassStudent, Content, Side
 
 
 class TeacherNote(Content):
-    """How a teacher of a finished run is built."""
+    """The architecture of a finished run's teacher."""
 
     network: str | None
     options: dict[str, Any] = Field(default_factory=dict)

@@ -1,6 +1,6 @@
-"""Image classifiers as timm, ONNX, torch.export and safetensors files, each compared with PyTorch as it is written.
+"""Writes image classifiers as timm, ONNX, torch.export and safetensors files, and compares all but safetensors with PyTorch.
 
-A writer puts its files into a folder that is given to it. Which network that is, and where the folder ends up, is decided by ``coterie.export``.
+A writer puts its files into a given folder. ``coterie.export`` selects the network and moves the files to their destination.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def write_timm(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 def timm_config(network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
-    """The contents of ``config.json``: what timm builds, and how it prepares images.
+    """Returns the content of ``config.json``: the architecture that timm builds, and its preprocessing.
 
     Args:
-        network: built by timm.
-        description: contents of ``student.json``.
+        network: a network built by timm.
+        description: content of ``student.json``.
     """
     return {
         "architecture": description["network"].partition(".")[0],
@@ -76,7 +76,7 @@ def write_safetensors(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 def _save_weights(subject: Subject, folder: Path) -> None:
-    # Clones, because safetensors refuses tensors that share memory, as a trunk does that several students hold.
+    # Cloned, because safetensors refuses tensors that share memory, as those of a shared trunk do.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in subject.tensors.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -84,7 +84,7 @@ def _save_weights(subject: Subject, folder: Path) -> None:
 def write_pt2(subject: Subject, folder: Path, gallery: Path) -> str:
     images, origin = images_to_compare(gallery, subject.description)
     path = folder / "model.pt2"
-    program = io.BytesIO()  # torch's own writer ends the process where the disk is full
+    program = io.BytesIO()  # torch's own writer ends the process if the disk is full
     with exporting("pt2"):
         torch.export.save(traced_images(subject), program)
     path.write_bytes(program.getbuffer())
@@ -97,7 +97,7 @@ def write_pt2(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
-    """Write ``model.onnx``, with the preparation of images and the class names in its metadata; say what was compared."""
+    """Write ``model.onnx``, with preprocessing and class names in its metadata; returns a sentence about what was compared."""
     onnxruntime = require_onnx()
     images, origin = images_to_compare(gallery, subject.description)
     path = folder / "model.onnx"
@@ -114,14 +114,14 @@ def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 def traced_images(subject: Subject) -> torch.export.ExportedProgram:
-    """The graph for batches of images of any size, with nothing of the data in it."""
-    # Zeros, because the program keeps its example; two of them, because a batch of one would be taken for a constant.
+    """Traces the graph for any batch size; it contains none of the data."""
+    # Zeros, because the program keeps its example; two of them, because a batch of one would be specialised to a constant.
     example = torch.zeros(2, *subject.description["input_size"])
     return traced(subject.network, (example,), ({0: torch.export.Dim("batch")},))
 
 
 def images_to_compare(gallery: Path, description: dict[str, Any]) -> tuple[Tensor, str]:
-    """Images to compare logits on, as many as the largest batch, and where they come from, in words."""
+    """Returns images to compare logits on, as many as the largest batch, and their origin in words."""
     count = max(CHECKED_BATCH_SIZES)
     files = sorted(gallery.glob("*.png"))
     if files:
@@ -135,7 +135,7 @@ def images_to_compare(gallery: Path, description: dict[str, Any]) -> tuple[Tenso
 
 @torch.inference_mode()
 def difference_of(network: nn.Module, exported: Callable[[Tensor], Tensor], images: Tensor) -> float:
-    """The :func:`relative_difference` over batches of several sizes."""
+    """Returns the largest :func:`relative_difference` over batches of several sizes."""
     largest = 0.0
     for size in CHECKED_BATCH_SIZES:
         expected, actual = network(images[:size]), exported(images[:size])

@@ -1,4 +1,4 @@
-"""Which kind of network a module is, by what it is made of: settings are chosen by that (``coterie.recipe.fitting``)."""
+"""Classifies a network by its layers; automatic settings depend on its family (``coterie.recipe.fitting``)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Literal
 from torch import nn
 
 ImageFamily = Literal["CIFAR network", "convolutional network", "mobile network", "transformer"]
-MANY = 0.5  # share of depthwise convolutions from which a network is a mobile one
-SMALL = 64  # pixels a side up to which a network is made for small images
+MANY = 0.5  # minimum share of depthwise convolutions of a mobile network
+SMALL = 64  # maximum side in pixels of small images
 
 
 def family_of(network: nn.Module) -> ImageFamily:
-    """The kind of an image network.
+    """Returns the family of an image network.
 
-    A transformer is what attends, or normalises by layers rather than batches (ConvNeXt trains as Swin does). A CIFAR network is one
-    whose first convolution keeps the image's size, and that timm does not know as one for larger images (VGG). Of a mobile network's
-    convolutions with a kernel above 1x1, many are depthwise.
+    - A transformer has attention, or more layer normalisations than batch normalisations (ConvNeXt trains like Swin).
+    - The first convolution of a CIFAR network has stride 1, and timm does not list the network for larger images (as it does VGG).
+    - At least half of a mobile network's convolutions with a kernel above 1x1 are depthwise.
 
     Args:
-        network: on any device, the meta device included; nothing is computed.
+        network: on any device, including the meta device; nothing is computed.
     """
     modules = list(network.modules())
     batch_norms = sum(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in modules)

@@ -1,4 +1,4 @@
-"""What ``auto`` comes to for images: which network, with or without pretrained weights, at which size; the rest is ``coterie.recipe.fitting``."""
+"""Resolves ``auto`` settings for images: network, pretrained weights, image size and crops; ``coterie.recipe.fitting`` resolves the others."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from coterie.tasks.images.networks import network_names, network_options
 from coterie.tasks.images.pretrained import why_not_at_hand
 from coterie.tasks.images.settings import data_of, network_of
 
-SMALL_SIDE = 48  # pixels a side up to which images are as small as CIFAR's
+SMALL_SIDE = 48  # maximum side in pixels of images that count as small, like CIFAR's
 CIFAR_SIDE = 32
-# A network for each size of images, where the recipe names none. Digits and CIFAR are for trying things out, in seconds.
+# The network for each size of images if the recipe names none. Known data sets such as digits and CIFAR are for quick trials.
 FOR_TRYING, FOR_SMALL, FOR_OTHERS = "tiny_cifar", "resnet20_cifar", "mobilenetv4_conv_small"
-LEAST_SIDE, FINE_TUNED_SIDE, MOST_SIDE = 64, 128, 224  # of timm's networks, whose feature maps are a 32nd of the image
+LEAST_SIDE, FINE_TUNED_SIDE, MOST_SIDE = 64, 128, 224  # for timm's networks, which downsample by 32
 STEP = 32  # sizes are multiples of it
-# Of fewer images, random crops show at least this share: timm's 0.08 is ImageNet's, where epochs are many. Ours.
+# Below this number of images, random crops cover at least this share of the area. timm's 0.08 is for ImageNet with many epochs. Our choice.
 MANY_IMAGES, FEW_CROP_SCALE = 20_000, 0.35
 
 
 def fit_images(
     recipe: Recipe, raw: RawData, accelerator: Accelerator, network: NetworkSource | None
 ) -> tuple[Recipe, dict[str, str]]:
-    """The recipe without an ``auto`` whose value depends on images or networks, and what was chosen, with its reason.
+    """Returns the recipe with every ``auto`` resolved that depends on images or networks, and the reason of each choice.
 
     Args:
-        recipe: what it sets stays.
-        raw: its data, as they are read and split.
-        accelerator: several processes choose alike, whatever each of them can reach.
-        network: of the user's own, in place of the recipe's.
+        recipe: the recipe; its explicit settings are kept.
+        raw: its data, read and split.
+        accelerator: used so that all processes make the same choice, even if they differ in network access.
+        network: a custom network instead of the recipe's.
 
     Raises:
-        CoterieError: an unknown network, an optimizer for which no rate is known.
+        CoterieError: a network is unknown, or no learning rate is known for the optimizer.
     """
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -76,7 +76,7 @@ def fit_images(
 
 
 def _missing(recipe: Recipe, own_images: bool, accelerator: Accelerator) -> str | None:
-    """Why training starts from nothing; None where there are pretrained weights. One process finds out, and tells the others."""
+    """Returns why no pretrained weights are used; None if they are available. The main process checks, and broadcasts the result."""
     if network_of(recipe).weights is not None:
         return "network.weights are given"
     if not own_images:
@@ -90,7 +90,7 @@ def _missing(recipe: Recipe, own_images: bool, accelerator: Accelerator) -> str 
 
 
 def _example(recipe: Recipe, network: NetworkSource | None, size: tuple[int, int, int]) -> nn.Module:
-    """The first student's network, without values where coterie builds it."""
+    """Returns the first student's network; on the meta device if coterie builds it."""
     if isinstance(network, nn.Module):
         return network
     if network is not None:
@@ -101,7 +101,7 @@ def _example(recipe: Recipe, network: NetworkSource | None, size: tuple[int, int
 
 
 def _size(network: nn.Module, small: bool, pretrained: bool, side: int) -> tuple[int | None, str]:
-    """Side in pixels to which images are brought, None: they stay as they are; and why."""
+    """Returns the side in pixels to which images are resized (None: they are not resized), and the reason."""
     if small:
         return (None, "the images' own") if side <= SMALL_SIDE else (CIFAR_SIDE, "a network for small images")
     config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}

@@ -1,4 +1,4 @@
-"""Pictures that are named on a command line. Nothing heavy is imported."""
+"""Finds images named on a command line. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from coterie.tasks.images.data.layout import Found, Walk
 
 
 def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[Path]:
-    """Image files of paths, folders (all that lies below, in order of their names), patterns, and ``-``: a list on standard input.
+    """Returns the image files of paths, folders (recursively, in order of their names), patterns, and ``-`` (a list of paths on standard input).
 
-    What stands in the list need not exist: each is reported when its turn comes.
+    Paths in the list need not exist: missing files are reported when they are read.
 
     Raises:
-        CoterieError: what was typed is not there, or holds no images.
+        CoterieError: a path or pattern on the command line does not exist, or holds no images.
     """
     found: list[Path] = []
     for each in inputs:

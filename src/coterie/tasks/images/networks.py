@@ -1,4 +1,4 @@
-"""From a recipe to networks, students and method, for images of a given size and number of classes. Needs no data."""
+"""Builds networks, students and method from a recipe, for a given image size and number of classes. Needs no data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEFAULT_NETWORK = "tiny_cifar"
 
 
 def network_names(recipe: Recipe) -> list[str]:
-    """Timm names of the recipe's networks: one, or one for each student."""
+    """Returns the timm names of the recipe's networks: one, or one for each student."""
     name = recipe.network.name
     if name == AUTO:
         raise CoterieError(f"network.name is chosen by the images; method={recipe.method.name} needs one that is named")
@@ -41,7 +41,7 @@ def network_names(recipe: Recipe) -> list[str]:
 
 
 def network_options(recipe: Recipe, name: str, input_size: ImageSize) -> dict[str, Any]:
-    """Arguments of ``timm.create_model`` beside the number of classes, with which the student can be built again."""
+    """Returns the arguments of ``timm.create_model``, except the number of classes, with which the student can be rebuilt."""
     import timm
 
     register()
@@ -55,7 +55,7 @@ def network_options(recipe: Recipe, name: str, input_size: ImageSize) -> dict[st
 
 
 def pretrained_config(recipe: Recipe) -> dict[str, Any] | None:
-    """Timm's configuration (statistics, input size) of the pretrained network; None where the recipe asks for none."""
+    """Returns timm's configuration (statistics, input size) of the pretrained network; None if the recipe uses none."""
     if recipe.network.pretrained is not True:
         return None
     import timm
@@ -74,14 +74,14 @@ def build_method(
     label_loss: nn.Module | None = None,
     teachers: Teachers | None = None,
 ) -> GroupMethod:
-    """Students and method, with initial weights that depend on the seed and the student's number only.
+    """Builds students and method, with initial weights that depend only on the seed and the student's number.
 
-    Teachers go to a method that is made of them, and beside any other one as the recipe's ``teaching`` says.
+    Student 0 therefore starts from the same weights with every method and number of students, including a single baseline network.
 
-    So student 0 starts from the same weights under every method and number of students, a lone baseline included.
+    Teachers are passed to a method that takes them; they are added to any other method according to the recipe's ``teaching``.
 
     Raises:
-        CoterieError: an unknown method, network, split point or argument, or a network with another number of outputs.
+        CoterieError: a method, network, split point or argument is unknown, or the network has another number of outputs.
     """
     group = _build_group(recipe, find_method(recipe.method.name), num_classes, input_size, network)
     if group.num_classes != num_classes:
@@ -111,7 +111,7 @@ def _build_group(
             require_at_hand(name, "network.pretrained")
         created = create_network(
             name,
-            pretrained=settings.pretrained is True,  # without images, auto is no
+            pretrained=settings.pretrained is True,  # an unresolved auto means no
             num_classes=num_classes,
             **network_options(recipe, name, input_size),
         )

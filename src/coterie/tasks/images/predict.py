@@ -1,6 +1,6 @@
-"""Pictures to class names and probabilities, by a run's deployed student.
+"""Predicts class names and probabilities of images with a run's deployed student.
 
-The preprocessing is the one that the student was evaluated with, read from ``student.json``; training has no part here.
+The preprocessing is that of the student's evaluation, read from ``student.json``. No training code is used.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from coterie.tasks.images.data.streaming import evaluation_transform
 from coterie.tasks.prediction import Prediction, best_classes
 
 BATCH_SIZE = 64
-ALONE = 4 * BATCH_SIZE  # fewer pictures are decoded sooner than worker processes start
+ALONE = 4 * BATCH_SIZE  # up to this number of images, decoding is faster than starting worker processes
 
 Picture = str | Path | Image.Image | np.ndarray[Any, Any]
 
 
 def load_transform(run: str | Path) -> Any:
-    """The preprocessing of a run's student: PIL image to float32 [C, H, W], by timm's transforms.
+    """Returns the preprocessing of a run's student, built from timm's transforms: PIL image to float32 [C, H, W].
 
     The image must have the network's channels: ``image.convert("RGB")``, or ``"L"`` for one channel.
 
     Raises:
-        CoterieError: no run, one without a student, or one that was not trained on images.
+        CoterieError: the folder holds no run, the run has no student, or it was not trained on images.
     """
     description = RunFolder(run).require().read_description()
     if "input_size" not in description:
@@ -57,7 +57,7 @@ def predict_pictures(
         num_workers=len(os.sched_getaffinity(0)) if _decodes_apart(len(samples)) else 0,
         collate_fn=_collate,
         worker_init_fn=_one_thread,
-        generator=torch.Generator(),  # the global one is the caller's
+        generator=torch.Generator(),  # do not advance the global generator
     )
     number = 0
     for images, errors in loader:
@@ -81,9 +81,9 @@ def _one_thread(worker: int) -> None:
 
 
 class _Pictures(Dataset["Tensor | str"]):
-    """Pictures as the network takes them, float [C, H, W], or why one cannot be read.
+    """Preprocessed images, float [C, H, W], or an error message for an image that cannot be read.
 
-    Errors travel as values: one that is raised in a worker would end the others.
+    Errors are returned as values, because an exception in a worker would end the iteration.
     """
 
     def __init__(self, samples: Sequence[Picture], description: dict[str, Any]) -> None:
@@ -102,16 +102,16 @@ class _Pictures(Dataset["Tensor | str"]):
 
 
 def _collate(items: list[Tensor | str]) -> tuple[Tensor | None, list[str | None]]:
-    """The pictures that could be read, stacked, and for each item its error or None."""
+    """Stacks the images that could be read; returns them and, for each item, its error or None."""
     images = [item for item in items if isinstance(item, Tensor)]
     return torch.stack(images) if images else None, [item if isinstance(item, str) else None for item in items]
 
 
 def _picture(sample: Picture, number: int, channels: int) -> Image.Image:
-    """A picture as grey (1 channel) or RGB.
+    """Converts a sample to a grey (1 channel) or RGB image.
 
     Raises:
-        CoterieError: it is missing, cannot be decoded or is none.
+        CoterieError: the image is missing or cannot be decoded, or the sample is of another type.
     """
     if isinstance(sample, (str, Path)):
         return _decode(Path(sample), channels)
@@ -127,14 +127,14 @@ def _picture(sample: Picture, number: int, channels: int) -> Image.Image:
     if isinstance(sample, Image.Image):
         try:
             return upright(sample, channels == 1)
-        # Pillow decodes late, and its readers raise many kinds on a damaged file.
+        # Pillow decodes lazily, and its readers raise many types on a damaged file.
         except Exception as error:
             raise CoterieError(f"image {number} cannot be decoded: {reason_of(error, '')}") from None
     raise CoterieError(f"image {number} is {type(sample).__name__}: expected a path, a PIL image or an array")
 
 
 def data_info(description: dict[str, Any]) -> DataInfo:
-    """What ``student.json`` says of the data."""
+    """Returns the data's description from ``student.json``."""
     return DataInfo(
         description["data"],
         tuple(description["class_names"]),
@@ -147,17 +147,17 @@ def data_info(description: dict[str, Any]) -> DataInfo:
 
 
 def load_images(paths: Sequence[Path], description: dict[str, Any]) -> Tensor:
-    """Image files as a normalised batch.
+    """Loads image files as a normalised batch.
 
     Args:
         paths: image files.
-        description: contents of ``student.json``.
+        description: content of ``student.json``.
 
     Returns:
         float32 [B, C, H, W].
 
     Raises:
-        CoterieError: an image that is missing or cannot be decoded.
+        CoterieError: an image is missing or cannot be decoded.
     """
     info = data_info(description)
     transform = evaluation_transform(info)
@@ -168,10 +168,10 @@ def _decode(path: Path, channels: int) -> Image.Image:
     """Read one image as grey (1 channel) or RGB."""
     if not path.exists():
         raise CoterieError(f"no image {str(path)!r}")
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # reading a pipe would block
         raise CoterieError(f"{str(path)!r} is not an image that can be decoded: it is no regular file")
     try:
         return read_image(path, grey=channels == 1)
-    # Pillow's readers raise many kinds on a damaged file.
+    # Pillow's readers raise many types on a damaged file.
     except Exception as error:
         raise CoterieError(f"{str(path)!r} is not an image that can be decoded: {reason_of(error, path)}") from None

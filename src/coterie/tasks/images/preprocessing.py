@@ -1,4 +1,4 @@
-"""How a picture becomes a network's input, as values that a program without coterie reads from the exported file."""
+"""Metadata of exported files that describes the preprocessing of images, for programs without coterie."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def resized(description: dict[str, Any]) -> list[int]:
-    """Height and width that a picture is brought to cover, its aspect ratio kept, before the centre is cut out; as timm's transform does it."""
+    """Returns the height and width that the resized image must cover, with its aspect ratio kept, before the centre crop; as in timm's transform."""
     return [math.floor(side / description["crop"]) for side in description["input_size"][1:]]
 
 
 def image_metadata(description: dict[str, Any], which: str) -> dict[str, str]:
-    """What an ONNX file says of itself, every value as JSON.
+    """Returns the metadata of an ONNX file, with every value as JSON.
 
     Args:
-        description: contents of ``student.json``.
+        description: content of ``student.json``.
         which: student, a student's number, ensemble or method.
     """
     channels = description["input_size"][0]
@@ -24,7 +24,7 @@ def image_metadata(description: dict[str, Any], which: str) -> dict[str, str]:
         "task": "image_classification",
         "class_names": description["class_names"],
         "input_size": description["input_size"],  # channels, height, width
-        "colour": {1: "L", 3: "RGB"}.get(channels),  # Pillow's mode; null: no picture has these channels
+        "colour": {1: "L", 3: "RGB"}.get(channels),  # Pillow's mode; null: images have no such number of channels
         "mean": description["mean"],  # of pixels in 0..1
         "std": description["std"],
         "interpolation": description["interpolation"],

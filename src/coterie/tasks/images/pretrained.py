@@ -1,4 +1,4 @@
-"""Whether timm's pretrained weights of a network are to be had: in the cache, or from where timm keeps them, within seconds."""
+"""Checks within seconds whether timm's pretrained weights of a network are available: in the cache, or from their source."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from coterie.errors import CoterieError
 from coterie.networks.hub import PATIENCE, why_no_answer, why_not_on_the_hub
 from coterie.networks.papers.registration import register
 
-FILES = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them
+FILES = ("model.safetensors", "pytorch_model.bin")  # in timm's order
 
 
 def why_not_at_hand(name: str) -> str | None:
-    """Why the weights of a timm network cannot be had now; None where they can.
+    """Returns why the weights of a timm network are not available now; None if they are.
 
-    Asks for the headers of the file only. Where a cache holds it, or the Hub is switched off (HF_HUB_OFFLINE), nothing is asked.
+    Only the headers of the file are requested. No request is sent if a cache holds the file or the Hub is disabled (HF_HUB_OFFLINE).
     """
     import timm
 
@@ -37,10 +37,10 @@ def why_not_at_hand(name: str) -> str | None:
 
 
 def require_at_hand(name: str, setting: str) -> None:
-    """Refuse weights that cannot be had, in seconds rather than after a library's retries.
+    """Refuse weights that are not available, within seconds rather than after a library's retries.
 
     Raises:
-        CoterieError: they cannot, and why.
+        CoterieError: the weights are not available; the message says why.
     """
     reason = why_not_at_hand(name)
     if reason is not None:

@@ -1,4 +1,4 @@
-"""An ONNX file in int8: quantised by ONNX Runtime's own tool on training images, and measured beside the float file it came from."""
+"""Quantises an ONNX file to int8 with ONNX Runtime's tool, calibrated on training images, and compares it with the float file."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ CALIBRATION_BATCH = 50
 
 
 def quantize(folder: Path, data: Loaders) -> dict[str, Any]:
-    """Put an int8 file in the place of a folder's ``model.onnx``, and measure what it costs on the evaluation split.
+    """Replace a folder's ``model.onnx`` with an int8 file, and compare both on the evaluation split.
 
-    Weights are int8 with a scale for each channel, activations uint8 with one for each tensor, both kept by QuantizeLinear and
-    DequantizeLinear nodes (QDQ); ranges are the smallest and largest value seen. The settings are those that lost least on a CPU with
-    AVX2 and without VNNI. Top-1, and predictions changed, on the 359 test images of digits, for a tiny_cifar of 20 thousand parameters
-    (73.26% in float32) and a mobilenetv3_small_050 at 64 pixels (74.09%), on which they were chosen too:
+    Weights are int8 with a scale per channel, activations are uint8 with a scale per tensor. Both are stored with QuantizeLinear and
+    DequantizeLinear nodes (QDQ). Calibration ranges are the minimum and maximum. These settings lost least on a CPU with
+    AVX2 and without VNNI. Top-1 and changed predictions on the 359 test images of digits, on which the settings were also chosen,
+    for a tiny_cifar of 20 thousand parameters (73.26% in float32) and a mobilenetv3_small_050 at 64 pixels (74.09%):
 
-    - as they are: 73.26%, 3 changed; 72.70%, 25 changed;
-    - without ``reduce_range``, which keeps weights to 7 bits, so that the 16-bit sums of that CPU cannot overflow: 72.98%, 13; 69.92%, 78;
+    - these settings: 73.26%, 3 changed; 72.70%, 25 changed;
+    - without ``reduce_range``, which limits weights to 7 bits so that the 16-bit sums of that CPU cannot overflow: 72.98%, 13; 69.92%, 78;
     - one scale for all channels of a weight: 72.42%, 5; 69.36%, 39;
-    - ranges by entropy: the same as by the smallest and largest value; by percentile: 73.26%, 0; 72.42%, 26;
-    - int8 activations: 73.26%, 3; 72.70%, 23, within chance of uint8, which CPUs without VNNI are advised to take;
+    - ranges by entropy: the same as by minimum and maximum; by percentile: 73.26%, 0; 72.42%, 26;
+    - int8 activations: 73.26%, 3; 72.70%, 23, within chance of uint8, which is recommended for CPUs without VNNI;
     - without ``quant_pre_process``: 73.26%, 3; 72.14%, 26, and a file larger by a sixth for the second network.
 
     Args:
-        folder: holds ``model.onnx`` in float32, with ``images`` float32 [B, C, H, W] as its input.
-        data: what the network was trained on; up to 200 training images, evenly spaced over the split, set the ranges.
+        folder: folder with ``model.onnx`` in float32, whose input is ``images``, float32 [B, C, H, W].
+        data: the data that the network was trained on; up to 200 training images, evenly spaced over the split, are used for calibration.
 
     Returns:
-        The contents of ``int8.json``: ``float_top1`` and ``int8_top1`` (shares), ``images``, ``split``, ``changed_predictions``,
-        ``standard_error`` (of the difference of the two, a share), ``calibration_images``, ``float_bytes``, ``int8_bytes`` and ``line``, all this in words;
-        the file's metadata hold them too, but for the sizes, under ``int8``.
+        The content of ``int8.json``: ``float_top1`` and ``int8_top1`` (shares), ``images``, ``split``, ``changed_predictions``,
+        ``standard_error`` (of the difference of the two, a share), ``calibration_images``, ``float_bytes``, ``int8_bytes`` and ``line``, a summary in words.
+        The file's metadata also contain them, except the sizes and ``line``, under ``int8``.
 
     Raises:
-        CoterieError: the graph is larger than one file.
+        CoterieError: the graph does not fit into one file.
         RunError: ONNX Runtime's tool fails on this graph.
     """
     import onnx
@@ -66,7 +66,7 @@ def quantize(folder: Path, data: Loaders) -> dict[str, Any]:
         measures = {**_compare(plain, quantized, data), "calibration_images": sum(map(len, batches))}
         model = onnx.load(quantized)
         stored = {each.key: each.value for each in onnx.load(plain).metadata_props}
-        del model.metadata_props[:]  # the tool's own remark is no JSON, as every value is
+        del model.metadata_props[:]  # the tool's own entry is not JSON, unlike all other values
         onnx.helper.set_model_props(model, {**stored, "int8": json.dumps(measures)})
         write_atomically(path, lambda temporary: onnx.save(model, temporary))
         measures |= {"float_bytes": plain.stat().st_size, "int8_bytes": path.stat().st_size}
@@ -77,7 +77,7 @@ def quantize(folder: Path, data: Loaders) -> dict[str, Any]:
 
 
 def _in_a_line(measures: dict[str, Any]) -> str:
-    """What int8 costs, in words."""
+    """Describes the comparison of int8 and float32 in a line."""
     return (
         f"int8: top-1 {measures['int8_top1']:.2%}, {measures['float_top1']:.2%} in float32, on {measures['images']:,} {measures['split']} images"
         f" (difference {100 * (measures['int8_top1'] - measures['float_top1']):+.2f} points, standard error"
@@ -88,9 +88,9 @@ def _in_a_line(measures: dict[str, Any]) -> str:
 
 
 def _calibration_batches(data: DataBundle) -> list[NDArray[np.float32]]:
-    """Training images as they are evaluated, float32 [b, C, H, W] each."""
+    """Returns batches of training images, preprocessed as in evaluation, float32 [b, C, H, W] each."""
     total = data.train_evaluation.num_samples
-    # Evenly spaced: folders are read class by class, and the first images would be of one class.
+    # Evenly spaced, because folders are read by class and the first images would be of one class.
     numbers = np.linspace(0, total - 1, min(CALIBRATION_IMAGES, total)).round().astype(int).tolist()
     return [
         data.train_evaluation.prepared(numbers[start : start + CALIBRATION_BATCH]).numpy()
@@ -112,7 +112,7 @@ def _write_quantized(plain: Path, prepared: Path, target: Path, batches: list[ND
 
     with _quantizing():
         source = plain
-        with contextlib.suppress(Exception):  # it merges layers where it can; the tool takes the graph without it too
+        with contextlib.suppress(Exception):  # it fuses layers, and is optional
             quant_pre_process(str(plain), str(prepared))
             source = prepared
         quantization.quantize_static(
@@ -130,11 +130,11 @@ def _write_quantized(plain: Path, prepared: Path, target: Path, batches: list[ND
 
 @contextlib.contextmanager
 def _quantizing() -> Iterator[None]:
-    """Silence the tool's advice to its user, and name the reason of a failure in one line."""
+    """Context that silences the tool's messages, and reports the reason of a failure in one line."""
     root = logging.getLogger()
     level = root.level
     try:
-        root.setLevel(logging.CRITICAL)  # it logs to the root, and the histograms' calibration prints
+        root.setLevel(logging.CRITICAL)  # the tool uses the root logger, and calibration by histograms prints
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     except OSError:
@@ -147,7 +147,7 @@ def _quantizing() -> Iterator[None]:
 
 
 def _compare(plain: Path, quantized: Path, data: DataBundle) -> dict[str, Any]:
-    """Both files in one pass over the split that the run was evaluated on."""
+    """Evaluates both files in one pass over the run's evaluation split."""
     onnxruntime = require_onnx()
     named = {"test": data.test, "validation": data.validation, "training": data.train_evaluation}
     split, loader = next((name, loader) for name, loader in named.items() if loader is not None)
@@ -171,6 +171,6 @@ def _compare(plain: Path, quantized: Path, data: DataBundle) -> dict[str, Any]:
         "split": split,
         "images": images,
         "changed_predictions": changed,
-        # Of a mean of paired differences, each -1, 0 or 1.
+        # Standard error of the mean of paired differences, each -1, 0 or 1.
         "standard_error": math.sqrt(max(0.0, (int8_only + float_only) / images - difference**2) / images),
     }

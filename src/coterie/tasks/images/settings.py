@@ -21,7 +21,7 @@ from coterie.tasks.images.data.catalogue import DATA, require_place
 
 
 class ImageData(ClassDataRecipe):
-    """Which images, and how they are prepared and augmented."""
+    """The images, their preprocessing and their augmentation."""
 
     places: ClassVar[tuple[str, ...]] = ("name", "root")
     names: ClassVar = DATA
@@ -77,7 +77,7 @@ class ImageData(ClassDataRecipe):
 
 
 class ImageNetwork(NetworkRecipe):
-    """Networks of timm, or one's own."""
+    """Networks of timm, or a custom network."""
 
     places: ClassVar[tuple[str, ...]] = ("weights",)
 
@@ -109,7 +109,7 @@ class ImageNetwork(NetworkRecipe):
 
 
 class ImageTeacher(TeacherRecipe):
-    """A frozen network that teaches: a finished run, or a network of timm with its weights."""
+    """A frozen teacher: a finished run, or a network of timm with its weights."""
 
     places: ClassVar[tuple[str, ...]] = ("run", "weights")
 
@@ -134,15 +134,15 @@ SETTINGS = TaskSettings(ImageData, ImageNetwork, ImageTeacher)
 
 
 def data_of(recipe: Recipe) -> ImageData:
-    """The recipe's ``data``, known to be of images."""
+    """Returns the recipe's ``data``, typed for images."""
     return cast(ImageData, recipe.data)
 
 
 def network_of(recipe: Recipe) -> ImageNetwork:
-    """The recipe's ``network``, known to be of images."""
+    """Returns the recipe's ``network``, typed for images."""
     return cast(ImageNetwork, recipe.network)
 
 
 def teachers_of(recipe: Recipe) -> list[ImageTeacher]:
-    """The recipe's teachers, known to be of images."""
+    """Returns the recipe's teachers, typed for images."""
     return cast(list[ImageTeacher], recipe.all_teachers())

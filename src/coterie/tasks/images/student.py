@@ -1,4 +1,4 @@
-"""How timm prepares the images of a deployed student."""
+"""timm's preprocessing configuration of a deployed student."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import nn
 
 
 def prepared_for(network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
-    """Timm's ``pretrained_cfg`` of a student: how its images are prepared, by which ``timm.data.resolve_model_data_config`` goes.
+    """Returns timm's ``pretrained_cfg`` of a student, from which ``timm.data.resolve_model_data_config`` reads its preprocessing.
 
     Args:
-        network: built by timm.
-        description: contents of ``student.json``.
+        network: a network built by timm.
+        description: content of ``student.json``.
     """
     built_in: Any = network.pretrained_cfg
-    # Timm converts a first convolution that it believes was trained on colour images; these weights fit as they are.
+    # With `first_conv`, timm would convert the weights of the first convolution from colour images; these need no conversion.
     kept = ("classifier", "fixed_input_size") + (("first_conv",) if description["input_size"][0] == 3 else ())
     return {
         **{key: built_in[key] for key in kept if built_in.get(key) is not None},

@@ -1,4 +1,4 @@
-"""Image classification: its data, its networks, what is saved of a student and to look at."""
+"""Image classification: data, networks, and the files saved for a student and for inspection."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from coterie.tasks.images.teachers import Expectation, build_teachers, first_sta
 
 
 class ImageClassification(Classification):
-    """Builds data and method of a recipe, and measures.
+    """Builds data and method of a recipe, and evaluates the method.
 
     Args:
         recipe: the run's settings.
-        accelerator: gives the device and this process's place among the processes.
-        network: a module, or a callable that builds one, in place of ``network.name``.
-        datasets: (train, validation, test) in place of ``data.name``; None where there is none.
-        input_config: how images are prepared, in timm's words (mean, std, input_size, ...), in place of a pretrained network's.
-        teachers: modules in place of the recipe's ``teacher``; they take the students' images as they are.
-        measured: classes by which the data are measured; nothing is trained on then, see :func:`coterie.tasks.images.data.reading.read_data`.
+        accelerator: device and processes.
+        network: a module, or a callable that builds one, instead of ``network.name``.
+        datasets: (train, validation, test) instead of ``data.name``, with None for a missing split.
+        input_config: preprocessing with timm's keys (mean, std, input_size, ...), instead of a pretrained network's.
+        teachers: modules instead of the recipe's ``teacher``; they get the same inputs as the students.
+        measured: class names for an evaluation only, without training, see :func:`coterie.tasks.images.data.reading.read_data`.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class ImageClassification(Classification):
         self.teacher_notes: list[dict[str, Any]] = []
         self.accelerator = accelerator
         self.network = network
-        find_method(recipe.method.name)  # a misspelt name should not wait for the data
+        find_method(recipe.method.name)  # report a misspelt name before reading the data
         asked = network_of(recipe).weights
         weights = Path(asked).expanduser() if asked is not None else None
         if weights is not None and not weights.is_file():  # before the data are read
             raise CoterieError(f"network.weights={asked!r} is not a file")
         self.initial_weights = None if weights is None else {"file": str(weights), "sha256": digest(weights)}
         raw = read_data(data_of(recipe), datasets, measured)
-        if input_config is None:  # an evaluation's recipe is a finished run's
+        if input_config is None:  # otherwise an evaluation, whose recipe is that of a finished run
             recipe, self.chosen = fit_images(recipe, raw, accelerator, network)
         self.recipe = recipe
         self.network_names = [] if network is not None else network_names(recipe)
@@ -94,7 +94,7 @@ class ImageClassification(Classification):
         """See :class:`coterie.tasks.task.TaskKind`."""
         description = folder.read_description()
         config = {key: description[key] for key in ("input_size", "mean", "std", "interpolation")}
-        # Images are prepared as the run prepared them, whatever the data.
+        # Use the run's preprocessing, whatever the data.
         return cls(
             load_recipe(recipe, ["data.normalize=network", "network.weights=null"]),
             accelerator,
@@ -110,12 +110,12 @@ class ImageClassification(Classification):
         """See :class:`coterie.tasks.task.TaskKind`."""
         classes, size = description["num_classes"], tuple(description["input_size"])
         teachers = untrained_teachers(description.get("teachers", []), Expectation(classes, size))
-        if network_of(recipe).weights is not None:  # a checkpoint follows; the file may be gone
+        if network_of(recipe).weights is not None:  # a checkpoint is loaded next, and the file may be gone
             recipe = load_recipe(recipe, ["network.weights=null"])
         return build_method(recipe, classes, size, network, teachers=teachers)
 
     def build_method(self) -> Method:
-        """Students, label loss and method for these data, see :func:`coterie.tasks.images.networks.build_method`."""
+        """Builds students, label loss and method for these data, see :func:`coterie.tasks.images.networks.build_method`."""
         info = self.data.info
         classes, size = len(info.class_names), info.input_size
         teachers = self._teachers()
@@ -132,7 +132,7 @@ class ImageClassification(Classification):
         return built
 
     def describe_student(self, method: Method, figures: dict[str, Any]) -> dict[str, Any]:
-        """The contents of ``student.json``."""
+        """Returns the content of ``student.json``."""
         info, names = self.data.info, self.network_names
         name = names[method.deployed_student if len(names) > 1 else 0] if names else None
         return {
@@ -154,11 +154,11 @@ class ImageClassification(Classification):
         }
 
     def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
-        """Weights and description of the deployed student."""
+        """Write weights and description of the deployed student."""
         save_student(folder, network, self.describe_student(method, figures))
 
     def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
-        """Images of a split as ``gallery/<index>.png``."""
+        """Write images of a split as ``gallery/<index>.png``."""
         loader = {"test": self.data.test, "validation": self.data.validation}.get(split) or self.data.train_evaluation
         folder.gallery.mkdir(exist_ok=True)
         for index, pixels in zip(indices.tolist(), loader.raw_images(indices.tolist()), strict=True):
@@ -166,5 +166,5 @@ class ImageClassification(Classification):
 
 
 def _shown(pixels: Pixels) -> Pixels:
-    """An image [H, W, C] as can be looked at: of three or more channels the first three as RGB, otherwise the first as grey."""
+    """Converts an image [H, W, C] for display: with three or more channels, the first three as RGB, otherwise the first as grey."""
     return pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]

@@ -1,4 +1,4 @@
-"""From a recipe to frozen teachers: where their weights come from, what images they expect, what they are called later."""
+"""Builds frozen teachers from a recipe: sources of their weights, their expected inputs, and the notes about them in the run."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from coterie.tasks.images.settings import ImageTeacher, teachers_of
 
 
 class Expectation:
-    """What the students see: their images' size and statistics, and the classes.
+    """The students' inputs and classes: image size, normalisation, and class names.
 
     Args:
-        num_classes: K.
+        num_classes: number of classes, K.
         input_size: (C, H, W).
-        statistics: with which images are normalised; None: not known (a method that is only rebuilt).
-        class_names: for the comparison with a run's; None: not known.
+        statistics: mean and standard deviation of the normalisation; None: unknown (when a method is only rebuilt).
+        class_names: names to compare with those of a teacher's run; None: unknown.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Expectation:
 
 
 def build_teachers(recipe: Recipe, expected: Expectation) -> tuple[Teachers | None, list[dict[str, Any]]]:
-    """The recipe's teachers, or None, and what the run notes of each: its source, how it is built, a hash of its weights.
+    """Builds the recipe's teachers, or None, and the notes about each: its source, its architecture, a hash of its weights.
 
     Raises:
-        CoterieError: no weights, a damaged file, weights that do not fit, other classes, images that it does not take.
+        CoterieError: weights are missing, damaged or do not fit, the classes differ, or the teacher does not accept the images.
     """
     built: list[Teacher] = []
     notes: list[dict[str, Any]] = []
@@ -66,15 +66,15 @@ def build_teachers(recipe: Recipe, expected: Expectation) -> tuple[Teachers | No
 
 
 def first_stage(recipe: Recipe) -> Recipe | None:
-    """The recipe of the method's first stage: the teacher's network, trained by that stage's method; None where it has none.
+    """Returns the recipe of the method's first stage: the teacher's network, trained by that stage's method; None if there is no first stage.
 
     Raises:
-        CoterieError: not exactly one teacher with a network that can be named, or an argument that the method does not take.
+        CoterieError: there is not exactly one teacher with a named network, or the method does not take an argument.
     """
     method = find_method(recipe.method.name)
     if method.first_stage is None:
         return None
-    check_options(method, recipe.method.options)  # a mistake is not found after hours
+    check_options(method, recipe.method.options)  # report invalid options before a long first stage
     teachers = teachers_of(recipe)
     if len(teachers) != 1:
         raise CoterieError(f"{recipe.method.name} starts from one teacher, got {len(teachers)}; set teacher.run=FOLDER")
@@ -103,10 +103,10 @@ def first_stage(recipe: Recipe) -> Recipe | None:
 
 
 def untrained_teachers(notes: list[dict[str, Any]], expected: Expectation) -> Teachers | None:
-    """Teachers of the noted architectures without their weights, with which a finished run's method can be rebuilt.
+    """Builds teachers of the noted architectures without their weights, to rebuild a finished run's method.
 
     Raises:
-        CoterieError: a teacher that was a module of the user's own.
+        CoterieError: a teacher was a custom module.
     """
     built = []
     for note in notes:
@@ -120,7 +120,7 @@ def untrained_teachers(notes: list[dict[str, Any]], expected: Expectation) -> Te
 
 
 def own_teachers(networks: list[nn.Module], expected: Expectation) -> tuple[Teachers, list[dict[str, Any]]]:
-    """Teachers from modules of the user's own, which take the students' images as they are."""
+    """Builds teachers from custom modules, which get the same inputs as the students."""
     built = [_teacher(network, expected, type(network).__name__, None, None) for network in networks]
     notes: list[dict[str, Any]] = [
         {"source": type(each).__name__, "network": None, "options": {}, "sha256": None, "image_size": None}
@@ -188,7 +188,7 @@ def _from_name(settings: ImageTeacher, expected: Expectation) -> Loaded:
         return network, name, options, {"part": part}, str(path), digest(path)
     register()
     entry = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    if entry is not None and entry.num_classes != classes:  # before anything is fetched
+    if entry is not None and entry.num_classes != classes:  # before the download
         raise CoterieError(
             f"the pretrained teacher {name!r} has {entry.num_classes} classes, the data have {classes}; "
             "fine-tune it to the data first, by a run of its own"

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch at once, on its device. Every draw is a pure function of (seed, sample index, stream)."""
+"""Batched augmentation on the device of the batch. Every draw is a pure function of (seed, sample index, stream)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coterie.randomness import uniform
 
-# Which of a sample's independent draws serves what. Views are STREAMS apart.
+# Streams of a sample's independent draws. Each view has its own STREAMS streams.
 ROW, COLUMN, FLIP, CUT_ROW, CUT_COLUMN = range(5)
 PARTNER, MIX, KIND, BOX_ROW, BOX_COLUMN = range(5, 10)
 STREAMS = 16
@@ -19,7 +19,7 @@ STREAMS = 16
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to an image: padding of the random crop in pixels, mirroring, side of the blanked square."""
+    """Augmentation of an image: padding of the random crop in pixels, horizontal flip, side of the cutout square."""
 
     padding: int = 0
     flip: bool = False
@@ -27,23 +27,25 @@ class Augmentation:
 
 
 def crop_and_flip(images: Tensor, indices: Tensor, seed: int, settings: Augmentation, view: int = 0) -> Tensor:
-    """Random crop of the zero-padded image and random mirroring, each image by draws of its own.
+    """Applies a random crop of the zero-padded image and a random horizontal flip, with independent draws for each image.
+
+    The whole batch takes one gather.
 
     Args:
         images: uint8 [B, C, H, W].
-        indices: int64 [B], the samples' numbers in their data set, on the same device.
-        seed: of the epoch.
+        indices: int64 [B], the samples' indices in their data set, on the same device.
+        seed: seed of the epoch.
         settings: padding and flip.
-        view: number of the view; each has its own draws.
+        view: index of the view; each has its own draws.
 
     Returns:
-        uint8 [B, C, H, W]: one gather for the whole batch.
+        uint8 [B, C, H, W].
     """
     if settings.padding == 0 and not settings.flip:
         return images
     height, width = images.shape[2:]
     device = images.device
-    # All draws at once: on a GPU, launching some thirty small kernels for each would take longer than they run.
+    # All draws at once: on a GPU, launching about thirty small kernels for each would take longer than running them.
     draws = uniform(seed, indices, view * STREAMS + torch.arange(FLIP + 1, device=device)[:, None])
     rows = torch.arange(height, device=device).expand(len(images), height)
     columns = torch.arange(width, device=device).expand(len(images), width)
@@ -59,11 +61,14 @@ def crop_and_flip(images: Tensor, indices: Tensor, seed: int, settings: Augmenta
 
 
 def cutout(images: Tensor, indices: Tensor, seed: int, side: int, view: int = 0) -> Tensor:
-    """Blank a square around a random centre, cut off at the border (DeVries and Taylor, 2017).
+    """Set a square around a random centre, clipped at the border, to 0 (DeVries and Taylor, 2017).
 
     Args:
-        images: normalised float [B, C, H, W]; blanked pixels become 0, the data's mean.
-        side: in pixels.
+        images: normalised float [B, C, H, W], so that 0 is the data's mean.
+        indices: see :func:`crop_and_flip`; so are ``seed`` and ``view``.
+        seed: seed of the epoch.
+        side: side of the square in pixels.
+        view: index of the view.
     """
     height, width = images.shape[2:]
     stream = view * STREAMS
@@ -75,7 +80,7 @@ def cutout(images: Tensor, indices: Tensor, seed: int, side: int, view: int = 0)
 def _boxes(
     row: Tensor, column: Tensor, box_height: Tensor | int, box_width: Tensor | int, height: int, width: int
 ) -> Tensor:
-    """Masks [B, H, W], true inside boxes of the given sizes around (row, column)."""
+    """Returns masks [B, H, W], true inside boxes of the given sizes around (row, column)."""
 
     def span(centre: Tensor, size: Tensor | int, length: int) -> Tensor:
         places = torch.arange(length, device=centre.device)
@@ -88,7 +93,7 @@ def _boxes(
 
 @dataclass(frozen=True)
 class Mixing:
-    """Alphas of mixup (Zhang et al., 2018) and cutmix (Yun et al., 2019); with both, each sample takes one by a coin."""
+    """Alphas of mixup (Zhang et al., 2018) and cutmix (Yun et al., 2019); with both, each sample uses one of them at random."""
 
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -98,7 +103,7 @@ class Mixing:
 
 
 def partners(indices: Tensor, seed: int, num_samples: int) -> Tensor:
-    """The sample that each one is mixed with, drawn from the whole data set, int64 [B]."""
+    """Draws the sample that each one is mixed with from the whole data set, int64 [B]."""
     return (uniform(seed, indices, PARTNER) * num_samples).long()
 
 
@@ -111,12 +116,14 @@ def mix(
     seed: int,
     settings: Mixing,
 ) -> tuple[Tensor, Tensor]:
-    """Mix images and one-hot targets with their partners'.
+    """Mix images and one-hot targets with those of their partners.
 
     Args:
         images, others: float [B, C, H, W].
         targets, other_targets: float [B, K].
-        indices: int64 [B] on the CPU, since the Beta quantile comes from SciPy.
+        indices: int64 [B] on the CPU, because the Beta quantile is computed by SciPy.
+        seed: seed of the epoch.
+        settings: alphas of mixup and cutmix.
 
     Returns:
         Mixed images and targets.

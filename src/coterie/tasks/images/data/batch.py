@@ -1,4 +1,4 @@
-"""Loaders of images, and what is known of them."""
+"""Protocols of image loaders, and information about image data."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from coterie.data.batch import EvaluationLoader, Loaders, SetInfo, TrainLoader
 
 @dataclass(frozen=True)
 class DataInfo(SetInfo):
-    """Of images.
+    """Information about image data.
 
     Attributes:
     input_size: channels, height, width.
-    mean, std: what pixels in 0..1 are normalised with.
-    interpolation, crop: how evaluation images are resized: to the size divided by ``crop``, then the centre is cut out.
+    mean, std: statistics by which pixels in 0..1 are normalised.
+    interpolation, crop: how evaluation images are resized: to the size divided by ``crop``, followed by a centre crop.
     """
 
     input_size: tuple[int, int, int]
@@ -31,19 +31,19 @@ class DataInfo(SetInfo):
 
 @runtime_checkable
 class ImageLoader(EvaluationLoader, Protocol):
-    """An evaluation loader that can show its images."""
+    """An evaluation loader that can also return its unnormalised images."""
 
     def raw_images(self, indices: Sequence[int]) -> Pixels: ...
 
     def prepared(self, indices: Sequence[int]) -> Tensor:
-        """Inputs float32 [n, C, H, W] of these samples alone, as batches hold them."""
+        """Returns the inputs of these samples, float32 [n, C, H, W], preprocessed as in batches."""
         ...
 
     def use_channels_last(self, channels_last: bool) -> None: ...
 
 
 class ImageTrainLoader(TrainLoader, Protocol):
-    """A training loader whose batches have a memory format."""
+    """A training loader whose memory format can be set."""
 
     def use_channels_last(self, channels_last: bool) -> None: ...
 

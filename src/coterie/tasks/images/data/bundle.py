@@ -1,4 +1,4 @@
-"""From a recipe to the loaders of a run."""
+"""Builds the loaders of a run from its recipe."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ __all__ = [
     "prepare_data",
 ]
 
-LARGE_DEFAULT = 224  # pixels a side of streamed images, unless the recipe or a pretrained network says otherwise
+LARGE_DEFAULT = 224  # side in pixels of streamed images, unless the recipe or a pretrained network sets it
 
 
 @dataclass(frozen=True)
 class _Target:
-    """Where batches go, and this process's place among the processes."""
+    """Device and memory format of batches, and the index of this process."""
 
     device: torch.device
     channels_last: bool
@@ -71,21 +71,21 @@ def prepare_data(
     channels_last: bool = False,
     views: int = 1,
 ) -> DataBundle:
-    """Loaders of data that are read.
+    """Builds loaders from data that were read.
 
     Args:
         raw: from :func:`read_data`.
-        recipe: how they are prepared and augmented.
-        batch_size: images a step over all processes.
-        seed: of the run: order and augmentation derive from it.
-        device: where in-memory data are kept, and where batches arrive.
-        process_index, num_processes: this process's place.
+        recipe: settings of preprocessing and augmentation.
+        batch_size: images in a step over all processes.
+        seed: seed of the run, from which order and augmentation derive.
+        device: where in-memory data are kept, and the device of the batches.
+        process_index, num_processes: index of this process, and number of processes.
         network_config: timm's ``pretrained_cfg`` of a pretrained network, for its statistics and input size.
         channels_last: memory format of the batches.
-        views: augmented views of each training image.
+        views: number of augmented views of each training image.
 
     Raises:
-        CoterieError: settings that do not suit the images.
+        CoterieError: a setting does not fit the images.
     """
     kept = is_kept_in_memory(raw, recipe)
     shards = raw.train.stored.shards if isinstance(raw.train, Files) and not kept else None
@@ -121,7 +121,7 @@ def load_data(
 
 
 def _found(raw: RawData) -> dict[str, Any]:
-    """What a run says of its data."""
+    """Returns the counts and notes about the data that the run records."""
     return {
         "skipped": raw.skipped,
         "passed_over": raw.passed_over,
@@ -145,8 +145,8 @@ def _in_memory(
     arrays = {split: _as_arrays(samples, size) for split, samples in raw.splits().items()}
     height, width = arrays["train"].images.shape[1:3]
     several = len({samples.images.shape[1:3] for samples in arrays.values()}) > 1
-    # What is no square, or shrinks by no whole number, is brought to its size as `predict` does it. Others shrink here by areas, or are
-    # enlarged batch by batch, on the device, so that the pixels that are kept stay few.
+    # Images that are not square, or that do not shrink by an integer factor, are resized as in `predict`. Others are shrunk by area
+    # averaging below, or enlarged per batch on the device, so that few pixels are kept.
     if size is not None and (several or height != width or (size < height and height % size)):
         arrays = {split: Arrays(fit_square(samples.images, size), samples.labels) for split, samples in arrays.items()}
         height = width = size
@@ -196,10 +196,10 @@ def _in_memory(
 
 
 def _as_arrays(samples: Samples, size: int | None) -> Arrays:
-    """All images in memory: as they are where they are of one size, else brought to ``size`` as `predict` does it."""
+    """Loads all images into memory: unchanged if they have the same size, otherwise resized to ``size`` as in `predict`."""
     if isinstance(samples, Arrays):
         return samples
-    # Files are decoded by threads; the user's objects need not be safe under them.
+    # Files are decoded by threads; custom data sets may not be thread-safe.
     with ThreadPoolExecutor(os.cpu_count() if isinstance(samples, Files) else 1) as pool:
         images = list(pool.map(lambda number: to_image(samples, number), range(len(samples))))
     if len({image.size for image in images}) > 1:
@@ -211,7 +211,7 @@ def _as_arrays(samples: Samples, size: int | None) -> Arrays:
 
 
 def _statistics(raw: RawData, recipe: ImageData, network_config: Mapping[str, Any] | None) -> Statistics | None:
-    """What pixels are normalised with, see ``data.normalize``; None: the training images are to be measured."""
+    """Returns the statistics for normalisation, see ``data.normalize``; None: measure them on the training images."""
     channels = raw.train.channels
     if recipe.normalize == "none":
         return (0.0,) * channels, (1.0,) * channels
@@ -219,7 +219,7 @@ def _statistics(raw: RawData, recipe: ImageData, network_config: Mapping[str, An
         if network_config is None:
             raise CoterieError("data.normalize=network needs network.pretrained=true")
         mean, std = tuple(network_config["mean"]), tuple(network_config["std"])
-        # timm adapts a pretrained stem to other than three channels by sums over them, hence the mean of the statistics.
+        # For other than three channels, timm sums the weights of a pretrained stem over its channels, hence the mean of the statistics.
         return (mean, std) if channels == len(mean) else ((sum(mean) / 3,) * channels, (sum(std) / 3,) * channels)
     return raw.statistics
 

@@ -1,4 +1,4 @@
-"""The data sets that are known by name. Plain text, imported without torch."""
+"""The named data sets, as plain text that is imported without torch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ DATA: dict[str, str] = {
 
 
 def require_folder(name: str) -> Path:
-    """The folder that a data set's name means, which is none of those above.
+    """Returns the folder with this name, which is not one of the data sets above.
 
     Raises:
-        CoterieError: it is not there; folders beside it and data sets of a similar name are named.
+        CoterieError: the folder does not exist; the message suggests folders and data sets with a similar name.
     """
     path = Path(name).expanduser()
     if path.exists():
@@ -44,6 +44,6 @@ def require_folder(name: str) -> Path:
 
 
 def require_place(name: str) -> None:
-    """As :func:`require_folder`, and a data set that needs no folder passes: to be asked before torch is imported."""
+    """Like :func:`require_folder`, but accepts data sets that need no folder; called before torch is imported."""
     if name not in DATA and "://" not in name and name != OWN_DATA:
         require_folder(name)

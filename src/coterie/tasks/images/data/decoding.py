@@ -1,6 +1,6 @@
-"""The one place that opens image files: which formats are read, how a picture becomes 8-bit pixels, and what is refused.
+"""Opens and decodes all image files: accepted formats, conversion to 8-bit pixels, and refused images.
 
-Training, evaluation and `predict` all read pictures here, so that a picture looks the same to each of them.
+Training, evaluation and `predict` all use this module, so that they get the same pixels.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, features
 
-# Formats of pictures that Pillow decodes by itself. Not among them: PostScript and PDF, for which it starts another program, and
-# containers that are no pictures. The list is passed to every open, since Pillow looks at the content and not at the extension.
+# Image formats that Pillow decodes by itself. PostScript and PDF, for which it starts another program, and containers that are not images
+# are excluded. The list is passed to every open, because Pillow identifies files by content, not by extension.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO", "DIB", "TGA", "QOI")
-OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}  # formats that a Pillow may be built without
-# Pillow's modules of these formats; asked for all it has, it imports sixty.
+OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}  # formats that are optional in builds of Pillow
+# Pillow's modules for these formats; without the list, it would import all of its sixty.
 PLUGINS = ("Avif", "Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Qoi", "Tga", "Tiff", "WebP")
-COMMON = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # modes of 8 bits; others may have no way to them
+COMMON = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # modes of 8 bits; others may not convert to them
 DEEP = {"I;16", "I;16L", "I;16B", "I;16N"}  # Pillow's modes of 16-bit grey
 DEEP_FORMATS = {"PNG", "PPM"}  # 16-bit grey that Pillow widens to 32 bits
 SIXTEEN_BITS = 65_535
-LEAST_LIMIT, LARGEST_LIMIT = 64_000_000, 178_956_970  # pixels; the latter is where Pillow itself refuses
-BYTES_A_PIXEL = 16  # a decoded picture, its conversion and its copy as an array
+LEAST_LIMIT, LARGEST_LIMIT = 64_000_000, 178_956_970  # pixels; the latter is Pillow's own limit
+BYTES_A_PIXEL = 16  # of a decoded image, its conversion and its copy as an array
 
 
-# What Pillow warns of (many pixels, odd metadata) is either refused here or means nothing to the user.
+# Pillow's warnings (many pixels, odd metadata) are about images that are refused here, or do not matter to users.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class UnreadableImage(ValueError):
-    """A picture that cannot be read, or whose pixels have no certain meaning; the message says why."""
+    """An image cannot be read, or its pixels are ambiguous; the message says why."""
 
 
 @functools.cache
 def readable_formats() -> tuple[str, ...]:
-    """Those of :data:`FORMATS` that this machine's Pillow knows."""
+    """Returns the :data:`FORMATS` that the installed Pillow supports."""
     for name in PLUGINS:
         with contextlib.suppress(ImportError):  # an older Pillow lacks the newest
             importlib.import_module(f"PIL.{name}ImagePlugin")
@@ -51,7 +51,7 @@ def readable_formats() -> tuple[str, ...]:
 
 @functools.cache
 def readable_extensions() -> frozenset[str]:
-    """Extensions, in lower case and with their dot, of the formats that are read and that this Pillow can decode."""
+    """Returns the extensions, in lower case and with their dot, of accepted formats that the installed Pillow can decode."""
     missing = {name for name, feature in OPTIONAL.items() if not features.check(feature)}
     known = {name for name in readable_formats() if name not in missing}
     return frozenset(end for end, name in Image.EXTENSION.items() if name in known)
@@ -59,30 +59,30 @@ def readable_extensions() -> frozenset[str]:
 
 @functools.cache
 def memory_size() -> int:
-    """Bytes of memory of this machine or of the container that the process runs in; 8 GiB where the system does not say."""
+    """Returns the bytes of memory of this machine or of the container of the process; 8 GiB if the system does not report it."""
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 8 * 2**30
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
+    with contextlib.suppress(OSError, ValueError):  # no container, or no limit
         size = min(size, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return size
 
 
 @functools.cache
 def largest_image() -> int:
-    """Pixels above which a picture is refused: every core may hold one at a time, and all must fit into the memory."""
+    """Returns the number of pixels above which an image is refused: one image per core must fit into memory."""
     return min(LARGEST_LIMIT, max(LEAST_LIMIT, memory_size() // (BYTES_A_PIXEL * (os.cpu_count() or 1))))
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """A pipe would be waited for without end."""
+    """Opens without blocking; opening a pipe would otherwise wait for ever."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def open_file(path: Path | str) -> IO[bytes]:
-    """A file to be read by :func:`open_image`.
+    """Opens a file for :func:`open_image`.
 
     Raises:
-        UnreadableImage: no regular file.
-        OSError: none at all, or one that may not be read.
+        UnreadableImage: it is not a regular file.
+        OSError: the file does not exist, or must not be read.
     """
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  # the caller closes it
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -92,10 +92,10 @@ def open_file(path: Path | str) -> IO[bytes]:
 
 
 def open_image(file: IO[bytes]) -> Image.Image:
-    """A picture whose header has been read; its pixels are decoded when they are asked for, while the file is open.
+    """Opens an image and reads its header; pixels are decoded lazily, while the file is open.
 
     Raises:
-        UnreadableImage: too many pixels.
+        UnreadableImage: the image has too many pixels.
         Exception: whatever Pillow raises on a file that it cannot read.
     """
     image = Image.open(file, formats=readable_formats())
@@ -106,7 +106,7 @@ def open_image(file: IO[bytes]) -> Image.Image:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Height and width as they are stored; only the header is read.
+    """Returns height and width as stored; only the header is read.
 
     Raises:
         Exception: as :func:`open_file` and :func:`open_image`.
@@ -117,10 +117,10 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 def read_image(path: Path | str, grey: bool = False) -> Image.Image:
-    """Decode a file: upright as its EXIF orientation says, 8 bits, RGB or grey. Of several frames or pages, the first one.
+    """Decode a file to 8-bit RGB or grey, upright by its EXIF orientation; of several frames or pages, the first one.
 
     Raises:
-        UnreadableImage: no regular file, too many pixels, or pixels of no certain range.
+        UnreadableImage: it is not a regular file, has too many pixels, or the range of its pixels is unknown.
         Exception: whatever Pillow raises on a file that it cannot read.
     """
     with open_file(path) as file:
@@ -128,27 +128,27 @@ def read_image(path: Path | str, grey: bool = False) -> Image.Image:
 
 
 def upright(image: Image.Image, grey: bool = False) -> Image.Image:
-    """A picture that was opened, as :func:`read_image` gives it."""
+    """Converts an opened image as :func:`read_image` does."""
     image.load()
     turned = image
-    with contextlib.suppress(Exception):  # a damaged EXIF entry is no damage of the picture
+    with contextlib.suppress(Exception):  # an image with a damaged EXIF entry is usable
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             turned = ImageOps.exif_transpose(image)
-    return _eight_bits(turned, grey, is_deep(image))  # the turned one has no format
+    return _eight_bits(turned, grey, is_deep(image))  # the transposed image has no format
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a picture is 16-bit grey."""
+    """Whether an image is 16-bit grey."""
     return image.mode in DEEP or (image.mode == "I" and getattr(image, "format", None) in DEEP_FORMATS)
 
 
 def _eight_bits(image: Image.Image, grey: bool, deep: bool) -> Image.Image:
-    """A picture of any mode as 8-bit RGB or grey; transparency is dropped, as torchvision and timm do it.
+    """Converts an image of any mode to 8-bit RGB or grey; transparency is dropped, as in torchvision and timm.
 
-    16-bit grey is scaled by its depth (Pillow's own conversion cuts it off at 255, which leaves white).
+    16-bit grey is scaled by its depth (Pillow's own conversion clips it at 255, which gives white).
 
     Raises:
-        UnreadableImage: floating-point or 32-bit pixels, whose range the file does not say; or a picture that is one colour without its
+        UnreadableImage: pixels are floating-point or 32-bit, whose range is unknown; or the image has a single colour without its
             transparency.
     """
     if deep:
@@ -164,19 +164,19 @@ def _eight_bits(image: Image.Image, grey: bool, deep: bool) -> Image.Image:
 
 
 def _require_colours(image: Image.Image) -> None:
-    """Refuse a drawing that is only in its transparency, such as a black icon: without it, nothing is left."""
+    """Refuse an image whose content is only in its transparency, such as a black icon."""
     *colours, alpha = (channel.getextrema() for channel in image.split())
     if alpha[0] != alpha[1] and all(low == high for low, high in colours):
         raise UnreadableImage("it is of one colour, its picture in its transparency alone; put it on a background")
 
 
 def deep_peak(image: Image.Image) -> int | None:
-    """Largest value of a 16-bit grey picture that was opened; None for any other."""
+    """Returns the largest value of an opened 16-bit grey image; None for other images."""
     return int(np.asarray(image).max(initial=0)) if is_deep(image) else None
 
 
 def reason_of(error: BaseException, path: Path | str) -> str:
-    """Why a picture cannot be decoded, in at most 120 characters and without its name."""
+    """Returns why an image cannot be decoded, in at most 120 characters and without its name."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is no picture of a format that is read"
     if isinstance(error, OSError) and error.strerror:

@@ -1,4 +1,4 @@
-"""Pictures that stand in two splits: figures on held-out pictures that were trained on are too good."""
+"""Finds images that are in two splits: figures on held-out images that were trained on are too good."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coterie.tasks.images.data.raw import Arrays, Files, Samples
 
 
 def digests(samples: Samples) -> NDArray[np.uint64] | None:
-    """A digest of each picture's size and decoded pixels, uint64 [N]; None where the pixels were not read (objects; very many files)."""
+    """Returns a digest of each image's size and decoded pixels, uint64 [N]; None if the pixels were not read (objects; very many files)."""
     if isinstance(samples, Files):
         return samples.digests
     if not isinstance(samples, Arrays):
@@ -21,14 +21,14 @@ def digests(samples: Samples) -> NDArray[np.uint64] | None:
 
 
 def find_duplicates(splits: dict[str, Samples]) -> tuple[dict[str, int], list[str]]:
-    """Pictures that are the same pixel by pixel: held-out ones that were trained on, and ones of two classes.
+    """Finds images with identical pixels: held-out images that are also training images, and images with two classes.
 
     Args:
-        splits: by name, ``train`` among them.
+        splits: the splits by name, including ``train``.
 
     Returns:
-        By held-out split, how many of its pictures are training pictures too (a split whose pixels were not read is missing); and what
-        was found, in sentences.
+        For each held-out split, how many of its images are also training images (without splits whose pixels were not read); and notes
+        about the findings, in sentences.
     """
     train = digests(splits["train"])
     if train is None:

@@ -1,4 +1,4 @@
-"""What identifies images: their pixels, or the content of their files."""
+"""Fingerprints of images: digests of their pixels, or of the content of their files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from coterie.tasks.images.data.decoding import UnreadableImage
 from coterie.tasks.images.data.raw import Arrays, Files, Objects, Samples
 from coterie.tasks.images.data.stored import Stored
 
-READ_WHOLE = 256 * 2**20  # bytes of files up to which all are read; of more, names and sizes are compared
-READ_OBJECTS = 32  # samples of a data set of the user's that are read
+READ_WHOLE = 256 * 2**20  # total bytes up to which files are read; above that, only names and sizes are compared
+READ_OBJECTS = 32  # number of samples of a custom data set that are read
 
 
 def sample_digests(samples: Samples) -> list[bytes]:
-    """Each sample's digest; empty where its content is not read."""
+    """Returns each sample's digest; empty if its content is not read."""
     if isinstance(samples, Arrays):
         return [digest(image.shape, np.ascontiguousarray(image)) for image in samples.images]
     if isinstance(samples, Files):
@@ -24,7 +24,7 @@ def sample_digests(samples: Samples) -> list[bytes]:
 
 
 def _file_digests(stored: Stored) -> list[bytes]:
-    """Of names and sizes, and of the content where the files are few enough to be read; not of where their folder lies."""
+    """Returns digests of names and sizes, and of the content if the total size is small enough; independent of the folder's path."""
     sizes = stored.sizes
     read = int(sizes.sum()) <= READ_WHOLE
 
@@ -32,7 +32,7 @@ def _file_digests(stored: Stored) -> list[bytes]:
         try:
             with stored.open(number) as file:
                 return file.read()
-        except (OSError, UnreadableImage):  # named when it is needed
+        except (OSError, UnreadableImage):  # reported when the image is used
             return b""
 
     return [
@@ -42,13 +42,13 @@ def _file_digests(stored: Stored) -> list[bytes]:
 
 
 def _object_digests(samples: Objects) -> list[bytes]:
-    """Of a few samples, evenly spread; of none where they read differently each time, by a random transform."""
+    """Returns digests of a few evenly spaced samples; of none if a random transform makes readings differ."""
     digests = [b""] * len(samples)
     if not samples.varies:
         for number in range(0, len(samples), -(-len(samples) // READ_OBJECTS)):
             try:
                 pixels = samples.pixels(number)
-            except RunError:  # named when it is needed
+            except RunError:  # reported when the sample is used
                 continue
             digests[number] = digest(pixels.shape, np.ascontiguousarray(pixels))
     return digests

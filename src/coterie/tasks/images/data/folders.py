@@ -1,4 +1,4 @@
-"""Folders of images: their classes and splits, and what is passed over. The images themselves are looked at in ``scan``."""
+"""Folders of images: their classes, splits and ignored files. ``scan`` checks the images themselves."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from coterie.tasks.images.settings import ImageData
 
 
 def read_folder(root: Path, recipe: ImageData, whole: bool = False) -> RawData:
-    """Class folders under ``train/`` and, where they exist, ``val/`` and ``test/``; or class folders alone.
+    """Reads class folders under ``train/`` and, if they exist, ``val/`` and ``test/``; or class folders alone.
 
-    What becomes of missing splits is said in :func:`coterie.data.splits.assign_held_out`. What is passed over (hidden files apart) is
+    :func:`coterie.data.splits.assign_held_out` describes how missing splits are filled. Ignored files (except hidden ones) are
     counted in the result's notes.
 
     Args:
         root: the folder.
-        recipe: what to do with broken images and with classes that lack some.
-        whole: the images are to be measured, not trained on: all of a folder without splits is the test split, and ``test/`` alone will do.
+        recipe: settings for broken images and for classes that lack images.
+        whole: evaluate the images without training: a folder without splits is the test split as a whole, and ``test/`` alone is enough.
 
     Raises:
-        CoterieError: no such folder, no images, one class only, classes that differ between splits, files that cannot be read.
+        CoterieError: the folder does not exist, has no images or one class only, classes differ between splits, or files cannot be read.
     """
     if not root.is_dir():
         raise CoterieError(f"{str(root)!r} is not a folder" if root.exists() else f"there is no folder {str(root)!r}")
@@ -84,7 +84,7 @@ def _class_names(folder: Path) -> list[str]:
 def _read_parts(
     root: Path, folders: dict[str, Path], classes: list[str], recipe: ImageData
 ) -> tuple[dict[str, Files], int, list[str]]:
-    """Each split's files, how many were passed over, and of which kinds."""
+    """Returns each split's files, the number of ignored files, and notes about them."""
     parts: dict[str, Files] = {}
     others: Counter[str] = Counter()
     repeated = 0

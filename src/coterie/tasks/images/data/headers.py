@@ -1,15 +1,15 @@
-"""The headers of the two most common formats, read in a sixth of the time that Pillow takes. What is in any way unusual is left to Pillow."""
+"""Reads the headers of JPEG and PNG in a sixth of the time that Pillow takes. Unusual files are left to Pillow."""
 
 from __future__ import annotations
 
 import zlib
 from struct import Struct
 
-HEAD = 16 * 1024  # bytes of a file that are looked at
+HEAD = 16 * 1024  # bytes of a file that are read
 PNG, PNG_HEADER = b"\x89PNG\r\n\x1a\n", Struct(">II")
 PNG_COLOURS = {0, 2, 3, 4, 6}  # grey, RGB, palette, grey and RGB with transparency
-# Chunks that may stand before the pixels, and from how many bytes on Pillow reads them without complaint. Others (profiles, texts,
-# transparency, animation) are not judged here.
+# Chunks that are allowed before the pixels, with the minimum size that Pillow reads without errors. Others (profiles, texts,
+# transparency, animation) are left to Pillow.
 PNG_CHUNKS = {b"PLTE": 0, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"bKGD": 0, b"tIME": 0, b"sBIT": 0}
 FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
 START_OF_SCAN, QUANTIZATION, HUFFMAN, RESTART_INTERVAL, COMMENT = 0xDA, 0xDB, 0xC4, 0xDD, 0xFE
@@ -17,7 +17,7 @@ APPLICATIONS = range(0xE0, 0xF0)
 
 
 def plain_size(head: bytes) -> tuple[int, int] | None:
-    """Width and height of an 8-bit JPEG or PNG picture that Pillow opens without complaint; None: let Pillow say what it is.
+    """Returns width and height of an 8-bit JPEG or PNG image that Pillow opens without errors; None: leave the file to Pillow.
 
     Args:
         head: the first :data:`HEAD` bytes of a file, or all of a smaller one.
@@ -30,7 +30,7 @@ def plain_size(head: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg(head: bytes) -> tuple[int, int] | None:
-    """ITU-T T.81, annex B: segments of a marker and a length, up to the first scan."""
+    """Parses a JPEG header (ITU-T T.81, annex B): segments of a marker and a length, up to the first scan."""
     place, size, end = 2, None, len(head)
     while place + 4 <= end:
         marker = head[place + 1]
@@ -63,23 +63,23 @@ def _jpeg(head: bytes) -> tuple[int, int] | None:
 
 
 def _whole_tables(head: bytes, place: int, end: int) -> bool:
-    """Whether a segment holds quantization tables of 64 values of one or two bytes, and nothing else."""
+    """Whether a segment consists of quantization tables of 64 values of one or two bytes."""
     while place < end:
         place += 65 if head[place] < 16 else 129
     return place == end
 
 
 def _plain_application(marker: int, content: bytes) -> bool:
-    """Whether Pillow reads nothing of an application's segment that may be amiss. EXIF entries are read as far as they can be."""
+    """Whether Pillow reads an application segment without errors. Pillow reads EXIF entries as far as possible."""
     if marker in {0xE0, 0xEE}:  # JFIF, Adobe
         return len(content) >= 7
-    if marker == 0xE2:  # several pictures in one file (MPF), a colour profile in parts
+    if marker == 0xE2:  # several images in one file (MPF), a colour profile in parts
         return not content.startswith(b"MPF\0") and (len(content) >= 14 or not content.startswith(b"ICC_PROFILE\0"))
     return not content.startswith(b"Photoshop")
 
 
 def _png(head: bytes) -> tuple[int, int] | None:
-    """PNG, section 11: chunks of a length, a name, content and a checksum, up to the first pixels."""
+    """Parses a PNG header (PNG, section 11): chunks of a length, a name, content and a checksum, up to the first pixels."""
     place, size, end = len(PNG), None, len(head)
     while place + 8 <= end:
         length = int.from_bytes(head[place : place + 4], "big")

@@ -1,4 +1,4 @@
-"""What the folders of a folder of images are: splits, classes, and the files in them."""
+"""The layout of a folder of images: folders of splits and classes, and the files in them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from coterie.tasks.images.data.stored import PathList
 
 
 def sub_folders(folder: Path) -> list[Path]:
-    """Folders below one, in the order of their names; hidden ones left out.
+    """Returns the subfolders of a folder, sorted by name, without hidden ones.
 
     Raises:
         CoterieError: the folder cannot be read, or a name in it is not text.
     """
     try:
-        with os.scandir(folder) as entries:  # tells folders from files without a look at each of a million files
+        with os.scandir(folder) as entries:  # distinguishes folders from files without a stat of each
             names = sorted(each.name for each in entries if not each.name.startswith(".") and _is_folder(each))
     except OSError as error:
         raise CoterieError(f"cannot read {str(folder)!r}: {error.strerror}") from None
@@ -48,12 +48,12 @@ def _require_text(path: Path) -> None:
 
 
 def find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Split to folder, and the names of folders that are none of them; ``root`` itself is ``train`` where there are class folders alone.
+    """Returns the folder of each split, and the names of folders that are no split; ``root`` itself is ``train`` if there are only class folders.
 
-    A folder is a split where its name says so and it holds folders of its own: a class may be called ``train``.
+    A folder is a split if it has the name of one and contains folders: a class may also be called ``train``.
 
     Raises:
-        CoterieError: two folders for one split, or class folders that look like splits.
+        CoterieError: two folders are the same split, or class folders look like splits.
     """
     folders = sub_folders(root)
     inside = {folder.name: [each.name for each in sub_folders(folder)] for folder in folders}
@@ -67,7 +67,7 @@ def find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def _unwrapped(folder: Path, split: str) -> Path:
-    """The folder in ``train/train/`` or ``seg_train/seg_train/``, as archives are often unpacked."""
+    """Returns the inner folder of ``train/train/`` or ``seg_train/seg_train/``, which unpacked archives often have."""
     inside = sub_folders(folder)
     if len(inside) == 1 and inside[0].name == folder.name and sub_folders(inside[0]) and not loose_images(folder):
         return _unwrapped(inside[0], split)
@@ -75,7 +75,7 @@ def _unwrapped(folder: Path, split: str) -> Path:
 
 
 def _require_apart(splits: dict[str, Path]) -> None:
-    """Links may let two splits be one folder."""
+    """Checks that no two splits are the same folder, which links allow."""
     seen: dict[tuple[int, int], Path] = {}
     for folder in splits.values():
         other = seen.setdefault(_identity(folder), folder)
@@ -84,7 +84,7 @@ def _require_apart(splits: dict[str, Path]) -> None:
 
 
 def _require_classes(root: Path, inside: dict[str, list[str]]) -> None:
-    """Refuse class folders that are splits, by their names or by what they hold."""
+    """Refuse class folders that are splits, by their names or their content."""
     flat = [name for name, names in inside.items() if split_of(name) in {"validation", "test"} and not names]
     expected = (
         "expected train/, val/ and test/ with a folder for each class in them, or one folder of images for each class"
@@ -105,7 +105,7 @@ def _require_classes(root: Path, inside: dict[str, list[str]]) -> None:
                 f"{first[0]!r} and {name!r} in {str(root)!r} hold folders of the same names ({', '.join(shared[:3])}), "
                 f"which look like classes in splits: {expected}"
             )
-        # Splits hold the same names, all or most of them: the one with most names tells.
+        # Splits share all or most of their names, so compare with the folder that has most names.
         if first is None or len(names) > len(first[1]):
             first = name, set(names)
 
@@ -117,7 +117,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 @dataclass
 class Found:
-    """Image files below folders, and what was passed over: files by their extension, and folders that were met before."""
+    """Image files below folders, ignored files by extension, and the number of folders that were already visited."""
 
     files: PathList = field(default_factory=PathList)
     others: Counter[str] = field(default_factory=Counter)
@@ -125,25 +125,25 @@ class Found:
 
 
 class Walk:
-    """The way through a data set's folders, each real folder once: links may lead in circles, up, or into another class.
+    """Walks through a data set's folders and visits each real folder once: links may lead in circles, up, or into another class.
 
     Args:
         root: the data set's folder.
-        splits: its splits' folders, ``root`` itself where there are class folders alone.
+        splits: the folders of its splits; ``root`` itself if there are only class folders.
     """
 
     def __init__(self, root: Path, splits: Iterable[Path]) -> None:
-        # Whose images a real folder holds: None for those above the classes, which no link may lead back to.
+        # Owner (class folder) of each real folder; None for the folders above the classes.
         self.owners: dict[tuple[int, int], Path | None] = {_identity(folder): None for folder in [root, *splits]}
         for split in splits:
             for folder in sub_folders(split):
                 self._claim(folder, folder)
 
     def _claim(self, folder: Path, owner: Path) -> bool:
-        """Whether the folder is met for the first time.
+        """Marks a folder as visited; returns whether this is its first visit.
 
         Raises:
-            CoterieError: it belongs to another class, or to the same class of another split.
+            CoterieError: the folder belongs to another class, or to the same class of another split.
         """
         identity = _identity(folder)
         if identity not in self.owners:
@@ -157,15 +157,15 @@ class Walk:
         return False
 
     def images(self, folder: Path, found: Found) -> int:
-        """Add files below a class folder whose extension is a picture's, in the order of their paths; hidden ones left out.
+        """Add the files below a class folder that have the extension of an image, in the order of their paths, without hidden ones.
 
-        What is no regular file (a pipe would never end) is passed over and counted, and so are links to folders that are read anyway.
+        Files that are not regular (a pipe would never end) and links to folders that are visited anyway are ignored and counted.
 
         Returns:
-            How many were found.
+            The number of files added.
 
         Raises:
-            CoterieError: a folder that cannot be read, or that is in two classes.
+            CoterieError: a folder cannot be read, or is in two classes.
         """
         before = len(found.files)
         waiting = [(str(folder), self._entries(str(folder)))]
@@ -200,7 +200,7 @@ def _name(entry: os.DirEntry[str]) -> str:
 
 
 def _take(entry: os.DirEntry[str], folder: str, found: Found) -> bool:
-    """Put a file where it belongs; True: it is a folder."""
+    """Adds a file to ``found``; returns True if the entry is a folder."""
     try:
         if entry.is_dir():
             return True
@@ -218,7 +218,7 @@ def _take(entry: os.DirEntry[str], folder: str, found: Found) -> bool:
 
 
 def loose_images(folder: Path) -> int:
-    """Picture files that lie in a folder itself, where only class folders are looked into."""
+    """Counts the image files directly in a folder, which are not read because they are outside of class folders."""
     with os.scandir(folder) as entries:
         return sum(
             os.path.splitext(each.name)[1].lower() in readable_extensions() and not each.name.startswith(".")
@@ -235,7 +235,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def counted(others: Counter[str]) -> str:
-    """What was passed over, in words.
+    """Describes ignored files in words.
 
     >>> counted(Counter({".heic": 3, ".txt": 1}))
     '3 .heic, 1 .txt'

@@ -1,4 +1,4 @@
-"""Pictures that lie in tar files, read by number."""
+"""Images in tar files, read by index."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from coterie.data.arrays import Labels
 from coterie.data.shared import Names, SharedArray
 from coterie.errors import CoterieError
 
-OPEN_AT_MOST = 64  # tar files that a process keeps open
+OPEN_AT_MOST = 64  # tar files that a process keeps open at once
 
 
 class TarMembers:
-    """As :class:`coterie.tasks.images.data.stored.Stored`: a member of a tar file each, 1,000,000 of them in some 60 MB.
+    """Images that are members of tar files, see :class:`coterie.tasks.images.data.stored.Stored`; 1,000,000 of them take about 60 MB.
 
     Args:
         tars: paths of the tar files.
-        names: of the N members.
-        columns: int64 [3, N]: number of the tar file, first byte, bytes.
-        rows: int32 [n], which of these members there are, in order; None: all.
+        names: names of the N members.
+        columns: int64 [3, N]: index of the tar file, first byte, number of bytes.
+        rows: int32 [n], the selected members, in order; None: all.
     """
 
     def __init__(self, tars: Names, names: Names, columns: SharedArray, rows: SharedArray | None = None) -> None:
@@ -78,7 +78,7 @@ class TarMembers:
 
     @property
     def shards(self) -> NDArray[np.int64]:
-        """The number of each picture's tar file, int64 [n]."""
+        """The index of each image's tar file, int64 [n]."""
         shards: NDArray[np.int64] = self.columns.array[0, self.rows.array]
         return shards
 
@@ -91,7 +91,7 @@ class TarMembers:
 
 
 class _OpenFile:
-    """A file that is read from any place, by threads and forked processes alike, until nobody holds it any more."""
+    """A file descriptor for reads at any position, from threads and forked processes; closed when the object is deleted."""
 
     def __init__(self, path: str) -> None:
         self.number = os.open(path, os.O_RDONLY)
@@ -102,10 +102,10 @@ class _OpenFile:
 
 
 def tar_state(path: str) -> bytes:
-    """Path, size and time of change of a tar file.
+    """Returns path, size and modification time of a tar file.
 
     Raises:
-        CoterieError: it is gone or cannot be read.
+        CoterieError: the file is missing or cannot be read.
     """
     try:
         status = os.stat(path)

@@ -1,4 +1,4 @@
-"""Small images, kept on the device as bytes and augmented there in batches: no workers, no decoding."""
+"""Loaders for small images, which are kept on the device as bytes and augmented there in batches, without workers or decoding."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from coterie.randomness import derive_seed
 from coterie.tasks.images.data.augmentation import Augmentation, Mixing, crop_and_flip, cutout, mix, partners
 from coterie.tasks.images.data.raw import Arrays, Statistics, four_axes
 
-# Images of up to 32 pixels a side that are evaluated at once, and as many pixels of larger ones. Launching kernels is what evaluation
-# on a GPU costs, hence fewer and larger batches there; on a CPU small ones stay in its caches.
+# Batch size of evaluation for images of up to 32 pixels per side; for larger ones, the same number of pixels. On a GPU, evaluation is
+# dominated by kernel launches, hence large batches; on a CPU, small batches stay in its caches.
 EVALUATION_BATCH = {"cuda": 2000}
 OTHER_EVALUATION_BATCH = 500
 
 
 def fit_square(images: Pixels, side: int) -> Pixels:
-    """Bring images uint8 [N, H, W, C] to a square as `predict` brings files to it: shorter side resized bilinearly, centre cut out."""
+    """Resize images uint8 [N, H, W, C] to a square as `predict` does for files: bilinear resize of the shorter side, then centre crop."""
     fit = transforms.Compose([transforms.Resize(side), transforms.CenterCrop(side)])
-    if images.shape[-1] in {1, 3}:  # by Pillow, whose rounding `predict` has
+    if images.shape[-1] in {1, 3}:  # with Pillow, to have the same rounding as `predict`
         fitted = [
             np.asarray(fit(Image.fromarray(each.squeeze(-1) if each.shape[-1] == 1 else each))) for each in images
         ]
@@ -37,9 +37,9 @@ def fit_square(images: Pixels, side: int) -> Pixels:
 
 
 def shrink(images: Pixels, side: int) -> Pixels:
-    """Bring square images uint8 [N, H, H, C] to a side of which theirs is a multiple, by averaging over areas."""
+    """Shrink square images uint8 [N, H, H, C] by an integer factor, by area averaging."""
     parts = []
-    for start in range(0, len(images), 4096):  # floats of the whole set would need four times its memory
+    for start in range(0, len(images), 4096):  # in parts: floats of the whole set would take four times its memory
         part = torch.from_numpy(images[start : start + 4096]).permute(0, 3, 1, 2).float()
         part = F.interpolate(part, (side, side), mode="area")
         parts.append(part.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
@@ -47,20 +47,20 @@ def shrink(images: Pixels, side: int) -> Pixels:
 
 
 class DeviceImages:
-    """A split's pixels and labels on the device, and how batches of them become inputs.
+    """A split's pixels and labels on the device, and the preprocessing of batches.
 
     Args:
-        samples: what is copied to the device.
+        samples: the samples to copy to the device.
         statistics: mean and standard deviation of pixels in 0..1.
-        side: to which batches are enlarged, bilinearly; None: as they are. The pixels that are kept stay small.
-        device: where they are kept.
+        side: side to which batches are enlarged bilinearly; None: not enlarged. The stored pixels are not enlarged.
+        device: device of the stored pixels.
         channels_last: memory format of the inputs.
     """
 
     def __init__(
         self, samples: Arrays, statistics: Statistics, side: int | None, device: torch.device, channels_last: bool
     ) -> None:
-        # torch indexes a batch fastest where each image is one run of bytes.
+        # Indexing a batch is fastest if each image is contiguous.
         self.pixels = torch.from_numpy(np.ascontiguousarray(samples.images.transpose(0, 3, 1, 2))).to(device)
         self.labels = torch.from_numpy(np.ascontiguousarray(samples.labels)).to(device)
         mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in statistics)
@@ -69,14 +69,14 @@ class DeviceImages:
         self.use_channels_last(channels_last)
 
     def use_channels_last(self, channels_last: bool) -> None:
-        """Give batches in that memory format from now on."""
+        """Set the memory format of batches."""
         self.format = torch.channels_last if channels_last else torch.contiguous_format
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def inputs(self, pixels: Tensor) -> Tensor:
-        """Normalised float32 [B, C, side, side] of uint8 [B, C, H, W]."""
+        """Normalises and enlarges a batch: uint8 [B, C, H, W] to float32 [B, C, side, side]."""
         batch = (pixels.float() * self.scale + self.shift).contiguous(memory_format=self.format)
         return F.interpolate(batch, (self.side, self.side), mode="bilinear") if self.side is not None else batch
 
@@ -104,11 +104,11 @@ class MemoryTrainLoader(InOrder):
         self.class_counts = torch.bincount(images.labels.cpu(), minlength=num_classes)
 
     def use_channels_last(self, channels_last: bool) -> None:
-        """Give batches in that memory format from now on."""
+        """Set the memory format of batches."""
         self.images.use_channels_last(channels_last)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a step on: the same whatever was drawn before."""
+        """Yields the batches of an epoch, starting at a step; they do not depend on earlier draws."""
         seed = derive_seed(self.order.seed, "augmentation", epoch)
         for indices in self.order.batches(epoch, first_step):
             numbers = indices.to(self.images.labels.device, non_blocking=True)
@@ -119,8 +119,8 @@ class MemoryTrainLoader(InOrder):
             yield Batch(views[0] if self.views == 1 else views, targets, indices)
 
     def _view(self, images: Tensor, samples: Tensor, seed: int, view: int) -> Tensor:
-        """Images of the given numbers, augmented by the draws of ``samples``."""
-        # index_select, not []: twenty times as fast on a CPU.
+        """Returns the images with the given indices, augmented with the draws of ``samples``."""
+        # index_select is twenty times as fast as [] on a CPU.
         pixels = crop_and_flip(self.images.pixels.index_select(0, images), samples, seed, self.augmentation, view)
         batch = self.images.inputs(pixels)
         return cutout(batch, samples, seed, self.augmentation.cutout, view) if self.augmentation.cutout else batch
@@ -128,7 +128,7 @@ class MemoryTrainLoader(InOrder):
     def _mixed(
         self, views: list[Tensor], targets: Tensor, indices: Tensor, numbers: Tensor, seed: int
     ) -> tuple[list[Tensor], Tensor]:
-        """Every view mixed with the partner's same view; one mixture of targets for all views."""
+        """Mixes every view with the same view of the partner; all views have the same mixed targets."""
         partner = partners(numbers, seed, self.num_samples)
         one_hot = F.one_hot(targets, self.num_classes).float()
         other = F.one_hot(self.images.labels[partner], self.num_classes).float()
@@ -147,7 +147,7 @@ class MemoryEvaluationLoader:
         self.indices = evaluation_share(len(images), process_index, num_processes)
 
     def use_channels_last(self, channels_last: bool) -> None:
-        """Give batches in that memory format from now on."""
+        """Set the memory format of batches."""
         self.images.use_channels_last(channels_last)
 
     @property
@@ -170,7 +170,7 @@ class MemoryEvaluationLoader:
         return self.images.inputs(self.images.pixels.index_select(0, numbers))
 
     def raw_images(self, indices: Sequence[int]) -> Pixels:
-        """The pixels before normalisation, uint8 [n, H, W, C]."""
+        """Returns the pixels before normalisation, uint8 [n, H, W, C]."""
         numbers = torch.as_tensor(indices, dtype=torch.int64, device=self.images.pixels.device)
         pixels: Pixels = self.images.pixels.index_select(0, numbers).permute(0, 2, 3, 1).cpu().numpy()
         return pixels

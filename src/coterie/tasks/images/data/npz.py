@@ -1,4 +1,4 @@
-"""Data sets as NumPy archives: a folder with train.npz and, where they exist, val.npz and test.npz."""
+"""Data sets as NumPy archives: a folder with train.npz and optionally val.npz and test.npz."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from coterie.tasks.images.settings import ImageData
 
 
 def holds_npz(folder: Path, whole: bool = False) -> bool:
-    """Whether a folder is such a data set; to be measured in ``whole``, any split will do."""
+    """Whether a folder is such a data set; with ``whole``, any split is enough."""
     return any((folder / f"{split}.npz").is_file() for split in (("train", "val", "test") if whole else ("train",)))
 
 
 def read_npz(root: Path, name: str, recipe: ImageData, whole: bool) -> RawData:
-    """Images uint8 [N, H, W, C] or [N, H, W], labels [N] and, if one likes, classes: their names.
+    """Reads archives with the arrays ``images``, uint8 [N, H, W, C] or [N, H, W], ``labels`` [N] and optionally ``classes``, the names.
 
     Args:
         root: the folder.
-        name: of the data set.
-        recipe: how splits are carved, and what to do with classes that lack images.
-        whole: measure and train on nothing: what has no splits is measured in whole.
+        name: name of the data set.
+        recipe: settings for splits, and for classes that lack images.
+        whole: evaluate without training: data without splits are evaluated whole.
 
     Raises:
-        CoterieError: a damaged archive, one that does not fit into memory, or arrays of other kinds.
+        CoterieError: an archive is damaged or does not fit into memory, or its arrays have other types.
     """
     parts: dict[str, Arrays] = {}
     classes: tuple[str, ...] | None = None
@@ -47,7 +47,7 @@ def read_npz(root: Path, name: str, recipe: ImageData, whole: bool) -> RawData:
                     classes = _class_names(file["classes"], path)
         except CoterieError:
             raise
-        # NumPy and zipfile raise many kinds on a damaged file, and make room for whatever shape the file claims.
+        # NumPy and zipfile raise many types on a damaged file, including memory errors for the shape that it claims.
         except Exception as error:
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise CoterieError(
@@ -62,7 +62,7 @@ def read_npz(root: Path, name: str, recipe: ImageData, whole: bool) -> RawData:
 
 
 def _require_fitting(path: Path) -> None:
-    """Refuse an archive whose contents would not fit into half of the memory."""
+    """Refuse an archive whose unpacked content exceeds half of the memory."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > memory_size() // 2:

@@ -1,4 +1,4 @@
-"""Data sets that are passed as objects: pairs of arrays, any sequence of (image, label), and those of the Hugging Face Hub."""
+"""Data sets passed as objects: pairs of arrays, any sequence of (image, label), and data sets of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
 def from_objects(datasets: Any, recipe: ImageData | None = None) -> RawData:
-    """(train, validation, test), None where there is none: pairs of arrays, or data sets of (image, label).
+    """Reads (train, validation, test), with None for a missing split: pairs of arrays, or data sets of (image, label).
 
-    Several are taken as they are: no test split is carved where there is none, unless ``data.test`` says so. One alone is split as a folder without splits is.
+    Several data sets are used as they are: no test split is carved unless ``data.test`` asks for it. A single one is split like a folder without splits.
 
     Raises:
-        CoterieError: not three entries, no training data, or samples that are not images with class numbers.
+        CoterieError: there are not three entries or no training data, or samples are not images with class numbers.
     """
     alone = not isinstance(datasets, Mapping) and (not isinstance(datasets, (tuple, list)) or is_dataset(datasets))
     datasets = to_datasets(datasets)
@@ -51,7 +51,7 @@ def _from_object(samples: Any, what: str) -> Samples:
 
 
 def _labels(samples: Any, what: str) -> Labels:
-    """Every sample's label: torchvision's ``targets`` where it has them, otherwise by going through the data set once."""
+    """Returns every sample's label: from torchvision's ``targets`` if present, otherwise by iterating over the data set once."""
     known = getattr(samples, "targets", None)
     if known is not None and len(known) == len(samples) and getattr(samples, "target_transform", None) is None:
         return _checked_labels(known, len(samples), what)
@@ -60,7 +60,7 @@ def _labels(samples: Any, what: str) -> Labels:
         try:
             _, label = samples[number]
             labels.append(int(label))
-        except Exception as error:  # the user's code may raise anything
+        except Exception as error:  # custom code may raise anything
             raise CoterieError(
                 f"{what}, sample {number}: expected (image, class number), got {type(error).__name__}: {error}"
             ) from None
@@ -78,10 +78,10 @@ def _with_labels(source: Any, labels: Labels, what: str) -> Objects:
 
 
 def to_arrays(images: Any, labels: Any, what: str) -> Arrays:
-    """Checked arrays: images uint8 [N, H, W, C], [N, C, H, W] or [N, H, W], or floats in 0..1; labels [N].
+    """Checks and converts arrays: images uint8 [N, H, W, C], [N, C, H, W] or [N, H, W], or floats in 0..1; labels [N].
 
     Raises:
-        CoterieError: images whose values or axes have no one meaning, or labels that do not match.
+        CoterieError: values or axes of the images are ambiguous, or labels do not match.
     """
     is_tensor = hasattr(images, "detach")
     images, labels = (each.detach().cpu().numpy() if hasattr(each, "detach") else each for each in (images, labels))
@@ -97,7 +97,7 @@ def to_arrays(images: Any, labels: Any, what: str) -> Arrays:
 
 
 def _as_bytes(images: Any, what: str) -> Any:
-    """Pixels as uint8: bytes as they are, floats in 0..1 stretched to 0..255."""
+    """Converts pixels to uint8; floats in 0..1 are scaled to 0..255."""
     if images.dtype == np.uint8:
         return images
     low, high = (images.min(), images.max()) if images.size else (0, 0)
@@ -111,10 +111,10 @@ def _as_bytes(images: Any, what: str) -> Any:
 
 
 def _channels_first(shape: tuple[int, ...], is_tensor: bool, what: str) -> bool:
-    """Whether images of this shape are [N, C, H, W]: where two axes agree, these are the sides; else few channels tell.
+    """Whether images of this shape are [N, C, H, W]. Two equal axes are height and width; otherwise the axis of at most four is the channels.
 
     Raises:
-        CoterieError: axes that may be either.
+        CoterieError: the axes are ambiguous.
     """
     _, first, middle, last = shape
     if first == last:
@@ -141,7 +141,7 @@ def _checked_labels(labels: Any, count: int, what: str) -> Labels:
 
 
 class _Rows:
-    """Rows of a Hub data set as (image, label)."""
+    """A Hub data set as a sequence of (image, label)."""
 
     def __init__(self, part: Any, image: str, label: str) -> None:
         self.part, self.image, self.label = part, image, label
@@ -155,10 +155,10 @@ class _Rows:
 
 
 def hub(name: str, recipe: ImageData) -> RawData:
-    """``hf://user/dataset``: the columns image and label of its splits; images are decoded when they are needed.
+    """Loads ``hf://user/dataset``: the columns image and label of its splits; images are decoded lazily.
 
     Raises:
-        CoterieError: the extra ``hub`` is missing, or the data set cannot be had or has no such columns.
+        CoterieError: the extra ``hub`` is missing, or the data set cannot be loaded or lacks these columns.
     """
     try:
         import datasets
@@ -166,7 +166,7 @@ def hub(name: str, recipe: ImageData) -> RawData:
         raise CoterieError(f"data={name} needs the package datasets: pip install 'coterie[hub]'") from None
     try:
         found = datasets.load_dataset(name.removeprefix("hf://"))
-    except Exception as error:  # network, permissions, formats: the library raises many kinds
+    except Exception as error:  # network, permissions, formats: the library raises many types
         raise CoterieError(f"data={name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
     if "train" not in found:
         raise CoterieError(f"data={name} has no train split, only {', '.join(found)}")

@@ -1,4 +1,4 @@
-"""Work on many files by several processes: what is mostly Python, which threads would do one after the other."""
+"""Runs Python-bound work on many files in several processes; threads would run it one after another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coterie.errors import CoterieError
 
 
 class _Results(Dataset[Any]):
-    """Results by number. What stops the work is a result too: an error that is raised in a worker comes back wrapped in its traceback."""
+    """Results by index. A CoterieError is returned as a result, because a DataLoader wraps errors raised in a worker in their traceback."""
 
     def __init__(self, function: Callable[[int], Any], count: int) -> None:
         self.function, self.count = function, count
@@ -33,23 +33,23 @@ def _as_it_is(result: Any) -> Any:
 
 
 def by_processes(function: Callable[[int], Any], count: int, workers: int | None) -> Iterator[Any]:
-    """``function(0)``, ..., ``function(count - 1)``, computed by torch's worker processes, as training decodes images.
+    """Yields ``function(0)``, ..., ``function(count - 1)``, computed by a DataLoader's worker processes.
 
     Args:
-        function: can be sent to a process.
-        count: how often it is called.
-        workers: processes; None: one for each core; 0: this one does the work.
+        function: a picklable function.
+        count: number of calls.
+        workers: number of processes; None: one per core; 0: this process does the work.
 
     Raises:
-        CoterieError: as the function raises it.
+        CoterieError: the function raised it.
     """
     processes = min(count, (os.cpu_count() or 1) if workers is None else workers)
     loader = DataLoader(
         _Results(function, count),
         batch_size=None,
-        collate_fn=_as_it_is,  # torch's own makes tensors of arrays
+        collate_fn=_as_it_is,  # torch's default converts arrays to tensors
         num_workers=processes if processes > 1 else 0,
-        generator=torch.Generator(),  # without one of its own, a DataLoader takes a number from the global generator
+        generator=torch.Generator(),  # without it, a DataLoader draws from the global generator
     )
     failure = None
     for result in loader:

@@ -1,4 +1,4 @@
-"""What a source gives: images with labels, as arrays in memory, as files or as objects, split as the source splits them."""
+"""Data as returned by a source: images with labels, as arrays in memory, files or objects, with the splits of the source."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from coterie.tasks.images.data.decoding import DEEP, UnreadableImage, open_image
 from coterie.tasks.images.data.stored import Stored
 
 GREY = {"L", *DEEP}  # Pillow's modes that are kept as one channel
-FEW_CLASSES = 1_000  # class numbers without names may go as far as this, however few samples there are
-SAMPLES_TRIED, READINGS = 16, 8  # of a data set of the user's, to see whether it reads differently each time
+FEW_CLASSES = 1_000  # class numbers without names may always be below this, even with fewer samples
+SAMPLES_TRIED, READINGS = 16, 8  # of a custom data set, to find out whether readings of a sample differ
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel, pixels in 0..1
 
 
@@ -46,7 +46,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Files:
-    """Encoded images, read as RGB: where they lie, ``labels`` int64 [N], and ``digests`` of their pixels uint64 [N], None where not known."""
+    """Encoded images, read as RGB: where they are stored, ``labels`` int64 [N], and ``digests`` of their pixels uint64 [N], None if unknown."""
 
     stored: Stored
     labels: Labels
@@ -60,19 +60,19 @@ class Files:
         return Files(self.stored.take(indices), self.labels[indices], digests)
 
     def unlabelled(self) -> Files:
-        """The same images for a worker process, which needs nothing else: what is sent to it stays small."""
+        """Returns the same images without labels, so that little data is sent to worker processes."""
         return Files(self.stored, self.labels[:0])
 
     def pixels(self, number: int) -> Pixels:
-        """One image, uint8 [H, W, 3].
+        """Reads an image, uint8 [H, W, 3].
 
         Raises:
-            RunError: the file could be read when training started and cannot now.
+            RunError: the file cannot be read any more.
         """
         try:
             with self.stored.open(number) as file:
                 return np.asarray(upright(open_image(file)))
-        except Exception as error:  # decoders raise what they like on broken files
+        except Exception as error:  # decoders raise many types on broken files
             name = self.stored.name(number)
             raise RunError(f"cannot decode {name!r}: {reason_of(error, name)}") from None
 
@@ -81,9 +81,9 @@ class Files:
 
 @dataclass(frozen=True)
 class Objects:
-    """Images that a data set of the user's gives on request: sample ``numbers[i]`` of ``source`` is (image, label).
+    """Images of a custom data set, read on request: sample ``numbers[i]`` of ``source`` is (image, label).
 
-    ``what`` names the source in messages; ``labels`` int64 [N]; ``channels`` as in the first image.
+    ``what`` is the source's name in messages, ``labels`` are int64 [N], and ``channels`` is that of the first image.
     """
 
     source: Any
@@ -99,7 +99,7 @@ class Objects:
         return Objects(self.source, self.numbers[indices], self.labels[indices], self.what, self.channels)
 
     def pixels(self, number: int) -> Pixels:
-        """One image, uint8 [H, W, C].
+        """Reads an image, uint8 [H, W, C].
 
         Raises:
             RunError: the data set fails on this sample.
@@ -107,12 +107,12 @@ class Objects:
         position = int(self.numbers[number])
         try:
             return to_pixels(self.source[position][0])
-        except Exception as error:  # the user's code may raise anything
+        except Exception as error:  # custom code may raise anything
             raise RunError(f"{self.what}, sample {position}: {type(error).__name__}: {error}") from None
 
     @cached_property
     def varies(self) -> bool:
-        """Whether samples read differently each time, by random transforms of the user's; a few, evenly spread, are tried.
+        """Whether readings of a sample differ, by random transforms of the data set; tested on a few evenly spaced samples.
 
         Each is read several times: a transform that changes one reading in ten is missed once in 700,000 data sets.
         """
@@ -133,19 +133,19 @@ Samples = Arrays | Files | Objects
 
 
 def to_image(samples: Samples, number: int) -> Image.Image:
-    """One image as Pillow's: grey where the samples have one channel, otherwise RGB."""
+    """Returns a sample as a PIL image: grey if the samples have one channel, otherwise RGB."""
     pixels = samples.pixels(number)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     return image.convert("L" if samples.channels == 1 else "RGB")
 
 
 def to_pixels(image: Any) -> Pixels:
-    """A Pillow image, an array [H, W] or [H, W, C], or a tensor [C, H, W] as uint8 [H, W, C].
+    """Converts a PIL image, an array [H, W] or [H, W, C], or a tensor [C, H, W] to uint8 [H, W, C].
 
-    Floating-point tensors are in 0..1, before any normalisation; everything else is in bytes.
+    Floating-point tensors must be in 0..1, not normalised; all other inputs are bytes.
 
     Raises:
-        CoterieError: anything else.
+        CoterieError: the input is anything else.
     """
     if hasattr(image, "convert"):
         try:
@@ -165,22 +165,22 @@ def to_pixels(image: Any) -> Pixels:
 
 
 def four_axes(images: Pixels) -> Pixels:
-    """Images [N, H, W] as [N, H, W, 1]; [N, H, W, C] as they are."""
+    """Adds a channel axis to images [N, H, W]; images [N, H, W, C] are unchanged."""
     return images[..., None] if images.ndim == 3 else images
 
 
 @dataclass(frozen=True)
 class RawData:
-    """A data set as its source gives it.
+    """A data set as returned by its source.
 
     Attributes:
-        validation, test: None where the source has none.
-        statistics: known ones; None: measure them on the training images.
-        flip: whether a mirrored image is as good as the image (not so for digits).
-        skipped: images that could not be decoded and were left out.
-        passed_over: files that were not read, since they are no images of a format that is read or lie elsewhere than images do.
-        duplicates: by held-out split, how many of its images are training images too.
-        notes: what was passed over or found in the data, in sentences for the user.
+        validation, test: None if the source has none.
+        statistics: known statistics; None: measure them on the training images.
+        flip: whether horizontal flips keep the class (False for digits).
+        skipped: number of images that could not be decoded and were left out.
+        passed_over: number of ignored files, which are not in an accepted image format or are outside of the image folders.
+        duplicates: for each held-out split, how many of its images are also training images.
+        notes: findings and ignored files, in sentences for the user.
     """
 
     name: str
@@ -196,16 +196,16 @@ class RawData:
     notes: tuple[str, ...] = ()
 
     def splits(self) -> dict[str, Samples]:
-        """The splits that there are, by name, ``train`` first."""
+        """Returns the existing splits by name, ``train`` first."""
         every = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: samples for name, samples in every.items() if samples is not None}
 
 
 def numbered(labels: Labels) -> tuple[str, ...]:
-    """Class names where there are none: the numbers up to the largest label.
+    """Returns numbers up to the largest label as class names, for data without names.
 
     Raises:
-        CoterieError: a label that no number of classes explains, such as an identifier.
+        CoterieError: a label is too large to be a class number, such as an identifier.
     """
     highest = int(labels.max(initial=-1))
     if highest >= max(len(labels), FEW_CLASSES):
@@ -216,7 +216,7 @@ def numbered(labels: Labels) -> tuple[str, ...]:
 
 
 def with_classes(raw: RawData, classes: Sequence[str]) -> RawData:
-    """Data whose labels mean ``classes``, of which they may lack some; data with a class that is not among them as they are."""
+    """Renumbers the labels to index ``classes``, of which the data may lack some; data with any other class are returned unchanged."""
     numbers = {name: number for number, name in enumerate(classes)}
     if not numbers.keys() >= set(raw.class_names):
         return raw
@@ -235,14 +235,14 @@ def with_classes(raw: RawData, classes: Sequence[str]) -> RawData:
 
 
 def require_consistent(raw: RawData, incomplete: bool = False) -> None:
-    """Refuse what would fail in the middle of a run.
+    """Refuse data that would fail during a run.
 
     Args:
-        raw: the data as their source gives them.
+        raw: the data as returned by their source.
         incomplete: whether a class may have no training samples.
 
     Raises:
-        CoterieError: an empty split, fewer than two classes, a label without a class, images of different sizes.
+        CoterieError: a split is empty, there are fewer than two classes, a label has no class, a class is missing, or images differ in size or channels.
     """
     for split, samples in raw.splits().items():
         if len(samples) == 0:

@@ -1,4 +1,4 @@
-"""The images of a run before they are prepared: read, checked, split, looked over for duplicates."""
+"""Reads the images of a run, checks them, splits them and searches them for duplicates, before preprocessing."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from coterie.tasks.images.data.raw import Arrays, Files, Objects, RawData, Sampl
 from coterie.tasks.images.data.sources import read_source
 from coterie.tasks.images.settings import ImageData
 
-LOOKED_AT = 100  # images whose sizes stand for all
-SMALL = 64  # pixels a side up to which images are kept in memory
+LOOKED_AT = 100  # images whose sizes are sampled
+SMALL = 64  # maximum side in pixels of images that are kept in memory
 
 
 def read_data(recipe: ImageData, datasets: Any = None, measured: Sequence[str] | None = None) -> RawData:
     """Read and split the data of a run.
 
     Args:
-        recipe: which data, and how they are split.
-        datasets: (train, validation, test) in place of ``recipe.name``.
-        measured: the data are to be measured and not trained on, by networks of these classes: what has no splits is measured in whole.
+        recipe: the data and settings of their splits.
+        datasets: (train, validation, test) instead of ``recipe.name``.
+        measured: class names of the networks to evaluate, for an evaluation without training: data without splits are then evaluated whole.
 
     Raises:
-        CoterieError: data that cannot be read, or too few of them.
+        CoterieError: the data cannot be read, or are too few.
     """
     if measured is not None:
-        recipe = recipe.model_copy(update={"test": "auto"})  # what is measured in whole is not split
+        recipe = recipe.model_copy(update={"test": "auto"})  # no split is carved from data that are evaluated whole
     raw = from_objects(datasets, recipe) if datasets is not None else read_source(recipe, measured is not None)
     if measured is not None:
         raw = with_classes(raw, measured)
@@ -44,7 +44,7 @@ def read_data(recipe: ImageData, datasets: Any = None, measured: Sequence[str] |
 
 
 def _split(raw: RawData, recipe: ImageData) -> RawData:
-    """Carve the validation split where there is none, then limit what is left to train on; note what stands in two splits."""
+    """Carve the validation split if there is none, then limit the training samples; records duplicates between splits."""
     train, validation = raw.train, raw.validation
     if validation is None and recipe.validation > 0:
         incomplete = recipe.incomplete_classes == "accept"
@@ -60,7 +60,7 @@ def _split(raw: RawData, recipe: ImageData) -> RawData:
 
 
 def typical_side(raw: RawData) -> int:
-    """The median of the images' shorter sides in pixels, of up to a hundred of them."""
+    """Returns the median of the images' shorter sides in pixels, over up to a hundred of them."""
     train = raw.train
     if isinstance(train, Arrays):
         return min(train.images.shape[1:3])
@@ -68,7 +68,7 @@ def typical_side(raw: RawData) -> int:
 
 
 def size_of(samples: Files | Objects, number: int) -> tuple[int, int]:
-    """Height and width of one image; of a file, only the header is read."""
+    """Returns height and width of an image; for a file, only the header is read."""
     if isinstance(samples, Objects):
         height, width = samples.pixels(number).shape[:2]
         return height, width
@@ -78,22 +78,22 @@ def size_of(samples: Files | Objects, number: int) -> tuple[int, int]:
 
 
 def asked_size(recipe: ImageData) -> int | None:
-    """The side in pixels that the recipe asks for; None: it leaves it open."""
+    """Returns the side in pixels that the recipe sets; None if it sets none."""
     return recipe.image_size if isinstance(recipe.image_size, int) else None
 
 
 def is_kept_in_memory(raw: RawData, recipe: ImageData) -> bool:
-    """Whether the pixels stay in memory, see ``data.in_memory``."""
+    """Whether the pixels are kept in memory, see ``data.in_memory``."""
     return not reads_differently(raw) and _keep_in_memory(raw.train, recipe)
 
 
 def reads_differently(raw: RawData) -> bool:
-    """Whether a data set of the user's gives other pixels each time that it is read."""
+    """Whether readings of a custom data set differ, see :attr:`Objects.varies`."""
     return any(isinstance(samples, Objects) and samples.varies for samples in raw.splits().values())
 
 
 def small_side(train: Samples) -> int | None:
-    """The side of small square images; None: they are larger, or not square."""
+    """Returns the side of small square images; None if they are larger or not square."""
     height, width = train.pixels(0).shape[:2]
     return height if height == width <= SMALL else None
 

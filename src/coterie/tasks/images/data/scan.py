@@ -1,4 +1,4 @@
-"""One look at every image file before training: whether it can be decoded, and what its pixels tell."""
+"""Scans every image file before training: whether it can be decoded, a digest of its pixels, and unusual contents."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from coterie.tasks.images.data.raw import Files
 from coterie.tasks.images.data.stored import Stored
 from coterie.tasks.images.settings import ImageData
 
-DECODE_AT_MOST = 20_000  # files; beyond that only headers are read
+DECODE_AT_MOST = 20_000  # number of files above which only headers are read
 CHUNK = 5_000  # files whose headers a worker process reads at a time
 TWELVE_BITS = 4_095
-GRID = 5  # pixels a side that tell most images apart
+GRID = 5  # side in pixels of the grid that distinguishes most images
 
 
 class Look(NamedTuple):
-    """What one file tells: why it cannot be decoded or "", digest of its pixels, peak of 16-bit values, whether it has several frames."""
+    """Result for one file: why it cannot be decoded or "", digest of its pixels, peak of 16-bit values, whether it has several frames."""
 
     problem: str
     digest: int | None = None
@@ -38,18 +38,18 @@ class Look(NamedTuple):
     several: bool = False
 
 
-Looks = dict[int, Look]  # by number; files of which there is nothing to say are missing
+Looks = dict[int, Look]  # by index; files with nothing to report are missing
 NOTHING = Look("")
 
 
 def check_images(parts: dict[str, Files], recipe: ImageData) -> tuple[dict[str, Files], int, list[str]]:
-    """Look at the files of all splits.
+    """Scan the files of all splits.
 
     Returns:
-        The files that can be decoded, with digests of their pixels; how many cannot; and what was found, in sentences for the user.
+        The files that can be decoded, with digests of their pixels; the number of files that cannot; and notes for the user, in sentences.
 
     Raises:
-        CoterieError: some cannot, and the recipe does not leave them out; or 16-bit pictures that use a few of their bits only.
+        CoterieError: files cannot be decoded and the recipe does not skip them, or 16-bit images use only a few of their bits.
     """
     count = sum(map(len, parts.values()))
     whole = count <= DECODE_AT_MOST
@@ -77,7 +77,7 @@ def check_images(parts: dict[str, Files], recipe: ImageData) -> tuple[dict[str, 
 
 
 def _with_digests(part: Files, looks: Looks, whole: bool) -> Files:
-    """The files that can be decoded, with digests of their pixels where these were read."""
+    """Returns the files that can be decoded, with digests of their pixels if these were read."""
     bad = [number for number, look in looks.items() if look.problem]
     if whole:
         digests = np.array([looks[number].digest or 0 for number in range(len(part))], dtype=np.uint64)
@@ -86,7 +86,7 @@ def _with_digests(part: Files, looks: Looks, whole: bool) -> Files:
 
 
 def _looks(parts: list[Files], whole: bool, workers: int | None) -> list[tuple[Files, Looks]]:
-    """One look at every file of each part. It is kept for files whose size and time of change stay the same."""
+    """Scans every file of each part. Results are cached while sizes and modification times of the files stay the same."""
 
     def scan() -> list[Any]:
         looks = [_look_wholly(part.stored) if whole else _read_headers(part.stored, workers) for part in parts]
@@ -101,13 +101,13 @@ def _looks(parts: list[Files], whole: bool, workers: int | None) -> list[tuple[F
 
 
 def _look_wholly(stored: Stored) -> Looks:
-    """Every file is decoded, by threads: decoders leave Python's lock to others."""
+    """Decodes every file, in threads: decoders release Python's lock."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(enumerate(pool.map(lambda number: _look(stored, number, True), range(len(stored)))))
 
 
 def _compare_twins(parts: list[Files], looks: list[Looks]) -> None:
-    """Where checksums agree, all pixels are compared by a digest."""
+    """Replaces equal checksums by digests of all pixels."""
     counts = Counter(look.digest for each in looks for look in each.values())
     for part, each in zip(parts, looks, strict=True):
         twins = [number for number, look in each.items() if look.digest is not None and counts[look.digest] > 1]
@@ -117,23 +117,23 @@ def _compare_twins(parts: list[Files], looks: list[Looks]) -> None:
 
 
 def _read_headers(stored: Stored, workers: int | None) -> Looks:
-    """Headers are read by processes: there is little in it but Python."""
+    """Reads headers in processes, because this is mostly Python code."""
     chunks = by_processes(partial(_headers, stored), -(-len(stored) // CHUNK), workers)
     return {number: look for looks in chunks for number, look in looks.items()}
 
 
 def _headers(stored: Stored, chunk: int) -> Looks:
-    """What the headers of some thousand files tell."""
+    """Scans the headers of a chunk of files."""
     numbers = range(chunk * CHUNK, min(len(stored), (chunk + 1) * CHUNK))
     looks = ((number, _look(stored, number, False)) for number in numbers)
     return {number: look for number, look in looks if look != NOTHING}
 
 
 def _look(stored: Stored, number: int, whole: bool) -> Look:
-    """Whether a file can be decoded; where the header leaves no doubt, very many files are not.
+    """Scans a file. It is decoded if ``whole``, or if its header is unusual.
 
     Raises:
-        CoterieError: the file may not be read, which is no damage of the image.
+        CoterieError: there is no permission to read the file.
     """
     several = False
     try:
@@ -147,29 +147,29 @@ def _look(stored: Stored, number: int, whole: bool) -> Look:
                 return NOTHING
             image = upright(opened)
             peak = deep_peak(opened)
-            if opened.format not in {"JPEG", "MPO"}:  # a camera adds a preview
-                with contextlib.suppress(Exception):  # the first frame is whole, and no other is read
+            if opened.format not in {"JPEG", "MPO"}:  # in which cameras store a preview as another frame
+                with contextlib.suppress(Exception):  # the first frame is intact, and no other is read
                     several = bool(getattr(opened, "is_animated", False))
         return Look("", _checksum(image) if whole else None, peak, several)
     except PermissionError as error:
         raise CoterieError(f"cannot read {stored.name(number)!r}: {error.strerror}") from None
-    except Exception as error:  # decoders raise what they like on broken files
+    except Exception as error:  # decoders raise many types on broken files
         return Look(reason_of(error, stored.name(number)))
 
 
 def _checksum(image: Image.Image) -> int:
-    """Of size and a grid of pixels, 63 bits: what costs next to nothing beside decoding."""
+    """Returns a 63-bit checksum of the size and a grid of pixels; its cost is negligible compared with decoding."""
     pixels = image.load()
     assert pixels is not None
     columns, rows = ([(2 * n + 1) * side // (2 * GRID) for n in range(GRID)] for side in image.size)
-    return hash((image.size, *[pixels[x, y] for x in columns for y in rows])) % 2**63  # always the same: whole numbers
+    return hash((image.size, *[pixels[x, y] for x in columns for y in rows])) % 2**63  # reproducible for ints
 
 
 def _digest(part: Files, number: int) -> int:
-    """Of size and pixels, 63 bits."""
+    """Returns a 63-bit digest of size and pixels."""
     try:
         pixels = part.pixels(number)
-    except RunError:  # it could be read a moment ago
+    except RunError:  # it was readable before
         return 0
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{(width, height)}".encode() + pixels.tobytes(), digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""Data sets in tar files of WebDataset's form: which files, their splits and classes."""
+"""Data sets in tar files in WebDataset's format: their files, splits and classes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from coterie.tasks.images.data.tars import index_of
 from coterie.tasks.images.settings import ImageData
 
 SCHEME = "wds://"
-CLASS_FILES = ("classes.txt", "classnames.txt")  # beside the tar files: a class name in each line
+CLASS_FILES = ("classes.txt", "classnames.txt")  # next to the tar files, with one class name per line
 COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
-INDEXED_ALONE = 2**30  # bytes of tar files for which no further processes are started
+INDEXED_ALONE = 2**30  # total bytes of tar files below which no worker processes are started
 
 
 def holds_tars(folder: Path) -> bool:
-    """Whether a folder is such a data set: tar files and no folders, or folders of splits that hold nothing else."""
+    """Whether a folder is such a data set: tar files without folders, or only folders of splits with tar files."""
     below = sub_folders(folder)
     if not below:
         return any(folder.glob("*.tar"))
@@ -43,15 +43,15 @@ def holds_tars(folder: Path) -> bool:
 
 
 def read_shards(place: str, recipe: ImageData, whole: bool = False) -> RawData:
-    """A data set in tar files; what becomes of missing splits is said in :func:`coterie.data.splits.assign_held_out`.
+    """Reads a data set in tar files; :func:`coterie.data.splits.assign_held_out` describes how missing splits are filled.
 
     Args:
         place: a folder, or paths of tar files with ``{000..127}``, ``{train,val}`` and ``*``.
-        recipe: what to do with broken members and images.
-        whole: the images are to be measured, not trained on: ``test`` alone will do, and what has no splits is measured in whole.
+        recipe: settings for broken members and images.
+        whole: evaluate the images without training: ``test`` alone is enough, and data without splits are evaluated whole.
 
     Raises:
-        CoterieError: no such files, damaged or compressed ones, samples without a class, classes of no certain meaning.
+        CoterieError: files are missing, damaged or compressed, samples have no class, or classes are ambiguous.
     """
     paths = _tar_files(place)
     splits = _by_split(paths)
@@ -79,10 +79,10 @@ def read_shards(place: str, recipe: ImageData, whole: bool = False) -> RawData:
 
 
 def _tar_files(place: str) -> list[Path]:
-    """The tar files that are meant, in order.
+    """Returns the tar files of a folder or pattern, in order.
 
     Raises:
-        CoterieError: some are missing, or are compressed.
+        CoterieError: files are missing or compressed.
     """
     pattern = os.path.expanduser(place)
     if "://" in pattern or pattern.startswith("pipe:"):
@@ -112,7 +112,7 @@ def _tar_files(place: str) -> list[Path]:
 
 
 def expand(pattern: str) -> Iterator[str]:
-    """Paths of a pattern with braces, as shells and WebDataset expand it.
+    """Expands a pattern with braces to paths, like shells and WebDataset.
 
     >>> list(expand("{train,val}-{08..10}.tar"))
     ['train-08.tar', 'train-09.tar', 'train-10.tar', 'val-08.tar', 'val-09.tar', 'val-10.tar']
@@ -133,10 +133,10 @@ def expand(pattern: str) -> Iterator[str]:
 
 
 def _by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Tar files of each split, by what their names, or their folders', say; of none, where none says anything: train.
+    """Returns the tar files of each split, by their names or those of their folders; if no name says a split, all are train.
 
     Raises:
-        CoterieError: some say so and others do not.
+        CoterieError: only some of the names say a split.
     """
     found: dict[str | None, list[Path]] = {}
     for path in paths:
@@ -152,10 +152,10 @@ def _indices(paths: Sequence[Path], workers: int | None) -> Iterator[dict[str, N
 
 
 def _index(paths: Sequence[Path], number: int) -> dict[str, NDArray[Any]]:
-    """What lies in a tar file, kept until it changes.
+    """Returns the index of a tar file, cached until the file changes.
 
     Raises:
-        CoterieError: it cannot be read.
+        CoterieError: the file cannot be read.
     """
     path = paths[number]
 
@@ -174,10 +174,10 @@ def _said(index: dict[str, NDArray[Any]]) -> dict[str, Any]:
 
 
 def _problems(found: dict[Path, dict[str, NDArray[Any]]], recipe: ImageData) -> tuple[list[str], int, int]:
-    """What is to be said of members that cannot be used, how many they are, and how many samples are no pictures.
+    """Returns notes about unusable members, their number, and the number of samples without an image.
 
     Raises:
-        CoterieError: there are some, and the recipe does not leave them out.
+        CoterieError: there are unusable members, and the recipe does not skip them.
     """
     bad = [
         (f"{path}/{name}" if name else str(path), reason)
@@ -198,10 +198,10 @@ def _problems(found: dict[Path, dict[str, NDArray[Any]]], recipe: ImageData) -> 
 
 
 def _class_names(found: dict[Path, dict[str, NDArray[Any]]], folder: Path) -> tuple[str, ...]:
-    """Names of the classes: a line each of a file beside the tar files; else the texts themselves; else numbers.
+    """Returns the class names: from the lines of a file next to the tar files, otherwise the class texts or numbers of the samples.
 
     Raises:
-        CoterieError: numbers and names side by side, or a number beyond the file's lines.
+        CoterieError: numbers and texts are mixed, or the file does not name a class.
     """
     texts = {text for index in found.values() for text in _said(index)["classes"]}
     numbers = {text for text in texts if re.fullmatch(r"\d+", text)}
@@ -223,7 +223,7 @@ def _class_names(found: dict[Path, dict[str, NDArray[Any]]], folder: Path) -> tu
 
 
 def _files(indices: Sequence[tuple[Path, dict[str, NDArray[Any]]]], names: Sequence[str]) -> Files:
-    """The pictures of some tar files, one after the other, with their labels."""
+    """Concatenates the images of several tar files, with their labels."""
     numbers = {name: number for number, name in enumerate(names)}
     columns, labels, letters, bounds = [], [], [], [np.zeros(1, dtype=np.int64)]
     for tar, (_, index) in enumerate(indices):

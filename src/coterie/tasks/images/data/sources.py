@@ -1,4 +1,4 @@
-"""Data sets by name: embedded, downloaded by torchvision, or read from ``data.root`` or a folder of the user's."""
+"""Reads data sets by name: embedded, downloaded by torchvision, from ``data.root``, or from a folder."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ DIGITS = tuple("0123456789")
 
 
 def read_source(recipe: ImageData, whole: bool = False) -> RawData:
-    """The data set that a recipe names.
+    """Reads the data set that a recipe names.
 
     Args:
-        recipe: its name and place.
-        whole: measure it and train on nothing: all of what has no splits is the test split.
+        recipe: name and path of the data set.
+        whole: evaluate it without training: data without splits are the test split as a whole.
 
     Raises:
-        CoterieError: an unknown name, a missing or unusable folder, a download that failed.
+        CoterieError: the name is unknown, a folder is missing or unusable, or a download failed.
     """
     name = recipe.name
     if name in KNOWN:
@@ -61,7 +61,7 @@ def read_source(recipe: ImageData, whole: bool = False) -> RawData:
 
 
 def digits() -> RawData:
-    """scikit-learn's digit images, grey values 0..16 stretched to 0..255; a fifth of each class, fixed, is the test split."""
+    """Loads scikit-learn's digit images, with grey values 0..16 scaled to 0..255; a fixed fifth of each class is the test split."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -71,7 +71,7 @@ def digits() -> RawData:
 
 
 def _named(name: str, root: Path | None, recipe: ImageData, whole: bool) -> RawData:
-    """A known data set from a folder tree, .npz files or torchvision's own files, which are downloaded where missing."""
+    """Reads a known data set from a folder tree, .npz files or torchvision's own files, which are downloaded if missing."""
     if root is None:
         if name == "cinic10":
             raise CoterieError("data=cinic10 needs data.root: a folder with train/, valid/ and test/ of CINIC-10")
@@ -87,7 +87,7 @@ def _named(name: str, root: Path | None, recipe: ImageData, whole: bool) -> RawD
         raise CoterieError(f"data.root={str(root)!r} holds no CINIC-10: expected train/, valid/ and test/")
     else:
         return _from_torchvision(name, root, recipe)
-    # A grey data set kept as files is read as RGB; its one-channel statistics then do not apply.
+    # A grey data set stored as image files is read as RGB; its one-channel statistics then do not apply.
     statistics = KNOWN[name] if raw.train.channels == len(KNOWN[name][0]) else None
     return replace(raw, name=name, statistics=statistics)
 
@@ -108,9 +108,7 @@ def _from_torchvision(name: str, root: Path, recipe: ImageData) -> RawData:
 
     try:
         parts = read(download=False)
-    except (
-        Exception
-    ):  # torchvision raises a RuntimeError where files are missing, and other kinds where they are damaged
+    except Exception:  # torchvision raises a RuntimeError if files are missing, and other types if they are damaged
         try:
             root.mkdir(parents=True, exist_ok=True)
             with FileLock(root / f".{name}.lock"):  # several processes of one run start together

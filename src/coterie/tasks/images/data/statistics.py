@@ -1,4 +1,4 @@
-"""Mean and standard deviation of pixels: the known data sets' published ones, and measured ones."""
+"""Mean and standard deviation of pixels: published values of known data sets, and measured ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEASURED_AT_MOST = 2_000  # images from which streamed data's statistics are mea
 
 
 def measure(images: Pixels) -> Statistics:
-    """Mean and standard deviation of each channel, over all pixels of all images.
+    """Computes mean and standard deviation of each channel, over all pixels of all images.
 
     Args:
         images: uint8 [N, H, W, C].
@@ -35,9 +35,9 @@ def measure(images: Pixels) -> Statistics:
 
 
 def measure_streamed(samples: Samples, side: int) -> Statistics:
-    """Statistics of images as a network sees them: shorter side brought to ``side`` pixels, centre cut out.
+    """Computes statistics of resized images: shorter side resized to ``side`` pixels, then centre crop.
 
-    At most 2,000 images, evenly spread, are read; for files the answer is kept until one of the files changes.
+    At most 2,000 evenly spaced images are read; for files, the result is cached until one of the files changes.
     """
     chosen = range(0, len(samples), -(-len(samples) // MEASURED_AT_MOST))
     fit = transforms.Compose([transforms.Resize(side), transforms.CenterCrop(side)])
@@ -46,7 +46,7 @@ def measure_streamed(samples: Samples, side: int) -> Statistics:
         pixels = np.asarray(fit(to_image(samples, number)))
         return _counts(pixels.reshape(1, side, side, -1))
 
-    if not isinstance(samples, Files):  # the user's code need not be safe under threads, and may draw random numbers
+    if not isinstance(samples, Files):  # custom code may not be thread-safe, and may draw random numbers
         with drawing_from(derive_seed(0, "statistics")):
             return _from_counts(sum(map(counts, chosen), np.zeros(1, dtype=np.int64)))
 
@@ -61,7 +61,7 @@ def measure_streamed(samples: Samples, side: int) -> Statistics:
 
 
 def _counts(images: Pixels) -> NDArray[np.int64]:
-    """How often each byte occurs in each channel, int64 [C, 256]."""
+    """Counts each byte value in each channel, int64 [C, 256]."""
     return np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])])
 
 
@@ -69,6 +69,6 @@ def _from_counts(counts: NDArray[np.int64]) -> Statistics:
     values = np.arange(256) / 255
     mean = counts @ values / counts.sum(1)
     variance = counts @ values**2 / counts.sum(1) - mean**2
-    # A channel that never varies would be divided by nothing; one grey level is the least that bytes can tell apart.
+    # Avoids division by zero for a constant channel; one grey level is the smallest difference of bytes.
     std = np.sqrt(np.maximum(variance, 255.0**-2))
     return tuple(map(float, mean)), tuple(map(float, std))

@@ -1,4 +1,4 @@
-"""Where encoded pictures lie: in a file each. What else may hold them (archives) stands in modules of its own and behaves alike."""
+"""Storage of encoded images: the protocol, and images in single files. Archives implement the protocol in other modules."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from coterie.data.shared import NameList, Names, SharedArray
 from coterie.errors import CoterieError
 from coterie.tasks.images.data.decoding import open_file
 
-READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe would be waited for without end
+READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would otherwise wait for ever
 
 
 class Stored(Protocol):
-    """Encoded pictures by number, wherever they lie. Objects are never changed, and cheap to send to other processes."""
+    """Encoded images by index. Objects are immutable, and cheap to send to other processes."""
 
     def __len__(self) -> int: ...
 
     def take(self, indices: Labels) -> Self: ...
 
     def open(self, number: int) -> IO[bytes]:
-        """One picture's bytes.
+        """Opens an image's bytes.
 
         Raises:
-            UnreadableImage, OSError: there is no such picture any more.
+            UnreadableImage, OSError: the image does not exist any more.
         """
         ...
 
     def head(self, number: int, count: int) -> bytes:
-        """The first ``count`` bytes, or all of a shorter one; what is no regular file may give fewer.
+        """Reads the first ``count`` bytes, or all of a shorter image; a file that is not regular may give fewer.
 
         Raises:
             OSError: as :meth:`open`.
@@ -45,45 +45,45 @@ class Stored(Protocol):
         ...
 
     def name(self, number: int) -> str:
-        """As messages name it."""
+        """Returns the image's name in messages."""
         ...
 
     def base_name(self, number: int) -> bytes:
-        """Its name, wherever its folder or archive lies."""
+        """Returns the image's name without the path of its folder or archive."""
         ...
 
     @property
     def place(self) -> str:
-        """Where the first picture lies, as messages name it."""
+        """The location of the first image, as named in messages."""
         ...
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """Bytes of each."""
+        """Size of each image in bytes."""
         ...
 
     @property
     def shards(self) -> NDArray[np.int64] | None:
-        """The number of the archive that each lies in, int64 [n], where they are best read in sequence; None: each is a file of its own."""
+        """The index of each image's archive, int64 [n], if images are best read in sequence; None: each is a separate file."""
         ...
 
     def state(self) -> bytes:
-        """A digest that changes where a picture is added, removed, renamed or written anew.
+        """Returns a digest that changes if an image is added, removed, renamed or rewritten.
 
         Raises:
-            CoterieError: a file that is gone or whose folder cannot be read.
+            CoterieError: a file is missing, or its folder cannot be read.
         """
         ...
 
 
 class ImagePaths:
-    """Pictures in a file each: 1,000,000 of them in some 50 MB.
+    """Images in single files; 1,000,000 of them take about 50 MB.
 
     Args:
-        folders: the folders' paths.
-        folder_numbers: int32 [N], in which folder each file lies.
-        names: of the N files.
-        rows: int32 [n], which of these files there are, in order; null: all.
+        folders: paths of the folders.
+        folder_numbers: int32 [N], index of each file's folder.
+        names: names of the N files.
+        rows: int32 [n], the selected files, in order; None: all.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class ImagePaths:
 
     def take(self, indices: Labels) -> ImagePaths:
         taken = ImagePaths(self.folders, self.folder_numbers, self.names, SharedArray(self.rows.array[indices]))
-        if "_status" in self.__dict__:  # not asked for again
+        if "_status" in self.__dict__:  # avoids another stat of each file
             taken.__dict__["_status"] = tuple(each[indices] for each in self._status)
         return taken
 
@@ -116,7 +116,7 @@ class ImagePaths:
         row = self.rows.array.item(number)
         folder = self.folder_numbers.array.item(row)
         last = self._folder
-        if folder != last[0]:  # files of one folder follow one another
+        if folder != last[0]:  # cached, because files of one folder follow one another
             last = self._folder = folder, os.path.join(os.fsdecode(self.folders[folder]), "")
         return last[1] + os.fsdecode(self.names[row])
 
@@ -139,7 +139,7 @@ class ImagePaths:
 
     @cached_property
     def _status(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Sizes in bytes and times of change in nanoseconds, int64 [n] each."""
+        """Sizes in bytes and modification times in nanoseconds, int64 [n] each."""
         sizes, times = np.empty((2, len(self)), dtype=np.int64)
         for number in range(len(self)):
             path = self.name(number)
@@ -170,7 +170,7 @@ class ImagePaths:
 
 
 class PathList:
-    """Paths that are being collected."""
+    """Collects paths for :class:`ImagePaths`."""
 
     def __init__(self) -> None:
         self._folders, self._names = NameList(), NameList()
@@ -188,6 +188,6 @@ class PathList:
         self._numbers.append(len(self._folders) - 1)
 
     def paths(self) -> ImagePaths:
-        """What was collected."""
+        """Returns the collected paths."""
         numbers = SharedArray(np.frombuffer(self._numbers, dtype=np.int32) if self._numbers else np.empty(0, np.int32))
         return ImagePaths(self._folders.names(), numbers, self._names.names())

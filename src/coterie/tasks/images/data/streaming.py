@@ -1,4 +1,4 @@
-"""Larger images, decoded by worker processes and transformed by timm's transforms."""
+"""Loaders for larger images, which are decoded by worker processes and transformed by timm's transforms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AHEAD = 2  # batches that each worker prepares in advance
 
 @dataclass(frozen=True)
 class StreamingSettings:
-    """What the loaders of one data set share: sizes and statistics, augmentation, where batches go, worker processes."""
+    """Settings shared by the loaders of a data set: sizes and statistics, augmentation, device and format of batches, worker processes."""
 
     info: DataInfo
     flip: bool
@@ -43,10 +43,10 @@ class StreamingSettings:
 
 
 def train_transform(settings: StreamingSettings) -> Any:
-    """timm's training transform: random resized crop, flip, ``auto_augment``, normalise; PIL image to float [C, H, W].
+    """Builds timm's training transform: random resized crop, flip, ``auto_augment``, normalise; PIL image to float [C, H, W].
 
     Raises:
-        CoterieError: a policy that timm does not know.
+        CoterieError: timm does not know the policy.
     """
     from timm.data import create_transform
 
@@ -61,9 +61,9 @@ def train_transform(settings: StreamingSettings) -> Any:
             scale=None if settings.crop_scale is None else (settings.crop_scale, 1.0),
             hflip=0.5 if settings.flip else 0.0,
             auto_augment=settings.auto_augment,
-            color_jitter=None,  # type: ignore[arg-type]  # none at all; 0.0 would still draw numbers
+            color_jitter=None,  # type: ignore[arg-type]  # disabled; 0.0 would still draw random numbers
         )
-    except Exception as error:  # timm asserts, looks up and splits
+    except Exception as error:  # timm's parser raises many types
         if settings.auto_augment is None:
             raise
         reason = f"{type(error).__name__}: {error}" if str(error) else "timm does not know it"
@@ -73,7 +73,7 @@ def train_transform(settings: StreamingSettings) -> Any:
 
 
 def evaluation_transform(info: DataInfo) -> Any:
-    """timm's evaluation transform: resize, centre crop, normalise; PIL image to float [C, H, W]."""
+    """Builds timm's evaluation transform: resize, centre crop, normalise; PIL image to float [C, H, W]."""
     from timm.data import create_transform
 
     return create_transform(
@@ -87,7 +87,7 @@ def evaluation_transform(info: DataInfo) -> Any:
 
 
 class _TrainImages(Dataset["Tensor | RunError"]):
-    """Views of one image: item (number, seed, views) to float [views, C, H, W]."""
+    """Augmented views of images: item (index, seed, number of views) to float [views, C, H, W]."""
 
     def __init__(self, samples: Samples, settings: StreamingSettings) -> None:
         self.samples = samples.unlabelled() if isinstance(samples, Files) else samples
@@ -95,7 +95,7 @@ class _TrainImages(Dataset["Tensor | RunError"]):
 
     def __getitem__(self, item: tuple[int, int, int]) -> Tensor | RunError:
         number, seed, views = item
-        again = isinstance(self.samples, Objects)  # the user's code may transform at random: each view is a reading
+        again = isinstance(self.samples, Objects)  # may have random transforms, so each view reads the image again
         results = []
         try:
             image = None if again else to_image(self.samples, number)
@@ -108,7 +108,7 @@ class _TrainImages(Dataset["Tensor | RunError"]):
 
 
 class _EvaluationImages(Dataset["Tensor | RunError"]):
-    """Images as they are evaluated: number to float [C, H, W]."""
+    """Images preprocessed for evaluation: index to float [C, H, W]."""
 
     def __init__(self, samples: Samples, settings: StreamingSettings) -> None:
         self.samples = samples.unlabelled() if isinstance(samples, Files) else samples
@@ -124,10 +124,10 @@ class _EvaluationImages(Dataset["Tensor | RunError"]):
 
 
 def _stack(items: list[Tensor | RunError]) -> Tensor | RunError:
-    """A batch, or the first error in it.
+    """Stacks a batch, or returns the first error in it.
 
-    Errors travel as values: one that is raised in a worker comes back wrapped in its traceback, and keeps the other workers
-    from ending for ten seconds.
+    Errors are returned as values: a DataLoader wraps an error raised in a worker in its traceback, and the other workers then take
+    ten seconds to end.
     """
     tensors = []
     for item in items:
@@ -140,10 +140,10 @@ def _stack(items: list[Tensor | RunError]) -> Tensor | RunError:
 def _stream(
     data: Dataset[Tensor | RunError], batches: Iterable[list[Any]], count: int, settings: StreamingSettings
 ) -> Iterator[Tensor]:
-    """Stacked items of each of ``count`` batches, in order, on the device. ``batches`` is read as workers take them: a million items cost their memory.
+    """Yields the stacked items of each of ``count`` batches, in order, on the device. ``batches`` is consumed lazily to save memory.
 
     Raises:
-        RunError: an image that cannot be decoded, by name.
+        RunError: an image cannot be decoded; the message names it.
     """
     loader = DataLoader(
         data,
@@ -151,10 +151,10 @@ def _stream(
         num_workers=min(settings.workers, count),
         collate_fn=_stack,
         pin_memory=settings.device.type == "cuda",
-        # A worker must not compute with all cores: there are as many workers as cores.
+        # One thread per worker, because there are as many workers as cores.
         worker_init_fn=_one_thread,
         prefetch_factor=AHEAD if settings.workers else None,
-        # Without one of its own, a DataLoader takes a number from the global generator.
+        # Without it, a DataLoader draws from the global generator.
         generator=torch.Generator(),
     )
     failure = None
@@ -176,7 +176,7 @@ class StreamingTrainLoader(InOrder):
 
     def __init__(self, samples: Samples, settings: StreamingSettings, order: Order, views: int = 1) -> None:
         self.settings, self.order, self.views = settings, order, views
-        self.repeats = False  # crops are random in any case
+        self.repeats = False  # crops are always random
         self.ahead = AHEAD * settings.workers
         self.labels = torch.from_numpy(samples.labels)
         self.num_classes = len(settings.info.class_names)
@@ -184,14 +184,14 @@ class StreamingTrainLoader(InOrder):
         self.data = _TrainImages(samples, settings)
 
     def use_channels_last(self, channels_last: bool) -> None:
-        """Give batches in that memory format from now on."""
+        """Set the memory format of batches."""
         self.settings = replace(self.settings, channels_last=channels_last)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a step on. Mixing decodes a second image for each."""
+        """Yields the batches of an epoch, starting at a step. Mixing decodes a second image for each sample."""
         seed = derive_seed(self.order.seed, "augmentation", epoch)
         batches = list(self.order.batches(epoch, first_step))
-        # With mixing, the partners follow the batch itself.
+        # With mixing, the partners are appended to the batch.
         wanted = [torch.cat([b, partners(b, seed, self.num_samples)]) if self.settings.mixing else b for b in batches]
         items = ([(number, seed, self.views) for number in numbers.tolist()] for numbers in wanted)
         stream = _stream(self.data, items, len(wanted), self.settings)
@@ -207,7 +207,7 @@ class StreamingTrainLoader(InOrder):
             yield Batch(views[0] if self.views == 1 else views, targets, batch)
 
     def _mixed(self, views: list[Tensor], numbers: Tensor, seed: int) -> tuple[list[Tensor], Tensor]:
-        """Every view mixed with the partner's same view; one mixture of targets for all views."""
+        """Mixes every view with the same view of the partner; all views have the same mixed targets."""
         count = len(numbers) // 2
         targets = F.one_hot(self.labels[numbers], self.num_classes).float()
         targets = targets.to(self.settings.device, non_blocking=True)
@@ -243,7 +243,7 @@ class StreamingEvaluationLoader:
         self.data = _EvaluationImages(samples, settings)
 
     def use_channels_last(self, channels_last: bool) -> None:
-        """Give batches in that memory format from now on."""
+        """Set the memory format of batches."""
         self.settings = replace(self.settings, channels_last=channels_last)
 
     @property
@@ -269,7 +269,7 @@ class StreamingEvaluationLoader:
         return batch
 
     def raw_images(self, indices: Sequence[int]) -> Pixels:
-        """The images as they are cropped for evaluation, uint8 [n, H, W, C]."""
+        """Returns the images resized and cropped as for evaluation, uint8 [n, H, W, C]."""
         info = self.settings.info
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (info.mean, info.std))
         batch = self._decoded(indices)

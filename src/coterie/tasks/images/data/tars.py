@@ -1,7 +1,7 @@
-"""What lies in a tar file of WebDataset's form: samples, each some members of one name and different endings, one of them a picture and one its class.
+"""Indexes a tar file in WebDataset's format: a sample consists of members with the same name and different endings, one of them an image and one its class.
 
-The members' headers are read once, so that each picture can be read by number: labels, splits, order and resumption are then those of any
-other data set. The library ``webdataset`` streams from the beginning on, and knows neither the number of samples nor a place to resume at.
+The members' headers are read once, so that each image can be read by index. Labels, splits, order and resumption then work as for any
+other data set. The library ``webdataset`` streams from the beginning, and knows neither the number of samples nor a position to resume at.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from coterie.tasks.images.data.decoding import readable_extensions
 BLOCK = 512
 REGULAR, PAX, LONG_NAME, SPARSE = {b"0", b"\0", b"7"}, b"x", b"L", b"S"
 LARGEST_TEXT = 2**20  # bytes of a name, a class or a JSON object
-LABEL_KEYS = ("label", "cls", "class")  # of a .json member
+LABEL_KEYS = ("label", "cls", "class")  # in a .json member
 
 
 class BrokenTar(ValueError):
-    """The file is no tar file, or ends too early; the message says where."""
+    """The file is not a tar file, or is damaged or truncated; the message says where."""
 
 
 class Member(NamedTuple):
-    """A regular file in a tar file: name, and where its bytes lie."""
+    """A regular file in a tar file: its name, and offset and size of its content."""
 
     name: bytes
     offset: int
@@ -38,13 +38,13 @@ class Member(NamedTuple):
 
 
 def members(file: int) -> Iterator[Member]:
-    """The regular files of an uncompressed tar file (POSIX.1-1988 to 2001, GNU), from headers alone.
+    """Yields the regular files of an uncompressed tar file (POSIX.1-1988 to 2001, GNU); only headers are read.
 
     Args:
         file: descriptor of an open file.
 
     Raises:
-        BrokenTar: after all that is whole before the damage.
+        BrokenTar: the file is damaged; raised after all intact members before the damage.
     """
     end, place = os.fstat(file).st_size, 0
     name: bytes | None = None
@@ -79,7 +79,7 @@ def _checked_size(header: bytes, place: int) -> int:
     try:
         if sum(header) - sum(header[148:156]) + 8 * 32 != int(header[148:156].rstrip(b"\0 "), 8):
             raise ValueError
-        if header[124] & 0x80:  # beyond what octal digits hold
+        if header[124] & 0x80:  # too large for octal digits
             return int.from_bytes(header[125:136], "big")
         return int(header[124:136].rstrip(b"\0 ") or b"0", 8)
     except ValueError:
@@ -92,7 +92,7 @@ def _own_name(header: bytes) -> bytes:
 
 
 def _pax(content: bytes) -> dict[bytes, bytes]:
-    """Records ``length key=value`` of POSIX.1-2001."""
+    """Parses the records ``length key=value`` of POSIX.1-2001."""
     records = {}
     while content:
         digits, _, rest = content.partition(b" ")
@@ -105,12 +105,12 @@ def _pax(content: bytes) -> dict[bytes, bytes]:
 
 
 def index_of(path: Path) -> dict[str, NDArray[Any]]:
-    """Pictures and classes of a tar file.
+    """Builds the index of a tar file's images and classes.
 
     Returns:
-        ``letters`` and ``bounds`` of the pictures' names (see :class:`coterie.data.shared.Names`), ``offsets`` and ``sizes`` int64 [n]
-        of their bytes, ``codes`` int32 [n] of their classes, and ``said``: a JSON object in bytes with ``classes`` (texts, by code),
-        ``problems`` (name and reason, of what cannot be used) and ``others`` (samples without picture and class).
+        ``letters`` and ``bounds`` of the images' names (see :class:`coterie.data.shared.Names`), ``offsets`` and ``sizes`` int64 [n]
+        of their content, ``codes`` int32 [n] of their classes, and ``said``: a JSON object in bytes with ``classes`` (texts, by code),
+        ``problems`` (name and reason of unusable members) and ``others`` (number of samples without image and class).
 
     Raises:
         OSError: the file cannot be read.
@@ -123,7 +123,7 @@ def index_of(path: Path) -> dict[str, NDArray[Any]]:
 
 
 class _Index:
-    """One tar file's samples while it is being read."""
+    """Collects the samples of a tar file."""
 
     def __init__(self, file: int) -> None:
         self.file = file
@@ -142,14 +142,14 @@ class _Index:
             for member in members(self.file):
                 folder, slash, base = member.name.rpartition(b"/")
                 stem, dot, ending = base.partition(b".")
-                if not stem or base.startswith(b"__"):  # hidden, or WebDataset's own
+                if not stem or base.startswith(b"__"):  # hidden, or WebDataset's metadata
                     continue
                 if folder + slash + stem != key:
                     self._add(found)
                     key, found = folder + slash + stem, []
                 found.append((ending.lower() if dot else b"", member))
             self._add(found)
-        except BrokenTar as error:  # of the sample that it breaks off in, there is no telling what is missing
+        except BrokenTar as error:  # the sample at the damage may be incomplete, and is dropped
             self.problems.append(("", str(error)))
         said = {"classes": list(self.classes), "problems": self.problems, "others": self.others}
         names = self.names.names()
@@ -163,7 +163,7 @@ class _Index:
         }
 
     def _add(self, found: list[tuple[bytes, Member]]) -> None:
-        """A sample of some members, by their endings."""
+        """Adds a sample, given its members and their endings."""
         pictures = [member for ending, member in found if f".{os.fsdecode(ending)}" in readable_extensions()]
         labels = {ending: member for ending, member in found if ending in {b"cls", b"json"}}
         if not pictures and b"cls" not in labels:
@@ -187,10 +187,10 @@ class _Index:
         self.codes.append(self.classes.setdefault(text, len(self.classes)))
 
     def _class(self, labels: dict[bytes, Member]) -> str:
-        """A sample's class in text: the content of .cls, or what .json says under one of :data:`LABEL_KEYS`.
+        """Returns a sample's class as text: the content of .cls, or the value of one of :data:`LABEL_KEYS` in .json.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no valid class.
         """
         if b"cls" in labels:
             text = self._text(labels[b"cls"]).strip()
