@@ -1,8 +1,8 @@
-"""A causal language model as a student or teacher: logits of the positions that count, as the batch axis of every method.
+"""Causal language models as students and teachers. The positions that count are the batch axis of every method.
 
-A batch is a mapping: ``input_ids`` int64 [B, L]; ``positions``, those whose logits count (they predict a token which is learnt), either as bool [B, L], or as their places
-in the rows one after the other, int64 [P], for which a GPU need not be waited for; and, where they are needed, ``attention_mask`` [B, L] and ``position_ids`` [B, L].
-With P positions that count, row by row, logits are [P, V].
+A batch is a mapping of ``input_ids`` int64 [B, L], ``positions`` and, if they are needed, ``attention_mask`` [B, L] and ``position_ids`` [B, L]. ``positions`` are those
+whose logits count (they predict a learnt token), either as a mask, bool [B, L], or as indices into the flattened rows, int64 [P]; indices need no synchronisation with a GPU.
+Logits are [P, V] for P positions that count, row by row.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ PASSED_ON = ("input_ids", "attention_mask", "position_ids")
 
 
 def example_batch(length: int = 4) -> dict[str, Tensor]:
-    """Two rows of which all positions but the last count: what any network takes, to measure shapes with."""
+    """A batch of two rows in which all positions but the last count. Every network takes it; it serves to measure shapes."""
     tokens = torch.arange(1, 2 * length + 1).view(2, length)
     return {"input_ids": tokens, "positions": label_positions(tokens)}
 
 
 def gathered(values: Tensor, positions: Tensor) -> Tensor:
-    """What stands at some positions, [P, ...], of values [B, L, ...].
+    """Select the values at some positions, [P, ...].
 
     Args:
-        values: of all positions.
+        values: values of all positions, [B, L, ...].
         positions: as in a batch, bool [B, L] or int64 [P].
     """
     if positions.dtype == torch.bool:
@@ -50,15 +50,15 @@ def gathered(values: Tensor, positions: Tensor) -> Tensor:
 
 
 class _Gather:
-    """Set before a network's output embedding: it takes the positions that count out of the hidden states, and keeps them.
+    """Forward pre-hook of the output embedding: selects the hidden states of the positions that count, and keeps them.
 
-    So neither logits of other positions are computed, nor is an architecture named here: what a network does to its logits (caps, scales) it does itself.
+    No logits of other positions are computed. The hook works for any architecture, since the network itself applies what follows its output embedding (caps, scales).
 
     Attributes:
-        positions: those that count; None: the output embedding is left alone.
-        hidden: what was taken.
-        probes: hidden states that stand in the place of what was taken.
-        without_logits: the output embedding gets no position at all.
+        positions: the positions that count; None: the hook does nothing.
+        hidden: the selected hidden states.
+        probes: hidden states that replace the selected ones.
+        without_logits: pass no position to the output embedding.
     """
 
     def __init__(self) -> None:
@@ -80,16 +80,16 @@ class CausalLM(nn.Module):
     """A causal language model of transformers that returns logits of the positions that count.
 
     Args:
-        network: of transformers, with LoRA or without; it is owned by this module afterwards.
-        vocabulary: logits that are returned, from the first on; None: all. See :func:`~coterie.tasks.language.networks.shared_vocabulary`.
+        network: a network of transformers, with or without LoRA. This module owns it afterwards.
+        vocabulary: number of logits to return, counted from the first; None: all. See :func:`~coterie.tasks.language.networks.shared_vocabulary`.
 
     Attributes:
-        never_trained: names in its state of the weights beside which LoRA is trained; empty without LoRA. See :func:`coterie.training.state.untrained_names`.
-        slices: whether all logits are computed and cut afterwards, since the output embedding is not what the network ends with.
-        finish: what the network does after its output embedding; None: not known, so that logits are computed whole.
+        never_trained: names in the state dict of the weights that LoRA leaves frozen; empty without LoRA. See :func:`coterie.training.state.untrained_names`.
+        slices: whether all logits are computed first and then selected, because the network does not end with its output embedding.
+        finish: what the network does after its output embedding; None: unknown, so the logits of the whole batch are computed at once.
 
     Raises:
-        CoterieError: a network that does not take a batch, without an output embedding, or whose logits depend on later tokens.
+        CoterieError: the network does not accept a batch, has no output embedding, or its logits depend on later tokens.
     """
 
     def __init__(self, network: nn.Module, vocabulary: int | None = None) -> None:
@@ -121,28 +121,28 @@ class CausalLM(nn.Module):
             self.finish = None if self.slices else self._find_finish(batch, expected)
 
     def _find_finish(self, batch: TokenBatch, expected: Tensor) -> Finish | None:
-        """Checked on what the network says of a batch."""
+        """Find what follows the output embedding, and check it on a batch."""
         head = self.network.get_output_embeddings()  # type: ignore[operator]
         try:
             form = find_finish(head, self.network.config, lambda probes: self._gathered(batch, probes=probes)[0])
             if form is None:
                 return None
             found = form(head(self._gathered(batch, without_logits=True)[1]))
-        except (RuntimeError, IndexError, ValueError, TypeError):  # a network that asks for one position at least
+        except (RuntimeError, IndexError, ValueError, TypeError):  # a network that needs at least one position
             return None
         if not torch.allclose(found, expected, atol=1e-4, rtol=1e-3):
             return None
         return replace(form, vocabulary=self.vocabulary)
 
     def example(self) -> dict[str, Tensor]:
-        """:func:`example_batch` on the network's device, of tokens that it has."""
+        """:func:`example_batch` on the network's device, with tokens of its vocabulary."""
         device = next(self.network.parameters()).device
         batch = {name: value.to(device) for name, value in example_batch().items()}
         rows = self.network.get_input_embeddings().num_embeddings  # type: ignore[operator]
         return {**batch, "input_ids": batch["input_ids"] % rows}
 
     def _require_causal(self) -> None:
-        """A last token that is another one changes nothing before it; an encoder that was loaded as a language model would see what it predicts."""
+        """Check that changing the last token does not change earlier logits. An encoder loaded as a language model would see the tokens that it predicts."""
         batch = self.example()
         other = batch["input_ids"].clone()
         other[:, -1] = 0
@@ -189,9 +189,9 @@ class CausalLM(nn.Module):
         return gathered(output.logits, positions), gathered(output.hidden_states[-1], positions)
 
     def forward(self, inputs: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [P, V], embeddings [P, d] (last hidden states) and these as maps of one token, [P, 1, d], of a batch.
+        """Return logits [P, V], embeddings [P, d] (last hidden states) and the same as feature maps of one token, [P, 1, d].
 
-        Logits of later rows of the vocabulary than ``vocabulary`` are left out.
+        Logits beyond the first ``vocabulary`` are left out.
         """
         logits, hidden = self._sliced(inputs) if self.slices else self._gathered(inputs)
         if self.vocabulary is not None:
@@ -199,37 +199,37 @@ class CausalLM(nn.Module):
         return logits, hidden, hidden.unsqueeze(1)
 
     def hidden(self, inputs: TokenBatch) -> Tensor:
-        """What the output embedding reads at the positions that count, [P, d]; no logits are computed.
+        """Return the input of the output embedding at the positions that count, [P, d], without computing logits.
 
-        Only where :attr:`finish` is known.
+        Only valid if :attr:`finish` is known.
         """
         return self._gathered(inputs, without_logits=True)[1]
 
     def projected(self, hidden: Tensor) -> Projection:
-        """Logits of hidden states [P, d] that are not multiplied out: those of :meth:`forward`."""
+        """Return the logits of hidden states [P, d], equal to those of :meth:`forward`, as a projection that is not computed yet."""
         head = self.network.get_output_embeddings()  # type: ignore[operator]
         return Projection(hidden, head.weight, head.bias, self.finish)
 
     def plain(self) -> nn.Module:
-        """A copy of the network as transformers knows it, with its LoRA added to its weights."""
+        """Return a copy as a plain transformers network, with LoRA merged into its weights."""
         network = merged(self.network)
         hooks = network.get_output_embeddings()._forward_pre_hooks  # type: ignore[operator]
-        hooks.pop(self._hook.id, None)  # one with LoRA is another module once that is added
+        hooks.pop(self._hook.id, None)  # an output embedding with LoRA is another module after merging
         return network
 
 
 class LanguageGroup(StudentGroup):
     """Causal language models as peers; a student is a plain network of transformers.
 
-    Nothing is shared: a decoder's blocks pass on masks and tables of positions besides hidden states, which no graph through them alone shows.
-    Students may differ in architecture, with one tokenizer.
+    Students share no layers: the blocks of a decoder also pass masks and position tables, which a graph traced through the blocks alone does not show.
+    Students may differ in architecture but need the same tokenizer.
 
     Args:
         students: at least one.
         example: a batch; None: the first student's own.
 
     Attributes:
-        whole_logits: of all students and teachers in a batch at most, above which terms are computed in parts of the batch.
+        whole_logits: largest number of logits, of all students and teachers, to compute at once for a batch; above it, the losses are computed in chunks.
 
     Raises:
         CoterieError: students with different vocabularies.
@@ -241,7 +241,7 @@ class LanguageGroup(StudentGroup):
         self.whole_logits = WHOLE_LOGITS
 
     def is_in_parts(self, inputs: Inputs, teachers: int = 0) -> bool:
-        """Whether logits of a batch, of the students and so many teachers, are too many to be computed at once, and can be computed in parts."""
+        """Return whether the batch's logits of the students and of ``teachers`` teachers are too many to compute at once, and can be computed in chunks."""
         if isinstance(inputs, list) or any(student.finish is None for student in self._students()):
             return False
         models = self.num_students + teachers
@@ -251,7 +251,7 @@ class LanguageGroup(StudentGroup):
         return [each for each in self.branches if isinstance(each, CausalLM)]
 
     def projections(self, inputs: TokenBatch) -> list[Projection]:
-        """Every student's logits of a batch, not multiplied out."""
+        """Return every student's logits of a batch as projections that are not computed yet."""
         again = self.checkpoint_branches and self.training and torch.is_grad_enabled()
         found = []
         for each in self._students():
@@ -267,7 +267,7 @@ class LanguageGroup(StudentGroup):
         teachers: Teachers | None,
         parameters: Callable[[], Sequence[Tensor]],
     ) -> dict[str, Tensor] | None:
-        """See :meth:`StudentGroup.terms_in_parts`: hidden states of the whole batch, logits of some positions at a time."""
+        """See :meth:`StudentGroup.terms_in_parts`. Hidden states are computed for the whole batch, logits in chunks of positions."""
         if not self.is_in_parts(inputs, len(teachers) if teachers is not None else 0):
             return None
         taught = teachers_projections(teachers, inputs) if teachers is not None else []
@@ -282,7 +282,7 @@ class LanguageGroup(StudentGroup):
 
 
 class _HiddenStates(nn.Module):
-    """A student as far as its hidden states."""
+    """A student without its output embedding: a batch to hidden states."""
 
     def __init__(self, student: CausalLM) -> None:
         super().__init__()
@@ -294,7 +294,7 @@ class _HiddenStates(nn.Module):
 
 @torch.no_grad()
 def teachers_projections(teachers: Teachers, inputs: TokenBatch) -> list[Projection | Tensor]:
-    """Every teacher's logits of a batch, not multiplied out; as logits [P, V] where they must be."""
+    """Return every teacher's logits of a batch as projections that are not computed yet, or as logits [P, V] if that is not possible."""
     if teachers.answer_from_cache:
         return list(teachers.logits(inputs))
     found: list[Projection | Tensor] = []

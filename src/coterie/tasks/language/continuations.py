@@ -1,4 +1,4 @@
-"""How students and teachers go on with rows of a split, beside how these go on themselves: to be looked at."""
+"""Continuations of rows of a split by students and teachers, beside the true text, for the report."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ BEGINNING, CONTINUATION = 24, 40  # tokens
 def continue_rows(
     method: Method, teachers: Sequence[str], rows: Rows, indices: Tensor, tokenizer: Any
 ) -> list[dict[str, Any]]:
-    """The deployed student's and each teacher's likeliest tokens after the beginnings of rows.
+    """Continue the beginnings of rows greedily, with the deployed student and with each teacher.
 
     Args:
-        method: that was trained.
+        method: the trained method.
         teachers: names of its teachers.
-        rows: of a split.
-        indices: of the rows, int64 [m].
-        tokenizer: of the data.
+        rows: the rows of a split.
+        indices: which rows, int64 [m].
+        tokenizer: the tokenizer of the data.
 
     Returns:
-        For each row ``prompt``, ``text`` (how it goes on) and ``texts``, by ``student`` and teachers' names.
+        For each row ``prompt``, ``text`` (the true continuation) and ``texts``, keyed by ``student`` and the teachers' names.
     """
     networks = {"student": _network(grouped(method).students.branches[method.deployed_student])}
     held = method.teachers.each() if method.teachers is not None else []
@@ -52,19 +52,19 @@ def _network(parts: nn.Module) -> nn.Module:
 
 
 def _room(rows: Rows) -> int:
-    """Tokens that a row is gone on with."""
+    """Number of tokens to continue a row by."""
     return min(CONTINUATION, max(1, rows.block_length // 2))
 
 
 def beginnings(rows: Rows, indices: Tensor, tokenizer: Any) -> tuple[list[str], list[str]]:
-    """Beginnings of rows, to be gone on with, and how the rows go on.
+    """Return the beginnings of rows as prompts, and their true continuations.
 
-    Of texts the first tokens; of prompts and chats what comes before the first token that is learnt.
+    The beginning of a text is its first tokens; that of a prompt or chat is everything before the first learnt token.
 
     Args:
-        rows: of a split.
-        indices: of the rows, int64 [m].
-        tokenizer: of the data.
+        rows: the rows of a split.
+        indices: which rows, int64 [m].
+        tokenizer: the tokenizer of the data.
     """
     prompts, texts = [], []
     length = _room(rows)

@@ -1,4 +1,4 @@
-"""The figures of language modeling, see :class:`coterie.tasks.language.figures.LanguageFigures`; light, so that a report reads them without torch."""
+"""Figures of language modeling, computed by :class:`coterie.tasks.language.figures.LanguageFigures`. This module does not import torch, so that a report can read it."""
 
 from __future__ import annotations
 

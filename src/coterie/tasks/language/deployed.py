@@ -1,4 +1,4 @@
-"""What a finished run of a language model is asked for: its students, and their answers. See :class:`coterie.tasks.task.Deployed`."""
+"""Students of a finished language modeling run, and their predictions. See :class:`coterie.tasks.task.Deployed`."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def predict(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[Answer]:
-    """Continuations of prompts, at most ``tokens`` long (64, or as many as the network has positions for): the likeliest tokens, or drawn ones with a ``temperature``."""
+    """Continue prompts by at most ``tokens`` tokens (64, or as many as the network has positions for), greedily or, with a ``temperature``, by sampling."""
     return continuations(folder, network, samples, tokens, temperature, top_p, seed)

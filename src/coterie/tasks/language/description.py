@@ -1,4 +1,4 @@
-"""What ``student.json`` must hold of a language model's run."""
+"""Schema of ``student.json`` of a language modeling run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LanguageTeacherNote(Content):
 
 
 class LanguageStudent(Student):
-    """``vocabulary``: logits that were compared, from the first on; null: all. ``length``: tokens of a row."""
+    """``vocabulary``: number of logits that were compared, counted from the first; null: all. ``length``: tokens per row."""
 
     task: Literal["language_modeling"]
     config: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Measuring language models over a split: batch by batch, in memory that does not grow with it."""
+"""Evaluation of language models over a split, batch by batch; memory does not grow with the split."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ Curves = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class LanguageEvaluation(Evaluation):
-    """Of language models.
+    """Evaluation of language models.
 
     Attributes:
-        curves: of each student, see :meth:`coterie.tasks.language.figures.LanguageFigures.curves`.
-        teachers: each teacher's figures and curves, where they were asked.
+        curves: curves of each student, see :meth:`coterie.tasks.language.figures.LanguageFigures.curves`.
+        teachers: figures and curves of each teacher, if teachers were evaluated.
     """
 
     curves: Sequence[Curves] = ()
     teachers: Sequence[tuple[dict[str, float], Curves]] = ()
 
 
-@torch.no_grad()  # not inference_mode: what it gathers of networks that are shared out is used in training too
+@torch.no_grad()  # not inference_mode: parameters that it gathers from sharded networks are used in training too
 def measure(
     method: Method, teachers: Teachers | None, loader: EvaluationLoader, accelerator: Accelerator, length: int
 ) -> LanguageEvaluation:
-    """Every student, the method's ensemble where there are several, and teachers, over a whole split, in eval mode.
+    """Evaluate all students, teachers and, with several students, the method's ensemble on a whole split, in eval mode.
 
     Args:
-        method: is set to eval mode.
-        teachers: with whom students are compared: with their mean probability where they are several. None: with nobody.
-        loader: of the split.
-        accelerator: its processes' shares are added up.
-        length: of a row at most.
+        method: the method; it is set to eval mode.
+        teachers: teachers to compare the students with, by the teachers' mean probability if there are several. None: no comparison.
+        loader: batches of the split.
+        accelerator: the sums of its processes are added up.
+        length: largest number of tokens per row.
 
     Raises:
-        RunError: predictions that are not finite.
+        RunError: predictions are not finite.
     """
     method = grouped(method).eval()
     students = method.num_students
@@ -102,7 +102,7 @@ def measure(
 def _predicted(
     method: GroupMethod, teachers: Teachers | None, inputs: Inputs, accelerator: Accelerator
 ) -> Iterator[tuple[slice, Predictions, list[Tensor]]]:
-    """What students and teachers say of a batch, in parts where its logits are many: which positions, predictions, each teacher's logits."""
+    """Yield positions, predictions and each teacher's logits of a batch, in chunks if the batch has many logits."""
     group = method.group
     if not (
         isinstance(group, LanguageGroup)
@@ -127,7 +127,7 @@ def _predicted(
 
 
 def _combined(logits: Sequence[Tensor]) -> Tensor:
-    """One prediction of all teachers, [P, V]."""
+    """Combine the logits of all teachers, [P, V]."""
     return logits[0] if len(logits) == 1 else combined_logits(torch.stack(tuple(logits)), "mean_probability")
 
 

@@ -1,4 +1,4 @@
-"""A language model as a folder that transformers loads."""
+"""Export of a language model as a folder that transformers loads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coterie.tasks.language.generation import end_tokens, padding_token
 from coterie.tasks.language.lora import has_lora, merged, save_memory
 from coterie.tasks.language.tokenizer import load_tokenizer
 
-PROBE = (2, 8)  # rows and tokens on which what was written is compared
+PROBE = (2, 8)  # rows and tokens on which the export is compared
 
 
 def write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
@@ -27,22 +27,22 @@ def write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 def write_folder(network: nn.Module, tokenizer: Any, folder: Path) -> str:
-    """Write configuration, safetensors weights, tokenizer and generation settings into an existing folder, and compare what is read from it.
+    """Write configuration, safetensors weights, tokenizer and generation settings into an existing folder, load it and compare the outputs.
 
-    LoRA is added to the weights. ``pipeline("text-generation", model=FOLDER)`` loads the folder; by default it takes the likeliest tokens, as
+    LoRA is merged into the weights. ``pipeline("text-generation", model=FOLDER)`` loads the folder and by default decodes greedily, as
     :func:`~coterie.tasks.language.generation.continue_prompts` does.
 
     Args:
-        network: of transformers, with LoRA or without; it is not changed.
+        network: a network of transformers, with or without LoRA; it is not changed.
         tokenizer: its tokenizer.
-        folder: where the files go.
+        folder: folder to write to.
 
     Returns:
         What was compared, in words.
 
     Raises:
-        CoterieError: a tokenizer with more tokens than the network.
-        RunError: the folder computes something else.
+        CoterieError: the tokenizer has more tokens than the network.
+        RunError: the loaded network computes something else.
     """
     require_embedded(network, tokenizer, type(network).__name__)
     plain: Any = merged(network).to("cpu").eval()
@@ -71,7 +71,7 @@ def write_folder(network: nn.Module, tokenizer: Any, folder: Path) -> str:
 
 
 def _settle(network: Any, tokenizer: Any) -> None:
-    """What a user of the folder expects of it: likeliest tokens, ends that the tokenizer knows, and keys and values that are kept."""
+    """Set the generation defaults that users expect: greedy decoding, the tokenizer's end tokens, and a key-value cache."""
     from transformers import GenerationConfig
 
     ends = end_tokens(network, tokenizer)

@@ -1,6 +1,6 @@
-"""How well a language model predicts, and how far it agrees with a teacher: sums over positions, in memory that does not grow with them.
+"""Figures of a language model and its agreement with a teacher, as sums over positions; memory does not grow with the number of positions.
 
-All sums are integers (of the NLL in steps of 2^-24 nats), so that they do not depend on the order of batches, and several processes' shares add up exactly.
+All sums are integers (the NLL in steps of 2^-24 nats), so they do not depend on the order of batches, and the sums of several processes add up exactly.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ IDENTICAL_AT = (1, 3, 5)
 OVERLAP_AT = (3, 5, 10, 20)
 RANKS = max(OVERLAP_AT)
 STEP = 2.0**-24  # nats
-LARGEST = 2.0**20  # nats that one position counts at most: a sum of 2^18 such ones still fits 63 bits
+LARGEST = 2.0**20  # the NLL of a position is clamped to this, in nats: a sum of 2^18 such values still fits 63 bits
 CHUNK_ELEMENTS = 2**23  # of one logits tensor, as in coterie.losses.chunked
 
 
 def top_tokens(logits: Tensor, k: int = RANKS) -> Tensor:
-    """The likeliest tokens in falling order, int64 [P, min(k, V)], of logits [P, V]; of equal ones the lower number comes first.
+    """Return the k likeliest tokens in descending order, int64 [P, min(k, V)], of logits [P, V]. Of equal logits, the lower token id comes first.
 
     >>> top_tokens(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), 3)
     tensor([[1, 2, 3]])
@@ -34,7 +34,7 @@ def top_tokens(logits: Tensor, k: int = RANKS) -> Tensor:
 
 
 def _top(logits: Tensor, k: int) -> Tensor:
-    """``topk`` takes equal logits in any order, at its end any of them: what equals its least one is taken anew, by number."""
+    """``topk`` with ties broken by token id: it orders equal logits arbitrarily, so those that equal its smallest are selected again."""
     found = logits.topk(k, dim=-1)
     numbers = found.indices.sort(dim=-1).values
     order = logits.gather(-1, numbers).sort(dim=-1, descending=True, stable=True)
@@ -51,22 +51,22 @@ def _chunks(logits: Tensor) -> Iterable[Tensor]:
 
 
 class LanguageFigures:
-    """Figures of one model over a split, batch by batch.
+    """Accumulates the figures of one model over a split, batch by batch.
 
-    With ``teacher_top`` at each update, agreement with a teacher among them: with P's and Q's likeliest k tokens in order, at each position,
+    If ``teacher_top`` is passed to each update, the figures include agreement with a teacher. At each position, they compare the ordered k likeliest tokens of both:
 
     - ``cr_k`` (k = 1, 3, 5): the share of positions at which the two lists are identical;
     - ``mor_k`` (k = 3, 5, 10, 20): the mean share of tokens that are in both, in any order.
 
-    All are means over positions. The published code (RLKD, Peng and Zhang, COLING 2025) averages within each sequence first and then over sequences, with those of
-    fewer than 4 tokens left out, and so it does with the perplexity (a mean of exponentials). There a position of a short sequence weighs more, and figures depend on
-    where texts are cut; here they do not, and the perplexity is the corpus's: exp of the mean NLL.
+    All are means over positions. The published code (RLKD, Peng and Zhang, COLING 2025) averages within each sequence first and then over sequences, without those of
+    fewer than 4 tokens, and computes the perplexity in the same way (a mean of exponentials). There, a position of a short sequence has a larger weight, and figures depend on
+    where texts are cut. Here they do not, and the perplexity is that of the corpus: exp of the mean NLL.
 
     Args:
-        vocabulary: V; figures of more tokens than there are, are left out.
-        length: of a row, L.
-        buckets: parts of a row in which the NLL is told apart.
-        device: of the sums, that of the logits.
+        vocabulary: V; figures with a k above V are left out.
+        length: L, tokens per row.
+        buckets: number of parts of a row for which the NLL is reported separately.
+        device: device of the sums and of the logits.
 
     Attributes:
         identical_at, overlap_at: the k of ``cr_k`` and ``mor_k``.
@@ -91,16 +91,16 @@ class LanguageFigures:
 
     @torch.no_grad()
     def update(self, logits: Tensor, targets: Tensor, columns: Tensor, teacher_top: Tensor | None = None) -> None:
-        """Add a batch's positions. Nothing is read on the host.
+        """Add the positions of a batch, without host synchronisation.
 
         Args:
             logits: [P, V].
-            targets: the tokens that come, int64 [P].
-            columns: each position's place in its row, int64 [P], from 0: of a mask of positions [B, L], ``positions.nonzero()[:, 1]``.
-            teacher_top: :func:`top_tokens` of a teacher's logits at these positions, [P, 20]; None: there is none.
+            targets: the next tokens, int64 [P].
+            columns: index of each position in its row, from 0, int64 [P]. For a mask of positions [B, L] it is ``positions.nonzero()[:, 1]``.
+            teacher_top: :func:`top_tokens` of a teacher's logits at these positions, [P, 20]; None: no teacher.
 
         Raises:
-            CoterieError: numbers of positions that differ.
+            CoterieError: the arguments have different numbers of positions.
         """
         sizes = {len(logits), len(targets), len(columns)} | ({len(teacher_top)} if teacher_top is not None else set())
         if len(sizes) > 1:
@@ -136,27 +136,27 @@ class LanguageFigures:
             sums["overlap"][number] += common[:, :k, :k].sum()
 
     def state(self) -> dict[str, Tensor]:
-        """The sums, int64 tensors [m]; those of all processes add up: ``figures.load(accelerator.reduce(figures.state(), "sum"))``."""
+        """Return the sums, int64 tensors [m]. To add up all processes: ``figures.load(accelerator.reduce(figures.state(), "sum"))``."""
         return {name: value.clone() for name, value in self._sums.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take these sums in place of the present ones.
+        """Replace the sums.
 
         Raises:
-            CoterieError: of other figures.
+            CoterieError: the sums belong to other figures.
         """
         if {name: value.shape for name, value in state.items()} != {name: v.shape for name, v in self._sums.items()}:
             raise CoterieError("sums of other figures: expected the same vocabulary, length and buckets")
         self._sums = {name: value.to(self._sums[name].device, torch.int64) for name, value in state.items()}
 
     def merge(self, other: LanguageFigures) -> None:
-        """Add another share's sums."""
+        """Add the sums of another instance."""
         self.load({name: self._sums[name] + value.to(self._sums[name].device) for name, value in other.state().items()})
 
     def compute(self) -> dict[str, float]:
-        """``nll`` (nats), ``perplexity``, ``top1``, and where a teacher was given ``cr_k`` and ``mor_k``; nan without positions.
+        """Return ``nll`` (nats), ``perplexity``, ``top1`` and, with a teacher, ``cr_k`` and ``mor_k``; nan without positions.
 
-        A position whose NLL is not a finite number makes nll and perplexity nan.
+        A position whose NLL is not finite makes nll and perplexity nan.
         """
         sums = {name: value.tolist() for name, value in self._sums.items()}
         positions, compared = sum(sums["positions"]), sums["compared"][0]
@@ -169,8 +169,8 @@ class LanguageFigures:
         return figures
 
     def curves(self) -> dict[str, list[float]]:
-        """For a report: ``nll_by_position``, of each part of a row (nan where no position counts), and where a teacher was given ``agreement_by_rank``, the share of
-        positions at which both have the same token at that rank, from the first on.
+        """Return curves for a report: ``nll_by_position``, for each part of a row (nan if no position counts), and, with a teacher, ``agreement_by_rank``, the share of
+        positions at which both have the same token at a rank, from the first rank on.
         """
         sums = {name: value.tolist() for name, value in self._sums.items()}
         pairs = zip(sums["nll"], sums["positions"], strict=True)

@@ -1,4 +1,4 @@
-"""Settings of a language model that fit its data and networks."""
+"""Automatic settings of a language modeling run, chosen by its data and networks."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from coterie.recipe.sections import AUTO
 from coterie.tasks.language.settings import data_of, network_of
 from coterie.tasks.language.sources import has_own_weights, student_names
 
-# Of a step's batch at most, where its size is automatic.
+# Largest number of logits per step if the batch size is automatic.
 LOGITS = 2**28  # 1 GiB in float32, and a loss keeps several such tensors
-POSITIONS = 2**13  # where logits are computed in parts: their memory does not grow with the batch, a network's own does
-ROWS = (8, 32)  # of a step's batch, at least and at most
-STEPS = 200  # in an epoch, that a batch should leave: small sets are learnt in more and smaller steps
+POSITIONS = 2**13  # limit with chunked logits, whose memory does not grow with the batch; that of the network does
+ROWS = (8, 32)  # smallest and largest batch
+STEPS = 200  # steps that an epoch should have: small data sets are trained in more and smaller steps
 
 
 def fit_language(recipe: Recipe, samples: int, vocabulary: int) -> tuple[Recipe, dict[str, str]]:
-    """The recipe without an ``auto`` whose value depends on texts or networks, and what was chosen, with its reason.
+    """Replace each ``auto`` that depends on texts or networks; return the recipe, and the reason for each choice.
 
     Args:
-        recipe: what it sets stays.
-        samples: rows that are trained on.
-        vocabulary: tokens.
+        recipe: the recipe; values that it sets are kept.
+        samples: number of training rows.
+        vocabulary: number of tokens.
     """
     settings: dict[str, object] = {}
     reasons: dict[str, str] = {}

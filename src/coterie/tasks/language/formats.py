@@ -1,4 +1,4 @@
-"""The format in which language models are exported. Nothing heavy is imported."""
+"""Export format of language models. This module imports nothing heavy."""
 
 from __future__ import annotations
 

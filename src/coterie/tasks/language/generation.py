@@ -1,4 +1,4 @@
-"""Continuing prompts: what ``predict`` of a language model does."""
+"""Text generation from prompts, used by ``predict`` of a language model."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def continue_prompts(
     seed: int = 0,
     batch_size: int = 8,
 ) -> list[str]:
-    """The text that a network adds to each prompt, without the prompt, up to its end-of-text token.
+    """Generate a continuation of each prompt, up to the end-of-text token; the prompt is not included.
 
-    Likeliest tokens by default, whatever the network's own generation settings say; with a temperature, drawn ones. Equal calls on one machine give equal
-    texts. Prompts of a batch are padded on the left, which changes no text but by rounding where two tokens are equally likely.
+    Decoding is greedy by default, regardless of the network's own generation settings; with a temperature, tokens are sampled. Equal calls on one machine give equal
+    texts. Prompts of a batch are padded on the left; apart from rounding if two tokens are equally likely, padding does not change the texts.
 
     Args:
-        network: a causal language model of transformers, on the device that is used.
-        tokenizer: its tokenizer, which is not changed; it needs no padding token.
-        prompts: any number of texts. An empty one starts from the beginning-of-text token, or the end-of-text token where there is none.
-        max_new_tokens: at most so many.
-        temperature: 0: the likeliest token; above 0: drawn from softmax(logits / temperature).
-        top_p: with a temperature, from the likeliest tokens that hold this probability together.
-        seed: of what is drawn, for each batch.
-        batch_size: prompts at a time; drawn texts depend on it.
+        network: a causal language model of transformers, on the device to use.
+        tokenizer: its tokenizer; it is not changed and needs no padding token.
+        prompts: any number of texts. An empty one starts from the beginning-of-text token, or from the end-of-text token if there is none.
+        max_new_tokens: largest number of new tokens.
+        temperature: 0: greedy decoding; above 0: sampling from softmax(logits / temperature).
+        top_p: with a temperature, sample from the smallest set of likeliest tokens with this total probability.
+        seed: seed of the sampling, for each batch.
+        batch_size: prompts per batch; sampled texts depend on it.
 
     Raises:
-        CoterieError: settings out of bounds, a prompt that leaves no room in the network's positions, or an empty one without a token to start from.
+        CoterieError: settings are out of bounds, a prompt leaves no room in the network's positions, or an empty prompt has no token to start from.
     """
     if max_new_tokens < 1 or batch_size < 1 or not 0 <= temperature < math.inf or not 0 < top_p <= 1:
         raise CoterieError(
@@ -65,7 +65,7 @@ def continue_prompts(
 def _encode(tokenizer: Any, prompt: str) -> list[int]:
     tokens: list[int] = tokenizer(prompt)["input_ids"]
     if tokenizer.eos_token_id is not None and len(tokens) > 1 and tokens[-1] == tokenizer.eos_token_id:
-        tokens = tokens[:-1]  # some tokenizers end every text: nothing would follow
+        tokens = tokens[:-1]  # some tokenizers append the end-of-text token, after which nothing would follow
     if tokens:
         return tokens
     for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
@@ -75,7 +75,7 @@ def _encode(tokenizer: Any, prompt: str) -> list[int]:
 
 
 def room_for(network: Any, tokenizer: Any, prompts: Sequence[str]) -> int | None:
-    """How many tokens the network's positions leave after the longest prompt; None: its positions have no end that is known."""
+    """Return how many tokens the network's positions leave after the longest prompt; None: the number of positions is unknown."""
     room = getattr(network.config, "max_position_embeddings", None)
     return None if room is None else room - max((len(_encode(tokenizer, each)) for each in prompts), default=0)
 
@@ -90,7 +90,7 @@ def _require_room(network: Any, encoded: Sequence[list[int]], new: int) -> None:
 
 
 def end_tokens(network: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end a text: the network's own, which may be several, where the tokenizer's is among them; else that, since the network's are of another tokenizer."""
+    """Return the tokens that end a text: those of the network if they include the tokenizer's; else the tokenizer's alone, since the network's belong to another tokenizer."""
     end = tokenizer.eos_token_id
     own: Any = network.generation_config.eos_token_id if network.generation_config is not None else None
     if isinstance(own, list) and end in own:
@@ -99,7 +99,7 @@ def end_tokens(network: Any, tokenizer: Any) -> list[int]:
 
 
 def padding_token(tokenizer: Any, ends: Sequence[int]) -> int:
-    """What a batch is filled up with; any token serves beside an attention mask."""
+    """Return the token to pad a batch with. Any token works, since the attention mask excludes it."""
     return next(int(each) for each in (tokenizer.pad_token_id, *ends, 0) if each is not None)
 
 
@@ -113,7 +113,7 @@ def _settings(network: Any, tokenizer: Any, new: int, temperature: float, top_p:
 
 
 def _generate(network: Any, batch: Sequence[list[int]], settings: dict[str, Any]) -> list[list[int]]:
-    """New tokens of each prompt, without the end-of-text token and what follows it."""
+    """Generate the new tokens of each prompt, without the end-of-text token and everything after it."""
     from transformers import GenerationConfig
 
     width, device = max(map(len, batch)), next(network.parameters()).device
@@ -122,10 +122,10 @@ def _generate(network: Any, batch: Sequence[list[int]], settings: dict[str, Any]
     for row, each in enumerate(batch):
         tokens[row, width - len(each) :] = torch.tensor(each)
         mask[row, width - len(each) :] = 1
-    # In place of the network's own settings, which may draw tokens or forbid repetitions.
+    # Replace the network's own settings, which may sample or forbid repetitions.
     own, network.generation_config = network.generation_config, GenerationConfig(**settings)
     checkpointing = [each for each in network.modules() if getattr(each, "gradient_checkpointing", False)]
-    for each in checkpointing:  # which refuses to keep keys and values
+    for each in checkpointing:  # gradient checkpointing does not allow a key-value cache
         each.gradient_checkpointing = False
     try:
         output: Tensor = network.generate(input_ids=tokens.to(device), attention_mask=mask.to(device))

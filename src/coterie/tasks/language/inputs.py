@@ -1,4 +1,4 @@
-"""Prompts that are named on a command line, or files of them. Nothing heavy is imported."""
+"""Prompts given on the command line, as texts or files. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from coterie.tasks.language.settings import data_of
 
 
 def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[str]:
-    """Prompts as they stand, ``-`` for a list on standard input, or files, see :func:`coterie.tasks.inputs.texts_or_files`.
+    """Return prompts given as texts, as ``-`` for a list on standard input, or as files, see :func:`coterie.tasks.inputs.texts_or_files`.
 
-    Of a table the column of prompts is read, or that of texts where there is none.
+    From a table, the column of prompts is read, or the column of texts if there is none.
 
     Raises:
-        CoterieError: a file that is not there or cannot be read.
+        CoterieError: a file does not exist or cannot be read.
     """
     settings = data_of(load_recipe(folder.recipe, trust_code=True))  # no method is imported for this
     wanted = [column for column in (settings.prompt, settings.text) if column is not None] or ["prompt"]

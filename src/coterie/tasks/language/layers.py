@@ -1,4 +1,4 @@
-"""A student cut from a teacher: some of its blocks, with its embeddings, last norm and output embedding; see :mod:`coterie.networks.blocks`."""
+"""Students cut from a teacher: some of its blocks, with its embeddings, last norm and output embedding. See :mod:`coterie.networks.blocks`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from coterie.tasks.language.networks import build_causal_lm
 
 @torch.no_grad()
 def cut_layers(network: nn.Module, layers: Sequence[int]) -> nn.Module:
-    """A new network of the same kind with some of the blocks of this one, and a copy of all the rest.
+    """Build a network of the same architecture with some of the blocks, and a copy of everything else.
 
-    Settings that a configuration lists layer by layer (kinds of attention) go with their blocks. What an architecture computes from a block's number
-    itself, it computes from the new one.
+    Settings that a configuration lists per layer (kinds of attention) stay with their blocks. Anything that an architecture computes from the index of a
+    block is computed from the new index.
 
     Args:
         network: a causal language model of transformers.
-        layers: numbers of the blocks that stay, see :func:`kept_layers`.
+        layers: indices of the blocks to keep, see :func:`kept_layers`.
 
     Returns:
-        A network that shares nothing with the given one. With all layers it computes the same, bit by bit.
+        A network that shares no tensors with the given one. With all layers, its outputs are bit-equal.
 
     Raises:
-        CoterieError: an architecture whose blocks are not found, or with other weights for other numbers of layers.
+        CoterieError: the blocks of the architecture are not found, or the shapes of its weights depend on the number of layers.
     """
     config: Any = network.config
     kept = kept_layers(int(config.num_hidden_layers), layers=layers)

@@ -1,7 +1,7 @@
-"""From hidden states to logits: what a network does after its output embedding, so that logits can be made of some positions at a time.
+"""What a network does between its output embedding and its logits. It must be known to compute logits in chunks of positions.
 
-Architectures cap or scale what the output embedding gives, by numbers in their configuration. Which of them does what is not looked up by name: forms are tried, and
-the one that gives the network's own logits is taken. Where none does, logits are computed whole.
+Architectures cap or scale the output of the output embedding, by numbers in their configuration. The form is not looked up by architecture: known forms are tried, and
+the one that reproduces the network's own logits is used. If none does, the logits of the whole batch are computed at once.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 # Names in configurations: Cohere multiplies by the first, Falcon-H1 by the second, Granite divides by the third, Gemma caps by the fourth.
 FACTORS, DIVISORS, CAPS = ("logit_scale", "lm_head_multiplier"), ("logits_scaling",), ("final_logit_softcapping",)
 PROBES = 8
-SPREADS = (0.5, 50.0)  # of the logits that forms are told apart by: a cap shows at large ones only
-# Logits of all students and teachers in a batch, above which they are made in parts: 256 MiB in float32, and a loss keeps two to six times as much.
+SPREADS = (0.5, 50.0)  # standard deviations of the logits on which forms are compared: a cap affects only large ones
+# Number of logits of all students and teachers in a batch above which chunks are used: 256 MiB in float32, and a loss keeps two to six times as much.
 WHOLE_LOGITS = 2**26
 
 
 @dataclass(frozen=True)
 class Finish:
-    """What happens to the products of hidden states and output embedding, [n, V]."""
+    """Turns the products of hidden states and output embedding, [n, V], into logits."""
 
     factor: float = 1.0
     divisor: float = 1.0
@@ -44,19 +44,19 @@ class Finish:
 
 
 def find_finish(head: nn.Module, config: Any, logits_of: Callable[[Tensor], Tensor]) -> Finish | None:
-    """What a network does after its output embedding; None where no known form gives its logits.
+    """Find what a network does after its output embedding; None if no known form reproduces its logits.
 
     Args:
-        head: the output embedding. Anything but a plain linear layer, such as one with LoRA beside it, has no known form.
+        head: the output embedding. Only plain linear layers are supported; one with LoRA, for example, has no known form.
         config: the network's configuration.
-        logits_of: the network's logits [n, V] of inputs of the head [n, d].
+        logits_of: maps inputs of the head [n, d] to the network's logits [n, V].
     """
     if type(head) is not nn.Linear:
         return None
     generator = torch.Generator().manual_seed(0)
     probes = torch.randn(PROBES, head.in_features, generator=generator).to(head.weight)
     size = nn.functional.linear(probes, head.weight).float().std()
-    if not size > 0:  # nothing can be told of a head of zeros
+    if not size > 0:  # a head of zeros does not distinguish forms
         return None
     probes = torch.cat([probes * (spread / size).to(probes) for spread in SPREADS])
     expected = logits_of(probes).float()
@@ -70,14 +70,14 @@ def find_finish(head: nn.Module, config: Any, logits_of: Callable[[Tensor], Tens
 
 
 def _forms(config: Any) -> Iterable[Finish]:
-    """Those that a configuration allows, the plain one first."""
+    """Yield the forms that a configuration allows, the plain one first."""
     factors, divisors, caps = (_numbers(config, names) for names in (FACTORS, DIVISORS, CAPS))
     for factor, divisor, cap in product([1.0, *factors], [1.0, *divisors], [None, *caps]):
         yield Finish(factor, divisor, cap)
 
 
 def _numbers(config: Any, names: Sequence[str]) -> list[float]:
-    """What a configuration, or the text's part of one, has under these names."""
+    """Return the numbers that a configuration, or its ``text_config``, has under these names."""
     parts = [config, getattr(config, "text_config", None)]
     found = [getattr(part, name, None) for part in parts for name in names]
     return [float(value) for value in found if isinstance(value, int | float) and not isinstance(value, bool) and value]

@@ -1,4 +1,4 @@
-"""LoRA: a few trained numbers beside frozen weights, by the package peft; and memory for time in any network.
+"""LoRA by the package peft, and gradient checkpointing for any network.
 
 Source: LoRA (Hu et al., ICLR 2022, arXiv 2106.09685).
 """
@@ -29,21 +29,21 @@ def add_lora(
     targets: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """The network with LoRA beside some of its layers, which alone is trained. The network itself is owned by what is returned.
+    """Add LoRA to some layers of a network and freeze all other weights. The returned model owns the network.
 
     Args:
-        network: of transformers.
-        rank: r, of the matrices that are added.
-        alpha: their product counts by alpha / r. 8 and 16 are peft's users' common choice; peft's own are 8 and 8.
-        dropout: of what goes into them.
-        targets: names of layers that get them, as a list or parted by commas; ``all-linear``: all linear ones but the output embedding; None: peft's own for the architecture.
-        seed: of the initial values, each layer's a function of this and its name. At the start nothing is changed: the second matrix is zero.
+        network: a network of transformers.
+        rank: r, rank of the added matrices.
+        alpha: their product is scaled by alpha / r. Users of peft commonly choose 8 and 16; peft's defaults are 8 and 8.
+        dropout: dropout on the input of the added matrices.
+        targets: names of the layers that get LoRA, as a list or separated by commas; ``all-linear``: all linear layers but the output embedding; None: peft's default for the architecture.
+        seed: seed of the initial values; those of a layer are a function of the seed and the layer's name. The second matrix starts at zero, so the outputs are unchanged at first.
 
     Returns:
-        A ``peft.PeftModel``; :func:`merged` makes a plain network of it.
+        A ``peft.PeftModel``; :func:`merged` turns it into a plain network.
 
     Raises:
-        CoterieError: peft is not installed, settings out of bounds, or layers that are not there.
+        CoterieError: peft is not installed, settings are out of bounds, or a layer does not exist.
     """
     if rank < 1 or alpha < 1 or not 0 <= dropout < 1:
         raise CoterieError(
@@ -76,10 +76,10 @@ def add_lora(
 
 
 def _require_layers(network: nn.Module, targets: str | Sequence[str] | None) -> str | list[str] | None:
-    """The targets as peft takes them: a list of names, all of which are layers of the network.
+    """Return the targets in peft's form, a list of names, after checking that each names a layer of the network.
 
     Raises:
-        CoterieError: a name that no layer has, or one of what is no layer with weights.
+        CoterieError: no layer has this name, or the named module is not a layer with weights.
     """
     if targets is None:
         return None
@@ -107,7 +107,7 @@ def _require_layers(network: nn.Module, targets: str | Sequence[str] | None) -> 
 
 
 def _require_conv1d_known(config: Any, network: nn.Module) -> None:
-    """GPT-2's linear layers keep their weights the other way round, which peft would say in a warning while it does the right thing."""
+    """GPT-2's linear layers store their weights transposed. Set this in the configuration, since peft otherwise corrects it with a warning."""
     from transformers.pytorch_utils import Conv1D
 
     config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in network.modules())
@@ -119,9 +119,9 @@ def has_lora(network: nn.Module) -> bool:
 
 
 def merged(network: nn.Module) -> nn.Module:
-    """A plain copy of a network whose LoRA is added to its weights, all of which can be trained again; of one without LoRA, a copy.
+    """Return a plain copy of a network with LoRA merged into its weights, all of them trainable; without LoRA, a copy.
 
-    Its logits are those of the network in eval mode, but for rounding.
+    Its logits are those of the network in eval mode, except for rounding.
     """
     plain = copy.deepcopy(network)
     if has_lora(plain):
@@ -131,10 +131,10 @@ def merged(network: nn.Module) -> nn.Module:
 
 
 def save_memory(network: nn.Module, enabled: bool = True) -> None:
-    """Whether activations of each block are computed again in the backward pass instead of being kept.
+    """Switch gradient checkpointing on or off: activations of each block are recomputed in the backward pass instead of kept.
 
     Raises:
-        CoterieError: an architecture that does not offer it.
+        CoterieError: the architecture does not support it.
     """
     model: Any = network
     if not getattr(model, "supports_gradient_checkpointing", True):
@@ -146,4 +146,4 @@ def save_memory(network: nn.Module, enabled: bool = True) -> None:
         getattr(model, f"{kind}_checkpointing_enable")(**options)
     else:
         getattr(model, f"{kind}_checkpointing_disable")()
-    model.config.use_cache = not enabled  # keys and values of the past would be kept for nothing
+    model.config.use_cache = not enabled  # a key-value cache would waste memory

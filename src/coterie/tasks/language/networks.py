@@ -1,4 +1,4 @@
-"""Causal language models of transformers: where their weights come from, and which vocabulary student and teacher share."""
+"""Loads causal language models of transformers, and finds the vocabulary that students and teachers share."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ Source = str | Path | Mapping[str, Any]
 def load_causal_lm(
     source: Source, *, seed: int = 0, pretrained: bool | Literal["auto"] = "auto", dtype: torch.dtype = torch.float32
 ) -> nn.Module:
-    """A causal language model with its weights, or with initial ones.
+    """Load a causal language model with its weights, or build one with initial weights.
 
     Weights are read from safetensors or GGUF, never from pickles, and code that comes with them is not run.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, a name of the Hub, a GGUF file (``.gguf``; its weights are de-quantised), or sizes alone: a JSON file or
-            a mapping of a configuration's values, ``model_type`` among them.
-        seed: of initial weights, each tensor's a function of this and of its module's name: a network with more layers starts with the same first ones.
-        pretrained: whether weights are loaded. ``auto``: where there are some.
-        dtype: of the parameters.
+        source: a folder as ``save_pretrained`` writes it, a name on the Hub, a GGUF file (``.gguf``; its weights are de-quantised), or a configuration without weights:
+            a JSON file or a mapping of its values, including ``model_type``.
+        seed: seed of initial weights. Each tensor is a function of the seed and its module's name, so a network with more layers starts with the same first layers.
+        pretrained: whether to load weights. ``auto``: if there are any.
+        dtype: dtype of the parameters.
 
     Raises:
-        CoterieError: nothing there, no causal language model, no weights where they are wanted, or a Hub that does not answer, in one line within seconds.
+        CoterieError: the source does not exist, is no causal language model or lacks the requested weights, or the Hub does not answer (one line, within seconds).
     """
     if isinstance(source, Mapping):
         _require_no_weights_wanted(pretrained, "a configuration's values")
@@ -60,28 +60,28 @@ def load_causal_lm(
 
 
 def build_causal_lm(config: Any, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A network with initial weights as transformers' own rules for its kind give them.
+    """Build a network with initial weights, by transformers' own rules for its architecture.
 
-    Each module is initialised from a generator of its own, seeded by ``seed`` and the module's name.
+    Each module is initialised with its own generator, seeded by ``seed`` and the module's name.
 
     Args:
-        config: of transformers.
-        seed: of the weights.
-        dtype: of the parameters.
+        config: a configuration of transformers.
+        seed: seed of the weights.
+        dtype: dtype of the parameters.
 
     Raises:
         CoterieError: the configuration has no causal language model.
     """
     with quiet_transformers() as transformers:
         try:
-            with seeded(derive_seed(seed, "network")):  # for what a module's constructor draws itself
+            with seeded(derive_seed(seed, "network")):  # for random values that constructors draw themselves
                 network: Any = transformers.AutoModelForCausalLM.from_config(
                     config, trust_remote_code=False, dtype=torch.float32
                 )
         except Exception as error:
             raise CoterieError(f"the configuration gives no causal language model: {short_reason(error)}") from None
         _initialize(network, seed)
-    for parameter in network.parameters():  # and no table of positions, which transformers keeps in float32
+    for parameter in network.parameters():  # not the buffers: transformers keeps position tables in float32
         parameter.data = parameter.data.to(dtype)
     model: nn.Module = network
     return model
@@ -89,10 +89,10 @@ def build_causal_lm(config: Any, *, seed: int = 0, dtype: torch.dtype = torch.fl
 
 @torch.no_grad()
 def _initialize(network: Any, seed: int) -> None:
-    """Draw all weights anew, as ``initialize_weights`` of transformers does but module by module: children first, and a sub-model by its own rules."""
+    """Initialise all weights again like ``initialize_weights`` of transformers, but module by module: children first, and a sub-model by its own rules."""
     for tensor in [*network.parameters(), *network.buffers()]:
         if hasattr(tensor, "_is_hf_initialized"):
-            del tensor._is_hf_initialized  # by which transformers would leave it as it is
+            del tensor._is_hf_initialized  # transformers skips tensors with this mark
 
     def visit(module: nn.Module, name: str, owner: Any) -> None:
         owner = module if hasattr(module, "_init_weights") else owner
@@ -105,13 +105,13 @@ def _initialize(network: Any, seed: int) -> None:
 
 
 def has_safetensors(name: str) -> bool:
-    """Whether a folder holds weights that are read; of a name of the Hub that is expected."""
+    """Return whether a folder holds safetensors weights; for a name on the Hub this is assumed."""
     path = Path(name).expanduser()
     return not path.is_dir() or any(path.glob("*.safetensors"))
 
 
 def read_tokenizer(source: str | Path) -> Any:
-    """The tokenizer of a network's folder, of a name of the Hub, or in a GGUF file.
+    """Load the tokenizer from a network's folder, the Hub, or a GGUF file.
 
     Raises:
         CoterieError: there is none.
@@ -119,7 +119,7 @@ def read_tokenizer(source: str | Path) -> Any:
     path = Path(source).expanduser()
     if path.suffix != ".gguf":
         if not path.is_dir():
-            require_place(str(source), "a language model")  # which asks the Hub for seconds, not minutes
+            require_place(str(source), "a language model")  # waits for the Hub for seconds, not minutes
         return load_tokenizer(source)
     _require_gguf(path)
     with quiet_transformers() as transformers:
@@ -130,10 +130,10 @@ def read_tokenizer(source: str | Path) -> Any:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """A configuration's values in a JSON file.
+    """Read a configuration's values from a JSON file.
 
     Raises:
-        CoterieError: it cannot be read, is none, or holds a key that its kind of network does not know.
+        CoterieError: the file cannot be read, is no configuration, or holds a key that the architecture does not have.
     """
     try:
         values = json.loads(path.read_text("utf-8"))
@@ -208,10 +208,10 @@ def _load_gguf(path: Path, pretrained: bool | str, dtype: torch.dtype) -> nn.Mod
 
 
 class Vocabulary(NamedTuple):
-    """What networks of one tokenizer have in common.
+    """The vocabulary that networks with the same tokenizer share.
 
     Attributes:
-        size: logits that are compared, from the first on; None: all, since the networks have equally many.
+        size: number of logits to compare, counted from the first; None: all, since the networks have equally many.
         note: what was left out, for the user; None: nothing.
     """
 
@@ -220,14 +220,14 @@ class Vocabulary(NamedTuple):
 
 
 def shared_vocabulary(tokenizer: Any, networks: Mapping[str, nn.Module]) -> Vocabulary:
-    """How many logits networks have in common. Rows beyond the tokenizer's tokens are padding, which one may have and another not.
+    """Find how many logits networks have in common. Rows beyond the tokenizer's tokens are padding, which may differ between networks.
 
     Args:
-        tokenizer: of the data.
+        tokenizer: the tokenizer of the data.
         networks: students and teachers by their names.
 
     Raises:
-        CoterieError: a network without a row for every token.
+        CoterieError: a network has fewer rows than there are tokens.
     """
     tokens = num_tokens(tokenizer)
     rows = {name: vocabulary_size(network) for name, network in networks.items()}
@@ -243,10 +243,10 @@ def shared_vocabulary(tokenizer: Any, networks: Mapping[str, nn.Module]) -> Voca
 
 
 def vocabulary_size(network: nn.Module) -> int:
-    """How many logits a network has.
+    """Return the number of logits of a network.
 
     Raises:
-        CoterieError: a network without an output embedding.
+        CoterieError: the network has no output embedding.
     """
     head = network.get_output_embeddings()  # type: ignore[operator]
     weight = getattr(head, "weight", None)
@@ -256,7 +256,7 @@ def vocabulary_size(network: nn.Module) -> int:
 
 
 def named(sources: Sequence[Source]) -> list[str]:
-    """Names to be shown, without the places on this machine where folders lie."""
+    """Return display names, without the local paths of folders."""
     return [_shown(each) for each in sources]
 
 

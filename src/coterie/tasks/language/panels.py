@@ -1,6 +1,6 @@
-"""What a report shows of a language model: agreement by rank, loss by position in the row, and how students and teachers go on with texts.
+"""Report panels of a language model: agreement by rank, loss by position in the row, and continuations by students and teachers.
 
-The task keeps it in the run's gallery, in ``language.json``, of a bounded size.
+The task keeps their data in the run's gallery, in ``language.json``, with a bounded size.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def save(
     teachers: Sequence[str],
     continuations: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Keep what is shown, in the gallery, which is there.
+    """Write the data of the panels to the gallery, which must exist.
 
     Args:
-        folder: of the run.
-        split: that was evaluated.
-        length: of a row.
-        evaluation: the final one.
-        teachers: their names.
-        continuations: of :func:`coterie.tasks.language.continuations.continue_rows`.
+        folder: the run folder.
+        split: the evaluated split.
+        length: tokens per row.
+        evaluation: the final evaluation.
+        teachers: names of the teachers.
+        continuations: output of :func:`coterie.tasks.language.continuations.continue_rows`.
     """
     deployed, several = evaluation.figures["deployed"]["student"], len(evaluation.curves) > 1
     students = [
@@ -51,7 +51,7 @@ def save(
 
 
 def _plain(value: Any) -> Any:
-    """JSON knows no nan: null stands for parts of a row where nothing counts."""
+    """Convert to JSON values. JSON has no nan, so parts of a row where no position counts become null."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -60,7 +60,7 @@ def _plain(value: Any) -> Any:
 
 
 def panels(folder: RunFolder) -> list[Panel]:
-    """A run's panels; none where it kept nothing."""
+    """Return the panels of a run; none if their data were not kept."""
     path = folder.gallery / FILE
     if not path.is_file():
         return []
@@ -89,7 +89,7 @@ def panels(folder: RunFolder) -> list[Panel]:
 
 
 def _picture(models: Sequence[Mapping[str, Any]], key: str, label: str, width: float, *, share: bool) -> Figure:
-    """One curve for each model; its parts stand at their middle, in units of ``width``."""
+    """Plot one curve per model; each part of a row is placed at its middle, in units of ``width``."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 

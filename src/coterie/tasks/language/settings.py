@@ -1,4 +1,4 @@
-"""The sections of a recipe that ``task=language_modeling`` has of its own: ``data``, ``network``, ``method`` and ``teacher``."""
+"""Recipe sections specific to ``task=language_modeling``: ``data``, ``network``, ``method`` and ``teacher``."""
 
 from __future__ import annotations
 
@@ -136,10 +136,10 @@ SETTINGS = TaskSettings(LanguageData, LanguageNetwork, LanguageTeacher, Language
 
 
 def data_of(recipe: Recipe) -> LanguageData:
-    """The recipe's ``data``, known to be of language models."""
+    """Return the recipe's ``data``, typed for language models."""
     return cast(LanguageData, recipe.data)
 
 
 def network_of(recipe: Recipe) -> LanguageNetwork:
-    """The recipe's ``network``, known to be of language models."""
+    """Return the recipe's ``network``, typed for language models."""
     return cast(LanguageNetwork, recipe.network)

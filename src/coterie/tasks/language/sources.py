@@ -1,4 +1,4 @@
-"""Where a recipe's language models come from: students, teachers, and the one tokenizer that they share."""
+"""Sources of a recipe's language models: students, teachers, and the tokenizer that they share."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from coterie.tasks.language.settings import LanguageTeacher, data_of
 from coterie.tasks.language.tokenizer import SMALLEST, num_tokens, tokenizer_difference, train_tokenizer
 
 TASK = "language_modeling"
-VOCABULARY = 1_024  # of a tokenizer that is trained on the data: small, since a small network's time goes to its logits
+VOCABULARY = 1_024  # of a tokenizer trained on the data: small, since logits take most of a small network's time
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-# A network for a first run: some minutes of text and a CPU teach it words and their endings.
+# A network for a first run: in some minutes on a CPU it learns words and their endings.
 SMALL = {
     "model_type": "llama",
     "hidden_size": 96,
@@ -42,12 +42,12 @@ SMALL = {
     "num_key_value_heads": 4,
     "tie_word_embeddings": True,
 }
-ROOM = 1_024  # positions of that network, or as many as a row has tokens
+ROOM = 1_024  # positions of that network, or the tokens of a row if these are more
 
 
 @dataclass(frozen=True)
 class LanguageTeacherFound:
-    """A teacher that was found: its network, its tokenizer, what the run notes of it."""
+    """A loaded teacher: its network, its tokenizer, and what the run records about it."""
 
     network: nn.Module
     tokenizer: Any
@@ -55,7 +55,7 @@ class LanguageTeacherFound:
 
 
 def student_names(recipe: Recipe) -> list[str]:
-    """The recipe's networks: none (a small one of the task's own), one, or one for each student."""
+    """Return the names of the recipe's networks: none (the task's own small network), one, or one per student."""
     name = recipe.network.name
     if not name or name == AUTO:
         return []
@@ -63,18 +63,18 @@ def student_names(recipe: Recipe) -> list[str]:
 
 
 def shown_names(recipe: Recipe) -> list[str]:
-    """What the students' networks are called."""
+    """Return the display names of the students' networks."""
     return named(student_names(recipe)) or ["small_llama"]
 
 
 def has_own_weights(name: str) -> bool:
-    """Whether a student's network comes with weights that are read; of a name of the Hub that is expected."""
+    """Return whether a student's network comes with readable weights; for a name on the Hub this is assumed."""
     suffix = Path(name).suffix
     return suffix == ".gguf" or (suffix != ".json" and has_safetensors(name))
 
 
 def _has_tokenizer(name: str) -> bool:
-    """Whether a network brings a tokenizer; of a name of the Hub that is expected."""
+    """Return whether a network comes with a tokenizer; for a name on the Hub this is assumed."""
     path = Path(name).expanduser()
     if path.suffix == ".json":
         return False
@@ -82,10 +82,10 @@ def _has_tokenizer(name: str) -> bool:
 
 
 def read_teachers(recipe: Recipe) -> list[LanguageTeacherFound]:
-    """The recipe's teachers with their weights.
+    """Load the recipe's teachers with their weights.
 
     Raises:
-        CoterieError: neither or both of a run and a network named, a run of another task, no weights.
+        CoterieError: neither or both of a run and a network are named, the run is of another task, or there are no weights.
     """
     return [_read_teacher(settings) for settings in recipe.all_teachers()]
 
@@ -116,7 +116,7 @@ def _read_teacher(settings: Any) -> LanguageTeacherFound:
 
 
 def _digest_of_weights(path: Path) -> str | None:
-    """SHA-256 of a network's weights, in one file or several; None: they are not here, but on the Hub."""
+    """Return the SHA-256 of a network's weights, in one file or several; None: they are on the Hub, not in a local folder."""
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     if len(files) < 2:
         return digest(files[0]) if files else None
@@ -124,13 +124,13 @@ def _digest_of_weights(path: Path) -> str | None:
 
 
 def find_tokenizer(recipe: Recipe, teachers: Sequence[LanguageTeacherFound]) -> tuple[Any, str | None]:
-    """The one tokenizer of students and teachers.
+    """Find the tokenizer that students and teachers share.
 
     Returns:
-        The students' own; where they bring none, the teachers'; where there is none, one that is trained on the data. And a note, of the latter.
+        The students' tokenizer; if they have none, the teachers'; if these have none either, one trained on the data. And a note if one was trained.
 
     Raises:
-        CoterieError: they have different ones; or a student has weights, and nobody a tokenizer.
+        CoterieError: networks have different tokenizers, or a student has weights but no network has a tokenizer.
     """
     found = {name: read_tokenizer(name) for name in student_names(recipe) if _has_tokenizer(name)}
     found |= {str(each.note["source"]): each.tokenizer for each in teachers}
@@ -166,14 +166,14 @@ def _trained(recipe: Recipe) -> tuple[Any, str]:
 
 
 def _vocabulary_of(name: str) -> int | None:
-    """Tokens of a network's configuration, where it says so."""
+    """Return the vocabulary size of a network's configuration, if it has one."""
     path = Path(name).expanduser()
     size = read_values(path).get("vocab_size") if path.suffix == ".json" else read_config(name).vocab_size
     return None if size is None else int(size)
 
 
 def student_source(recipe: Recipe, number: int, tokenizer: Any) -> str | Mapping[str, Any]:
-    """What student ``number`` is built from, see :func:`coterie.tasks.language.networks.load_causal_lm`."""
+    """Return the source of student ``number``, see :func:`coterie.tasks.language.networks.load_causal_lm`."""
     names = student_names(recipe)
     if not names:
         room = max(ROOM, data_of(recipe).block_length)
@@ -186,6 +186,6 @@ def student_source(recipe: Recipe, number: int, tokenizer: Any) -> str | Mapping
 
 
 def _tokens_of(tokenizer: Any) -> dict[str, Any]:
-    """Values of a configuration that a tokenizer decides."""
+    """Return the configuration values that the tokenizer determines."""
     marks = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     return {"vocab_size": num_tokens(tokenizer), **marks}

@@ -1,4 +1,4 @@
-"""From a recipe to its students and method: weights, layers that are kept, LoRA, and what language models cannot serve."""
+"""Builds the students, teachers and method of a recipe: weights, kept layers, LoRA, and checks of settings that language models do not support."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from coterie.tasks.language.sources import LanguageTeacherFound, student_names, 
 
 
 def load_students(recipe: Recipe, tokenizer: Any) -> list[nn.Module]:
-    """The plain networks that become students, with initial values or with the weights that are named.
+    """Load the plain networks that become students, with initial values or with the named weights.
 
-    Several students of one set of weights are copies of which all but the first are moved a little: equal ones would stay equal. With LoRA its initial values, which
-    differ, do that.
+    Several students with the same weights are copies, of which all but the first are slightly perturbed, since equal students would stay equal. With LoRA, its
+    different initial values make them differ.
 
     Args:
-        recipe: fitted: ``network.pretrained`` is resolved.
-        tokenizer: of the data.
+        recipe: a fitted recipe: ``network.pretrained`` is resolved.
+        tokenizer: the tokenizer of the data.
 
     Raises:
-        CoterieError: not as many networks as students, settings that weights or networks do not allow, a tokenizer with more tokens than a network.
+        CoterieError: the number of networks differs from the number of students, settings do not fit the weights or networks, or the tokenizer has more tokens than a network.
     """
     settings, names, count = network_of(recipe), student_names(recipe), num_students(recipe)
     if len(names) > 1 and settings.branches not in {None, len(names)}:
         raise CoterieError(f"network.branches={settings.branches} differs from the {len(names)} networks named")
     _require_weights(settings, names)
     networks: list[nn.Module] = []
-    first: dict[str, int] = {}  # which student has a name's weights as they are
+    first: dict[str, int] = {}  # for each name, the student with its unchanged weights
     for number in range(count):
         seed = derive_seed(recipe.seed, "student", number)
         name = names[number if len(names) > 1 else 0] if names else ""
@@ -60,7 +60,7 @@ def load_students(recipe: Recipe, tokenizer: Any) -> list[nn.Module]:
 
 
 def num_students(recipe: Recipe) -> int:
-    """How many students a recipe asks for."""
+    """Return the number of students of a recipe."""
     named = len(student_names(recipe))
     return named if named > 1 else network_of(recipe).branches or find_method(recipe.method.name).default_branches
 
@@ -86,7 +86,7 @@ def _require_weights(settings: LanguageNetwork, names: Sequence[str]) -> None:
 
 
 def _cut(network: nn.Module, settings: LanguageNetwork) -> nn.Module:
-    """The network with the layers that are kept."""
+    """Return the network with only the layers to keep."""
     if settings.layers is None and settings.every is None:
         return network
     count = int(network.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
@@ -94,7 +94,7 @@ def _cut(network: nn.Module, settings: LanguageNetwork) -> nn.Module:
 
 
 def require_positions(networks: Sequence[nn.Module], block_length: int) -> None:
-    """A position for every token of a row.
+    """Check that every network has a position for every token of a row.
 
     Raises:
         CoterieError: a network has fewer.
@@ -108,12 +108,12 @@ def require_positions(networks: Sequence[nn.Module], block_length: int) -> None:
 
 
 def make_group(recipe: Recipe, networks: Sequence[nn.Module], vocabulary: int | None) -> LanguageGroup:
-    """Students of plain networks: LoRA and gradient checkpointing as the recipe says.
+    """Build the group of students from plain networks, with LoRA and gradient checkpointing as the recipe says.
 
     Args:
         recipe: its ``network`` and ``seed`` are read.
-        networks: are owned by the group afterwards.
-        vocabulary: logits that are compared; None: all.
+        networks: the networks; the group owns them afterwards.
+        vocabulary: number of logits to compare; None: all.
     """
     settings = network_of(recipe)
     lora = settings.lora
@@ -131,7 +131,7 @@ def make_group(recipe: Recipe, networks: Sequence[nn.Module], vocabulary: int | 
 
 
 def make_teachers(networks: Sequence[nn.Module], names: Sequence[str], vocabulary: int | None) -> Teachers | None:
-    """Frozen teachers of the students' vocabulary; None where there is none."""
+    """Build frozen teachers with the students' vocabulary; None without teachers."""
     built = []
     for network, name in zip(networks, names, strict=True):
         network.eval()
@@ -141,7 +141,7 @@ def make_teachers(networks: Sequence[nn.Module], names: Sequence[str], vocabular
 
 
 def whole_note(group: LanguageGroup, teachers: Teachers | None) -> str | None:
-    """Whose logits are computed whole, since what becomes of them after the output embedding is not known; None: of no network."""
+    """Return a note naming the networks whose logits cannot be computed in chunks, since what follows their output embedding is unknown; None: there are none."""
     named = [(f"student {number}", each) for number, each in enumerate(group.branches)]
     named += [(f"the teacher {each.name}", each.body) for each in (teachers.each() if teachers is not None else [])]
     whole = [name for name, each in named if isinstance(each, CausalLM) and each.finish is None]
@@ -156,10 +156,10 @@ def make_method(
     teachers: Teachers | None,
     label_loss: nn.Module | None = None,
 ) -> GroupMethod:
-    """The recipe's method for language models.
+    """Build the recipe's method for language models.
 
     Raises:
-        CoterieError: a method that reads the stages of image networks, mixes inputs, or learns from all predictions on a validation split.
+        CoterieError: the method reads the stages of image networks, mixes inputs, or learns from all predictions on a validation split.
     """
     require_no_images(recipe)
     method = method_of(recipe, group, label_loss, teachers)
@@ -171,22 +171,22 @@ def make_method(
 
 
 def describe_networks(networks: Sequence[nn.Module]) -> list[dict[str, Any]]:
-    """The students' configurations, from which :func:`rebuild_students` builds them again."""
+    """Return the students' configurations, from which :func:`rebuild_students` rebuilds them."""
     return [describe_config(network.config) for network in networks]
 
 
 def rebuild_students(recipe: Recipe, configs: Sequence[dict[str, Any]], vocabulary: int | None) -> LanguageGroup:
-    """A finished run's students without their weights."""
+    """Build a finished run's students without their weights."""
     return make_group(recipe, [build_causal_lm(config_of(config)) for config in configs], vocabulary)
 
 
 def rebuild_teachers(notes: Sequence[dict[str, Any]], vocabulary: int | None) -> Teachers | None:
-    """Teachers of the noted architectures without their weights."""
+    """Build teachers with the recorded architectures, without their weights."""
     networks = [build_causal_lm(config_of(note["config"])) for note in notes]
     return make_teachers(networks, [note["network"] for note in notes], vocabulary)
 
 
 def all_networks(students: Sequence[nn.Module], teachers: Sequence[LanguageTeacherFound]) -> dict[str, nn.Module]:
-    """Students and teachers by names that tell them apart."""
+    """Return students and teachers by unique names."""
     named = {f"student {number}": network for number, network in enumerate(students)}
     return named | {f"teacher {each.note['network']}": each.network for each in teachers}

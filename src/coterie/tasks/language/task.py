@@ -1,4 +1,4 @@
-"""Language modeling: its data, its networks, its figures, what is saved of a student and to look at."""
+"""The task of language modeling: data, networks, figures, saved students and examples."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ from coterie.tasks.language.students import (
 )
 from coterie.tasks.language.tokenizer import load_tokenizer, num_tokens, save_tokenizer
 
-EXAMPLES = 6  # rows that are gone on with
+EXAMPLES = 6  # rows to continue for the report
 
 
 class LanguageModeling(TaskDefaults):
-    """Builds data and method of a recipe, and measures.
+    """Builds data and method of a recipe, and evaluates.
 
     Args:
         recipe: the run's settings.
-        accelerator: gives the device and this process's place among the processes.
+        accelerator: provides the device and the rank of this process.
         network, datasets, teachers: refused: texts come from files or the Hub, networks from folders or the Hub.
-        tokenizer: of a finished run, which is measured again; its recipe is as it was.
-        whole: data without splits are measured in whole.
+        tokenizer: the tokenizer of a finished run that is evaluated again; its recipe is not fitted again.
+        whole: evaluate data without splits as a whole.
 
     Attributes:
         sample: what one sample is called.
@@ -115,11 +115,11 @@ class LanguageModeling(TaskDefaults):
             accumulate=recipe.training.accumulate,
             notes=notes,
         )
-        self.vocabulary: int | None = None  # logits that are compared; None: all
+        self.vocabulary: int | None = None  # number of logits to compare; None: all
         self.configs: list[dict[str, Any]] = []
         self._evaluations: dict[int, LanguageEvaluation] = {}  # the last one of each loader
-        self._evaluated: Method | None = None  # by the last one
-        self._final: LanguageEvaluation | None = None  # of which examples are shown
+        self._evaluated: Method | None = None  # the method that was evaluated last
+        self._final: LanguageEvaluation | None = None  # the one whose examples are shown
 
     @classmethod
     def require(cls, recipe: Recipe, own_teachers: int = 0) -> None:
@@ -132,7 +132,7 @@ class LanguageModeling(TaskDefaults):
     def for_evaluation(
         cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> LanguageModeling:
-        """See :class:`coterie.tasks.task.TaskKind`. Teachers are not asked again."""
+        """See :class:`coterie.tasks.task.TaskKind`. Teachers are not run again."""
         alone = recipe.model_copy(update={"teacher": None, "teachers": []})
         return cls(alone, accelerator, None, datasets, tokenizer=load_tokenizer(folder.tokenizer), whole=whole)
 
@@ -145,7 +145,7 @@ class LanguageModeling(TaskDefaults):
 
     @property
     def sample_size(self) -> str:
-        """See :class:`coterie.tasks.task.Task`. Logits are what decides the memory, unless they are computed in parts."""
+        """See :class:`coterie.tasks.task.Task`. Logits dominate memory, unless they are computed in chunks."""
         tokens = num_tokens(self.tokenizer)
         size = 4 * resolved(self.recipe.training.batch_size) * self.length * tokens / 2**20
         taken = "would take" if self._many_logits and find_method(self.recipe.method.name).compares_logits() else "take"
@@ -154,13 +154,13 @@ class LanguageModeling(TaskDefaults):
 
     @property
     def _many_logits(self) -> bool:
-        """Whether a step's logits are more than are computed at once."""
+        """Whether a step has more logits than are computed at once."""
         rows = -(-resolved(self.recipe.training.batch_size) // self.accelerator.num_processes)
         models = num_students(self.recipe) + len(self.teachers)
         return models * rows * self.length * num_tokens(self.tokenizer) > WHOLE_LOGITS
 
     def build_method(self) -> Method:
-        """Students, teachers, label loss and method for these data."""
+        """Build students, teachers, label loss and method for these data."""
         students = load_students(self.recipe, self.tokenizer)
         shared = shared_vocabulary(self.tokenizer, all_networks(students, self.teachers))
         if shared.note:
@@ -189,15 +189,15 @@ class LanguageModeling(TaskDefaults):
         return method
 
     def sharded_networks(self, method: Method) -> list[nn.Module]:
-        """Students and teachers as transformers knows them."""
+        """Return students and teachers as plain transformers networks."""
         teachers = method.teachers.each() if method.teachers is not None else []
         parts = [*grouped(method).group.branches, *(each.body for each in teachers)]
         return [each.network for each in parts if isinstance(each, CausalLM)]
 
     def evaluate(self, method: Method, loader: EvaluationLoader) -> LanguageEvaluation:
-        """See :func:`coterie.tasks.language.evaluation.measure`. On training rows teachers are asked only where there are no others."""
+        """See :func:`coterie.tasks.language.evaluation.measure`. Teachers are evaluated on training rows only if there is no other split."""
         teachers = method.teachers if self.asks else None
-        if not self.asks:  # rows may be longer than those of training
+        if not self.asks:  # rows may be longer than in training
             require_positions(self.sharded_networks(method), self.length)
         if loader is self.data.train_evaluation and (self.data.test or self.data.validation):
             teachers = None
@@ -206,18 +206,18 @@ class LanguageModeling(TaskDefaults):
         return found
 
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
-        """What the run notes of each teacher, with its figures on a whole split; empty where there is none."""
+        """Return what the run records about each teacher, with its figures on a whole split; empty without teachers."""
         if not self.teachers:
             return []
         found = self._evaluations.get(id(loader)) or self.evaluate(method, loader)
         return [{**each.note, **figures} for each, (figures, _) in zip(self.teachers, found.teachers, strict=True)]
 
     def chance_level(self, evaluation: Evaluation) -> ChanceLevel:
-        """The NLL, of which a uniform guess among V tokens has ln V."""
+        """Return the NLL and that of a uniform guess among V tokens, ln V."""
         return ChanceLevel("NLL", evaluation.figures["deployed"]["nll"], math.log(num_tokens(self.tokenizer)))
 
     def untrained_warning(self, on_train: Evaluation) -> str | None:
-        """A sentence where the deployed student's NLL on its own training rows is a uniform guess's."""
+        """Return a warning if the deployed student's NLL on its training rows is no better than a uniform guess."""
         found = self.chance_level(on_train)
         if found.value < found.chance:
             return None
@@ -227,7 +227,7 @@ class LanguageModeling(TaskDefaults):
         )
 
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
-        """The leader, or the method's own choice; otherwise the student with the lowest validation NLL."""
+        """Choose the leader, or the method's own choice; otherwise the student with the lowest validation NLL."""
         if method.leader is not None:
             return Deployment(method.leader, "it is the method's leader")
         students = validation.figures["students"] if validation else []
@@ -243,7 +243,7 @@ class LanguageModeling(TaskDefaults):
         return Deployment(best, f"its validation NLL is the lowest, {losses[best]:.4f}")
 
     def describe_student(self, method: Method, figures: dict[str, Any]) -> dict[str, Any]:
-        """The contents of ``student.json``."""
+        """Return the contents of ``student.json``."""
         number = method.deployed_student
         return {
             "task": self.recipe.task,
@@ -261,12 +261,12 @@ class LanguageModeling(TaskDefaults):
         }
 
     def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
-        """Weights and description of the deployed student, and its tokenizer."""
+        """Save weights and description of the deployed student, and its tokenizer."""
         save_tokenizer(self.tokenizer, folder.tokenizer)
         save_student(folder, network, self.describe_student(method, figures))
 
     def examples(self, evaluation: Evaluation) -> Tensor:
-        """Rows at equal distances, whose beginnings are gone on with."""
+        """Choose evenly spaced rows whose beginnings are continued."""
         assert isinstance(evaluation, LanguageEvaluation)
         self._final = evaluation
         loader = next(each for each in self._loaders() if self._evaluations.get(id(each)) is evaluation)
@@ -278,7 +278,7 @@ class LanguageModeling(TaskDefaults):
         return [each for each in found if each is not None]
 
     def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
-        """Curves of the final evaluation, and how students and teachers go on with texts, see :mod:`coterie.tasks.language.panels`."""
+        """Save curves of the final evaluation and continuations by students and teachers, see :mod:`coterie.tasks.language.panels`."""
         assert self._final is not None
         assert self._evaluated is not None
         names = [each.note["network"] for each in self.teachers]
@@ -289,7 +289,7 @@ class LanguageModeling(TaskDefaults):
 
 
 def _require_plain_labels(recipe: Recipe) -> None:
-    """Settings that mean nothing for tokens.
+    """Refuse settings that have no meaning for tokens.
 
     Raises:
         CoterieError: one of them is set.

@@ -1,4 +1,4 @@
-"""Tokenizers: read from a folder or the Hub, trained on documents, and compared by what they do. Code that a folder brings is never run."""
+"""Tokenizers: loaded from a folder or the Hub, trained on documents, and compared by behaviour. Code in a folder is never run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from coterie.errors import CoterieError
 from coterie.files import usual_mode
 
 END_OF_TEXT = "<|endoftext|>"
-SMALLEST = 257  # every byte, and the end of a text
-SPECIAL = ("bos_token_id", "eos_token_id", "unk_token_id")  # padding is masked: which token pads makes no difference
-# Parts of a fast tokenizer that decide which numbers a text becomes, and what they are called.
+SMALLEST = 257  # every byte, and the end-of-text token
+SPECIAL = ("bos_token_id", "eos_token_id", "unk_token_id")  # the padding token does not matter, since it is masked
+# Parts of a fast tokenizer that determine the token ids of a text, with their display names.
 PARTS = {
     "model": "merges or models",
     "normalizer": "normalizers",
@@ -26,13 +26,13 @@ PARTS = {
 
 
 def load_tokenizer(name: str | Path) -> Any:
-    """The tokenizer in a folder, or of a name of the Hub.
+    """Load a tokenizer from a folder or the Hub.
 
     Args:
         name: a folder with a tokenizer's files, such as a network's; or ``user/network``.
 
     Returns:
-        transformers' tokenizer.
+        A tokenizer of transformers.
 
     Raises:
         CoterieError: transformers is missing, there is no such folder or tokenizer, or it has no end-of-text token.
@@ -47,7 +47,7 @@ def load_tokenizer(name: str | Path) -> Any:
             f"there is no folder {str(name)!r}; expected one with a tokenizer's files, or a name of the Hub"
         )
     try:
-        # transformers tells a folder from a Hub name by what exists, the working folder included.
+        # transformers takes a name for a folder if such a folder exists, also in the working folder.
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             str(place) if place.is_dir() else str(name), trust_remote_code=False
         )
@@ -64,14 +64,14 @@ def load_tokenizer(name: str | Path) -> Any:
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer, the same for the same documents: every text has tokens, and decoding gives it back.
+    """Train a byte-level BPE tokenizer. Training is deterministic; every text can be encoded, and decoding restores it.
 
     Args:
         documents: texts to learn merges from, read once.
-        vocabulary: tokens, at most; few documents give fewer.
+        vocabulary: largest number of tokens; few documents give fewer.
 
     Returns:
-        transformers' ``PreTrainedTokenizerFast`` with the end-of-text token ``<|endoftext|>`` (number 0), which also pads.
+        A ``PreTrainedTokenizerFast`` of transformers with the end-of-text token ``<|endoftext|>`` (id 0), which is also the padding token.
 
     Raises:
         CoterieError: a vocabulary below 257.
@@ -103,7 +103,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Any:
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer's files in one move, in place of what is there."""
+    """Write a tokenizer's files to a folder, replacing its contents in one move."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     tokenizer.save_pretrained(temporary)
@@ -115,18 +115,18 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def num_tokens(tokenizer: Any) -> int:
-    """Rows that an embedding needs: one more than the largest token number."""
+    """Return the number of rows that an embedding needs: the largest token id plus one."""
     return 1 + max(tokenizer.get_vocab().values())
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """A text that is equal for tokenizers which make the same numbers of the same texts, wherever they lie."""
+    """Return a digest that is equal for tokenizers that produce the same token ids for the same texts, whatever their location."""
     described = [_described(tokenizer), _special(tokenizer)]
     return hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def tokenizer_difference(first: Any, second: Any) -> str | None:
-    """Why two tokenizers do not make the same numbers of the same texts, in a few words; None: they do."""
+    """Return in a few words why two tokenizers do not produce the same token ids for the same texts; None: they do."""
     vocabularies: list[dict[str, int]] = [first.get_vocab(), second.get_vocab()]
     if len(vocabularies[0]) != len(vocabularies[1]):
         return f"vocabularies of {len(vocabularies[0]):,} and {len(vocabularies[1]):,} tokens"
@@ -150,7 +150,7 @@ def _special(tokenizer: Any) -> dict[str, int | None]:
 
 
 def _described(tokenizer: Any) -> dict[str, Any]:
-    """What a tokenizer does as JSON values. Of one without a fast backend: its kind and vocabulary."""
+    """Describe a tokenizer's behaviour as JSON values. Without a fast backend: its class and vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return {"model": [type(tokenizer).__name__, tokenizer.get_vocab()]}

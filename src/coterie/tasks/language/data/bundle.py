@@ -1,4 +1,4 @@
-"""A run's data as loaders: rows of tokens in batches, and what identifies them."""
+"""Loaders and fingerprint of a run's data: batches of rows of tokens."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from coterie.data.order import Order
 from coterie.tasks.language.data.loaders import LanguageEvaluationLoader, LanguageTrainLoader
 from coterie.tasks.language.data.sets import LanguageSets
 
-TRAINING_ROWS = 512  # of the training split, that are measured at the end
-LOGITS = 2**27  # of a batch that is evaluated at most: 512 MiB in float32
+TRAINING_ROWS = 512  # rows of the training split to evaluate at the end
+LOGITS = 2**27  # largest number of logits of an evaluation batch: 512 MiB in float32
 
 
 def make_loaders(
@@ -28,19 +28,19 @@ def make_loaders(
     accumulate: int = 1,
     notes: tuple[str, ...] = (),
 ) -> Loaders:
-    """Loaders of all splits.
+    """Make the loaders of all splits.
 
-    Rows of about one length share a batch where they are documents. Of the training split, ``train_evaluation`` measures a part.
+    If each document is a row, rows of similar length share a batch. ``train_evaluation`` covers a part of the training split.
 
     Args:
         sets: rows by split.
-        vocabulary: logits of a position.
-        batch_size: rows a step, over all processes.
-        seed: of the order.
-        device: where batches go.
-        process_index, num_processes: this process's place.
-        accumulate: batches that are added up before a step.
-        notes: what else was found, in sentences.
+        vocabulary: logits per position.
+        batch_size: rows per step, over all processes.
+        seed: seed of the order.
+        device: device of the batches.
+        process_index, num_processes: rank of this process and number of processes.
+        accumulate: batches to accumulate before a step.
+        notes: further notes for the user, in sentences.
     """
     train = sets.rows["train"]
     lengths = torch.from_numpy(train.lengths) if sets.packing == "documents" else None
@@ -74,7 +74,7 @@ def make_loaders(
 
 
 def fingerprint(sets: LanguageSets) -> dict[str, Any]:
-    """What identifies the data, as ``data.json`` holds it: documents and their digest in each split, and how rows are made of them."""
+    """Return what identifies the data, as in ``data.json``: documents and their digest in each split, and how rows are made of them."""
     found: Mapping[str, Any] = sets.fingerprint
     splits = {
         split: {

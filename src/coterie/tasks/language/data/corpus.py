@@ -1,4 +1,4 @@
-"""The documents that a recipe names: which files or Hub splits they are in, and of which kind. Reading them one by one is ``readers.py``'s work."""
+"""Finds the documents that a recipe names: their files or Hub splits, and their kind. ``readers.py`` reads them."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Corpus:
     """A data set's documents, by split.
 
     Attributes:
-        name: to be shown.
-        kind: of all documents.
-        sources: by split, ``train`` among them.
-        passed_over: files that were not read, since they are of no format that is.
-        notes: what a run should say of them, in sentences.
-        are_rows: whether they are rows of tables, which have columns.
-        unread: settings that name columns which nothing reads of these documents, such as ``data.text=body``.
+        name: display name.
+        kind: kind of all documents.
+        sources: sources by split, including ``train``.
+        passed_over: number of files that were ignored because their format is not supported.
+        notes: notes for the user, in sentences.
+        are_rows: whether the documents are rows of tables, which have columns.
+        unread: settings that name columns which are not read for these documents, such as ``data.text=body``.
     """
 
     name: str
@@ -60,10 +60,10 @@ class Corpus:
 
 
 def open_corpus(settings: LanguageData) -> Corpus:
-    """Find the documents that a recipe names. None but the first row of a file is read.
+    """Find the documents that a recipe names. Only the first row of a file is read.
 
     Raises:
-        CoterieError: a missing or unusable file or folder, rows without a known column, splits of different kinds, no training split.
+        CoterieError: a file or folder is missing or unusable, rows have no known column, splits are of different kinds, or there is no training split.
     """
     name = settings.name
     if settings.stream is not None and not name.startswith(HUB):
@@ -130,7 +130,7 @@ def _source(paths: Sequence[Path], root: Path, kind: Kind, settings: LanguageDat
 
 
 def files_key(paths: Sequence[Path], root: Path) -> str:
-    """A digest of the files' names below ``root`` and of all their bytes; computed again where a size or time of change is another."""
+    """Return a digest of the files' names below ``root`` and of all their bytes; it is recomputed if a size or modification time has changed."""
 
     def compute() -> str:
         whole = hashlib.blake2b(digest_size=16)
@@ -150,9 +150,9 @@ def files_key(paths: Sequence[Path], root: Path) -> str:
 
 
 def _split_files(folder: Path) -> tuple[dict[str, list[Path]], int]:
-    """The files of each split, and how many other files there are.
+    """Return the files of each split, and the number of other files.
 
-    Splits are folders with their names, or else files with their names; a folder without either is the training split.
+    Splits are folders named after them, or else files named after them; a folder without either is the training split.
 
     Raises:
         CoterieError: two folders or files for one split, or nothing to read.
@@ -176,7 +176,7 @@ def _split_files(folder: Path) -> tuple[dict[str, list[Path]], int]:
 
 
 def _readable(folder: Path) -> tuple[list[Path], int]:
-    """Files of formats that are read, in the order of their paths, and the number of others; hidden ones are neither."""
+    """Return the files of supported formats, sorted by path, and the number of others; hidden files are ignored."""
     found, other = [], 0
     for place, folders, names in os.walk(folder):
         folders[:] = [each for each in folders if not each.startswith((".", "__"))]
@@ -205,6 +205,6 @@ def _splits_of_files(folder: Path, found: Sequence[Path]) -> dict[str, list[Path
 
 
 def _of_one_format(paths: Sequence[Path]) -> list[Path]:
-    """Text files, or rows where there are none: a folder of sources may hold .json files that are no documents."""
+    """Return the text files or, if there are none, the files of rows: a folder of source code may hold .json files that are no documents."""
     texts = [path for path in paths if path.suffix.lower() in TEXT_SUFFIXES]
     return texts or list(paths)

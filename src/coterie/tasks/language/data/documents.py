@@ -1,4 +1,4 @@
-"""One document of a corpus, and what is counted while documents are read."""
+"""Documents of a corpus, and counters of what is left out while reading them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Content = str | tuple[str, str] | list[dict[str, Any]]
 
 class Document(NamedTuple):
     """Attributes:
-    where: its place, for messages.
+    where: its location, for messages.
     content: a text; a prompt and its completion; or the messages of a chat.
-    group: documents of one group stand in the same split; None: the document stands for itself.
+    group: documents of one group are in the same split; None: the document is its own group.
     """
 
     where: str
@@ -25,16 +25,16 @@ class Document(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to learn from."""
+        """Return whether there is nothing to learn from."""
         if isinstance(self.content, list):
             return not self.content
         return not (self.content[1] if isinstance(self.content, tuple) else self.content).strip()
 
     def encoded(self) -> bytes:
-        """The content as UTF-8, for digests.
+        """Return the content as UTF-8, for digests.
 
         Raises:
-            UnicodeEncodeError: it was not UTF-8 where it was read, or holds halves of surrogate pairs.
+            UnicodeEncodeError: the source was not UTF-8, or it holds unpaired surrogates.
         """
         return _plain(self.content).encode()
 
@@ -48,7 +48,7 @@ def _plain(content: Content) -> str:
 
 
 def plain_text(content: Content) -> str:
-    """A document's words in one text, without a template: what a tokenizer can be trained on."""
+    """Return a document's content as one text, without a chat template, to train a tokenizer on."""
     if isinstance(content, list):
         return "\n".join(str(message.get("content") or "") for message in content)
     return content if isinstance(content, str) else "".join(content)
@@ -56,12 +56,12 @@ def plain_text(content: Content) -> str:
 
 @dataclass
 class Tally:
-    """What happened to documents while they were read.
+    """Counts documents while they are read.
 
     Attributes:
-        unreadable: left out, since they are not UTF-8.
-        empty: left out, since nothing stands in them.
-        divided: text files that were divided into several documents.
+        unreadable: documents left out because they are not UTF-8.
+        empty: documents left out because they are empty.
+        divided: text files divided into several documents.
     """
 
     unreadable: int = 0
@@ -74,11 +74,11 @@ class Tally:
 
 @dataclass(frozen=True)
 class Source:
-    """The documents of one split, which can be read again and again.
+    """The documents of one split; they can be read repeatedly.
 
     Attributes:
         key: a digest that changes with the documents.
-        read: gives them one after the other, and counts.
+        read: iterates over the documents and counts them.
     """
 
     key: str
@@ -86,5 +86,5 @@ class Source:
 
 
 def digest(data: bytes) -> int:
-    """64 bits that tell documents apart."""
+    """Return a 64-bit digest that identifies a document."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,4 +1,4 @@
-"""From documents to token numbers, and which of them are to be learnt where only completions are."""
+"""Encodes documents as token ids, and marks which are learnt if only completions are."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from coterie.errors import CoterieError
 from coterie.tasks.language.data.documents import Document, Kind
 
-Span = tuple[int, int]  # first, and one after the last
-MARKS_TURNS = re.compile(r"\{%-?\s*generation\s*-?%\}")  # how a chat template says where the assistant speaks
+Span = tuple[int, int]  # start, and end (exclusive)
+MARKS_TURNS = re.compile(r"\{%-?\s*generation\s*-?%\}")  # marks the assistant's turns in a chat template
 
 
 class Encoded(NamedTuple):
     """Attributes:
-    tokens: numbers, the end-of-text token last.
-    spans: of tokens that are a completion or an assistant's turn; empty for texts.
+    tokens: token ids, ending with the end-of-text token.
+    spans: spans of tokens that are a completion or an assistant's turn; empty for texts.
     """
 
     tokens: list[int]
@@ -24,20 +24,20 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """Makes tokens of documents of one kind.
+    """Tokenises documents of one kind.
 
-    - A text becomes what the tokenizer makes of it, with the beginning-of-text token if it sets one, and the end-of-text token.
-    - A prompt and its completion are tokenised as one text. The completion is every token that holds a part of it, and the end of the text.
-    - A chat is written out by the tokenizer's chat template. The assistant's turns are where the template marks them
-      (``{% generation %}``), or else what a turn adds to the chat before it with the prompt for an answer, end mark included. The
+    - A text is tokenised with the beginning-of-text token if the tokenizer adds one, and with the end-of-text token.
+    - A prompt and its completion are tokenised as one text. The completion is every token that contains a part of it, and the end-of-text token.
+    - A chat is formatted by the tokenizer's chat template. The assistant's turns are where the template marks them
+      (``{% generation %}``), or else the text that a turn adds to the chat before it with its generation prompt, end mark included. The
       end-of-text token follows unless the template writes it.
 
     Args:
-        tokenizer: of transformers.
-        kind: of the documents.
+        tokenizer: a tokenizer of transformers.
+        kind: kind of the documents.
 
     Raises:
-        CoterieError: no end-of-text token, no chat template for chats, or no offsets, which only fast tokenizers give, for completions.
+        CoterieError: the tokenizer has no end-of-text token, no chat template for chats, or no offsets for completions (only fast tokenizers have them).
     """
 
     def __init__(self, tokenizer: Any, kind: Kind) -> None:
@@ -57,10 +57,10 @@ class Encoder:
         self.marked = kind == "chat" and bool(MARKS_TURNS.search(str(tokenizer.chat_template)))
 
     def encode(self, documents: Sequence[Document]) -> list[Encoded]:
-        """Tokens of each document.
+        """Return the tokens of each document.
 
         Raises:
-            CoterieError: a chat that the template refuses, or whose turns cannot be told apart in what it writes.
+            CoterieError: the template refuses a chat, or the turns of a chat cannot be located in its output.
         """
         if self.kind == "text":
             found = self._tokenize([str(document.content) for document in documents], special=True)
@@ -80,7 +80,7 @@ class Encoder:
             return_offsets_mapping=offsets,
             padding=False,
             truncation=False,
-            verbose=False,  # rows are cut later: a text beyond the network's length is no mistake
+            verbose=False,  # rows are cut later, so a text longer than the network's positions is no error
         )
 
     def _ended(self, tokens: list[int]) -> list[int]:
@@ -113,7 +113,7 @@ class Encoder:
         return encoded
 
     def _chat(self, document: Document, numbers: list[int], spans: list[Span]) -> Encoded:
-        """A chat with its end, which is part of the assistant's turn where that is the last one."""
+        """Encode a chat with its end-of-text token, which belongs to the assistant's turn if that is the last one."""
         if self.end in numbers:
             return Encoded(numbers, spans)
         last = document.content[-1]
@@ -122,7 +122,7 @@ class Encoder:
         return Encoded([*numbers, self.end], spans)
 
     def _turns(self, document: Document, text: str) -> list[Span]:
-        """Characters of the assistant's turns in what the template writes of a whole chat."""
+        """Return the character spans of the assistant's turns in the formatted chat."""
         turns = []
         messages: Any = document.content
         for number, message in enumerate(messages):
@@ -146,7 +146,7 @@ class Encoder:
     def _write(self, document: Document, messages: Any, **options: Any) -> Any:
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
-        except Exception as error:  # templates raise what they like
+        except Exception as error:  # templates may raise anything
             raise self._refused(document, error) from None
 
     def _marked_chat(self, document: Document) -> Encoded:

@@ -1,4 +1,4 @@
-"""Documents of a data set of the Hugging Face Hub, downloaded, or streamed over the network."""
+"""Documents of a data set of the Hugging Face Hub, downloaded or streamed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HUB = "hf-text://"
 
 
 def hub_sources(settings: LanguageData) -> tuple[Kind, dict[str, Source]]:
-    """``hf-text://user/dataset``, or ``hf-text://user/dataset:configuration``.
+    """Open ``hf-text://user/dataset`` or ``hf-text://user/dataset:configuration``.
 
-    With ``data.stream`` rows are read as they arrive, of the Hub's present revision, on which the key depends.
+    With ``data.stream``, rows are streamed from the Hub's current revision; the key depends on that revision.
 
     Raises:
-        CoterieError: the extra ``hub`` is missing, the data set cannot be had, has no rows, or its columns are not known.
+        CoterieError: the extra ``hub`` is missing, or the data set is not available, has no rows, or has no known columns.
     """
     place = settings.name.removeprefix(HUB)
     options: dict[str, Any] = {}
@@ -42,14 +42,14 @@ def hub_sources(settings: LanguageData) -> tuple[Kind, dict[str, Source]]:
     kind = kind_of_row(row, settings, f"data={settings.name}")
     sources = {}
     for split, part in parts.items():
-        content = options.get("revision") or part._fingerprint  # of a downloaded split's rows and what was done to them
+        content = options.get("revision") or part._fingerprint  # of a downloaded split's rows and their transformations
         key = f"{settings.name} {split} {content} {settings.stream} {columns_key(kind, settings)}"
         sources[split] = Source(key, partial(_read, part, kind, settings, f"data={settings.name}, {split}"))
     return kind, sources
 
 
 def _revision(name: str, place: str) -> str:
-    """The data set's present commit."""
+    """Return the data set's current commit."""
     import huggingface_hub
 
     try:

@@ -16,18 +16,18 @@ from coterie.tasks.language.data.rows import Rows, label_positions, label_target
 
 
 def make_batch(rows: Rows, indices: Tensor, device: torch.device, weight: float = 1.0) -> Batch:
-    """Rows as a batch on the device.
+    """Make a batch of rows on the device.
 
     Args:
-        rows: of a split.
-        indices: of the rows, int64 [B] on the CPU; -1 fills up.
-        device: where the batch goes.
-        weight: of the batch.
+        rows: rows of a split.
+        indices: indices of the rows, int64 [B] on the CPU; -1 is a filler.
+        device: device of the batch.
+        weight: weight of the batch.
 
     Returns:
-        ``inputs``: a batch as :class:`coterie.tasks.language.causal_lm.CausalLM` takes it: ``input_ids`` int64 [B, W], and ``positions``,
-        the places in the rows, one after the other, at which a token that is learnt is predicted, int64 [P]. Padding stands on the right,
-        where no position that counts sees it: it needs no mask. ``targets``: the tokens that these positions predict, int64 [P].
+        ``inputs``: a batch for :class:`coterie.tasks.language.causal_lm.CausalLM`: ``input_ids`` int64 [B, W], and ``positions`` int64 [P],
+        the indices into the flattened rows at which a learnt token is predicted. Padding is on the right, where no position that
+        counts attends to it, so it needs no mask. ``targets``: the tokens that these positions predict, int64 [P].
         ``indices`` int64 [B].
     """
     tokens, labels = (torch.from_numpy(table) for table in rows.read(indices.numpy()))
@@ -37,23 +37,23 @@ def make_batch(rows: Rows, indices: Tensor, device: torch.device, weight: float 
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device, without waiting for a copy to a GPU."""
+    """Copy to the device, asynchronously for a GPU."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 class LanguageTrainLoader(InOrder):
-    """Training batches, see :class:`coterie.data.batch.TrainLoader`. Rows are not augmented: all views of one are equal.
+    """Training batches, see :class:`coterie.data.batch.TrainLoader`. Rows are not augmented, so all views of a row are equal.
 
-    A loss is a mean over a batch's positions that count, of which batches have unequally many. Their weights make the mean over processes, and over
-    batches that are added up before a step, one over all these positions.
+    A loss is a mean over the positions of a batch that count, and batches have different numbers of them. The batch weights turn the mean over processes
+    and accumulated batches into a mean over all these positions.
 
     Args:
-        rows: of the training split.
-        order: of these rows.
-        device: where batches go.
-        accumulate: batches that are added up.
+        rows: rows of the training split.
+        order: order of these rows.
+        device: device of the batches.
+        accumulate: batches to accumulate before a step.
     """
 
     def __init__(self, rows: Rows, order: Order, device: torch.device, accumulate: int = 1) -> None:
@@ -62,11 +62,11 @@ class LanguageTrainLoader(InOrder):
         self.device = device
         self.accumulate = accumulate
         self.views = 1
-        self.repeats = False  # what teachers say of every position is too much to be kept
+        self.repeats = False  # teacher logits of every position are too large to cache
         self.ahead = 0
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a step on: the same whatever was drawn before."""
+        """Yield the batches of an epoch from a step on; they do not depend on earlier batches."""
         weights = self._weights(epoch)
         for step, indices in enumerate(self.order.batches(epoch, first_step), first_step):
             batch = make_batch(self.rows, indices, self.device, weights[step])
@@ -74,7 +74,7 @@ class LanguageTrainLoader(InOrder):
             yield batch if self.views == 1 else batch._replace(inputs=views)
 
     def _weights(self, epoch: int) -> list[float]:
-        """Of this process's share of each step: its positions over the mean share's, among all that one optimizer's step adds up."""
+        """Weights of this process's batches: its positions over the mean number of positions of all batches in the same optimizer step."""
         steps, processes = self.steps_per_epoch, self.order.num_processes
         if processes == self.accumulate == 1:
             return [1.0] * steps
@@ -89,14 +89,14 @@ class LanguageTrainLoader(InOrder):
 
 
 class LanguageEvaluationLoader:
-    """Every row once, see :class:`coterie.data.batch.EvaluationLoader`; the longest first, so that little is padded.
+    """Every row once, the longest first to reduce padding. See :class:`coterie.data.batch.EvaluationLoader`.
 
     Args:
-        rows: of a split.
-        batch_size: rows a batch of this process.
-        device: where batches go.
-        process_index, num_processes: this process's place.
-        limit: of rows, which are taken at equal distances where there are more; None: all.
+        rows: rows of a split.
+        batch_size: rows per batch of this process.
+        device: device of the batches.
+        process_index, num_processes: rank of this process and number of processes.
+        limit: largest number of rows, evenly spaced; None: all.
     """
 
     def __init__(

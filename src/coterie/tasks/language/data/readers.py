@@ -14,16 +14,16 @@ from coterie.errors import CoterieError
 from coterie.tasks.language.data.documents import Content, Document, Kind, Tally
 from coterie.tasks.language.settings import LanguageData
 
-# Characters of a text file beyond which it is several documents: one file may be the whole corpus, and splits need several documents.
+# Number of characters above which a text file is divided into several documents: one file may be the whole corpus, and splits need several documents.
 LONGEST = 65_536
 CHUNK = 2**20
 
 
 def kind_of_file(path: Path, settings: LanguageData) -> Kind:
-    """What a file's documents are, by its suffix and first row.
+    """Return the kind of a file's documents, by its suffix and first row.
 
     Raises:
-        CoterieError: see :func:`kind_of_row`, and what reading it raises.
+        CoterieError: see :func:`kind_of_row`; or the file cannot be read.
     """
     if path.suffix.lower() not in RECORD_SUFFIXES:
         return "text"
@@ -32,10 +32,10 @@ def kind_of_file(path: Path, settings: LanguageData) -> Kind:
 
 
 def kind_of_row(record: Mapping[str, Any], settings: LanguageData, where: str) -> Kind:
-    """What the documents of a table are, by the columns that it has.
+    """Return the kind of a table's documents, by its columns.
 
     Raises:
-        CoterieError: it has the columns of no kind, or of several.
+        CoterieError: the columns fit no kind, or several.
     """
     columns: dict[Kind, tuple[str | None, ...]] = {
         "text": (settings.text,),
@@ -57,11 +57,11 @@ def kind_of_row(record: Mapping[str, Any], settings: LanguageData, where: str) -
 
 
 def unread_columns(kind: Kind, settings: LanguageData, are_rows: bool) -> list[str]:
-    """Settings that name columns which nothing reads: of documents of another kind, or of text files, which have none.
+    """Return the settings that name columns which are not read: columns for another kind of documents, or any for text files.
 
     Args:
-        kind: of the documents.
-        settings: a setting that is null, or as it is by default, names nothing.
+        kind: kind of the documents.
+        settings: the settings; those that are null or have their default name no column.
         are_rows: whether the documents are rows of a table.
     """
     read = {"text": ("text",), "completion": ("prompt", "completion"), "chat": ("messages",)}[kind] if are_rows else ()
@@ -72,7 +72,7 @@ def unread_columns(kind: Kind, settings: LanguageData, are_rows: bool) -> list[s
 
 
 def columns_key(kind: Kind, settings: LanguageData) -> str:
-    """The settings on which the documents of rows depend."""
+    """Return the settings on which the documents of rows depend."""
     columns = {
         "text": (settings.text,),
         "completion": (settings.prompt, settings.completion),
@@ -82,10 +82,10 @@ def columns_key(kind: Kind, settings: LanguageData) -> str:
 
 
 def document_of(record: Mapping[str, Any], kind: Kind, settings: LanguageData, where: str) -> Document:
-    """A row as a document; a text that is null is empty.
+    """Convert a row to a document; null becomes an empty text.
 
     Raises:
-        CoterieError: a missing column, a text that is none, or a chat that is no list of messages with roles.
+        CoterieError: a column is missing, a text is not a string, or a chat is not a list of messages with roles.
     """
 
     def text(key: str, column: str | None) -> str:
@@ -114,14 +114,14 @@ def _messages(value: Any, where: str) -> list[dict[str, Any]]:
 
 
 def read_rows(paths: Sequence[Path], kind: Kind, settings: LanguageData, tally: Tally) -> Iterator[Document]:
-    """The rows of files; one whose bytes are not UTF-8 gives a text that cannot be encoded, which who takes it counts."""
+    """Yield the rows of files. A row that is not UTF-8 gives a text that cannot be encoded; the caller counts it."""
     for path in paths:
         for number, record in read_records(path, errors="surrogateescape"):
             yield document_of(record, kind, settings, f"{str(path)!r}, row {number}")
 
 
 def read_text_files(paths: Sequence[Path], tally: Tally) -> Iterator[Document]:
-    """Each file, or the parts into which a long one is divided."""
+    """Yield each file, or the parts of a long one."""
     for path in paths:
         if not is_utf8(path):
             tally.unreadable += 1
@@ -134,7 +134,7 @@ def read_text_files(paths: Sequence[Path], tally: Tally) -> Iterator[Document]:
 
 
 def is_utf8(path: Path) -> bool:
-    """Whether a file can be decoded, read a piece at a time.
+    """Return whether a file is UTF-8, reading it in chunks.
 
     Raises:
         CoterieError: it cannot be read at all.
@@ -153,8 +153,8 @@ def is_utf8(path: Path) -> bool:
 
 
 def divided(path: Path) -> Iterator[str]:
-    """A text file in parts of at most ``LONGEST`` characters, cut after the last blank line in the second half, or the last line end
-    there, or wherever they end. Together the parts are the whole file.
+    """Yield a text file in parts of at most ``LONGEST`` characters. Each is cut after the last blank line in its second half, else after the
+    last line end there, else at ``LONGEST`` characters. Together, the parts are the whole file.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         waiting = ""
@@ -172,6 +172,6 @@ def divided(path: Path) -> Iterator[str]:
 
 
 def read_docstrings(tally: Tally) -> Iterator[Document]:
-    """The standard library's; those of one module stand in the same split."""
+    """Yield the docstrings of the standard library; those of one module are in the same split."""
     for module, docstring in stdlib_docstrings():
         yield Document(module, docstring, group=module)

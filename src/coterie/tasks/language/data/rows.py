@@ -13,17 +13,17 @@ from coterie.tasks.language.data.splits import Selection
 from coterie.tasks.language.data.tokens import Integers
 
 IGNORED = -100  # transformers' label of a token that no loss counts
-WIDTHS = 8  # rows are padded to multiples of it: fewer shapes to compile, and the size that tensor cores like
+WIDTHS = 8  # rows are padded to multiples of it: fewer shapes to compile, and efficient on tensor cores
 
 
 def label_positions(labels: Tensor) -> Tensor:
-    """Which positions' logits count: those that predict a token with a label, bool [B, L]. Position i predicts token i + 1.
+    """Return the positions whose logits count, those that predict a token with a label, bool [B, L]. Position i predicts token i + 1.
 
-    The position before the first token of a completion counts, and that of its last token does not. The first token of a row is
-    predicted by nothing.
+    The position before the first token of a completion counts, that of its last token does not. No position predicts the first token
+    of a row.
 
     Args:
-        labels: int64 [B, L], unshifted as transformers takes them: the inputs, or -100 where no loss counts.
+        labels: int64 [B, L], unshifted as in transformers: the input ids, or -100 for tokens without a loss.
 
     >>> label_positions(torch.tensor([[-100, 5, 6, -100]]))
     tensor([[ True,  True, False, False]])
@@ -33,7 +33,7 @@ def label_positions(labels: Tensor) -> Tensor:
 
 
 def label_targets(labels: Tensor) -> Tensor:
-    """The tokens to be predicted at the positions that count, int64 [P], of labels [B, L].
+    """Return the tokens to predict at the positions that count, int64 [P], from labels [B, L].
 
     >>> label_targets(torch.tensor([[-100, 5, 6, -100]]))
     tensor([5, 6])
@@ -43,24 +43,24 @@ def label_targets(labels: Tensor) -> Tensor:
 
 
 class Rows:
-    """A split's rows: stretches of its documents written one after the other, each with its end-of-text token.
+    """The rows of a split: segments of its concatenated documents, each of which ends with the end-of-text token.
 
-    ``packed`` cuts that whole text every ``block_length`` tokens; a row may hold parts of several documents, which see one another.
-    ``documents`` begins a row with each document and cuts off what is beyond ``block_length``. Rows in which nothing is predicted (a last
-    row of one token; without any token of a completion, where only these count) are left out.
+    ``packed`` cuts the concatenation every ``block_length`` tokens; a row may hold parts of several documents, which attend to one another.
+    ``documents`` starts a row with each document and truncates it to ``block_length``. Rows without a token to predict (a last
+    row of one token; a row without completion tokens, if only these count) are left out.
 
     Args:
         selection: the documents.
-        block_length: L, tokens a row at most.
+        block_length: L, largest number of tokens per row.
         packing: see above.
-        completions: only completions and assistant's turns have labels.
+        completions: whether only completions and assistant's turns have labels.
 
     Attributes:
-        starts, ends: int64 [R], places in the documents' whole text.
-        left_out: rows in which nothing is predicted.
-        cut_documents, cut_tokens: of ``documents``, how many are longer than a row, and their tokens that no row has.
+        starts, ends: int64 [R], offsets in the concatenated documents.
+        left_out: number of rows without a token to predict.
+        cut_documents, cut_tokens: for ``documents``, how many are longer than a row, and how many of their tokens are in no row.
         counts: int64 [R], positions that count in each row.
-        predicted: in all rows.
+        predicted: positions that count in all rows.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Rows:
         self.block_length = block_length
         store, numbers = selection.store, selection.numbers
         lengths = store.offsets[numbers + 1] - store.offsets[numbers]
-        self._places = np.concatenate([[0], np.cumsum(lengths)])  # of the documents in the whole text, [M + 1]
-        self._shifts = store.offsets[numbers] - self._places[:-1]  # from there to the store
+        self._places = np.concatenate([[0], np.cumsum(lengths)])  # offsets in the concatenated documents, [M + 1]
+        self._shifts = store.offsets[numbers] - self._places[:-1]  # from these offsets to those of the store
         self._spans = self._placed_spans() if completions else None
         self.cut_documents = self.cut_tokens = 0
         if packing == "packed":
@@ -96,18 +96,18 @@ class Rows:
 
     @property
     def lengths(self) -> Integers:
-        """Tokens of each row, int64 [R]."""
+        """Number of tokens of each row, int64 [R]."""
         return self.ends - self.starts
 
     def read(self, numbers: Integers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Some rows, padded on the right.
+        """Read some rows, padded on the right with the end-of-text token.
 
         Args:
-            numbers: of the rows, int64 [B]; -1 gives a row without labels, which only fills up a batch.
+            numbers: indices of the rows, int64 [B]; -1 gives a row without labels, to fill up a batch.
 
         Returns:
-            Tokens int64 [B, W] and labels int64 [B, W]. W is ``block_length`` of packed rows; of documents,
-            the longest one's tokens, rounded up to a multiple of 8 but at most ``block_length``. The end-of-text token pads.
+            Tokens int64 [B, W] and labels int64 [B, W]. W is ``block_length`` for packed rows; for documents, it is the
+            length of the longest one, rounded up to a multiple of 8 but at most ``block_length``.
         """
         fillers = numbers < 0
         numbers = np.where(fillers, 0, numbers)
@@ -124,7 +124,7 @@ class Rows:
         return np.where(inside, tokens, self.selection.store.end), labels
 
     def _placed_spans(self) -> Any:
-        """First and last places of what has labels, in the whole text of the chosen documents: int64 [S], int64 [S]."""
+        """Return starts and ends (exclusive) of the labelled spans, in the concatenation of the selected documents: int64 [S], int64 [S]."""
         store = self.selection.store
         spans = store.spans if store.spans is not None else np.empty((0, 2), np.int64)
         document = np.searchsorted(store.offsets, spans[:, 0], side="right") - 1
@@ -142,7 +142,7 @@ class Rows:
         return (span >= 0) & (places < ends[span]) if len(ends) else np.zeros(places.shape, dtype=np.bool_)
 
     def _labelled_before(self, places: Integers) -> Integers:
-        """How many places before each of these have labels."""
+        """Return the number of labelled tokens before each offset."""
         if self._spans is None:
             return places
         starts, ends = self._spans

@@ -1,4 +1,4 @@
-"""From the settings to the rows of every split, with what was found on the way."""
+"""Builds the rows of every split from the settings, with notes on the data."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class LanguageSets:
     """A data set as rows of tokens.
 
     Attributes:
-        name: to be shown.
-        kind: of the documents: text, completion or chat.
-        rows: by split, ``train`` among them.
-        packing: ``packed`` or ``documents``, no more ``auto``.
-        loss_on: ``all`` or ``completion``, no more ``auto``.
-        skipped: documents that were left out, since they are empty or not UTF-8.
-        passed_over: files that were not read, since they are of no format that is.
-        duplicates: by held-out split, how many of its documents are training documents too.
-        notes: these and what else was found, in sentences.
-        fingerprint: what identifies the data, as JSON values: documents, tokens and digest of each split, and the tokenizer's.
+        name: display name.
+        kind: kind of the documents: text, completion or chat.
+        rows: rows by split, including ``train``.
+        packing: ``packed`` or ``documents``; ``auto`` is resolved.
+        loss_on: ``all`` or ``completion``; ``auto`` is resolved.
+        skipped: number of documents left out because they are empty or not UTF-8.
+        passed_over: number of files ignored because their format is not supported.
+        duplicates: for each held-out split, how many of its documents are also training documents.
+        notes: notes on these and other findings, in sentences.
+        fingerprint: what identifies the data, as JSON values: documents, tokens and digest of each split, and the tokenizer's digest.
     """
 
     name: str
@@ -51,12 +51,12 @@ def load_sets(settings: LanguageData, tokenizer: Any, whole: bool = False, inher
 
     Args:
         settings: the recipe's section ``data``.
-        tokenizer: of the students, see :func:`coterie.tasks.language.tokenizer.load_tokenizer`.
-        whole: documents without splits are the test split as a whole: nothing is trained on them.
-        inherited: the settings are a finished run's, and may name columns that other data do not have; that is said and not refused.
+        tokenizer: the students' tokenizer, see :func:`coterie.tasks.language.tokenizer.load_tokenizer`.
+        whole: use all documents without splits as the test split, since nothing is trained on them.
+        inherited: whether the settings come from a finished run. They may then name columns that other data do not have; this gives a note, not an error.
 
     Raises:
-        CoterieError: a setting that names a column which nothing reads; what reading, encoding and splitting raise; ``loss_on=completion`` of texts; a split without a row.
+        CoterieError: a setting names a column that is not read; reading, encoding or splitting fails; ``loss_on=completion`` for texts; a split has no row.
         RunError: the cache folder cannot be written.
     """
     corpus = open_corpus(settings)
@@ -121,9 +121,9 @@ def _names_no_column(corpus: Corpus) -> str:
 
 
 def corpus_texts(settings: LanguageData) -> Iterator[str]:
-    """The training documents' texts, one after the other, for :func:`coterie.tasks.language.tokenizer.train_tokenizer`.
+    """Yield the texts of the training documents, for :func:`coterie.tasks.language.tokenizer.train_tokenizer`.
 
-    Where the data bring no splits, the documents that are held out later are among them: which these are is known when all are tokenised.
+    If the data have no splits, this includes the documents that are held out later, since splitting needs all documents tokenised.
     """
     corpus = open_corpus(settings)
     _require_read(corpus)

@@ -1,4 +1,4 @@
-"""Which documents a split has: numbers of documents in a store. Nothing is tokenised again for other splits."""
+"""Splits as indices of documents in a store, so that other splits need no new tokenisation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coterie.tasks.language.settings import LanguageData
 
 @dataclass(frozen=True)
 class Selection:
-    """Documents of a store: ``numbers`` int64 [M], rising."""
+    """Documents of a store: ``numbers`` int64 [M], ascending."""
 
     store: TokenStore
     numbers: Integers
@@ -27,31 +27,31 @@ class Selection:
 
     @property
     def digests(self) -> NDArray[np.uint64]:
-        """Of the documents' contents, uint64 [M]."""
+        """Return digests of the documents' contents, uint64 [M]."""
         return self.store.digests[self.numbers]
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all documents, their ends included."""
+        """Return the number of tokens of all documents, end-of-text tokens included."""
         return int((self.store.offsets[self.numbers + 1] - self.store.offsets[self.numbers]).sum())
 
 
 def split_documents(stores: Mapping[str, TokenStore], settings: LanguageData) -> dict[str, Selection]:
-    """The splits that the data bring, or that are carved from the training documents.
+    """Return the splits of the data, holding out missing ones from the training documents.
 
-    Documents are carved by groups (a module of the standard library; else equal documents), so that none stands in two carved splits.
-    Where only one held-out split exists it is the test split, whatever its name, unless ``data.test`` is a number: the final figure comes
+    Documents are held out by groups (a module of the standard library; else equal documents), so that no group is in two such splits.
+    If only one held-out split exists, it is the test split, whatever its name, unless ``data.test`` is a number: the final figure comes
     from it, so nothing may be chosen on it.
 
     Args:
-        stores: by split, ``train`` among them.
-        settings: shares, their seed, and how many training documents are kept.
+        stores: stores by split, including ``train``.
+        settings: shares, their seed, and how many training documents to keep.
 
     Returns:
-        ``train``, and ``validation`` and ``test`` where there are any.
+        ``train``, and ``validation`` and ``test`` if there are any.
 
     Raises:
-        CoterieError: too few documents to hold out any, a test split that the data bring already, or a limit above their number.
+        CoterieError: there are too few documents to hold out any, the data already have a test split, or the limit is above the number of documents.
     """
     whole = {split: Selection(store, np.arange(len(store))) for split, store in stores.items()}
     splits = hold_out(whole, settings, carve, "documents", _require_enough)
@@ -61,7 +61,7 @@ def split_documents(stores: Mapping[str, TokenStore], settings: LanguageData) ->
 
 
 def unread_shares(stores: Mapping[str, TokenStore], settings: LanguageData) -> list[str]:
-    """Settings of the splits that the data leave without effect, and why, in sentences."""
+    """Return, in sentences, which settings of the splits have no effect on these data, and why."""
     default = type(settings).model_fields
     brought = "validation" in stores and ("test" in stores or settings.test != "auto")
     found = []
@@ -78,10 +78,10 @@ def carve(selection: Selection, share: float, seed: int, what: str) -> tuple[Sel
     """Divide documents in two.
 
     Args:
-        selection: what is divided.
-        share: of the groups, rounded, but at least one.
+        selection: the documents to divide.
+        share: share of the groups, rounded, but at least one group.
         seed: the same seed gives the same parts.
-        what: the second part's name; parts of different names are drawn independently.
+        what: name of the second part; parts with different names are drawn independently.
 
     Returns:
         (rest, carved), each in the original order.
@@ -96,7 +96,7 @@ def carve(selection: Selection, share: float, seed: int, what: str) -> tuple[Sel
 
 
 def _require_enough(selection: Selection, carved: Sequence[str]) -> None:
-    """A group of documents for each split that is carved, and one to train on.
+    """Check that there is a group of documents for each split to hold out, and one to train on.
 
     Raises:
         CoterieError: there are fewer.
@@ -117,7 +117,7 @@ def _require_enough(selection: Selection, carved: Sequence[str]) -> None:
 
 
 def limit(selection: Selection, count: int, seed: int) -> Selection:
-    """``count`` documents, drawn by a seed, in the original order.
+    """Draw ``count`` documents by a seed, and return them in the original order.
 
     Raises:
         CoterieError: there are fewer.
@@ -129,10 +129,10 @@ def limit(selection: Selection, count: int, seed: int) -> Selection:
 
 
 def find_duplicates(splits: Mapping[str, Selection]) -> tuple[dict[str, int], list[str]]:
-    """Held-out documents that are training documents too, word by word.
+    """Find held-out documents that are identical to training documents.
 
     Returns:
-        By held-out split, how many; and a sentence for each split that has some.
+        The number for each held-out split, and a sentence for each split that has some.
     """
     train = splits["train"].digests
     counts, notes = {}, []

@@ -1,7 +1,7 @@
-"""Documents tokenised once, in files of the cache folder that are mapped into memory; no more than a batch of documents is ever held.
+"""Documents tokenised once, in memory-mapped files of the cache folder. Only one batch of documents is in memory at a time.
 
-A store is a folder whose name is a digest of all it depends on, so it is found again by every run that needs the same tokens, and is
-never stale. It is written under another name and moved to its place as a whole.
+A store is a folder named by a digest of everything it depends on, so every run that needs the same tokens finds it, and it is
+never stale. It is written under a temporary name and renamed as a whole.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from coterie.tasks.language.data.documents import Document, Kind, Source, Tally,
 from coterie.tasks.language.data.encoding import Encoder
 from coterie.tasks.language.tokenizer import num_tokens, tokenizer_digest
 
-LAYOUT = 1  # grows when the files mean something else
-BATCH_CHARACTERS = 250_000  # of documents that are tokenised at once
+LAYOUT = 1  # increased when the format of the files changes
+BATCH_CHARACTERS = 250_000  # of documents to tokenise at once
 BATCH_DOCUMENTS = 1_000
 HEADER = "store.json"
-# Files besides the tokens: type, and values an entry.
+# Files besides the tokens: dtype, and values per entry.
 TABLES = {"offsets": "<i8", "digests": "<u8", "groups": "<u8", "spans": "<i8"}
 
 Integers = NDArray[np.int64]
@@ -43,14 +43,14 @@ class TokenStore:
     """A split's documents as tokens, each with its end-of-text token.
 
     Attributes:
-        tokens: uint16 or uint32 [T], mapped.
+        tokens: uint16 or uint32 [T], memory-mapped.
         offsets: int64 [N + 1]: document d is ``tokens[offsets[d]:offsets[d + 1]]``.
-        digests: uint64 [N], equal for documents of equal content.
-        groups: uint64 [N], equal for documents that stand in one split.
-        spans: int64 [S, 2], places in ``tokens`` of completions and assistant's turns, rising; None: of texts, which have none.
+        digests: uint64 [N], equal for documents with equal content.
+        groups: uint64 [N], equal for documents that must be in the same split.
+        spans: int64 [S, 2], spans in ``tokens`` of completions and assistant's turns, ascending; None: texts, which have none.
         end: the end-of-text token.
-        tally: what was counted when the documents were read.
-        rebuilt: whether a damaged store was replaced just now.
+        tally: counts from reading the documents.
+        rebuilt: whether this call replaced a damaged store.
     """
 
     tokens: NDArray[Any]
@@ -67,12 +67,12 @@ class TokenStore:
 
 
 def tokenise(source: Source, kind: Kind, tokenizer: Any) -> TokenStore:
-    """The tokens of a source, from the cache folder, where they are put if they are not there.
+    """Return the tokens of a source from the cache folder; tokenise the source first if they are not there.
 
-    The tokenizer's own threads are used; ``TOKENIZERS_PARALLELISM=false`` or ``RAYON_NUM_THREADS=1`` in the environment keep it to one.
+    Tokenisation is multi-threaded; ``TOKENIZERS_PARALLELISM=false`` or ``RAYON_NUM_THREADS=1`` in the environment limits it to one thread.
 
     Raises:
-        CoterieError: no document can be read, or what reading and encoding raise.
+        CoterieError: no document can be read, or reading or encoding fails.
         RunError: the cache folder cannot be written.
     """
     encoder = Encoder(tokenizer, kind)
@@ -85,7 +85,7 @@ def tokenise(source: Source, kind: Kind, tokenizer: Any) -> TokenStore:
         return found
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):  # several processes of one run start together
+        with FileLock(folder.with_suffix(".lock")):  # the processes of a run start at the same time
             found = _open(folder, kind, end)
             if found is not None:
                 return found
@@ -103,7 +103,7 @@ def tokenise(source: Source, kind: Kind, tokenizer: Any) -> TokenStore:
 
 
 def _open(folder: Path, kind: Kind, end: int, rebuilt: bool = False) -> TokenStore | None:
-    """A store as it was written; None: there is none, or its files are not of the sizes that its header says."""
+    """Open a store; None: there is none, or the sizes of its files do not match its header."""
     try:
         header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
         tally = Tally(**header["tally"])
@@ -123,10 +123,10 @@ def _open(folder: Path, kind: Kind, end: int, rebuilt: bool = False) -> TokenSto
 
 
 def _map(path: Path, kind: np.dtype[Any], entries: int) -> NDArray[Any]:
-    """A file of numbers.
+    """Memory-map a file of numbers.
 
     Raises:
-        ValueError: it is of another size.
+        ValueError: it has another size.
     """
     if path.stat().st_size != entries * kind.itemsize:
         raise ValueError(path.name)
@@ -157,7 +157,7 @@ def _write(folder: Path, source: Source, encoder: Encoder, kind: np.dtype[Any]) 
 
 
 def _fill(files: Mapping[str, BinaryIO], source: Source, encoder: Encoder, kind: np.dtype[Any]) -> Tally:
-    """Write the tables of all documents, batch by batch."""
+    """Write the files of all documents, batch by batch."""
     tally = Tally()
     place = 0
     _append(files["offsets"], [0], TABLES["offsets"])
@@ -187,7 +187,7 @@ def _append(file: BinaryIO, values: list[int], kind: Any) -> None:
 
 
 def _batches(documents: Iterator[Document], tally: Tally) -> Iterator[tuple[list[Document], list[int]]]:
-    """Documents that have content, and digests of it, a few at a time."""
+    """Yield batches of the documents that have content, with their digests."""
     batch: list[Document] = []
     digests: list[int] = []
     characters = 0
