@@ -1,4 +1,4 @@
-"""What a finished run of texts is asked for: its students, and their answers. See :class:`coterie.tasks.task.Deployed`."""
+"""Functions for finished text runs: loading students and predicting. See :class:`coterie.tasks.task.Deployed`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``student.json`` must hold of a run of texts."""
+"""Schema of ``student.json`` of a text run."""
 
 from __future__ import annotations
 

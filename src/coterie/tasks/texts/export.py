@@ -1,4 +1,4 @@
-"""Text classifiers as folders of transformers, and as ONNX: token tables of any batch and length to logits, with the tokenizer's files beside the graph."""
+"""Exports text classifiers as folders of transformers, and as ONNX: token tables of any batch size and length to logits, with the tokenizer's files next to the graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from coterie.tasks.exporting import (
 )
 from coterie.tasks.texts.sequence_classifier import example_inputs, read_tokenizer, save_folder
 
-TRACED_LENGTH = 8  # tokens of the example that a graph is made from; any length fits it then
+TRACED_LENGTH = 8  # tokens of the example from which a graph is traced; the graph accepts any length
 
 
 def write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
@@ -37,7 +37,7 @@ def write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 class _Logits(nn.Module):
-    """A network of transformers with named tensors in and one tensor out."""
+    """Wraps a network of transformers: takes tensors by name, and returns the logits only."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class _Logits(nn.Module):
 
 
 def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
-    """Write ``model.onnx``, with classes and length in its metadata, and the tokenizer; say what was compared."""
+    """Write ``model.onnx``, with classes and length in its metadata, and the tokenizer; returns a sentence about what was compared."""
     onnxruntime = require_onnx()
     assert subject.tokenizer is not None
     tokenizer = read_tokenizer(subject.tokenizer)
@@ -59,7 +59,7 @@ def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
     if (getattr(subject.network.config, "type_vocab_size", None) or 0) > 1:
         names.append("token_type_ids")
     example = torch.ones(2, max(2, min(TRACED_LENGTH, subject.description["length"])), dtype=torch.int64)
-    # The network's own bound of the length, its table of positions, comes from the graph.
+    # The maximum length, that of the network's position embeddings, is inferred from the graph.
     axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     examples = tuple(torch.zeros_like(example) if name == "token_type_ids" else example.clone() for name in names)
     path = folder / "model.onnx"
@@ -91,7 +91,7 @@ def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 def _metadata(subject: Subject, tokenizer: Any, names: list[str]) -> dict[str, str]:
-    """What the file says of itself, every value as JSON."""
+    """Returns the metadata of the file, with every value as JSON."""
     values = {
         "task": "text_classification",
         "class_names": subject.description["class_names"],
@@ -108,7 +108,7 @@ def _metadata(subject: Subject, tokenizer: Any, names: list[str]) -> dict[str, s
 
 
 def _texts(gallery: Path, description: dict[str, Any]) -> tuple[list[list[str]], str]:
-    """Texts, or pairs, to compare logits on, and where they come from, in words."""
+    """Returns texts or pairs to compare logits on, and their origin in words."""
     kept = gallery / "texts.json"
     if kept.is_file() and (examples := json.loads(kept.read_text(encoding="utf-8"))["examples"]):
         return [each["texts"] for each in examples[: max(CHECKED_BATCH_SIZES)]], f"texts of {description['data']}"

@@ -1,4 +1,4 @@
-"""The formats in which text classifiers are exported, the default first. Nothing heavy is imported."""
+"""The export formats of text classifiers, the default first. Nothing heavy is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts that are named on a command line, or files of them. Nothing heavy is imported."""
+"""Reads texts given on a command line, or files of texts. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from coterie.tasks.texts.settings import data_of
 
 
 def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[Any]:
-    """Texts as they stand, ``-`` for a list on standard input, or files, see :func:`coterie.tasks.inputs.texts_or_files`; pairs are parted by a tab.
+    """Returns texts given directly, on standard input (``-``) or in files, see :func:`coterie.tasks.inputs.texts_or_files`; pairs are separated by a tab.
 
     Raises:
-        CoterieError: a file that is not there or cannot be read.
+        CoterieError: a file is missing or cannot be read.
     """
     columns = _columns(folder)
     found = texts_or_files(inputs, lines, lambda _: columns, "data.columns")
@@ -23,7 +23,7 @@ def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], l
 
 
 def text_columns(folder: RunFolder) -> int:
-    """Whether a run of texts was trained on texts (1) or pairs (2)."""
+    """Returns whether a run was trained on texts (1) or on pairs of texts (2)."""
     return len(_columns(folder))
 
 

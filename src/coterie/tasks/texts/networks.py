@@ -1,4 +1,4 @@
-"""From a text recipe to its students and teachers: where their weights come from, which token table each reads, what is noted of them."""
+"""Builds students and teachers from a text recipe: sources of their weights, the token table that each reads, and the notes about them in the run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from coterie.tasks.texts.sequence_classifier import (
 
 
 def student_names(recipe: Recipe) -> list[str]:
-    """The recipe's networks: one, or one for each student.
+    """Returns the recipe's networks: one, or one for each student.
 
     Raises:
         CoterieError: the recipe names none.
@@ -53,11 +53,11 @@ def student_names(recipe: Recipe) -> list[str]:
 
 
 def fit_texts(recipe: Recipe, samples: int) -> tuple[Recipe, dict[str, str]]:
-    """The recipe without an ``auto`` whose value depends on texts or networks, and what was chosen, with its reason.
+    """Returns the recipe with every ``auto`` resolved that depends on texts or networks, and the reason of each choice.
 
     Args:
-        recipe: what it sets stays.
-        samples: texts that are trained on.
+        recipe: the recipe; its explicit settings are kept.
+        samples: number of training texts.
     """
     settings: dict[str, object] = {}
     reasons: dict[str, str] = {}
@@ -71,10 +71,10 @@ def fit_texts(recipe: Recipe, samples: int) -> tuple[Recipe, dict[str, str]]:
 
 
 def students_tokenizer(recipe: Recipe) -> Any:
-    """The one tokenizer of all students.
+    """Returns the tokenizer of all students.
 
     Raises:
-        CoterieError: there is none, or students of different architectures bring different ones.
+        CoterieError: there is none, or students of different architectures have different ones.
     """
     names = student_names(recipe)
     tokenizers = [read_tokenizer(name) for name in names]
@@ -86,10 +86,10 @@ def students_tokenizer(recipe: Recipe) -> Any:
 
 
 def student_configs(recipe: Recipe, class_names: Sequence[str], tokenizer: Any) -> list[dict[str, Any]]:
-    """Each student's configuration, for these classes and this tokenizer.
+    """Returns each student's configuration, for these classes and this tokenizer.
 
     Raises:
-        CoterieError: no configuration, or not as many networks as students.
+        CoterieError: a configuration is missing, or the numbers of networks and students differ.
     """
     names, branches = student_names(recipe), recipe.network.branches
     configs = [describe_config(with_padding(with_classes(read_config(name), class_names), tokenizer)) for name in names]
@@ -101,15 +101,15 @@ def student_configs(recipe: Recipe, class_names: Sequence[str], tokenizer: Any) 
 
 
 def build_students(recipe: Recipe, configs: Sequence[dict[str, Any]], example: Inputs, *, load: bool) -> StudentGroup:
-    """Peers, with initial values that depend on the seed and the student's number only, or with the weights that are named.
+    """Builds peers, with initial weights that depend only on the seed and the student's number, or with pretrained weights.
 
-    Several students of one set of weights are copies that are perturbed a little, with classifiers of their own.
+    Several students with the same pretrained weights are slightly perturbed copies, each with its own classifier.
 
     Args:
-        recipe: which networks.
-        configs: one for each student.
+        recipe: names the networks.
+        configs: one configuration for each student.
         example: a batch.
-        load: whether ``network.pretrained`` has a say; not where a checkpoint follows.
+        load: whether to load pretrained weights according to ``network.pretrained``; False if a checkpoint is loaded afterwards.
     """
     networks: list[nn.Module] = []
     names = student_names(recipe) if load and recipe.network.pretrained is True else []
@@ -127,10 +127,10 @@ def build_students(recipe: Recipe, configs: Sequence[dict[str, Any]], example: I
 
 
 def require_tokens(group: StudentGroup, tokenizer: Any, name: str) -> None:
-    """A row of every student's embedding for every token of their tokenizer.
+    """Checks that every student's embedding has a row for every token of the tokenizer.
 
     Raises:
-        CoterieError: the tokenizer has more.
+        CoterieError: the tokenizer has more tokens.
     """
     for branch in group.branches:
         assert isinstance(branch, SequenceClassifier)
@@ -146,10 +146,10 @@ def build_method(
     label_loss: nn.Module | None = None,
     teachers: Teachers | None = None,
 ) -> GroupMethod:
-    """Students and method, see :func:`coterie.tasks.images.networks.build_method`.
+    """Builds students and method, see :func:`coterie.tasks.images.networks.build_method`.
 
     Raises:
-        CoterieError: a method that needs images, or settings that it does not take.
+        CoterieError: the method needs images, or does not take a setting.
     """
     require_no_images(recipe)
     group = build_students(recipe, configs, example, load=load)
@@ -158,22 +158,22 @@ def build_method(
 
 @dataclass(frozen=True)
 class TextTeacher:
-    """A teacher that was found: its network, its tokenizer, what the run notes of it."""
+    """A loaded teacher: its network, its tokenizer, and the notes about it in the run."""
 
     network: nn.Module
     tokenizer: Any
     note: dict[str, Any]
 
     def at(self, slot: int) -> TextTeacher:
-        """The same, which reads the token tables of this number."""
+        """Returns the same teacher, set to read the token tables of this slot."""
         return replace(self, note={**self.note, "slot": slot})
 
 
 def read_teachers(recipe: Recipe, class_names: Sequence[str]) -> list[TextTeacher]:
-    """The recipe's teachers with their weights.
+    """Loads the recipe's teachers with their weights.
 
     Raises:
-        CoterieError: no weights, or other classes.
+        CoterieError: weights are missing, or the classes differ.
     """
     return [_read_teacher(settings, list(class_names)) for settings in recipe.all_teachers()]
 
@@ -201,7 +201,7 @@ def _read_teacher(settings: TeacherRecipe, class_names: list[str]) -> TextTeache
     order = None
     if not all(
         label == f"LABEL_{number}" for number, label in enumerate(names)
-    ):  # transformers' names for classes without one
+    ):  # transformers' names for unnamed classes
         order = class_order(name, names, class_names)
     tokenizer = read_tokenizer(name)
     config = with_padding(config, tokenizer)
@@ -214,7 +214,7 @@ def _read_teacher(settings: TeacherRecipe, class_names: list[str]) -> TextTeache
 
 
 def with_slots(tokenizer: Any, teachers: Sequence[TextTeacher]) -> tuple[list[Any], list[TextTeacher]]:
-    """The different tokenizers, the students' first, and the teachers with the number of theirs."""
+    """Returns the distinct tokenizers, the students' first, and the teachers with the slot of their tokenizer."""
     slots = {tokenizer_key(tokenizer): 0}
     tokenizers, placed = [tokenizer], []
     for teacher in teachers:
@@ -226,13 +226,13 @@ def with_slots(tokenizer: Any, teachers: Sequence[TextTeacher]) -> tuple[list[An
 
 
 def build_teachers(found: Sequence[TextTeacher], example: Inputs) -> Teachers | None:
-    """Frozen teachers of one batch's token tables; None where there is none."""
+    """Builds frozen teachers that read their token tables from a batch; None if there are none."""
     built = [_teacher(each.network, each.note, example) for each in found]
     return Teachers(built) if built else None
 
 
 def untrained_teachers(notes: Sequence[dict[str, Any]], length: int) -> tuple[Teachers | None, Inputs]:
-    """Teachers of the noted architectures without their weights, and an example batch with all their token tables."""
+    """Builds teachers of the noted architectures without their weights, and an example batch with all their token tables."""
     example = example_inputs(1 + max((note["slot"] for note in notes), default=0), length)
     built = [_teacher(build_classifier(note["config"]), note, example) for note in notes]
     return (Teachers(built) if built else None), example
@@ -244,6 +244,6 @@ def _teacher(network: nn.Module, note: dict[str, Any], example: Inputs) -> Teach
 
 
 def shown(name: str) -> str:
-    """A network's name without the place on this machine where its folder lies."""
+    """Returns a network's name without the local path of its folder."""
     path = Path(name).expanduser()
     return path.resolve().name if path.is_dir() else name

@@ -1,4 +1,4 @@
-"""Texts, or pairs of them, to class names and probabilities, by a run's deployed student."""
+"""Predicts class names and probabilities of texts or pairs of texts with a run's deployed student."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def predict_texts(
 
 
 def _texts(sample: Any, number: int, columns: int) -> tuple[str, ...]:
-    """A text, or a pair, as a tuple."""
+    """Returns a text or a pair as a tuple."""
     texts = (sample,) if isinstance(sample, str) else tuple(sample) if isinstance(sample, (tuple, list)) else ()
     if len(texts) != columns or not all(isinstance(text, str) for text in texts):
         raise CoterieError(f"sample {number}: expected {'a text' if columns == 1 else 'a pair of texts'}")

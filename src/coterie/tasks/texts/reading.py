@@ -1,4 +1,4 @@
-"""Labelled texts from a CSV, JSON or parquet file, a folder of such files, or the Hub. Turning them into numbers is ``tokens.py``'s work."""
+"""Reads labelled texts from a CSV, JSON or parquet file, a folder of such files, or the Hub. ``tokens.py`` tokenises them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Row = tuple[tuple[str, ...], str]  # one text or two, and the class
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts in memory: ``texts``, for each sample one or two, and ``labels`` int64 [N]."""
+    """Texts in memory: ``texts``, one or two for each sample, and ``labels`` int64 [N]."""
 
     texts: tuple[tuple[str, ...], ...]
     labels: Labels
@@ -39,7 +39,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class RawTexts:
-    """What a source gives, split."""
+    """The splits of a source."""
 
     name: str
     class_names: tuple[str, ...]
@@ -48,20 +48,20 @@ class RawTexts:
     test: Texts | None
 
     def splits(self) -> dict[str, Texts]:
-        """The splits that there are, by name."""
+        """Returns the existing splits by name."""
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: texts for name, texts in found.items() if texts is not None}
 
 
 def read_texts(recipe: TextData, measured: Sequence[str] | None = None) -> RawTexts:
-    """The data set that a recipe names, split as images are: see :func:`coterie.data.splits.assign_held_out`.
+    """Reads the data set that a recipe names, and splits it like images: see :func:`coterie.data.splits.assign_held_out`.
 
     Args:
         recipe: its name, columns and splits.
-        measured: measure it by networks of these classes and train on nothing: all of what has no splits is the test split.
+        measured: class names of the networks to evaluate, for an evaluation without training: data without splits are then the test split as a whole.
 
     Raises:
-        CoterieError: a missing or malformed file, a missing column, an empty label, classes that only a held-out split has.
+        CoterieError: a file is missing or malformed, a column is missing, a label is empty, or only a held-out split has a class.
     """
     name, names, rows = _source(recipe.name, recipe)
     if measured is not None and rows:
@@ -92,7 +92,7 @@ Source = tuple[str, tuple[str, ...], dict[str, list[Row]]]
 
 
 def _source(name: str, settings: TextData) -> Source:
-    """The set's name, its classes where the source orders them, and the rows of every split that has labels."""
+    """Returns the data set's name, its classes if the source orders them, and the rows of every split that has labels."""
     if name.startswith(HUB):
         return _hub(name, settings)
     path = Path(name).expanduser()
@@ -117,10 +117,10 @@ def _split_files(folder: Path) -> dict[str, Path]:
 
 
 def _read(path: Path, settings: TextData) -> list[Row]:
-    """The rows of one file.
+    """Reads the rows of a file.
 
     Raises:
-        CoterieError: another kind of file, one that cannot be read, or no rows.
+        CoterieError: the file has another format, cannot be read, or has no rows.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise CoterieError(f"{str(path)!r}: expected {EXPECTED}")
@@ -139,7 +139,7 @@ def _row(record: Mapping[str, Any], settings: TextData, where: str) -> Row:
 
 
 def _class_names(labels: Iterable[str]) -> tuple[str, ...]:
-    """Numbers in their order, names in the alphabet's."""
+    """Returns the sorted class names: numerically if all are numbers, otherwise alphabetically."""
     found = set(labels)
     try:
         return tuple(sorted(found, key=int))
@@ -156,10 +156,10 @@ def _numbered(rows: Sequence[Row], names: tuple[str, ...], where: str) -> Texts:
 
 
 def _hub(name: str, settings: TextData) -> Source:
-    """``hf-text://user/dataset``, or ``hf-text://user/dataset:configuration``; a split whose labels are hidden (all -1) is left out.
+    """Loads ``hf-text://user/dataset`` or ``hf-text://user/dataset:configuration``; a split with hidden labels (all -1) is left out.
 
     Raises:
-        CoterieError: the extra ``hub`` is missing, or the data set cannot be had.
+        CoterieError: the extra ``hub`` is missing, or the data set cannot be loaded.
     """
     found = load_hub(name, name.removeprefix(HUB))
     rows: dict[str, list[Row]] = {}
@@ -181,5 +181,5 @@ def _hub(name: str, settings: TextData) -> Source:
 
 
 def text_digests(samples: Texts) -> list[bytes]:
-    """What identifies each text, or pair."""
+    """Returns a digest of each text or pair."""
     return [digest((len(texts),), "\0".join(texts).encode("utf-8", "surrogatepass")) for texts in samples.texts]

@@ -1,6 +1,6 @@
-"""Sequence classifiers of transformers as students and teachers: built, loaded, and taken apart before their last layer.
+"""Sequence classifiers of transformers as students and teachers: building, loading, and separating the last layer.
 
-Nothing here knows texts or recipes. The package transformers is imported when a network is needed.
+This module does not depend on texts or recipes. The package transformers is imported when a network is needed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from coterie.networks.tracing import quiet_eval
 
 
 def read_tokenizer(name: str | Path) -> Any:
-    """The tokenizer in a network's folder, or of a name of the Hub; a path object is a folder of a tokenizer alone.
+    """Loads the tokenizer of a network's folder or of a name of the Hub; a path object is the folder of a tokenizer alone.
 
     Raises:
-        CoterieError: there is none.
+        CoterieError: there is no tokenizer.
     """
     place = require_place(name) if isinstance(name, str) else str(name)
     with quiet_transformers() as transformers:
@@ -36,17 +36,17 @@ def read_tokenizer(name: str | Path) -> Any:
 
 
 def tokenizer_key(tokenizer: Any) -> str:
-    """A text that is equal for tokenizers which do the same."""
+    """Returns a text that is equal for equivalent tokenizers."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         described: Any = [type(tokenizer).__name__, tokenizer.get_vocab()]
-    else:  # how long and how padded is said at every call
+    else:  # truncation and padding are arguments of every call
         described = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
     return json.dumps([described, tokenizer.pad_token_id], sort_keys=True)
 
 
 def with_classes(config: Any, class_names: Sequence[str]) -> Any:
-    """A copy of a configuration for these classes."""
+    """Returns a copy of a configuration for these classes."""
     config = copy.deepcopy(config)
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: number for number, name in enumerate(class_names)}
@@ -55,7 +55,7 @@ def with_classes(config: Any, class_names: Sequence[str]) -> Any:
 
 
 def with_padding(config: Any, tokenizer: Any) -> Any:
-    """A copy of a configuration with the tokenizer's padding token, where it has none (GPT-2's, which cannot take batches then)."""
+    """Returns a copy of a configuration with the tokenizer's padding token if it has none (as GPT-2, which could not take batches)."""
     config = copy.deepcopy(config)
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
@@ -63,18 +63,18 @@ def with_padding(config: Any, tokenizer: Any) -> Any:
 
 
 def build_classifier(config: dict[str, Any] | Any) -> nn.Module:
-    """A network with initial weights from torch's generator.
+    """Builds a network with initial weights from torch's generator.
 
     Args:
-        config: of transformers, or as :func:`~coterie.networks.hugging_face.describe_config` describes it.
+        config: a configuration of transformers, or its description by :func:`~coterie.networks.hugging_face.describe_config`.
 
     Raises:
-        CoterieError: no such kind of network, or one without a sequence classifier.
+        CoterieError: the architecture is unknown, or has no sequence classifier.
     """
     with quiet_transformers() as transformers:
         try:
             if isinstance(config, dict):
-                # What points to code or to another place is none of a network's sizes.
+                # Drop entries that point to code or to other locations.
                 config = transformers.AutoConfig.for_model(**{k: v for k, v in config.items() if k not in FOREIGN})
             network: nn.Module = transformers.AutoModelForSequenceClassification.from_config(
                 config, trust_remote_code=False, dtype=torch.float32
@@ -85,15 +85,15 @@ def build_classifier(config: dict[str, Any] | Any) -> nn.Module:
 
 
 def load_classifier(name: str, config: Any, *, whole: bool) -> nn.Module:
-    """A network with the weights of a folder or of the Hub, in float32.
+    """Loads a network with the weights of a folder or of the Hub, in float32.
 
     Args:
-        name: the folder, or the name.
-        config: with the classes that it shall have; a classifier that the weights do not hold starts anew.
-        whole: whether the classifier must be there, as in a teacher.
+        name: the folder, or the name on the Hub.
+        config: configuration with the classes of the data; a classifier that the weights lack is initialised.
+        whole: whether the classifier must be among the weights, as for a teacher.
 
     Raises:
-        CoterieError: no weights, or (with ``whole``) some that are missing or of another shape.
+        CoterieError: there are no weights, or (with ``whole``) weights are missing or have another shape.
     """
     place = require_place(name)
     with quiet_transformers() as transformers:
@@ -118,12 +118,12 @@ def load_classifier(name: str, config: Any, *, whole: bool) -> nn.Module:
 
 
 def save_folder(network: nn.Module, tokenizer: Path, folder: Path) -> nn.Module:
-    """Write a network and its tokenizer as ``from_pretrained`` reads them, and return what it then reads.
+    """Write a network and its tokenizer in the format of ``from_pretrained``, and return the network loaded from there.
 
     Args:
-        network: of transformers.
+        network: a network of transformers.
         tokenizer: the folder of its tokenizer.
-        folder: where config.json, model.safetensors and the tokenizer's files go.
+        folder: destination of config.json, model.safetensors and the tokenizer's files.
     """
     with quiet_transformers() as transformers:
         network.save_pretrained(folder)  # type: ignore[operator]
@@ -135,19 +135,19 @@ def save_folder(network: nn.Module, tokenizer: Path, folder: Path) -> nn.Module:
 
 
 class SequenceClassifier(nn.Module):
-    """A sequence classifier of transformers whose last layer stands apart, so that what goes into it can be seen.
+    """A sequence classifier of transformers whose last layer is separated, so that its input, the embedding, is accessible.
 
-    The last linear layer is taken out of the network and an identity put in its place: what the network then returns as logits is
-    the embedding (BERT's pooled first token, GPT's last one, whatever its head makes), and the layer is applied to that. So no
-    architecture is named here, and no hook is needed.
+    The last linear layer of the network is replaced by an identity. The network then returns the embedding as logits (BERT's pooled
+    first token, GPT's last token, or the output of another head), and the layer is applied to that. This works for any
+    architecture and needs no hooks.
 
     Args:
-        network: of transformers.
-        example: a batch as :mod:`coterie.tasks.texts.tokens` makes it, with as many tokens as any.
-        slot: which of the batch's mappings it reads.
+        network: a network of transformers.
+        example: a batch as in :mod:`coterie.tasks.texts.tokens`, with the maximum number of tokens.
+        slot: index of the batch's mapping that it reads.
 
     Raises:
-        CoterieError: a network that does not take so many tokens, whose last layer is not its classifier, or that shows no hidden states.
+        CoterieError: the network does not take that many tokens, its last layer is not its classifier, or it returns no hidden states.
     """
 
     def __init__(self, network: nn.Module, example: Inputs, slot: int = 0) -> None:
@@ -157,7 +157,7 @@ class SequenceClassifier(nn.Module):
         self.takes_segments = (getattr(config, "type_vocab_size", None) or 0) > 1
         self.network = network
         self.classifier_name = self.classifier_of(network)
-        if getattr(config, "pad_token_id", None) == 0:  # an example of padding would have no positions
+        if getattr(config, "pad_token_id", None) == 0:  # an example of padding tokens would have no valid positions
             example = tuple({**each, "input_ids": torch.ones_like(each["input_ids"])} for each in example)
         length = example[slot]["input_ids"].shape[1]
         with quiet_eval(network):
@@ -176,7 +176,7 @@ class SequenceClassifier(nn.Module):
 
     @staticmethod
     def classifier_of(network: nn.Module) -> str:
-        """Path of the last linear layer."""
+        """Returns the path of the last linear layer."""
         return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
     def _run(self, inputs: Inputs) -> Any:
@@ -186,7 +186,7 @@ class SequenceClassifier(nn.Module):
         return self.network(**table, output_hidden_states=True, return_dict=True)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [B, K], embedding [B, d] and last hidden states [B, L, E] of a batch of texts."""
+        """Returns logits [B, K], embedding [B, d] and last hidden states [B, L, E] of a batch of texts."""
         output = self._run(inputs)
         if getattr(output, "hidden_states", None) is None:
             raise CoterieError(f"{type(self.network).__name__} shows no hidden states, which students need")
@@ -194,7 +194,7 @@ class SequenceClassifier(nn.Module):
         return self.classifier(embedding), embedding, output.hidden_states[-1]
 
     def plain(self) -> nn.Module:
-        """A copy of the network as transformers knows it, the classifier in its place."""
+        """Returns a copy of the original network of transformers, with the classifier in its place."""
         network = copy.deepcopy(self.network)
         network.set_submodule(self.classifier_name, copy.deepcopy(self.classifier))
         return network
@@ -211,7 +211,7 @@ class SequenceGroup(StudentGroup):
 
 
 def example_inputs(slots: int, length: int = 4) -> tuple[dict[str, Tensor], ...]:
-    """A batch of two texts of the first token, for each tokenizer: what any network takes, to measure shapes with."""
+    """Returns a batch of two texts of token 0, for each tokenizer: an input that any network accepts, for measuring shapes."""
     blank = torch.zeros(2, length, dtype=torch.int64)
     batch = {"input_ids": blank, "attention_mask": torch.ones_like(blank), "token_type_ids": blank}
     return tuple(dict(batch) for _ in range(slots))

@@ -20,7 +20,7 @@ from coterie.recipe.sections import (
 
 
 class TextData(ClassDataRecipe):
-    """Which texts, in which columns."""
+    """The texts, and their columns."""
 
     names: ClassVar = {
         "FILE": "rows (.csv, .tsv, .json, .jsonl) with a column of texts, or two, and one of classes",
@@ -55,7 +55,7 @@ class TextNetwork(NetworkRecipe):
 
 
 class TextTeacher(TeacherRecipe):
-    """A frozen classifier that teaches: a finished run, or a folder or Hub name with its weights."""
+    """A frozen teacher: a finished run, or a folder or Hub name with its weights."""
 
     network: Text | None = Field(None, description="A folder with its weights, or a name of the Hugging Face Hub.")
 
@@ -64,5 +64,5 @@ SETTINGS = TaskSettings(TextData, TextNetwork, TextTeacher)
 
 
 def data_of(recipe: Recipe) -> TextData:
-    """The recipe's ``data``, known to be of texts."""
+    """Returns the recipe's ``data``, typed for texts."""
     return cast(TextData, recipe.data)

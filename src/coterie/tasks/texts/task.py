@@ -1,4 +1,4 @@
-"""Text classification: its data, its networks, what is saved of a student and to look at."""
+"""Text classification: data, networks, and the files saved for a student and for inspection."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from coterie.tasks.texts.tokens import TokenBundle, load_tokens
 
 
 class TextClassification(Classification):
-    """Builds data and method of a recipe, and measures.
+    """Builds data and method of a recipe, and evaluates the method.
 
     Args:
         recipe: the run's settings.
-        accelerator: gives the device and this process's place among the processes.
+        accelerator: device and processes.
         network, datasets, teachers: refused: texts come from files or the Hub, networks from folders or the Hub.
-        tokenizer: of the students, in place of their folder's.
-        measured: classes by which the data are measured; nothing is trained on then, see :func:`coterie.tasks.texts.reading.read_texts`.
+        tokenizer: tokenizer of the students, instead of that in their folder.
+        measured: class names for an evaluation only, without training, see :func:`coterie.tasks.texts.reading.read_texts`.
     """
 
     sample = "text"
@@ -73,11 +73,11 @@ class TextClassification(Classification):
                 "task=text_classification takes names of files and folders: save your network by save_pretrained, and your texts as CSV or JSON"
             )
         self.accelerator = accelerator
-        find_method(recipe.method.name)  # a misspelt name should not wait for the data
+        find_method(recipe.method.name)  # report a misspelt name before reading the data
         self.network_names = [shown(name) for name in student_names(recipe)]
         self.tokenizer = students_tokenizer(recipe) if tokenizer is None else tokenizer
         self.raw = read_texts(data_of(recipe), measured)
-        if tokenizer is None:  # an evaluation's recipe is a finished run's
+        if tokenizer is None:  # otherwise an evaluation, whose recipe is that of a finished run
             recipe, self.chosen = fit_texts(recipe, len(self.raw.train))
         self.recipe = recipe
         tokenizers, self.teachers = with_slots(self.tokenizer, read_teachers(recipe, self.raw.class_names))
@@ -106,7 +106,7 @@ class TextClassification(Classification):
     def for_evaluation(
         cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> TextClassification:
-        """See :class:`coterie.tasks.task.TaskKind`. Teachers are not asked again."""
+        """See :class:`coterie.tasks.task.TaskKind`. Teachers are not loaded."""
         alone = recipe.model_copy(update={"teacher": None, "teachers": []})
         measured = folder.read_description()["class_names"] if whole else None
         return cls(alone, accelerator, None, datasets, tokenizer=read_tokenizer(folder.tokenizer), measured=measured)
@@ -118,7 +118,7 @@ class TextClassification(Classification):
         return build_method(recipe, description["configs"], example, load=False, teachers=teachers)
 
     def build_method(self) -> Method:
-        """Students, label loss and method for these data, see :func:`coterie.tasks.texts.networks.build_method`."""
+        """Builds students, label loss and method for these data, see :func:`coterie.tasks.texts.networks.build_method`."""
         self.configs = student_configs(self.recipe, self.data.info.class_names, self.tokenizer)
         teachers = build_teachers(self.teachers, self.example)
         label_loss = self.label_loss()
@@ -129,7 +129,7 @@ class TextClassification(Classification):
         return self.prepare(method)
 
     def describe_student(self, method: Method, figures: dict[str, Any]) -> dict[str, Any]:
-        """The contents of ``student.json``."""
+        """Returns the content of ``student.json``."""
         info, number = self.data.info, method.deployed_student
         return {
             "task": self.recipe.task,
@@ -148,7 +148,7 @@ class TextClassification(Classification):
         }
 
     def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
-        """Weights and description of the deployed student, and its tokenizer."""
+        """Write weights and description of the deployed student, and its tokenizer."""
         temporary = folder.path / ".tokenizer.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         self.tokenizer.save_pretrained(temporary)
@@ -160,7 +160,7 @@ class TextClassification(Classification):
         save_student(folder, network, self.describe_student(method, figures))
 
     def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
-        """Texts of a split as ``gallery/texts.json``."""
+        """Write texts of a split as ``gallery/texts.json``."""
         texts = self.raw.splits()[split]
         names = self.raw.class_names
         examples = [

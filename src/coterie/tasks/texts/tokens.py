@@ -1,7 +1,7 @@
 """Texts as token tables on the device, and batches of them.
 
-A batch is a tuple with a mapping for each of the tokenizers that a run's networks need, the students' first: ``input_ids``,
-``attention_mask`` and ``token_type_ids``, int64 [B, L]. Texts of about one length come together, and L is the longest one's.
+A batch is a tuple with a mapping for each tokenizer of the run's networks, the students' first: ``input_ids``, ``attention_mask`` and
+``token_type_ids``, int64 [B, L]. Batches group texts of similar length, and L is the length of the longest one.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from coterie.errors import CoterieError
 from coterie.tasks.texts.reading import RawTexts, Texts, text_digests
 
 EVALUATION_BATCH = 128
-BUCKETS = 4  # lengths of batches where a step is recorded or compiled for each shape that it meets
+BUCKETS = 4  # number of different batch lengths if a step is captured or compiled for each shape
 
 Encoded = list[tuple[list[int], list[int]]]  # each text's token and segment numbers
 
 
 @dataclass(frozen=True)
 class TextInfo(SetInfo):
-    """Of texts; ``length``: L, the longest one's tokens, at most ``data.max_length``."""
+    """Information about text data; ``length`` is the number of tokens of the longest text, at most ``data.max_length``."""
 
     length: int
 
 
 class TokenTable:
-    """A split's texts by one tokenizer, one behind another on the device, and cut into padded batches there.
+    """A split's texts by one tokenizer, concatenated on the device; padded batches are built there.
 
     Args:
         encoded: each text's tokens and segments.
-        padding: the token that stands behind a text.
-        device: where they are kept.
+        padding: the padding token.
+        device: device of the tables.
 
     Attributes:
-        lengths: tokens of each text, int64 [N] on the CPU.
+        lengths: number of tokens of each text, int64 [N] on the CPU.
     """
 
     def __init__(self, encoded: Encoded, padding: int, device: torch.device) -> None:
@@ -57,7 +57,7 @@ class TokenTable:
         )
 
     def batch(self, numbers: Tensor, length: int) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask`` and ``token_type_ids``, int64 [B, length], of the texts with these numbers on the device."""
+        """Returns ``input_ids``, ``attention_mask`` and ``token_type_ids``, int64 [B, length], of the texts with these indices (on the device)."""
         positions = torch.arange(length, device=numbers.device)
         mask = positions < self._lengths[numbers].unsqueeze(1)
         places = torch.where(mask, self._starts[numbers].unsqueeze(1) + positions, 0)
@@ -74,11 +74,11 @@ class TokenTables:
     Args:
         tables: one for each tokenizer.
         labels: int64 [N].
-        device: where they are kept.
-        buckets: the lengths that batches may have, rising; empty: any.
+        device: device of the labels.
+        buckets: allowed lengths of batches, in increasing order; empty: any.
 
     Attributes:
-        lengths: tokens of each text by the tokenizer that makes most of it, int64 [N] on the CPU.
+        lengths: number of tokens of each text, the maximum over tokenizers, int64 [N] on the CPU.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class TokenTables:
         return len(self.labels)
 
     def inputs(self, numbers: Tensor) -> tuple[dict[str, Tensor], ...]:
-        """For each tokenizer a padded batch of the samples with these numbers, int64 on the CPU; as long as its longest text."""
+        """Returns, for each tokenizer, a batch of the samples with these indices (int64 on the CPU), padded to the longest text or the next of ``buckets``."""
         places = numbers.to(self.labels.device, non_blocking=True)
         return tuple(
             table.batch(places, self._length(max(1, int(table.lengths[numbers].max())))) for table in self.tables
@@ -108,7 +108,7 @@ class TokenTables:
 
 
 class TokenTrainLoader(InOrder):
-    """Training batches, see :class:`coterie.data.batch.TrainLoader`. Texts are not augmented: all views of one are equal."""
+    """Training batches, see :class:`coterie.data.batch.TrainLoader`. Texts are not augmented: all views of a text are equal."""
 
     def __init__(self, samples: TokenTables, order: Order, num_classes: int) -> None:
         self.samples = samples
@@ -119,7 +119,7 @@ class TokenTrainLoader(InOrder):
         self.class_counts = torch.bincount(samples.labels.cpu(), minlength=num_classes)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a step on: the same whatever was drawn before."""
+        """Yields the batches of an epoch, starting at a step; they do not depend on earlier draws."""
         for indices in self.order.batches(epoch, first_step):
             inputs = self.samples.inputs(indices)
             numbers = indices.to(self.samples.labels.device, non_blocking=True)
@@ -127,7 +127,7 @@ class TokenTrainLoader(InOrder):
 
 
 class TokenEvaluationLoader:
-    """Every text once, the longest first, see :class:`coterie.data.batch.EvaluationLoader`."""
+    """Evaluation batches, the longest texts first, see :class:`coterie.data.batch.EvaluationLoader`."""
 
     def __init__(self, samples: TokenTables, process_index: int = 0, num_processes: int = 1) -> None:
         self.samples = samples
@@ -163,20 +163,20 @@ def load_tokens(
     num_processes: int = 1,
     few_lengths: bool = False,
 ) -> TokenBundle:
-    """Tokenise every split by every tokenizer, and prepare the loaders of a run.
+    """Tokenise every split with every tokenizer, and build the loaders of a run.
 
     Args:
         raw: the texts.
-        tokenizers: of transformers, T of them, the students' first.
-        max_length: tokens after which a text or a pair is cut off.
-        batch_size: texts a step over all processes.
-        seed: of the run: order derives from it.
-        device: where the tables are kept.
-        process_index, num_processes: this process's place.
-        few_lengths: whether batches shall have one of ``BUCKETS`` lengths only, for a step that is compiled or recorded.
+        tokenizers: tokenizers of transformers, the students' first.
+        max_length: number of tokens to which a text or a pair is truncated.
+        batch_size: texts in a step over all processes.
+        seed: seed of the run, from which the order derives.
+        device: device of the tables.
+        process_index, num_processes: index of this process, and number of processes.
+        few_lengths: whether batches have one of ``BUCKETS`` lengths only, for a step that is compiled or captured.
 
     Raises:
-        CoterieError: a tokenizer that cannot pad.
+        CoterieError: a tokenizer has no padding token.
     """
     encoded = {split: [encode(each, texts, max_length) for each in tokenizers] for split, texts in raw.splits().items()}
     length = max(len(tokens) for tables in encoded.values() for table in tables for tokens, _ in table)
@@ -205,7 +205,7 @@ def load_tokens(
 
 
 def encode(tokenizer: Any, samples: Texts, max_length: int) -> Encoded:
-    """Token and segment numbers of every text or pair, cut off at ``max_length`` and not padded."""
+    """Returns token and segment ids of every text or pair, truncated to ``max_length`` and not padded."""
     if tokenizer.pad_token_id is None:
         raise CoterieError(f"the tokenizer of {tokenizer.name_or_path!r} has no padding token; set its pad_token")
     columns = [list(column) for column in zip(*samples.texts, strict=True)]
