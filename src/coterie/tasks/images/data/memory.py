@@ -165,7 +165,7 @@ class MemoryEvaluationLoader:
             yield Batch(inputs, self.images.labels[numbers], indices)
 
     def prepared(self, indices: Sequence[int]) -> Tensor:
-        """See :class:`coterie.data.batch.ImageLoader`."""
+        """See :class:`coterie.tasks.images.data.batch.ImageLoader`."""
         numbers = torch.as_tensor(indices, dtype=torch.int64, device=self.images.pixels.device)
         return self.images.inputs(self.images.pixels.index_select(0, numbers))
 

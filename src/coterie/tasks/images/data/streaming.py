@@ -259,7 +259,7 @@ class StreamingEvaluationLoader:
             yield Batch(inputs, targets, batch.to(self.settings.device))
 
     def prepared(self, indices: Sequence[int]) -> Tensor:
-        """See :class:`coterie.data.batch.ImageLoader`."""
+        """See :class:`coterie.tasks.images.data.batch.ImageLoader`."""
         return self._decoded(indices).to(self.settings.device).contiguous(memory_format=self.settings.format)
 
     def _decoded(self, indices: Sequence[int]) -> Tensor:
