@@ -209,7 +209,7 @@ def ranking_distillation(
         logits: the student's, [..., V]. Position i of a causal model predicts token i + 1: pass ``logits[:, :-1]``.
         teacher_logits: [..., V], over the same tokens.
         mask: which positions count, [...] (``labels[:, 1:] != -100``), or their weights. None: all.
-        k: 5 (paper, beside a divergence on downstream tasks; 15 for further pre-training, 10 to 15 without a divergence).
+        k: 5 (paper, with a divergence on downstream tasks; 15 for further pre-training, 10 to 15 without a divergence).
         divergence: ``forward_kl``, ``reverse_kl``, ``jsd``, ``tvd``, ``adaptive_kl``, or None: the ranking loss alone.
         ranking_weight: 2 (equation 1).
         strength: see :func:`ranking_loss`.

@@ -29,7 +29,7 @@ class RankingKD(LogitTaughtMethod):
     Args:
         group: one student.
         teachers: one or several.
-        k: 5 (paper, beside a divergence on downstream tasks), or all classes if there are fewer; 2 to the number of classes. None: that default.
+        k: 5 (paper, with a divergence on downstream tasks), or all classes if there are fewer; 2 to the number of classes. None: that default.
         divergence: D. ``none``: the ranking loss only.
         ranking_weight: 2 (equation 1).
         label_weight: weight of the label loss, 0: the paper has no hard labels (section 3.3).
