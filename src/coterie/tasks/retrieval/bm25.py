@@ -1,4 +1,4 @@
-"""BM25's ranking, beside which dual encoders are measured: words alone, by the package bm25s with its defaults (Lucene's variant, k1 1.5, b 0.75)."""
+"""BM25 ranking, a baseline for dual encoders, by the package bm25s with its defaults (Lucene's variant, k1 1.5, b 0.75)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coterie.tasks.retrieval.ranking import DEPTH, Numbers
 
 
 def bm25_ranking(queries: Sequence[str], documents: Sequence[str], depth: int = DEPTH) -> Numbers:
-    """Documents of each query, best first, int64 [Q, depth], English stop words left out.
+    """Rank the documents for each query, best first, int64 [Q, depth], without English stop words.
 
     Raises:
         CoterieError: bm25s is not installed.

@@ -1,4 +1,4 @@
-"""All loaders of a run: tokens for the student, the teacher's vectors where there is one."""
+"""Loaders of a run: tokens for the student and, if there is a teacher, its vectors."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from coterie.tasks.retrieval.settings import data_of
 from coterie.tasks.retrieval.sources import AnyTeacher, TeacherFound
 from coterie.tasks.retrieval.students import teacher_encodes
 
-TRAINING_QUERIES = 512  # that are measured at the end
+TRAINING_QUERIES = 512  # training queries to evaluate at the end
 
 
 @dataclass(frozen=True)
 class Bundle:
     """Attributes:
-    loaders: of all splits.
-    documents: among which is searched.
-    document_vectors: a dual encoder's that teaches; None without one.
-    query_vectors: the same one's, by the name of a loader's split.
-    cross: a cross-encoder that teaches, and
-    document_texts: what it ranks.
+    loaders: loaders of all splits.
+    documents: documents to search.
+    document_vectors: document vectors of a dual-encoder teacher; None without one.
+    query_vectors: its query vectors, by the name of the loader's split.
+    cross: a cross-encoder teacher.
+    document_texts: the documents that the cross-encoder ranks.
     """
 
     loaders: Loaders
@@ -48,11 +48,11 @@ class Bundle:
     document_texts: Sequence[str] = ()
 
     def teacher_queries(self, loader: QueryLoader) -> Vectors:
-        """The teacher's vectors of a loader's queries."""
+        """Return the teacher's vectors of a loader's queries."""
         return self.query_vectors[loader.split]
 
     def rank_by_teacher(self, loader: QueryLoader, device: torch.device) -> Numbers:
-        """The teacher's ranking of a loader's queries, int64 [Q, depth]."""
+        """Rank documents for a loader's queries by the teacher, int64 [Q, depth]."""
         if self.cross is not None:
             return self.cross.rank(loader.queries, self.document_texts, device)
         vectors = self.document_vectors
@@ -74,15 +74,15 @@ def make_bundle(
     accelerator: Accelerator,
     notes: tuple[str, ...] = (),
 ) -> Bundle:
-    """Tokenise all texts, ask the teacher for its vectors (of each text once, whatever the run), and make the loaders.
+    """Tokenise all texts, compute the teacher's vectors (once per text, for all runs), and make the loaders.
 
     Args:
-        recipe: fitted.
+        recipe: a fitted recipe.
         sets: documents and queries.
         encoder: the student, whose tokenizer is used.
-        teacher: None where there is none.
-        accelerator: gives device and place.
-        notes: what else was found, in sentences.
+        teacher: the teacher, or None.
+        accelerator: provides the device and the rank of this process.
+        notes: further notes for the user, in sentences.
     """
     device = accelerator.device
     place = (accelerator.process_index, accelerator.num_processes)

@@ -1,4 +1,4 @@
-"""The figures of retrieval, see :mod:`coterie.tasks.retrieval.ranking`; light, so that a report reads them without torch."""
+"""Figures of retrieval, computed by :mod:`coterie.tasks.retrieval.ranking`. This module does not import torch, so that a report can read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished run of a dual encoder is asked for: its student, and the documents of a query. See :class:`coterie.tasks.task.Deployed`."""
+"""The student of a finished retrieval run, and search with it. See :class:`coterie.tasks.task.Deployed`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coterie.tasks.retrieval.tokenizers import load_tokenizer
 
 
 def load_student(folder: RunFolder, description: dict[str, Any], network: nn.Module | None) -> nn.Module:
-    """See :class:`coterie.tasks.task.Deployed`: a ``SentenceTransformer``."""
+    """See :class:`coterie.tasks.task.Deployed`. Returns a ``SentenceTransformer``."""
     network = network or rebuild_encoder(description["encoder"], load_tokenizer(folder.tokenizer))
     load_weights(network, folder)
     return network
@@ -42,5 +42,5 @@ def predict(
     documents: str = "",
     top: int = 5,
 ) -> Iterator[Answer]:
-    """The ``top`` documents of each query, among those of a file or among the run's own; they are encoded once, and kept in the cache folder."""
+    """Return the ``top`` documents for each query, among those of a file or the run's own. Document vectors are computed once and kept in the cache folder."""
     return best_documents(folder, network, description, samples, documents, top)

@@ -1,4 +1,4 @@
-"""What ``student.json`` must hold of a dual encoder's run."""
+"""Schema of ``student.json`` of a retrieval run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Module(Content):
 
 
 class Encoder(Content):
-    """Of :func:`coterie.tasks.retrieval.encoders.describe_encoder`."""
+    """Output of :func:`coterie.tasks.retrieval.encoders.describe_encoder`."""
 
     modules: list[Module] = Field(min_length=1)
     max_length: int = Field(ge=1, le=LARGEST_LENGTH)
@@ -26,7 +26,7 @@ class Encoder(Content):
 class TeacherNote(Content):
     network: str
     digest: str
-    width: Count | None  # None of a cross-encoder that gives scores alone
+    width: Count | None  # None for a cross-encoder that returns only scores
 
 
 class RetrievalStudent(Student):

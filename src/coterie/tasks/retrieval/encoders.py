@@ -1,4 +1,4 @@
-"""Dual encoders of sentence-transformers: read, built from sizes, cut to some of their layers, projected, and described so that they can be built again.
+"""Dual encoders of sentence-transformers: loads, builds, cuts, projects, describes and rebuilds them.
 
 An encoder is a :class:`sentence_transformers.SentenceTransformer` of the modules Transformer, Pooling, Dense and Normalize. Code that comes with weights is never run.
 """
@@ -25,20 +25,20 @@ from coterie.tasks.retrieval.library import module_class, quiet_sentence_transfo
 from coterie.tasks.retrieval.tokenizers import placeholder_tokenizer
 
 MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
-LONGEST = 256  # tokens of a text, where a network does not say
+LONGEST = 256  # tokens per text if a network does not say
 ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh, "GELU": nn.GELU, "ReLU": nn.ReLU}
 
 
 def load_encoder(name: str, *, pooling: str = "mean", max_length: int | None = None) -> Any:
-    """An encoder with its weights, on the CPU in float32.
+    """Load an encoder with its weights, on the CPU in float32.
 
     Args:
-        name: a folder as sentence-transformers or transformers saves it, or a name of the Hub.
-        pooling: ``mean`` or ``cls``, of a network of transformers alone.
-        max_length: tokens of a text at most; None: what the folder says, else at most 256.
+        name: a folder saved by sentence-transformers or transformers, or a name on the Hub.
+        pooling: ``mean`` or ``cls``; used only for a plain network of transformers.
+        max_length: largest number of tokens per text; None: what the folder says, else at most 256.
 
     Raises:
-        CoterieError: nothing there, weights in pickles alone, or something that is no encoder of texts.
+        CoterieError: it does not exist, has its weights in pickles only, or is no text encoder.
     """
     path = Path(name).expanduser()
     whole = not path.is_dir() or (path / "modules.json").is_file()
@@ -65,17 +65,17 @@ def load_encoder(name: str, *, pooling: str = "mean", max_length: int | None = N
 def build_encoder(
     config: Any, tokenizer: Any, *, pooling: str = "mean", seed: int = 0, max_length: int | None = None
 ) -> Any:
-    """An encoder with initial weights, of a configuration of transformers and a tokenizer.
+    """Build an encoder with initial weights from a configuration of transformers and a tokenizer.
 
     Args:
-        config: its sizes.
-        tokenizer: of transformers.
+        config: values of the configuration.
+        tokenizer: a tokenizer of transformers.
         pooling: ``mean`` or ``cls``.
-        seed: of the weights.
-        max_length: tokens of a text at most; None: 256, or as many as there are positions.
+        seed: seed of the weights.
+        max_length: largest number of tokens per text; None: 256, or the number of positions if that is smaller.
 
     Raises:
-        CoterieError: no network of texts.
+        CoterieError: the configuration has no text network.
     """
     with quiet_sentence_transformers() as library:
         transformer = _transformer(config, tokenizer, seed)
@@ -87,7 +87,7 @@ def build_encoder(
 
 
 def _transformer(config: Any, tokenizer: Any, seed: int) -> Any:
-    """The module Transformer with a new network; the library reads it from a folder only."""
+    """Build the module Transformer with a new network, via a temporary folder, since the library only reads folders."""
     with quiet_transformers() as transformers, tempfile.TemporaryDirectory() as folder:
         try:
             with seeded(derive_seed(seed, "network")):
@@ -99,17 +99,17 @@ def _transformer(config: Any, tokenizer: Any, seed: int) -> Any:
             raise CoterieError(f"the configuration gives no encoder of texts: {short_reason(error)}") from None
     for each in (made.model, made.model.config, made.tokenizer):
         for key in ("name_or_path", "_name_or_path"):
-            if getattr(each, key, None):  # a folder that is gone
+            if getattr(each, key, None):  # a folder that no longer exists
                 with contextlib.suppress(AttributeError):
                     setattr(each, key, "")
     return made
 
 
 def set_length(encoder: Any, max_length: int | None) -> None:
-    """Cut texts off at so many tokens; None: where the encoder says, else at 256 or at its last position.
+    """Set the number of tokens to truncate texts to; None: what the encoder says, else 256 or its number of positions.
 
     Raises:
-        CoterieError: more tokens than positions.
+        CoterieError: there are fewer positions.
     """
     room = getattr(encoder[0].model.config, "max_position_embeddings", None) if hasattr(encoder[0], "model") else None
     said = encoder.max_seq_length
@@ -121,10 +121,10 @@ def set_length(encoder: Any, max_length: int | None) -> None:
 
 
 def require_plain(encoder: Any, name: str) -> None:
-    """What a student can be: these modules, and prompts that are pooled like any words.
+    """Check that an encoder can be a student: only supported modules, and pooling that includes prompts.
 
     Raises:
-        CoterieError: other modules, or pooling that leaves prompts out.
+        CoterieError: it has other modules, or its pooling excludes prompts.
     """
     for module in encoder:
         if type(module).__name__ not in MODULES:
@@ -136,14 +136,14 @@ def require_plain(encoder: Any, name: str) -> None:
 
 
 def cut_encoder(encoder: Any, layers: Sequence[int]) -> Any:
-    """A copy with some of the transformer's layers.
+    """Return a copy with some of the transformer's layers.
 
     Args:
-        encoder: stays as it is.
-        layers: their numbers, see :func:`coterie.networks.blocks.kept_layers`.
+        encoder: the encoder; it is not changed.
+        layers: indices of the layers to keep, see :func:`coterie.networks.blocks.kept_layers`.
 
     Raises:
-        CoterieError: numbers out of bounds, or an architecture whose blocks are not found.
+        CoterieError: indices are out of bounds, or the blocks of the architecture are not found.
     """
     network = encoder[0].model
     kept = kept_layers(int(network.config.num_hidden_layers), layers=layers)
@@ -164,23 +164,23 @@ def cut_encoder(encoder: Any, layers: Sequence[int]) -> Any:
 
 
 def width_of(encoder: Any) -> int:
-    """Numbers of a vector."""
+    """Return the width of the vectors."""
     return int(encoder.get_embedding_dimension())
 
 
 def is_normalized(encoder: Any) -> bool:
-    """Whether vectors are compared by their angle: the encoder makes them of length 1, or says that similarity is the cosine."""
+    """Return whether vectors are compared by cosine: the encoder normalises them to length 1, or declares cosine similarity."""
     return type(encoder[-1]).__name__ == "Normalize" or encoder.similarity_fn_name == "cosine"
 
 
 def projected(encoder: Any, width: int | None, normalize: bool, seed: int) -> Any:
-    """The encoder with ψ, a linear layer without bias to another width, and vectors of length 1.
+    """Append ψ, a linear layer without bias to another width, and normalisation to length 1.
 
     Args:
-        encoder: is owned by the result.
-        width: of ψ's result; None: no ψ.
-        normalize: whether vectors have length 1.
-        seed: of ψ's initial weights; of equal widths it starts as the identity.
+        encoder: the encoder; the result owns it.
+        width: output width of ψ; None: no ψ.
+        normalize: whether to normalise vectors to length 1.
+        seed: seed of ψ's initial weights; with equal widths, ψ starts as the identity.
     """
     kept = [each for each in encoder if type(each).__name__ != "Normalize"]
     added: list[nn.Module] = []
@@ -204,7 +204,7 @@ def projected(encoder: Any, width: int | None, normalize: bool, seed: int) -> An
 
 
 def describe_encoder(encoder: Any) -> dict[str, Any]:
-    """JSON values from which :func:`rebuild_encoder` makes the same modules, without weights and tokenizer."""
+    """Return JSON values from which :func:`rebuild_encoder` builds the same modules, without weights and tokenizer."""
     modules = []
     for module in encoder:
         kind = type(module).__name__
@@ -223,14 +223,14 @@ def describe_encoder(encoder: Any) -> dict[str, Any]:
 
 
 def rebuild_encoder(description: dict[str, Any], tokenizer: Any = None) -> Any:
-    """The encoder that was described, with weights that mean nothing yet.
+    """Build the described encoder, with arbitrary weights.
 
     Args:
-        description: of :func:`describe_encoder`.
-        tokenizer: its tokenizer; None: one that knows no words, for an encoder that is given tokens only.
+        description: output of :func:`describe_encoder`.
+        tokenizer: its tokenizer; None: a placeholder without words, for an encoder that only gets tokens.
 
     Raises:
-        CoterieError: values that give no encoder.
+        CoterieError: the values describe no encoder.
     """
     modules: list[nn.Module] = []
     with quiet_sentence_transformers() as library:
@@ -258,7 +258,7 @@ def rebuild_encoder(description: dict[str, Any], tokenizer: Any = None) -> Any:
 
 
 def encoder_digest(encoder: Any) -> str:
-    """A text that changes with any weight, and with what else decides a text's vector."""
+    """Return a digest that changes with any weight, and with anything else that affects the vector of a text."""
     whole = hashlib.blake2b(digest_size=16)
     said = [
         repr(module) if type(module).__name__ != "Transformer" else describe_config(module.model.config)

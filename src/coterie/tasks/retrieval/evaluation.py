@@ -1,4 +1,4 @@
-"""Measuring an encoder over a split's queries and all documents, a chunk at a time, also with several processes."""
+"""Evaluation of an encoder on a split's queries and all documents, in chunks, also with several processes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from coterie.tasks.retrieval.data.tokens import TokenTable
 from coterie.tasks.retrieval.data.vectors import Vectors, read_rows
 from coterie.tasks.retrieval.ranking import Numbers, rank_figures, search
 
-CHUNK = 4_096  # documents whose scores are computed together
-TOGETHER = 64  # texts that are encoded at once
+CHUNK = 4_096  # documents to score at once
+TOGETHER = 64  # texts to encode at once
 
 
 @dataclass(frozen=True)
 class RetrievalEvaluation(Evaluation):
-    """Of an encoder.
+    """Evaluation of an encoder.
 
     Attributes:
         ranked: documents of each query, best first, int64 [Q, depth].
-        cosines: of each query's vector with the teacher's, [Q]; empty without a teacher, and for other widths.
+        cosines: cosine of each query's vector with the teacher's, [Q]; empty without a teacher, or if widths differ.
     """
 
     ranked: Numbers
@@ -37,13 +37,13 @@ class RetrievalEvaluation(Evaluation):
 
 @dataclass(frozen=True)
 class DocumentSource:
-    """All documents: tokens for the encoder that is measured, or vectors that are there."""
+    """All documents, as tokens for the evaluated encoder or as precomputed vectors."""
 
     tokens: TokenTable | None
     vectors: Vectors | None
 
     def chunks(self, encoder: nn.Module, accelerator: Accelerator) -> Iterator[tuple[int, Tensor]]:
-        """Vectors of documents, the same on every process; each encodes its share of them."""
+        """Yield vectors of documents, the same on every process; each process encodes its share."""
         device = accelerator.device
         if self.tokens is None:
             assert self.vectors is not None
@@ -57,7 +57,7 @@ class DocumentSource:
 
 @torch.no_grad()
 def encoded(encoder: nn.Module, tokens: TokenTable, numbers: Numbers, accelerator: Accelerator) -> Tensor:
-    """Vectors of texts of these numbers, float32 [N, D], the same on every process; the longest texts are encoded together."""
+    """Return vectors of the texts with these indices, float32 [N, D], the same on every process. The longest texts are encoded together."""
     index, processes = accelerator.process_index, accelerator.num_processes
     order = np.argsort(-tokens.lengths[numbers], kind="stable")
     filled = np.concatenate([order, np.repeat(order[:1], -len(order) % processes)])
@@ -83,10 +83,10 @@ def rank(
     documents: DocumentSource,
     accelerator: Accelerator,
 ) -> tuple[Numbers, Tensor]:
-    """Documents of each query, best first, int64 [Q, depth], and the queries' vectors [Q, D]; the encoder in eval mode.
+    """Return the documents of each query, best first, int64 [Q, depth], and the queries' vectors [Q, D]. Sets the encoder to eval mode.
 
     Raises:
-        RunError: vectors that are not finite.
+        RunError: vectors are not finite.
     """
     encoder.eval()
     vectors = encoded(encoder, loader.tokens, np.arange(loader.num_samples), accelerator)
@@ -100,12 +100,12 @@ def rank(
 
 
 def mean_figures(numbers: Numbers, loader: QueryLoader) -> dict[str, float]:
-    """The figures of a ranking, means over queries."""
+    """Return the figures of a ranking, as means over queries."""
     return {key: float(values.mean()) for key, values in rank_figures(numbers, loader.queries.items).items()}
 
 
 def cosines(vectors: Tensor, others: Vectors) -> NDArray[np.float64]:
-    """Of vectors with others, one by one, float64 [N]; empty where the widths differ."""
+    """Return the cosines of corresponding vectors, float64 [N]; empty if the widths differ."""
     if vectors.shape[1] != others.shape[1]:
         return np.empty(0)
     other = torch.from_numpy(np.array(others)).to(vectors.device)

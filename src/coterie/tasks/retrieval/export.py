@@ -1,4 +1,4 @@
-"""A dual encoder as a folder that sentence-transformers loads, and its query tower as ONNX."""
+"""Export of a dual encoder as a folder that sentence-transformers loads, and of its query tower as ONNX."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PROBES = [
     "a",
     "Return the value of a setting, or a default where there is none.",
 ]
-TOLERANCE = 1e-6  # of vectors of length 1
+TOLERANCE = 1e-6  # for vectors of length 1
 
 
 def write_encoder(subject: Subject, folder: Path, gallery: Path) -> str:
-    """See :class:`coterie.tasks.formats.Format`: the student alone, which encodes queries and, unless these are the teacher's, documents."""
+    """See :class:`coterie.tasks.formats.Format`. Writes the student alone, which encodes queries and, unless the teacher does, documents."""
     encoder: Any = subject.network
     _save(encoder, folder)
     difference = _difference(encoder, _load(folder), encoder)
@@ -37,10 +37,10 @@ def write_encoder(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 def write_router(subject: Subject, folder: Path, gallery: Path) -> str:
-    """See :class:`coterie.tasks.formats.Format`: the student for queries and the run's teacher for documents, as one model.
+    """See :class:`coterie.tasks.formats.Format`. Writes the student for queries and the run's teacher for documents as one model.
 
     Raises:
-        CoterieError: a run whose student encodes documents itself.
+        CoterieError: the student encodes documents itself.
     """
     if subject.description["documents"] != "teacher":
         raise CoterieError(
@@ -73,10 +73,10 @@ def _load(folder: Path) -> Any:
 
 
 def _difference(query: Any, loaded: Any, document: Any) -> float:
-    """Of vectors of queries and documents.
+    """Return the difference of vectors of queries and documents.
 
     Raises:
-        RunError: they are others.
+        RunError: they differ by more than the tolerance.
     """
     pairs = [
         (query.encode_query(PROBES), loaded.encode_query(PROBES)),
@@ -90,7 +90,7 @@ def _difference(query: Any, loaded: Any, document: Any) -> float:
 
 
 class _Graph(nn.Module):
-    """Tokens to vectors, with tensors alone for arguments."""
+    """Tokens to vectors, with tensors as the only arguments."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
@@ -102,12 +102,12 @@ class _Graph(nn.Module):
 
 
 def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
-    """See :class:`coterie.tasks.formats.Format`: ``model.onnx``, tokens to vectors, with the tokenizer beside it.
+    """See :class:`coterie.tasks.formats.Format`. Writes ``model.onnx``, tokens to vectors, and the tokenizer.
 
-    Inputs: ``input_ids`` and ``attention_mask``, int64 [B, L], of any size; the output has torch's name for it, ``logits``, and is the vectors [B, D].
+    Inputs are ``input_ids`` and ``attention_mask``, int64 [B, L], of any size. The output holds the vectors [B, D] and has torch's name for it, ``logits``.
 
     Raises:
-        RunError: it cannot be traced, or computes something else.
+        RunError: the encoder cannot be traced, or the export computes something else.
     """
     runtime = require_onnx()
     encoder: Any = subject.network
@@ -145,7 +145,7 @@ def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 class _plain_attention:
-    """While a graph is traced: the attention that has no branches of its own on what a mask holds."""
+    """Context for tracing: uses the attention implementation that does not branch on the contents of a mask."""
 
     def __init__(self, encoder: Any) -> None:
         self.config = encoder[0].model.config

@@ -1,4 +1,4 @@
-"""Settings of a dual encoder that fit its data and network."""
+"""Automatic settings of a retrieval run, chosen by its data and network."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from coterie.tasks.retrieval.sources import AnyTeacher, TeacherFound, cuts_teach
 
 
 def fit_retrieval(recipe: Recipe, samples: int, teacher: AnyTeacher | None) -> tuple[Recipe, dict[str, str]]:
-    """The recipe without an ``auto`` whose value depends on texts or networks, and what was chosen, with its reason.
+    """Replace each ``auto`` that depends on texts or networks; return the recipe, and the reason for each choice.
 
     Args:
-        recipe: what it sets stays.
-        samples: pairs that are trained on.
-        teacher: None: there is none.
+        recipe: the recipe; values that it sets are kept.
+        samples: number of training pairs.
+        teacher: the teacher, or None.
     """
     has_index = isinstance(teacher, TeacherFound)
     why = (

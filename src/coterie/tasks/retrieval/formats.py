@@ -1,4 +1,4 @@
-"""The formats in which dual encoders are exported. Nothing heavy is imported."""
+"""Export formats of dual encoders. This module imports nothing heavy."""
 
 from __future__ import annotations
 

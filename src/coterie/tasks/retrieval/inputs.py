@@ -1,4 +1,4 @@
-"""Queries that are named on a command line, or files of them. Nothing heavy is imported."""
+"""Queries given on the command line, as texts or files. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from coterie.tasks.retrieval.settings import data_of
 
 
 def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[str]:
-    """Queries as they stand, ``-`` for a list on standard input, or files, see :func:`coterie.tasks.inputs.texts_or_files`.
+    """Return queries given as texts, as ``-`` for a list on standard input, or as files, see :func:`coterie.tasks.inputs.texts_or_files`.
 
-    Of a table the column of queries is read, or ``text``, as in BEIR's ``queries.jsonl``, where there is none.
+    From a table, the column of queries is read or, if there is none, ``text``, as in BEIR's ``queries.jsonl``.
 
     Raises:
-        CoterieError: a file that is not there or cannot be read.
+        CoterieError: a file does not exist or cannot be read.
     """
     settings = data_of(load_recipe(folder.recipe, trust_code=True))  # no method is imported for this
     wanted = (settings.query, "text")

@@ -1,4 +1,4 @@
-"""How long one query takes."""
+"""Latency of a single query."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-QUERIES = 20  # that are timed
+QUERIES = 20  # queries to time
 WARM_UP = 3
-LONGEST = 10.0  # seconds in all, after which fewer are timed
+LONGEST = 10.0  # total seconds after which timing stops early
 
 
 def query_milliseconds(encoders: Sequence[Any], queries: Sequence[str]) -> list[float]:
-    """Median time of ``encode_query`` of one text by each encoder, in milliseconds, on the CPU, tokenisation included.
+    """Measure the median time of ``encode_query`` for one text with each encoder, in milliseconds, on the CPU, tokenisation included.
 
-    The encoders take turns, so that what else the machine does falls on all of them.
+    The encoders take turns, so that other load on the machine affects all of them.
 
     Args:
-        encoders: of sentence-transformers; they are moved to the CPU.
+        encoders: encoders of sentence-transformers; they are moved to the CPU.
         queries: at least one.
     """
     texts = [queries[number * len(queries) // QUERIES] for number in range(QUERIES)]

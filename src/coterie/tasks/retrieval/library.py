@@ -1,4 +1,4 @@
-"""The package sentence-transformers: imported where it is needed, and silent."""
+"""Imports the package sentence-transformers only when it is needed, and silences it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coterie.networks.hugging_face import quiet_transformers
 
 @contextlib.contextmanager
 def quiet_sentence_transformers() -> Iterator[Any]:
-    """The package, silent while it loads.
+    """Import the package and keep it silent while it loads models.
 
     Raises:
         CoterieError: it is not installed.
@@ -35,7 +35,7 @@ def quiet_sentence_transformers() -> Iterator[Any]:
 
 
 def module_class(name: str) -> Any:
-    """The library's module of a name: Transformer, Pooling, Dense or Normalize."""
+    """Return the library's module with a name: Transformer, Pooling, Dense or Normalize."""
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 

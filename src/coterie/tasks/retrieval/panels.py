@@ -1,6 +1,6 @@
-"""What a report shows of a dual encoder: figures beside the teacher's and BM25's, ranks, similarity of vectors, and where student and teacher differ most.
+"""Report panels of a dual encoder: figures beside the teacher's and BM25's, ranks, similarity of vectors, and queries on which student and teacher differ most.
 
-The task keeps it in the run's gallery, in ``retrieval.json``, of a bounded size.
+The task keeps their data in the run's gallery, in ``retrieval.json``, with a bounded size.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 FILE = "retrieval.json"
 SHOWN = 240  # characters of a text
-BOUNDS = (1, 2, 3, 5, 10, 20, 50, 100)  # of the first relevant document's rank
-BINS = 40  # of cosines, from -1 to 1
+BOUNDS = (1, 2, 3, 5, 10, 20, 50, 100)  # bins of the first relevant document's rank
+BINS = 40  # bins of cosines, from -1 to 1
 
 
 def save(
@@ -38,18 +38,18 @@ def save(
     teacher: Mapping[str, Any] | None,
     shown: Sequence[int],
 ) -> None:
-    """Keep what is shown, in the gallery, which is there.
+    """Write the data of the panels to the gallery, which must exist.
 
     Args:
-        folder: of the run.
-        split: that was evaluated.
-        queries: of the split.
-        documents: all of them.
-        evaluation: the final one.
-        taught: the teacher's ranking; None without one.
-        figures: of the run's summary, BM25's among them.
-        teacher: its note with its figures.
-        shown: numbers of queries that are looked at.
+        folder: the run folder.
+        split: the evaluated split.
+        queries: queries of the split.
+        documents: all documents.
+        evaluation: the final evaluation.
+        taught: the teacher's ranking; None without a teacher.
+        figures: figures of the run's summary, including BM25's.
+        teacher: the teacher's note with its figures.
+        shown: indices of the queries to show.
     """
     import numpy as np
 
@@ -85,7 +85,7 @@ def save(
 
 
 def panels(folder: RunFolder) -> list[Panel]:
-    """A run's panels; none where it kept nothing."""
+    """Return the panels of a run; none if their data were not kept."""
     path = folder.gallery / FILE
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""The best documents of queries, by a run's deployed student."""
+"""Search by a run's deployed student: the best documents for queries."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Found:
     """The documents of one query.
 
     Attributes:
-        query: as it was given.
-        documents: their numbers among all, from 0, scores and texts, best first.
-        error: never; every text has a vector.
+        query: the query as given.
+        documents: indices among all documents, from 0, scores and texts, best first.
+        error: always None; every text has a vector.
     """
 
     query: str
@@ -68,18 +68,18 @@ def best_documents(
     documents: str,
     top: int,
 ) -> Iterator[Found]:
-    """Each query's best documents.
+    """Find the best documents for each query.
 
     Args:
-        folder: the run's.
+        folder: the run folder.
         network: its student, of sentence-transformers.
         description: contents of its ``student.json``.
         queries: texts.
-        documents: a file of them, one a line or rows with the recipe's column ``data.document``; empty: the run's own.
-        top: how many are returned.
+        documents: a file of documents, one per line or rows with the recipe's column ``data.document``; empty: the run's own.
+        top: how many documents to return.
 
     Raises:
-        CoterieError: a query that is no text, a file that cannot be read, or a teacher that is gone; before the first answer.
+        CoterieError: a query is not a text, the file cannot be read, or the teacher no longer exists. Raised before the first answer.
     """
     require_top(top)
     for number, query in enumerate(queries):
@@ -112,10 +112,10 @@ def best_documents(
 
 
 def document_encoder(recipe: Any, network: nn.Module, description: dict[str, Any]) -> tuple[Any, str]:
-    """Who encodes a run's documents, the student or its teacher, and a digest of it.
+    """Return the encoder of a run's documents, the student or its teacher, and its digest.
 
     Raises:
-        CoterieError: the teacher is gone, or is not what it was.
+        CoterieError: the teacher no longer exists, or has changed.
     """
     if description["documents"] == "student":
         return network, encoder_digest(network)

@@ -1,6 +1,6 @@
-"""How well ranked documents answer queries: figures of ranks, and the exact search that gives the ranks.
+"""Exact search, and figures of the resulting rankings.
 
-Figures follow trec_eval's definitions, with linear gains. Queries without a relevant document are no part of any mean: the data hold none.
+Figures follow trec_eval's definitions, with linear gains. The data hold no queries without a relevant document, so none is part of a mean.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor
 from coterie.tasks.retrieval.data.relevance import Query
 from coterie.tasks.retrieval.declared import RECALLS
 
-DEPTH = 100  # documents that are ranked for a query
+DEPTH = 100  # documents to rank per query
 Numbers = NDArray[np.int64]
 
 
 @torch.no_grad()
 def search(queries: Tensor, chunks: Iterable[tuple[int, Tensor]], depth: int = DEPTH) -> tuple[Tensor, Tensor]:
-    """The documents with the largest inner products, exactly, a chunk of documents at a time: no table of all queries with all documents.
+    """Find the documents with the largest inner products exactly, in chunks of documents, without a table of all queries by all documents.
 
     Args:
         queries: [Q, D].
-        chunks: number of the first document and vectors [N, D] of each chunk.
-        depth: documents that are found for a query, or all where there are fewer.
+        chunks: index of the first document and vectors [N, D] of each chunk.
+        depth: number of documents per query, or all if there are fewer.
 
     Returns:
-        Scores and numbers of documents, [Q, depth], best first; equal scores by number.
+        Scores and indices of documents, [Q, depth], best first; ties are ordered by index.
     """
     scores = queries.new_empty(len(queries), 0)
     numbers = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
@@ -47,15 +47,15 @@ def search(queries: Tensor, chunks: Iterable[tuple[int, Tensor]], depth: int = D
 
 
 def rank_figures(numbers: Numbers, queries: Sequence[Query]) -> dict[str, NDArray[np.float64]]:
-    """Figures of each query, float64 [Q].
+    """Return the figures of each query, float64 [Q].
 
     Args:
         numbers: ranked documents, best first, int64 [Q, depth].
-        queries: with their relevant documents and grades.
+        queries: queries with their relevant documents and grades.
 
     Returns:
-        ``mrr_10``; ``ndcg_10``, with the grade as the gain; ``recall_k`` for k of :data:`~coterie.tasks.retrieval.declared.RECALLS`; ``map_100``, of which
-        the best possible value is 1 also where more than 100 documents are relevant (sentence-transformers' ``MAP@100``).
+        ``mrr_10``; ``ndcg_10``, with the grade as the gain; ``recall_k`` for k in :data:`~coterie.tasks.retrieval.declared.RECALLS`; ``map_100``, whose
+        best possible value is 1 even if more than 100 documents are relevant (sentence-transformers' ``MAP@100``).
 
     >>> found = rank_figures(np.array([[3, 1, 0]]), [Query("", ((1, 1.0), (7, 1.0)))])
     >>> float(found["mrr_10"][0]), float(found["recall_5"][0]), float(found["map_100"][0])
@@ -82,7 +82,7 @@ def rank_figures(numbers: Numbers, queries: Sequence[Query]) -> dict[str, NDArra
 
 
 def first_ranks(numbers: Numbers, queries: Sequence[Query]) -> Numbers:
-    """The rank of each query's first relevant document, from 1; one more than the depth where none was found. int64 [Q]."""
+    """Return the rank of each query's first relevant document, from 1; depth + 1 if none was found. int64 [Q]."""
     depth = numbers.shape[1]
     ranks = []
     for row, query in zip(numbers.tolist(), queries, strict=True):

@@ -1,4 +1,4 @@
-"""The sections of a recipe that ``task=retrieval`` has of its own: ``data``, ``network``, ``method`` and ``teacher``."""
+"""Recipe sections specific to ``task=retrieval``: ``data``, ``network``, ``method`` and ``teacher``."""
 
 from __future__ import annotations
 
@@ -133,10 +133,10 @@ SETTINGS = TaskSettings(RetrievalData, RetrievalNetwork, RetrievalTeacher, Retri
 
 
 def data_of(recipe: Recipe) -> RetrievalData:
-    """The recipe's ``data``, known to be of retrieval."""
+    """Return the recipe's ``data``, typed for retrieval."""
     return cast(RetrievalData, recipe.data)
 
 
 def network_of(recipe: Recipe) -> RetrievalNetwork:
-    """The recipe's ``network``, known to be of retrieval."""
+    """Return the recipe's ``network``, typed for retrieval."""
     return cast(RetrievalNetwork, recipe.network)

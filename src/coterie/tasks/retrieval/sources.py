@@ -1,4 +1,4 @@
-"""Where a recipe's encoders come from: the teacher, the student, and the tokenizer of a student that has none."""
+"""Sources of a recipe's encoders: teacher, student, and a tokenizer for a student without one."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from coterie.tasks.retrieval.encoders import (
 from coterie.tasks.retrieval.settings import RetrievalTeacher, network_of
 from coterie.tasks.retrieval.tokenizers import load_tokenizer, num_tokens, train_tokenizer
 
-VOCABULARY = 8_192  # of a tokenizer that is trained on the data, at most
-# A student for a first run, and the smallest of those that BERT's authors published (Turc et al., 2019): 2 layers, 128 wide.
+VOCABULARY = 8_192  # largest vocabulary of a tokenizer trained on the data
+# A student for a first run, the smallest that BERT's authors published (Turc et al., 2019): 2 layers, width 128.
 SMALL = {
     "model_type": "bert",
     "hidden_size": 128,
@@ -46,14 +46,14 @@ SMALL_NAME = "small_bert"
 
 @dataclass(frozen=True)
 class TeacherFound:
-    """A teacher that was found.
+    """A loaded teacher.
 
     Attributes:
-        encoder: of sentence-transformers.
-        digest: of its weights and settings.
-        normalize: whether its vectors are compared by their angle.
-        batch_size: texts that it encodes at once.
-        note: what the run notes of it.
+        encoder: encoder of sentence-transformers.
+        digest: digest of its weights and settings.
+        normalize: whether its vectors are compared by cosine.
+        batch_size: texts per batch.
+        note: what the run records about it.
     """
 
     encoder: Any
@@ -64,7 +64,7 @@ class TeacherFound:
 
     @property
     def tokenizer(self) -> Any:
-        """Of transformers."""
+        """Tokenizer of transformers."""
         return self.encoder.tokenizer
 
 
@@ -72,10 +72,10 @@ AnyTeacher = TeacherFound | CrossTeacher
 
 
 def read_teacher(recipe: Recipe) -> AnyTeacher | None:
-    """The recipe's teacher with its weights; None where there is none.
+    """Load the recipe's teacher with its weights; None without a teacher.
 
     Raises:
-        CoterieError: neither or both of a run and a network named, a run that encodes queries only, or a cross-encoder's settings for a dual encoder.
+        CoterieError: neither or both of a run and a network are named, the run encodes only queries, or a dual encoder has settings of a cross-encoder.
     """
     several = recipe.all_teachers()
     if not several:
@@ -126,24 +126,24 @@ def _require_no_cross_settings(settings: RetrievalTeacher) -> None:
 
 
 def shown(name: str) -> str:
-    """A name without the place on this machine where a folder lies."""
+    """Return a display name, without the local path of a folder."""
     path = Path(name).expanduser()
     return path.resolve().name if path.exists() else name
 
 
 def student_name(recipe: Recipe) -> str | None:
-    """The recipe's network; None: the task chooses."""
+    """Return the name of the recipe's network; None: the task chooses."""
     name = recipe.network.name
     return None if not name or name == AUTO else str(name)
 
 
 def cuts_teacher(recipe: Recipe) -> bool:
-    """Whether the student is made of some of the teacher's layers."""
+    """Return whether the student is made of some of the teacher's layers."""
     return student_name(recipe) is None and network_of(recipe).layers is not None
 
 
 def shown_name(recipe: Recipe) -> str:
-    """What the student's network is called."""
+    """Return the display name of the student's network."""
     if cuts_teacher(recipe):
         return f"layers_{'_'.join(map(str, network_of(recipe).layers or ()))}"
     name = student_name(recipe)
@@ -151,10 +151,10 @@ def shown_name(recipe: Recipe) -> str:
 
 
 def starts_pretrained(recipe: Recipe) -> bool:
-    """Whether training starts from weights that are there.
+    """Return whether training starts from existing weights.
 
     Raises:
-        CoterieError: they are wanted, and there are none.
+        CoterieError: weights are requested, and there are none.
     """
     wanted, name = recipe.network.pretrained, student_name(recipe)
     if cuts_teacher(recipe):
@@ -170,15 +170,15 @@ def starts_pretrained(recipe: Recipe) -> bool:
 
 
 def build_student(recipe: Recipe, teacher: AnyTeacher | None, texts: Iterable[str]) -> tuple[Any, str | None]:
-    """The recipe's student before training, and a sentence on its tokenizer where one was trained.
+    """Build the recipe's student before training; if a tokenizer was trained, also return a sentence about it.
 
     Args:
         recipe: its ``network`` and ``seed`` are read; ``network.pretrained`` is resolved.
-        teacher: gives layers, or the tokenizer of a student without one, and says how wide vectors are.
-        texts: what a tokenizer is trained on, where there is none.
+        teacher: provides layers, the tokenizer of a student without one, and the width of the vectors.
+        texts: texts to train a tokenizer on if there is none.
 
     Raises:
-        CoterieError: layers without weights, a network that is none, a projection without a teacher.
+        CoterieError: layers are selected without weights, the network is not a text encoder, or there is a projection without a teacher.
     """
     settings, seed = network_of(recipe), derive_seed(recipe.seed, "student", 0)
     name, note = student_name(recipe), None
@@ -226,7 +226,7 @@ def build_student(recipe: Recipe, teacher: AnyTeacher | None, texts: Iterable[st
 
 
 def _config_and_tokenizer(name: str | None, teacher: AnyTeacher | None) -> tuple[dict[str, Any], Any]:
-    """Sizes of a network without weights, and its tokenizer: its folder's, else the teacher's; None: there is none."""
+    """Return the configuration of a network without weights, and its tokenizer: its folder's, else the teacher's; None: there is none."""
     own = None if teacher is None else teacher.tokenizer
     if name is None:
         return SMALL, own

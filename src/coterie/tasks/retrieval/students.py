@@ -1,4 +1,4 @@
-"""From a recipe and a student to its method, and what does not go together."""
+"""Builds the method around a student, and checks settings that do not fit together."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from coterie.tasks.retrieval.tower import Tower
 
 
 def teacher_encodes(recipe: Recipe, has_teacher: bool) -> bool:
-    """Whether documents have the teacher's vectors."""
+    """Return whether the teacher encodes the documents."""
     who = network_of(recipe).documents
     return has_teacher if who == "auto" else who == "teacher"
 
 
 def require_teacher(recipe: Recipe) -> None:
-    """A teacher where one is needed.
+    """Check that there is a teacher if one is needed.
 
     Raises:
-        CoterieError: there is none, or the method is none of this task.
+        CoterieError: there is none, or the method is not of this task.
     """
     make_method_class(recipe.method.name)
     if recipe.all_teachers():
@@ -44,13 +44,13 @@ def require_teacher(recipe: Recipe) -> None:
 
 
 def _probe(recipe: Recipe) -> DualEncoderMethod:
-    """The recipe's method around nothing, to be asked what it reads."""
+    """Build the recipe's method without an encoder, to query which inputs it reads."""
     method = make_method_class(recipe.method.name)
     return method(nn.Identity(), **check_options(method, recipe.method.options))
 
 
 def require_pairwise(recipe: Recipe, teacher: AnyTeacher | None) -> None:
-    """Nothing that needs a vector of a text alone, where the teacher is a cross-encoder.
+    """Check that nothing needs the vector of a single text if the teacher is a cross-encoder.
 
     Raises:
         CoterieError: something does.
@@ -76,10 +76,10 @@ def require_pairwise(recipe: Recipe, teacher: AnyTeacher | None) -> None:
 
 
 def make_method_class(name: str) -> type[DualEncoderMethod]:
-    """The method's class.
+    """Return the class of a method.
 
     Raises:
-        CoterieError: a method of another task.
+        CoterieError: the method is of another task.
     """
     found = find_method(name)
     if not issubclass(found, DualEncoderMethod):
@@ -89,10 +89,10 @@ def make_method_class(name: str) -> type[DualEncoderMethod]:
 
 
 def make_method(recipe: Recipe, encoder: Any, teacher: AnyTeacher | None = None) -> Method:
-    """The recipe's method around an encoder, which it owns afterwards.
+    """Build the recipe's method around an encoder, which it owns afterwards.
 
     Raises:
-        CoterieError: a method of another task, ``teaching.*``, or widths that do not allow the comparison.
+        CoterieError: the method is of another task, ``teaching.*`` is set, or the widths do not match.
     """
     kind = make_method_class(recipe.method.name)
     if recipe.teaching != TeachingRecipe():

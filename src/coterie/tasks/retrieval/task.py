@@ -1,4 +1,4 @@
-"""Retrieval: its data, its encoders, its figures, what is saved of a student and to look at."""
+"""The task of retrieval: data, encoders, figures, saved students and examples."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from coterie.tasks.retrieval.sources import AnyTeacher, TeacherFound, build_stud
 from coterie.tasks.retrieval.students import make_method, require_pairwise, require_teacher
 from coterie.tasks.retrieval.tokenizers import load_tokenizer, save_tokenizer
 
-EXAMPLES = 12  # queries that are looked at
+EXAMPLES = 12  # queries to show in the report
 CHANCE = 2.9  # sum of 1 / rank over the first 10: MRR@10 of a random order, times the number of documents
 
 
 class Retrieval(TaskDefaults):
-    """Builds data and method of a recipe, and measures.
+    """Builds data and method of a recipe, and evaluates.
 
     Args:
         recipe: the run's settings.
-        accelerator: gives the device and this process's place among the processes.
+        accelerator: provides the device and the rank of this process.
         network, datasets, teachers: refused: texts come from files or the Hub, encoders from folders or the Hub.
-        folder: of a finished run, which is measured again; its recipe is as it was.
-        whole: data without splits are measured in whole.
+        folder: the folder of a finished run that is evaluated again; its recipe is not fitted again.
+        whole: evaluate data without splits as a whole.
 
     Attributes:
         sample: what one sample is called.
@@ -105,7 +105,7 @@ class Retrieval(TaskDefaults):
     def for_evaluation(
         cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> Retrieval:
-        """See :class:`coterie.tasks.task.TaskKind`. The teacher is asked where documents have its vectors."""
+        """See :class:`coterie.tasks.task.TaskKind`. The teacher is loaded if it encodes the documents."""
         documents = folder.read_description()["documents"]
         network = network_of(recipe).model_copy(update={"documents": documents})
         changes: dict[str, Any] = {"network": network}
@@ -129,7 +129,7 @@ class Retrieval(TaskDefaults):
         return f"up to {self.encoder.max_seq_length:,} tokens; {len(self.sets.documents):,} documents, {who}"
 
     def build_method(self) -> Method:
-        """The recipe's method around the student."""
+        """Build the recipe's method around the student."""
         method = make_method(self.recipe, copy.deepcopy(self.encoder), self.teacher)
         training = self.recipe.training
         wanting = {
@@ -142,7 +142,7 @@ class Retrieval(TaskDefaults):
         return method
 
     def evaluate(self, method: Method, loader: EvaluationLoader) -> RetrievalEvaluation:
-        """Every query of a split among all documents."""
+        """Evaluate the queries of a split by search among all documents."""
         assert isinstance(loader, QueryLoader)
         method.eval()
         ranked, vectors = rank(method.networks, loader, self.bundle.documents, self.accelerator)
@@ -170,14 +170,14 @@ class Retrieval(TaskDefaults):
         return self._teacher_ranked[id(loader)]
 
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
-        """What the run notes of its teacher, with its figures on a whole split; empty where there is none."""
+        """Return what the run records about its teacher, with its figures on a whole split; empty without a teacher."""
         if self.teacher is None:
             return []
         assert isinstance(loader, QueryLoader)
         return [{**self.teacher.note, **mean_figures(self._ranked_by_teacher(loader), loader)}]
 
     def untrained_warning(self, on_train: Evaluation) -> str | None:
-        """A sentence where the deployed student finds its own training queries' documents no better than a random order does."""
+        """Return a warning if the deployed student ranks the documents of its training queries no better than a random order."""
         found, count = on_train.figures["deployed"]["mrr_10"], len(self.sets.documents)
         chance = CHANCE / count
         if found > 3 * chance or chance > 0.1:
@@ -192,14 +192,14 @@ class Retrieval(TaskDefaults):
         return Deployment(0, "")
 
     def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Those of the evaluation, BM25's beside them, and how long a query takes."""
+        """Return the figures of the evaluation, BM25's figures, and the latency of a query."""
         assert isinstance(evaluation, RetrievalEvaluation)
         assert self._evaluated is not None
         loader = self._loader_of(evaluation)
         figures = copy.deepcopy(evaluation.figures)
         texts = loader.queries.texts
         plain: Any = self._evaluated.student()
-        plain[0].processor = self.encoder[0].processor  # a method that was rebuilt has one that knows no words
+        plain[0].processor = self.encoder[0].processor  # a rebuilt method has a placeholder tokenizer
         timed = [plain] + ([self.teacher.encoder] if isinstance(self.teacher, TeacherFound) else [])
         took, *others = query_milliseconds(timed, texts)
         for each in (figures["deployed"], figures["students"][0], figures["mean_student"]):
@@ -211,7 +211,7 @@ class Retrieval(TaskDefaults):
         return figures
 
     def describe_student(self, method: Method, figures: dict[str, Any]) -> dict[str, Any]:
-        """The contents of ``student.json``."""
+        """Return the contents of ``student.json``."""
         shown = {key: value for key, value in figures["deployed"].items() if key != "student"}
         return {
             "task": self.recipe.task,
@@ -227,7 +227,7 @@ class Retrieval(TaskDefaults):
         }
 
     def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
-        """Weights and description of the deployed student, and its tokenizer."""
+        """Save weights and description of the deployed student, and its tokenizer."""
         save_tokenizer(self.encoder.tokenizer, folder.tokenizer)
         save_student(folder, network, self.describe_student(method, figures))
 
@@ -238,7 +238,7 @@ class Retrieval(TaskDefaults):
         return found
 
     def examples(self, evaluation: Evaluation) -> Tensor:
-        """Queries on which student and teacher (without one: the best possible) differ most."""
+        """Choose queries on which student and teacher (without one: the best possible ranking) differ most."""
         assert isinstance(evaluation, RetrievalEvaluation)
         loader = self._loader_of(evaluation)
         own = 1 / first_ranks(evaluation.ranked, loader.queries.items)
@@ -249,7 +249,7 @@ class Retrieval(TaskDefaults):
         return torch.from_numpy(np.ascontiguousarray(order))
 
     def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
-        """Ranks of student and teacher, and queries on which they differ, see :mod:`coterie.tasks.retrieval.panels`."""
+        """Save ranks of student and teacher, and queries on which they differ, see :mod:`coterie.tasks.retrieval.panels`."""
         loader = self._loader_of(self._final)
         taught = self._ranked_by_teacher(loader) if self.teacher is not None else None
         panels.save(
@@ -270,7 +270,7 @@ class Retrieval(TaskDefaults):
 
 
 def _require_plain_settings(recipe: Recipe) -> None:
-    """Settings that mean nothing for dual encoders.
+    """Refuse settings that have no meaning for dual encoders.
 
     Raises:
         CoterieError: one of them is set.

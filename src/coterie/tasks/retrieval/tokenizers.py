@@ -1,4 +1,4 @@
-"""Tokenizers of encoders: trained on the data's texts, kept in a run's folder, and one that knows no words."""
+"""Tokenizers of encoders: trains them on the data's texts, saves and loads them, and provides a placeholder without words."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SPECIAL = {
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """A lower-casing WordPiece tokenizer as BERT has it, the same for the same texts.
+    """Train a lower-casing WordPiece tokenizer like BERT's. Training is deterministic.
 
     Args:
-        texts: read once.
-        vocabulary: tokens, at most.
+        texts: texts to train on, read once.
+        vocabulary: largest number of tokens.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -45,12 +45,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 
 
 def placeholder_tokenizer() -> Any:
-    """A tokenizer that knows no words, for an encoder that is given tokens only."""
+    """Build a tokenizer without words, for an encoder that only gets tokens."""
     return train_tokenizer([], len(SPECIAL))
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer in a folder, or of a name of the Hub.
+    """Load a tokenizer from a folder or the Hub.
 
     Raises:
         CoterieError: there is none.
@@ -68,7 +68,7 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer's files in one move, in place of what is there."""
+    """Write a tokenizer's files to a folder, replacing its contents in one move."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     tokenizer.save_pretrained(temporary)
@@ -80,5 +80,5 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def num_tokens(tokenizer: Any) -> int:
-    """Rows that an embedding needs: one more than the largest token number."""
+    """Return the number of rows that an embedding needs: the largest token id plus one."""
     return 1 + max(tokenizer.get_vocab().values())

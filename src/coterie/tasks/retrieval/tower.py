@@ -1,4 +1,4 @@
-"""An encoder of sentence-transformers as the module that methods train: tokens in, vectors out."""
+"""Wraps an encoder of sentence-transformers as the module that methods train: tokens to vectors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Tower(nn.Module):
     """Tokens to vectors.
 
     Args:
-        encoder: of sentence-transformers; it is owned by this module afterwards. The pooler of its network, which transformers adds for classifiers, is not
-            trained: no vector of a text reads it, and processes would wait for its gradient.
+        encoder: an encoder of sentence-transformers; this module owns it afterwards. The pooler that transformers adds for classifiers is not
+            trained: vectors do not depend on it, and processes would wait for its gradient.
     """
 
     def __init__(self, encoder: Any) -> None:
@@ -27,11 +27,11 @@ class Tower(nn.Module):
                 pooler.requires_grad_(False)
 
     def forward(self, tokens: Tokens) -> Tensor:
-        """Vectors [B, D] of texts that were tokenised by :class:`coterie.tasks.retrieval.data.tokens.TokenTable`."""
-        vectors: Tensor = self.encoder(dict(tokens))["sentence_embedding"]  # the library adds to what it is given
+        """Return vectors [B, D] of texts tokenised by :class:`coterie.tasks.retrieval.data.tokens.TokenTable`."""
+        vectors: Tensor = self.encoder(dict(tokens))["sentence_embedding"]  # a copy: the library modifies its argument
         return vectors
 
     def plain(self) -> nn.Module:
-        """A copy of the encoder, as sentence-transformers knows it."""
+        """Return a copy of the encoder as a plain sentence-transformers model."""
         network: nn.Module = copy.deepcopy(self.encoder)
         return network

@@ -1,1 +1,1 @@
-"""Cross-encoders that teach: networks that read a query and a document together, and what they say of pairs."""
+"""Cross-encoder teachers: networks that read a query and a document together, and their scores of pairs."""

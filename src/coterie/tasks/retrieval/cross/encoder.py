@@ -1,4 +1,4 @@
-"""Networks that read a query and a document together: sentence-transformers' ``CrossEncoder``, and one with two vectors (dual pooling)."""
+"""Networks that read a query and a document together: sentence-transformers' ``CrossEncoder``, and a joint encoder with two vectors (dual pooling)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from coterie.tasks.retrieval.library import quiet_sentence_transformers
 
 Pair = tuple[str, str]  # a query and a document
 DualPooling = Literal["mean", "cls_sep"]
-SIDE = "side"  # of each token: 0 the query's, 1 the document's, -1 special ones and padding
+SIDE = "side"  # of each token: 0 query, 1 document, -1 special token or padding
 
 
 def is_cross_encoder(name: str) -> bool:
-    """Whether a folder or a name of the Hub says that it is one: saved as such by sentence-transformers, or a sequence classifier of transformers.
+    """Return whether a folder or a name on the Hub is a cross-encoder: saved as one by sentence-transformers, or a sequence classifier of transformers.
 
     Raises:
         CoterieError: there is no such place.
@@ -44,17 +44,17 @@ def is_cross_encoder(name: str) -> bool:
 
 
 class Scorer(Protocol):
-    """What scores pairs."""
+    """Scores pairs of a query and a document."""
 
     def scores(self, pairs: Sequence[Pair], batch_size: int, device: torch.device) -> NDArray[np.float32]:
-        """float32 [N]; afterwards it is on the CPU again."""
+        """Return scores, float32 [N]. The scorer is on the CPU again afterwards."""
 
 
 def load_cross_encoder(name: str) -> Any:
-    """A ``CrossEncoder`` with one score for a pair, on the CPU in float32.
+    """Load a ``CrossEncoder`` with one score per pair, on the CPU in float32.
 
     Raises:
-        CoterieError: nothing there, weights in pickles alone, or more than one score.
+        CoterieError: it does not exist, has its weights in pickles only, or returns more than one score.
     """
     place = require_place(name, "a cross-encoder")
     if Path(place).is_dir() and not any(Path(place).rglob("*.safetensors")):
@@ -77,10 +77,10 @@ def load_cross_encoder(name: str) -> Any:
 
 
 class LogitScorer:
-    """A cross-encoder's logits, times a factor.
+    """Scores pairs by a cross-encoder's logits, times a factor.
 
     Args:
-        encoder: of :func:`load_cross_encoder`.
+        encoder: an encoder from :func:`load_cross_encoder`.
         scale: the factor.
     """
 
@@ -88,7 +88,7 @@ class LogitScorer:
         self.encoder, self.scale = encoder, scale
 
     def scores(self, pairs: Sequence[Pair], batch_size: int, device: torch.device) -> NDArray[np.float32]:
-        """See :class:`Scorer`: the logits, before the sigmoid that the library takes by default."""
+        """See :class:`Scorer`. Scores are logits, without the sigmoid that the library applies by default."""
         self.encoder.to(device)
         try:
             found = self.encoder.predict(
@@ -100,22 +100,22 @@ class LogitScorer:
 
 
 class JointEncoder(nn.Module):
-    """Dual pooling: of the joint encoding of a query and a document one vector for each, whose inner product is the score.
+    """Dual pooling: pools the joint encoding of a query and a document into one vector for each; their inner product is the score.
 
-    Each is contextualised by the other, so that a query has another vector with every document. EmbedDistill (arXiv 2301.12005, section 4.2) adds this scorer to
+    Each vector is contextualised by the other text, so a query has a different vector with every document. EmbedDistill (arXiv 2301.12005, section 4.2) adds this scorer to
     cross-encoders so that their vectors can be matched. How it pools could not be read: both ways here are reconstructions, and so are vectors of length 1.
 
     - ``mean``: the mean of the query's tokens, and of the document's; special tokens belong to neither.
     - ``cls_sep``: the first token ([CLS]) for the query, and the last ([SEP]) for the document.
 
     Args:
-        body: of transformers, without a head; tokens to ``last_hidden_state`` [N, L, D].
-        tokenizer: a fast one of transformers, which knows what token is of which text.
-        pooling: one of the two.
-        max_length: tokens of a pair, at most; the longer text is cut.
+        body: a network of transformers without a head; tokens to ``last_hidden_state`` [N, L, D].
+        tokenizer: a fast tokenizer of transformers, which knows to which text a token belongs.
+        pooling: ``mean`` or ``cls_sep``.
+        max_length: largest number of tokens of a pair; the longer text is truncated.
 
     Raises:
-        CoterieError: a tokenizer that does not say which text a token is of, or has none of the special tokens.
+        CoterieError: the tokenizer does not say to which text a token belongs, or lacks the special tokens.
     """
 
     def __init__(self, body: Any, tokenizer: Any, pooling: DualPooling, max_length: int) -> None:
@@ -130,11 +130,11 @@ class JointEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers of a vector."""
+        """Width of the vectors."""
         return int(self.body.config.hidden_size)
 
     def tokens(self, pairs: Sequence[Pair], device: torch.device) -> dict[str, Tensor]:
-        """What the body takes, int64 [N, L], and each token's ``side``."""
+        """Return the inputs of the body, int64 [N, L], and each token's ``side``."""
         queries, documents = zip(*pairs, strict=True)
         found = self.tokenizer(
             list(queries),
@@ -148,7 +148,7 @@ class JointEncoder(nn.Module):
         return {key: value.to(device) for key, value in {**found, SIDE: torch.tensor(sides)}.items()}
 
     def forward(self, tokens: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Vectors of queries and documents, each [N, D], of length 1."""
+        """Return vectors of queries and documents, each [N, D], of length 1."""
         states = self.body(**{key: value for key, value in tokens.items() if key != SIDE}).last_hidden_state
         if self.pooling == "mean":
             pooled = [_mean(states, tokens[SIDE] == side) for side in (0, 1)]
@@ -162,7 +162,7 @@ class JointEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, pairs: Sequence[Pair], batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Vectors of queries and documents, each [N, D] on the CPU; the longest pairs are encoded together."""
+        """Return vectors of queries and documents, each [N, D] on the CPU. Pairs are sorted by length, so that the longest are encoded together."""
         self.eval().to(device)
         order = sorted(range(len(pairs)), key=lambda number: -len(pairs[number][0]) - len(pairs[number][1]))
         result = torch.empty(2, len(pairs), self.width)
@@ -188,14 +188,14 @@ def _mean(states: Tensor, chosen: Tensor) -> Tensor:
 
 
 def load_joint_encoder(name: str, pooling: DualPooling) -> tuple[JointEncoder, Any]:
-    """The body of a network with weights, pooled twice, and the encoder of sentence-transformers that it was read as.
+    """Load the body of a network with weights as a joint encoder, and the sentence-transformers encoder that it was read with.
 
     Args:
-        name: a folder or a name of the Hub: a cross-encoder, whose head is left out, or any encoder of texts.
+        name: a folder or a name on the Hub: a cross-encoder, whose head is dropped, or any text encoder.
         pooling: see :class:`JointEncoder`.
 
     Raises:
-        CoterieError: nothing there that can be read, or no network of one stream of tokens.
+        CoterieError: nothing readable exists there, or the network does not take a single sequence of tokens.
     """
     encoder = load_encoder(name)
     if not hasattr(encoder[0], "model"):

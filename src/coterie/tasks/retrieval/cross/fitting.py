@@ -1,4 +1,4 @@
-"""The first stage of dual pooling: a joint encoder learns to score pairs by the inner product of its two vectors, before a student is taught by them."""
+"""First stage of dual pooling: trains a joint encoder to score pairs by the inner product of its two vectors, before it teaches a student."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ WEIGHT_DECAY = 0.01
 LARGEST_GRADIENT = 1.0
 FOLDER = "retrieval_teachers"
 
-Group = Sequence[Pair]  # a query with its own document, and with others that are not relevant to it
+Group = Sequence[Pair]  # a query with its own document, and with others that are not relevant
 
 
 def fit_joint_encoder(
     joint: JointEncoder, groups: Sequence[Group], *, epochs: int, learning_rate: float, batch_size: int, seed: int, device: torch.device
 ) -> None:  # fmt: skip
-    """Train it in place: of a query's documents its own shall have the largest score (softmax cross-entropy, temperature 0.05, AdamW, linear warm-up and decay).
+    """Train the joint encoder in place to score a query's own document highest (softmax cross-entropy, temperature 0.05, AdamW, linear warm-up and decay).
 
-    A reconstruction: that the paper fine-tunes its cross-encoder with the dual-pooling scorer is known, its loss and settings are not.
+    This is a reconstruction: it is known that the paper fine-tunes its cross-encoder with the dual-pooling scorer, but not with which loss and settings.
 
     Args:
-        joint: of length-1 vectors; on the CPU before and after.
+        joint: the encoder, with vectors of length 1; on the CPU before and after.
         groups: one for each training pair, its own document first.
-        epochs: over all groups, in another order each time.
-        learning_rate: at its highest.
-        batch_size: pairs at once, about.
-        seed: of order and dropout.
-        device: where it trains.
+        epochs: passes over all groups, in a different order each time.
+        learning_rate: peak learning rate.
+        batch_size: approximate number of pairs per batch.
+        seed: seed of order and dropout.
+        device: device to train on.
 
     Raises:
-        RunError: weights that are not finite.
+        RunError: weights are not finite.
     """
     together = max(1, batch_size // max(map(len, groups)))
     steps = epochs * -(-len(groups) // together)
@@ -69,7 +69,7 @@ def fit_joint_encoder(
 
 
 def group_loss(joint: JointEncoder, groups: Sequence[Group], device: torch.device) -> Tensor:
-    """Mean over groups of the cross-entropy of the first pair among all of the group, 0-d in nats."""
+    """Return the cross-entropy of the first pair among all pairs of a group, mean over groups, 0-d in nats."""
     queries, documents = joint(joint.tokens([pair for group in groups for pair in group], device))
     scores = (queries * documents).sum(-1) / TEMPERATURE
     parts = scores.split([len(group) for group in groups])
@@ -77,15 +77,15 @@ def group_loss(joint: JointEncoder, groups: Sequence[Group], device: torch.devic
 
 
 def fitted_once(joint: JointEncoder, key: str, fit: Callable[[], None]) -> bool:
-    """Fit it, or load what the cache folder has of an earlier fit, which it then keeps.
+    """Load the trained weights from the cache folder; if they are not there, train and write them.
 
     Args:
-        joint: whose weights are set.
-        key: of network, texts and settings.
-        fit: trains it.
+        joint: the encoder whose weights are set.
+        key: digest of network, texts and settings.
+        fit: trains the encoder.
 
     Returns:
-        Whether it was trained now.
+        Whether this call trained it.
 
     Raises:
         RunError: the cache folder cannot be written.

@@ -1,4 +1,4 @@
-"""Which documents a cross-encoder scores with each training query, and what it says of them: computed once, kept in the cache folder."""
+"""The documents that a cross-encoder scores with each training query, and the scores, computed once and kept in the cache folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Integers = NDArray[np.int64]
 
 
 def with_candidates(queries: Queries, documents: Sequence[str], count: int) -> Queries:
-    """Queries whose hard negatives are the documents that a cross-encoder scores besides their own.
+    """Set the hard negatives of queries to the documents that a cross-encoder scores besides their own.
 
-    These are the data's hard negatives, and behind them BM25's best among the training queries' documents that are not relevant.
+    These are the data's hard negatives, followed by BM25's best among the training queries' documents that are not relevant.
 
     Args:
-        queries: of the training split.
+        queries: queries of the training split.
         documents: all texts.
-        count: of a query; fewer where there are no more.
+        count: number per query; fewer if there are no more.
     """
     pool = sorted({number for each in queries.items for number in (*dict(each.relevant), *each.negatives)})
     wanting = [each for each in queries.items if len(each.negatives) < count]
@@ -40,13 +40,13 @@ def with_candidates(queries: Queries, documents: Sequence[str], count: int) -> Q
 
 @dataclass(frozen=True)
 class TaughtPairs:
-    """A cross-encoder's scores of training queries with some documents each, and its vectors of their own pairs.
+    """A cross-encoder's scores of training queries with some documents each, and its vectors of relevant pairs.
 
     Attributes:
-        offsets: where each query's scores begin, int64 [Q + 1].
-        documents: numbers of the scored documents, rising within a query, int64 [N].
+        offsets: start of each query's scores, int64 [Q + 1].
+        documents: indices of the scored documents, ascending within a query, int64 [N].
         scores: float32 [N].
-        vectors: of each pair of a query and one of its own documents, the query's and the document's, float32 [P, 2, D]; None of scores alone.
+        vectors: vectors of the query and the document of each relevant pair, float32 [P, 2, D]; None if there are only scores.
     """
 
     offsets: Integers
@@ -55,7 +55,7 @@ class TaughtPairs:
     vectors: Vectors | None
 
     def of(self, queries: Integers, documents: Integers) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Scores of every query with every document, float32 [B, M], and which of them are known; others are 0."""
+        """Return the scores of every query with every document, float32 [B, M], and which of them are known; unknown ones are 0."""
         scores = np.zeros((len(queries), len(documents)), dtype=np.float32)
         known = np.zeros(scores.shape, dtype=bool)
         for row, query in enumerate(queries):
@@ -68,7 +68,7 @@ class TaughtPairs:
 
 
 def scored_documents(queries: Queries) -> tuple[Integers, Integers]:
-    """Offsets [Q + 1] and numbers [N] of the documents that are scored with each query: its own and its negatives, rising."""
+    """Return offsets [Q + 1] and indices [N] of the documents to score with each query, its own and its negatives, ascending."""
     parts = [sorted({*dict(each.relevant), *each.negatives}) for each in queries.items]
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
     return offsets.astype(np.int64), np.array([number for part in parts for number in part], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A cross-encoder as a recipe's teacher: what it says of the training pairs, and how it ranks."""
+"""Cross-encoders as teachers: scores of the training pairs, and reranking."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CrossTeacher:
-    """A cross-encoder that was found.
+    """A loaded cross-encoder.
 
     Attributes:
-        scorer: gives scores of pairs; one with dual pooling is trained by :meth:`teach`.
-        tokenizer: of transformers.
-        digest: of its weights and settings.
-        settings: the recipe's section.
-        note: what the run notes of it.
+        scorer: scores pairs; with dual pooling, :meth:`teach` trains it.
+        tokenizer: its tokenizer, of transformers.
+        digest: digest of its weights and settings.
+        settings: the recipe's section ``teacher``.
+        note: what the run records about it.
     """
 
     scorer: Scorer
@@ -48,14 +48,14 @@ class CrossTeacher:
     note: dict[str, Any]
 
     def teach(self, queries: Queries, documents: Sequence[str], seed: int, device: torch.device, announce: Announce) -> TaughtPairs:  # fmt: skip
-        """What it says of the training pairs, computed once and kept in the cache folder; with dual pooling after its first stage.
+        """Score the training pairs, once; the scores are kept in the cache folder. With dual pooling, the first stage runs before.
 
         Args:
-            queries: of the training split, see :func:`coterie.tasks.retrieval.cross.pairs.with_candidates`.
+            queries: queries of the training split, see :func:`coterie.tasks.retrieval.cross.pairs.with_candidates`.
             documents: all texts.
-            seed: of the first stage.
-            device: where it computes.
-            announce: is told in sentences what was not there.
+            seed: seed of the first stage.
+            device: device to compute on.
+            announce: is called with a sentence for each thing that was not cached.
 
         Raises:
             RunError: the cache folder cannot be written, or the first stage diverges.
@@ -111,7 +111,7 @@ class CrossTeacher:
             )
 
     def rank(self, queries: Queries, documents: Sequence[str], device: torch.device) -> Numbers:
-        """BM25's ranking of each query, of which it ranks the first ``teacher.reranked`` documents anew: int64 [Q, depth], best first."""
+        """Rank documents for each query by BM25 and rerank the first ``teacher.reranked``: int64 [Q, depth], best first."""
         ranked = bm25_ranking(queries.texts, documents)
         first = ranked[:, : self.settings.reranked]
         pairs: list[Pair] = [(query, documents[number]) for query, row in zip(queries.texts, first, strict=True) for number in row]  # fmt: skip
@@ -122,15 +122,15 @@ class CrossTeacher:
 
 
 def read_cross_teacher(name: str, settings: RetrievalTeacher, shown: str) -> CrossTeacher:
-    """A cross-encoder with its weights.
+    """Load a cross-encoder with its weights.
 
     Args:
-        name: a folder or a name of the Hub.
-        settings: the recipe's section.
-        shown: what it is called.
+        name: a folder or a name on the Hub.
+        settings: the recipe's section ``teacher``.
+        shown: display name.
 
     Raises:
-        CoterieError: nothing that can be read, or that gives no scores of pairs.
+        CoterieError: it cannot be read, or does not score pairs.
     """
     scorer: Scorer
     if settings.pooling == "none":

@@ -1,1 +1,1 @@
-"""From files to queries, documents and which belong together; and from these to batches."""
+"""Reads queries, documents and relevance from files, and makes batches of them."""

@@ -1,4 +1,4 @@
-"""The embedded data: docstrings of Python's standard library. The query is the first sentence, the document is what follows."""
+"""Built-in data: docstrings of Python's standard library. The query is the first sentence, the document is the rest."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 from coterie.data.stdlib import stdlib_definitions
 from coterie.tasks.retrieval.data.relevance import Documents, Query
 
-MASK = "[name]"  # in place of the symbol's name, which would give the document away
+MASK = "[name]"  # replaces the symbol's name, which would give the document away
 SHORTEST_QUERY, SHORTEST_DOCUMENT = 4, 8  # words
 SENTENCE = re.compile(r"(.+?[.!?])(?=\s|$)", re.DOTALL)
 
 
 def split_docstring(name: str, docstring: str) -> tuple[str, str] | None:
-    """First sentence, its symbol's name masked, and the rest; None where one of them says too little.
+    """Return the first sentence, with the symbol's name masked, and the rest; None if one of them is too short.
 
-    A first paragraph without the end of a sentence is the sentence.
+    If the first paragraph has no end of a sentence, all of it is the sentence.
 
     >>> split_docstring("bisect", "Find where bisect would put x. The list must be sorted, and stays as it is now.")
     ('Find where [name] would put x.', 'The list must be sorted, and stays as it is now.')
@@ -32,7 +32,7 @@ def split_docstring(name: str, docstring: str) -> tuple[str, str] | None:
 
 
 def docstring_pairs() -> tuple[Documents, list[Query], int]:
-    """Documents, queries (those of a module are one group), and how many docstrings were left out as duplicates of another's sentence or rest."""
+    """Return documents, queries (grouped by module), and the number of docstrings left out because their sentence or rest duplicates another's."""
     documents = Documents()
     queries: list[Query] = []
     seen: set[str] = set()

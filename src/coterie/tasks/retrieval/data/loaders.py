@@ -23,16 +23,16 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrainingTexts:
-    """What training batches are made of.
+    """The contents of training batches.
 
     Attributes:
-        queries: the split's.
-        query_tokens: of these, and of unlabelled queries behind them.
-        document_tokens: of all documents; None: the teacher encodes them.
-        query_vectors: the teacher's, of the queries and the unlabelled ones behind them; None: no teacher.
-        document_vectors: the teacher's, of all documents.
-        max_negatives: hard negatives of a pair in a batch, at most.
-        pairs: what a cross-encoder says of pairs; None: another teacher, or none.
+        queries: queries of the split.
+        query_tokens: tokens of the queries, followed by those of unlabelled queries.
+        document_tokens: tokens of all documents; None: the teacher encodes them.
+        query_vectors: the teacher's vectors of the queries, followed by those of unlabelled queries; None: no teacher.
+        document_vectors: the teacher's vectors of all documents.
+        max_negatives: largest number of hard negatives of a pair in a batch.
+        pairs: a cross-encoder's scores of pairs; None: another teacher, or none.
     """
 
     queries: Queries
@@ -51,13 +51,13 @@ class TrainingTexts:
 class PairLoader(InOrder):
     """Training batches of pairs, see :class:`coterie.data.batch.TrainLoader` and :class:`coterie.methods.retrieval.dual_encoder.DualEncoderMethod`.
 
-    Several processes share a batch: each has its own queries and the documents of all, which are encoded once, by one of them.
-    Each batch holds as many unlabelled queries, where there are any, as pairs; they come in an order of their own, round after round.
+    Several processes share a batch: each has its own queries and the documents of all; each document is encoded once, by one of the processes.
+    If there are unlabelled queries, each batch holds as many of them as pairs; they have an order of their own and are repeated.
 
     Args:
         texts: tokens and vectors.
-        order: of the pairs.
-        device: where batches go.
+        order: order of the pairs.
+        device: device of the batches.
     """
 
     def __init__(self, texts: TrainingTexts, order: Order, device: torch.device) -> None:
@@ -65,17 +65,17 @@ class PairLoader(InOrder):
         self.pairs: Integers = np.array(texts.queries.pairs, dtype=np.int64).reshape(-1, 2)
         self.relevant = [np.array([number for number, _ in each.relevant]) for each in texts.queries.items]
         self.views, self.ahead = 1, 0
-        self.repeats = False  # teachers are not asked by the loop: their vectors come with the batch
+        self.repeats = False  # the training loop does not run teachers: their vectors come with the batch
         self._rounds: dict[int, Integers] = {}
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a step on: the same whatever was drawn before."""
+        """Yield the batches of an epoch from a step on; they do not depend on earlier batches."""
         for step, whole in enumerate(self.order.whole.batches(epoch, first_step), first_step):
             shares = [self.order.share(whole, process).numpy() for process in range(self.order.num_processes)]
             yield self._batch(shares, self._negatives(whole.numpy(), epoch), epoch, step)
 
     def _batch(self, shares: list[Integers], negatives: Integers, epoch: int, step: int) -> Batch:
-        """This process's queries with the documents of all processes, its own first."""
+        """Make a batch of this process's queries with the documents of all processes, its own first."""
         texts, index = self.texts, self.order.process_index
         numbers = shares[index]
         labelled = self.pairs[numbers, 0]
@@ -107,7 +107,7 @@ class PairLoader(InOrder):
         return Batch(inputs, targets, sent(torch.from_numpy(numbers), self.device))
 
     def _divided(self, documents: Integers, pairs: int, negatives: Integers) -> tuple[Integers, Integers | None]:
-        """The documents that this process encodes, equally many on each, and the rows of all processes' vectors that are the batch's documents; None: its own are."""
+        """Return the documents that this process encodes (equally many on each), and the rows of the gathered vectors that are the batch's documents; None: its own documents are all."""
         processes, index = self.order.num_processes, self.order.process_index
         if processes == 1:
             return documents, None
@@ -121,7 +121,7 @@ class PairLoader(InOrder):
         return np.concatenate([documents[:pairs], own]), np.concatenate(rows)
 
     def _negatives(self, numbers: Integers, epoch: int) -> Integers:
-        """Hard negatives of the batch's pairs, each once; of a pair's many, others in each epoch."""
+        """Return hard negatives of the batch's pairs, without duplicates. If a pair has many, different ones are used in each epoch."""
         found: dict[int, None] = {}
         most = self.texts.max_negatives
         for number in numbers.tolist():
@@ -133,7 +133,7 @@ class PairLoader(InOrder):
         return np.array(list(found), dtype=np.int64)
 
     def _unlabelled(self, count: int, epoch: int, step: int) -> Integers:
-        """Numbers of this process's unlabelled queries of a step."""
+        """Return the indices of this process's unlabelled queries of a step."""
         total = self.texts.num_unlabelled
         if not total:
             return np.empty(0, dtype=np.int64)
@@ -153,15 +153,15 @@ class PairLoader(InOrder):
 
 
 class QueryLoader:
-    """The queries of a split, see :class:`coterie.data.batch.EvaluationLoader`; the longest first, so that little is padded.
+    """The queries of a split, the longest first to reduce padding. See :class:`coterie.data.batch.EvaluationLoader`.
 
     Args:
-        split: its name.
-        queries: of the split, or a part of them.
-        tokens: of these.
-        batch_size: queries a batch of this process.
-        device: where batches go.
-        process_index, num_processes: this process's place.
+        split: name of the split.
+        queries: queries of the split, or a part of them.
+        tokens: tokens of these queries.
+        batch_size: queries per batch of this process.
+        device: device of the batches.
+        process_index, num_processes: rank of this process and number of processes.
     """
 
     def __init__(

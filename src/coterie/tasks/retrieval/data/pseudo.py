@@ -1,6 +1,6 @@
-"""Pseudo-queries: made from training texts by simple rules, to be matched with a teacher's vectors without a label.
+"""Pseudo-queries: unlabelled queries made from training texts by simple rules, to match with a teacher's vectors.
 
-The paper of EmbedDistill generates queries by BART; these are none of its kind: training queries without some of their words, and spans of training documents.
+The EmbedDistill paper generates queries with BART. These are of another kind: training queries with some words dropped, and spans of training documents.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import numpy as np
 
 from coterie.randomness import derive_seed
 
-DROPPED = 0.3  # probability that a word of a query is left out
-SPAN = (4, 16)  # words of a span, at least and at most
+DROPPED = 0.3  # probability that a word of a query is dropped
+SPAN = (4, 16)  # smallest and largest number of words of a span
 
 
 def pseudo_queries(queries: Sequence[str], documents: Sequence[str], count: int, seed: int) -> list[str]:
-    """Half perturbed queries, half spans of documents; each once, none of them a query that is there.
+    """Make pseudo-queries, half perturbed queries and half spans of documents, without duplicates of one another or of given queries.
 
     Args:
-        queries, documents: of the training pairs.
-        count: how many are drawn; fewer come back where several are equal.
-        seed: the same seed gives the same ones.
+        queries, documents: texts of the training pairs.
+        count: how many to draw; duplicates are removed, so fewer may be returned.
+        seed: the same seed gives the same pseudo-queries.
     """
     known = set(queries)
     found: dict[str, None] = {}

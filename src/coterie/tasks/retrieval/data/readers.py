@@ -1,4 +1,4 @@
-"""Pairs and triples in rows, folders as BEIR has them, and unlabelled queries."""
+"""Readers for pairs and triples in rows, folders in BEIR's layout, and unlabelled queries."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from coterie.errors import CoterieError
 from coterie.tasks.retrieval.data.relevance import Documents, Query
 from coterie.tasks.retrieval.settings import RetrievalData
 
-Row = tuple[str, Mapping[str, Any]]  # its place, for messages, and its columns
+Row = tuple[str, Mapping[str, Any]]  # its location, for messages, and its columns
 
 
 @dataclass
 class Tally:
-    """What happened to rows while they were read.
+    """Counts rows while they are read.
 
     Attributes:
-        skipped: rows or lines of judgements left out: nothing stands in them, or they name what is not there.
-        duplicates: pairs that had been there before.
+        skipped: rows or judgements left out because they are empty or name a query or document that does not exist.
+        duplicates: repeated pairs.
     """
 
     skipped: int = 0
@@ -31,19 +31,19 @@ class Tally:
 
 
 def rows_of_files(paths: Iterable[Path]) -> Iterator[Row]:
-    """The rows of files, one after the other."""
+    """Yield the rows of files, one after the other."""
     for path in paths:
         for number, record in read_records(path):
             yield f"{str(path)!r}, row {number}", record
 
 
 def read_pairs(rows: Iterable[Row], settings: RetrievalData, documents: Documents, tally: Tally) -> list[Query]:
-    """Rows of a query, a document and, where there are such columns, negatives, ``query_id`` and ``document_id``.
+    """Read rows of a query, a document and, if these columns exist, negatives, ``query_id`` and ``document_id``.
 
-    Rows of one query (its id, else its text) are one query with several documents.
+    Rows with the same query (by its id, else its text) become one query with several documents.
 
     Raises:
-        CoterieError: a missing column, or values that are no texts.
+        CoterieError: a column is missing, or a value is not a text.
     """
     texts: dict[str, str] = {}
     relevant: dict[str, dict[int, float]] = {}
@@ -79,24 +79,24 @@ def _text(value: Any, column: str, where: str) -> str:
 
 
 def _several(value: Any, column: str, where: str) -> list[str]:
-    """A text, or a list of texts, without empty ones."""
+    """Return a text or a list of texts as a list, without empty ones."""
     found = value if isinstance(value, list) else [value]
     return [text for each in found if (text := _text(each, column, where)).strip()]
 
 
 def is_beir(folder: Path) -> bool:
-    """Whether a folder is laid out as BEIR's data sets are."""
+    """Return whether a folder has the layout of BEIR's data sets."""
     return all((folder / each).exists() for each in ("corpus.jsonl", "queries.jsonl", "qrels"))
 
 
 def read_beir(folder: Path, tally: Tally) -> tuple[Documents, dict[str, list[Query]]]:
-    """``corpus.jsonl`` (``_id``, ``title``, ``text``), ``queries.jsonl`` (``_id``, ``text``) and ``qrels/<split>.tsv`` (query, document, grade).
+    """Read ``corpus.jsonl`` (``_id``, ``title``, ``text``), ``queries.jsonl`` (``_id``, ``text``) and ``qrels/<split>.tsv`` (query, document, grade).
 
-    A document is its title and its text. Grades of 0 and below say that a document is not relevant: it is a hard negative.
-    A query without a relevant document is left out.
+    A document is its title and its text. Grades of 0 and below mean that a document is not relevant: it is a hard negative.
+    Queries without a relevant document are left out.
 
     Raises:
-        CoterieError: a missing column, a grade that is no number, or no split that is known.
+        CoterieError: a column is missing, a grade is not a number, or there is no known split.
     """
     documents = Documents()
     for where, record in rows_of_files([folder / "corpus.jsonl"]):
@@ -148,7 +148,7 @@ def _judged(path: Path, documents: Documents, texts: Mapping[str, str], tally: T
 
 
 def _judgements(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Query, document, grade and place: BEIR's three columns below a head, or TREC's four."""
+    """Yield query, document, grade and location, from BEIR's three columns with a header or TREC's four columns."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
             where = f"{str(path)!r}, line {number}"
@@ -168,15 +168,15 @@ def _is_number(text: str) -> bool:
 
 
 def read_texts(path: Path, column: str, what: str) -> list[str]:
-    """Texts of a file, each once, in their order: one a line of a .txt file, or a column of rows.
+    """Read the distinct texts of a file in their order: the lines of a .txt file, or a column of rows.
 
     Args:
         path: the file.
-        column: of rows.
+        column: the column to read from rows.
         what: the setting that names the column, for messages.
 
     Raises:
-        CoterieError: it cannot be read, has no such column, or no text.
+        CoterieError: the file cannot be read, or has no such column or no text.
     """
     if path.suffix.lower() in SUFFIXES:
         values = [

@@ -1,4 +1,4 @@
-"""Queries and the documents that are relevant to them, as they are read and before they are split."""
+"""Queries and their relevant documents, before they are split."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Self
 class Query:
     """Attributes:
     text: the query.
-    relevant: numbers of its documents, and their grades, above 0.
-    negatives: numbers of documents that are known not to be its own.
-    group: queries of one group stand in the same split.
+    relevant: indices of its relevant documents, and their grades, above 0.
+    negatives: indices of documents that are known not to be relevant.
+    group: queries of one group are in the same split.
     """
 
     text: str
@@ -25,9 +25,9 @@ class Query:
 
 @dataclass
 class Documents:
-    """Distinct documents in the order in which they were met.
+    """Distinct documents in the order in which they were added.
 
-    A document is known by its id where it has one, else by its text.
+    A document is identified by its id if it has one, else by its text.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Documents:
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def add(self, text: str, name: str | None = None) -> int:
-        """The document's number."""
+        """Add a document and return its index."""
         key = f"id {name}" if name is not None else f"text {text}"
         if key not in self._numbers:
             self._numbers[key] = len(self.texts)
@@ -44,7 +44,7 @@ class Documents:
         return self._numbers[key]
 
     def find(self, name: str) -> int | None:
-        """The number of the document with an id; None: there is none."""
+        """Return the index of the document with an id; None: there is none."""
         return self._numbers.get(f"id {name}")
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Queries:
 
     @classmethod
     def of(cls, items: Iterable[Query]) -> Self:
-        """Those queries, in their order."""
+        """Build from queries, in their order."""
         return cls(tuple(items))
 
     def __len__(self) -> int:
@@ -71,16 +71,16 @@ class Queries:
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """Each query's number with each of its documents'."""
+        """Return all pairs of a query's index and the index of one of its documents."""
         return [(number, document) for number, each in enumerate(self.items) for document, _ in each.relevant]
 
     def take(self, numbers: Sequence[int]) -> Queries:
-        """Some of them."""
+        """Select some queries."""
         return Queries(tuple(self.items[number] for number in numbers))
 
 
 def texts_digest(texts: Iterable[str]) -> str:
-    """A text that changes with any text of a list, or their order."""
+    """Return a digest that changes with any text of a list, or their order."""
     whole = hashlib.blake2b(digest_size=16)
     for text in texts:
         data = text.encode(errors="surrogateescape")

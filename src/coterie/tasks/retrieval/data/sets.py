@@ -1,4 +1,4 @@
-"""From the settings to the documents and to the queries of every split, with what was found on the way."""
+"""Builds documents and the queries of every split from the settings, with notes on the data."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class RetrievalSets:
     """A data set for retrieval.
 
     Attributes:
-        name: to be shown.
-        documents: all of them, among which is searched, whatever the split.
-        queries: by split, ``train`` among them.
-        unlabelled: queries whose documents are not known.
-        skipped: rows and judgements that were left out.
-        passed_over: files that were not read.
-        duplicates: by held-out split, how many of its queries are training queries too, word by word.
-        notes: these and what else was found, in sentences.
-        fingerprint: what identifies the data, as ``data.json`` holds it.
+        name: display name.
+        documents: all documents; every split searches among all of them.
+        queries: queries by split, including ``train``.
+        unlabelled: queries without known documents.
+        skipped: number of rows and judgements left out.
+        passed_over: number of files that were ignored.
+        duplicates: for each held-out split, how many of its queries are identical to training queries.
+        notes: notes on these and other findings, in sentences.
+        fingerprint: what identifies the data, as in ``data.json``.
     """
 
     name: str
@@ -53,15 +53,15 @@ class RetrievalSets:
 
 
 def load_sets(settings: RetrievalData, seed: int = 0, whole: bool = False) -> RetrievalSets:
-    """Read and split what a recipe names.
+    """Read and split the data that a recipe names.
 
     Args:
         settings: the recipe's section ``data``.
-        seed: of pseudo-queries.
-        whole: queries without splits are the test split as a whole: nothing is trained on them.
+        seed: seed of pseudo-queries.
+        whole: use all queries without splits as the test split, since nothing is trained on them.
 
     Raises:
-        CoterieError: nothing that can be read, a missing column, no training queries, too few to hold out any.
+        CoterieError: nothing is readable, a column is missing, there are no training queries, or too few to hold out any.
     """
     tally = Tally()
     name, documents, found, passed_over, notes = _read(settings, tally)
@@ -91,7 +91,7 @@ def load_sets(settings: RetrievalData, seed: int = 0, whole: bool = False) -> Re
 
 
 def _read(settings: RetrievalData, tally: Tally) -> tuple[str, Documents, dict[str, Sequence[Query]], int, list[str]]:
-    """Name, documents, queries by split, files that were not read, notes."""
+    """Return name, documents, queries by split, number of ignored files, and notes."""
     name = settings.name
     if name == "stdlib":
         documents, queries, twice = docstring_pairs()
@@ -134,10 +134,10 @@ def _hub_rows(name: str) -> dict[str, list[Row]]:
 
 
 def _files_by_split(folder: Path) -> tuple[dict[str, list[Path]], int]:
-    """Files whose names are splits, or else all files as the training split; and how many others there are.
+    """Return the files named after splits, or else all files as the training split; and the number of other files.
 
     Raises:
-        CoterieError: no file that is read, or two of one split.
+        CoterieError: no file is readable, or two files are for the same split.
     """
     below = sorted(each for each in folder.iterdir() if each.is_file() and not each.name.startswith("."))
     found = [each for each in below if each.suffix.lower() in SUFFIXES]
@@ -155,9 +155,9 @@ def _files_by_split(folder: Path) -> tuple[dict[str, list[Path]], int]:
 
 
 def split_queries(found: Mapping[str, Sequence[Query]], settings: RetrievalData) -> dict[str, Queries]:
-    """The splits that the data bring, or that are carved from the training queries by their groups, else by their texts.
+    """Return the splits of the data, holding out missing ones from the training queries by their groups, else by their texts.
 
-    Where only one held-out split exists it is the test split, whatever its name, unless ``data.test`` is a number.
+    If only one held-out split exists, it is the test split, whatever its name, unless ``data.test`` is a number.
     """
     brought = {split: Queries.of(each) for split, each in found.items() if len(each)}
     splits = hold_out(brought, settings, _carve, "queries")
@@ -167,7 +167,7 @@ def split_queries(found: Mapping[str, Sequence[Query]], settings: RetrievalData)
 
 
 def _carve(queries: Queries, share: float, seed: int, what: str) -> tuple[Queries, Queries]:
-    """(rest, carved), each in the original order: whole groups until the share of queries is reached, at least one and not all.
+    """Return (rest, held out), each in the original order. Whole groups are held out until the share of queries is reached, at least one and not all.
 
     Raises:
         CoterieError: there is one group only.
@@ -197,7 +197,7 @@ def _limit(queries: Queries, count: int, seed: int) -> Queries:
 
 
 def _unlabelled(settings: RetrievalData, train: Queries, documents: Documents, seed: int) -> list[str]:
-    """Queries of the file, and pseudo-queries, each once; none that has a label."""
+    """Return queries of the file and pseudo-queries, without duplicates and labelled queries."""
     found: list[str] = []
     if settings.unlabelled is not None:
         path = Path(settings.unlabelled).expanduser()

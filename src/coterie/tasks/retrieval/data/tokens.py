@@ -1,4 +1,4 @@
-"""Texts as tokens, of unequal lengths one after the other, and batches of them that are as long as their longest text."""
+"""Tokenised texts of different lengths, stored one after the other, and batches padded to their longest text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from coterie.tasks.retrieval.tower import Tokens
 
-TOGETHER = 1_024  # texts that are tokenised at once
+TOGETHER = 1_024  # texts to tokenise at once
 PROMPTS = {
     "query": ("query",),
     "document": ("document", "passage", "corpus"),
-}  # names, as sentence-transformers looks for them
+}  # prompt names, in the order in which sentence-transformers looks for them
 Side = Literal["query", "document"]
 
 
 def prompt_of(encoder: Any, side: Side) -> str | None:
-    """What stands before each text, as ``encode_query`` and ``encode_document`` put it there."""
+    """Return the prompt that ``encode_query`` and ``encode_document`` put before each text."""
     named = next((name for name in PROMPTS[side] if name in encoder.prompts), encoder.default_prompt_name)
     return encoder.prompts.get(named) if named is not None else None
 
@@ -30,12 +30,12 @@ class TokenTable:
     """The tokens of texts.
 
     Args:
-        texts: what is tokenised, once, cut off at the encoder's length.
-        encoder: of sentence-transformers, whose tokenizer and prompts are used.
-        side: whose prompt.
+        texts: texts; they are tokenised once and truncated to the encoder's length.
+        encoder: encoder of sentence-transformers whose tokenizer and prompts are used.
+        side: whether to use the prompt of queries or of documents.
 
     Attributes:
-        lengths: tokens of each text, int64 [N].
+        lengths: number of tokens of each text, int64 [N].
     """
 
     def __init__(self, texts: Sequence[str], encoder: Any, side: Side) -> None:
@@ -58,7 +58,7 @@ class TokenTable:
         return len(self.lengths)
 
     def batch(self, numbers: Sequence[int] | NDArray[np.int64], device: torch.device) -> Tokens:
-        """Texts of these numbers, padded to the longest of them: ``input_ids`` and ``attention_mask`` int64 [B, L]."""
+        """Return the texts with these indices, padded to the longest of them: ``input_ids`` and ``attention_mask`` int64 [B, L]."""
         rows = [self.tokens[self.offsets[number] : self.offsets[number + 1]] for number in numbers]
         longest = max(map(len, rows))
         ids = np.full((len(rows), longest), self.padding, dtype=np.int64)
@@ -73,7 +73,7 @@ class TokenTable:
 
 
 def joined(tables: Sequence[TokenTable]) -> TokenTable:
-    """Several tables of one encoder as one, one after the other."""
+    """Concatenate several tables of one encoder."""
     result = object.__new__(TokenTable)
     result.padding, result.left = tables[0].padding, tables[0].left
     result.tokens = np.concatenate([each.tokens for each in tables])
@@ -83,7 +83,7 @@ def joined(tables: Sequence[TokenTable]) -> TokenTable:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device, without waiting for a copy to a GPU."""
+    """Copy to the device, asynchronously for a GPU."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -1,6 +1,6 @@
-"""A teacher's vectors of texts: computed once, kept in a file of the cache folder, read from there as they are needed.
+"""A teacher's vectors of texts, computed once and kept in a memory-mapped file of the cache folder.
 
-The file's name holds a digest of the teacher and one of the texts. A million documents of 384 numbers are 1.5 GB on disk, and none of it in memory but what a batch reads.
+The file's name holds a digest of the teacher and one of the texts. A million documents of 384 numbers take 1.5 GB on disk; only the rows that a batch reads are in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coterie.data.tables import computed_table, read_table
 from coterie.tasks.retrieval.data.relevance import texts_digest
 from coterie.tasks.retrieval.data.tokens import Side, sent
 
-CHUNK = 8_192  # texts of a part
+CHUNK = 8_192  # texts per part
 FOLDER = "retrieval_vectors"
 Vectors = NDArray[np.float32]
 
@@ -34,17 +34,17 @@ def teacher_vectors(
     device: torch.device | str = "cpu",
     announce: Callable[[str], None] = lambda line: None,
 ) -> Vectors:
-    """Vectors of texts, float32 [N, D], memory-mapped.
+    """Return a teacher's vectors of texts, float32 [N, D], memory-mapped.
 
     Args:
         encoder: the teacher, of sentence-transformers.
-        digest: of it, see :func:`coterie.tasks.retrieval.encoders.encoder_digest`.
-        texts: what is encoded.
+        digest: its digest, see :func:`coterie.tasks.retrieval.encoders.encoder_digest`.
+        texts: texts to encode.
         side: whether they are queries or documents.
-        normalize: to length 1.
-        batch_size: texts at once.
-        device: where it computes.
-        announce: is told in a sentence that something was not there.
+        normalize: whether to normalise vectors to length 1.
+        batch_size: texts per batch.
+        device: device to compute on.
+        announce: is called with a sentence if the vectors were not cached.
 
     Raises:
         RunError: the cache folder cannot be written, or has not enough room.
@@ -75,14 +75,14 @@ def kept_rows(
     announce: Callable[[], None],
     what: str = "the teacher's vectors",
 ) -> Vectors:
-    """What a teacher says, float32, memory-mapped from a file of the cache folder, which is written a part at a time where it is not there.
+    """Return outputs of a teacher, float32, memory-mapped from a file of the cache folder. A missing file is written part by part.
 
     Args:
-        name: of the file, without its ending; it says whose rows of what these are.
-        shape: of the whole.
-        compute: rows from a number on, and up to another.
-        announce: is called where they are computed.
-        what: they are called in messages.
+        name: name of the file without its ending; it identifies the teacher and the texts.
+        shape: shape of all rows.
+        compute: computes the rows from a start to an end.
+        announce: is called if the rows have to be computed.
+        what: display name, for messages.
 
     Raises:
         RunError: the cache folder cannot be written, or has not enough room.
@@ -101,5 +101,5 @@ def kept_rows(
 
 
 def read_rows(vectors: Vectors, numbers: Sequence[int] | NDArray[np.int64], device: torch.device) -> Tensor:
-    """Some of the vectors on the device, [B, D]."""
+    """Return some of the vectors on the device, [B, D]."""
     return sent(torch.from_numpy(np.ascontiguousarray(vectors[np.asarray(numbers)])), device)
