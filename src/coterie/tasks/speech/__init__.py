@@ -1,1 +1,1 @@
-"""Encoders of speech that learn from the hidden states of larger ones: what is theirs alone."""
+"""Task of speech encoders that learn from the hidden states of larger ones."""

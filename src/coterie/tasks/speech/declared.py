@@ -1,4 +1,4 @@
-"""The figures of encoders of speech, see :mod:`coterie.tasks.speech.evaluation`; light, so that a report reads them without torch."""
+"""Figures of speech encoders, computed by :mod:`coterie.tasks.speech.evaluation`. This module does not import torch, so that a report can read it."""
 
 from __future__ import annotations
 

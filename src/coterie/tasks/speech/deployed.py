@@ -1,4 +1,4 @@
-"""What a finished run of an encoder of speech is asked for: its student, and features of new clips. See :class:`coterie.tasks.task.Deployed`."""
+"""The student of a finished speech run, and its features of new clips. See :class:`coterie.tasks.task.Deployed`."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def predict(
     layer: int = -1,
     output: str = "features",
 ) -> Iterator[Answer]:
-    """Features of each clip and the times of their frames; of a file they are written into the folder ``output`` (empty: they are not written)."""
+    """Compute features of each clip and the times of their frames; those of a file are written to the folder ``output`` (empty: they are not written)."""
     return features_of(network, description, samples, layer, output)

@@ -1,4 +1,4 @@
-"""What ``student.json`` must hold of an encoder of speech."""
+"""Schema of ``student.json`` of a speech run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SpeechTeacherNote(Content):
 
 
 class SpeechStudent(Student):
-    """``normalize``: whether it hears clips with mean 0 and variance 1."""
+    """``normalize``: whether its clips are normalised to mean 0 and variance 1."""
 
     task: Literal["speech"]
     config: dict[str, Any]

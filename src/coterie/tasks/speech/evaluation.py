@@ -1,4 +1,4 @@
-"""Measuring a student beside its teachers over a split: layer by layer, batch by batch; by probes; and what it costs."""
+"""Evaluation of a student against its teachers on a split, per layer; probes; and costs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from coterie.tasks.evaluation import Evaluation
 from coterie.tasks.speech.data.loaders import SpeechEvaluationLoader
 from coterie.tasks.speech.probe import pooled, probe_labels
 
-TIMED_SECONDS = 5.0  # of the clip by which a real-time factor is measured
+TIMED_SECONDS = 5.0  # length of the clip for the real-time factor
 TIMES = 3
 
 Probes = dict[str, dict[str, dict[str, float]]]  # encoder -> label -> clean or noisy -> share
@@ -30,21 +30,21 @@ Probes = dict[str, dict[str, dict[str, float]]]  # encoder -> label -> clean or 
 
 @dataclass(frozen=True)
 class SpeechEvaluation(Evaluation):
-    """Of an encoder of speech.
+    """Evaluation of a speech encoder.
 
     Attributes:
-        probes: of the student, its teachers and a random network, where they were measured.
+        probes: probes of the student, its teachers and a random network, if they were measured.
     """
 
     probes: Probes = field(default_factory=dict)
 
 
 class ProbesFound(NamedTuple):
-    """What probes of several encoders found.
+    """Results of probes of several encoders.
 
     Attributes:
-        shares: of clips that they get right, by encoder, label, and clean or noisy.
-        layers: weights of the layers that they read, by encoder and label.
+        shares: accuracies by encoder, label, and clean or noisy.
+        layers: weights of the layers, by encoder and label.
     """
 
     shares: Probes
@@ -52,7 +52,7 @@ class ProbesFound(NamedTuple):
 
 
 def as_ekd(method: Method) -> EnsembleKD:
-    """The method, which is known to be of encoders of speech."""
+    """Return the method, typed for speech encoders."""
     assert isinstance(method, EnsembleKD)
     return method
 
@@ -61,16 +61,16 @@ def as_ekd(method: Method) -> EnsembleKD:
 def measure(
     method: Method, teachers: EncoderTeachers, loader: EvaluationLoader, accelerator: Accelerator
 ) -> SpeechEvaluation:
-    """Distance and cosine of each teacher and layer over a whole split, in eval mode.
+    """Measure distance and cosine for each teacher and layer on a whole split, in eval mode.
 
     Args:
-        method: is set to eval mode.
-        teachers: with their weights.
-        loader: of the split.
-        accelerator: its processes' shares are added up.
+        method: the method; it is set to eval mode.
+        teachers: teachers with their weights.
+        loader: batches of the split.
+        accelerator: the sums of its processes are added up.
 
     Raises:
-        RunError: predictions that are not finite.
+        RunError: predictions are not finite.
     """
     ekd = as_ekd(method).eval()
     places = [(number, layer) for number, chosen in enumerate(ekd.layers) for layer in chosen]
@@ -115,13 +115,13 @@ def probe(
     labels: Sequence[str],
     every_layer: bool = False,
 ) -> ProbesFound:
-    """What a linear classifier of each encoder's features gets right on test clips, in silence and in noise.
+    """Measure the accuracy of a linear classifier on each encoder's features of test clips, clean and noisy.
 
     Args:
-        encoders: by name, in eval mode.
-        train, test: clips; every process sees all of them.
-        labels: their names.
-        every_layer: whether they read a learnt weighted sum of all layers, or the last one.
+        encoders: encoders by name, in eval mode.
+        train, test: clips; every process gets all of them.
+        labels: names of the labels.
+        every_layer: whether to use a learnt weighted sum of all layers, instead of the last one.
     """
     learnt = pooled(encoders, train, every_layer=every_layer)
     clean, noisy = (pooled(encoders, test, each, every_layer) for each in (False, True))
@@ -135,7 +135,7 @@ def probe(
 
 
 def with_probes(evaluation: SpeechEvaluation, found: ProbesFound, student: str) -> SpeechEvaluation:
-    """The evaluation with the means over labels as figures of the student."""
+    """Add the probes' means over labels to the figures of the student."""
     probes = found.shares
     own = means_of(probes[student])
     figures = {**evaluation.figures, "probes": probes, "probe_layers": found.layers}
@@ -146,7 +146,7 @@ def with_probes(evaluation: SpeechEvaluation, found: ProbesFound, student: str) 
 
 
 def means_of(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Figures of an encoder's probes: the mean over labels, clean and in noise; none where there are no labels."""
+    """Return the figures of an encoder's probes, means over labels, clean and noisy; empty without labels."""
     if not shares:
         return {}
     rows = list(shares.values())
@@ -158,11 +158,11 @@ def means_of(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 @torch.inference_mode()
 def costs(encoder: SpeechEncoder, rate: int) -> dict[str, float]:
-    """Parameters, and seconds on this CPU for a second of audio (``real_time_factor``): the best of three passes over one clip of 5 s, after a first one.
+    """Return the number of parameters, and seconds on this CPU per second of audio (``real_time_factor``): the best of three passes over one clip of 5 s, after a warm-up pass.
 
     Args:
-        encoder: stays where it is.
-        rate: samples a second.
+        encoder: the encoder; it is not moved.
+        rate: samples per second.
     """
     found = copy.deepcopy(encoder).cpu().eval()
     clip = torch.randn(1, int(TIMED_SECONDS * rate), generator=torch.Generator().manual_seed(0))
@@ -177,11 +177,11 @@ def costs(encoder: SpeechEncoder, rate: int) -> dict[str, float]:
 
 
 def frame_differences(method: Method, teachers: EncoderTeachers, waveforms: Tensor) -> Tensor:
-    """Of one clip, how far the student is from its teachers: 1 - cosine, mean over teachers and layers, [T].
+    """Return the distance of the student from its teachers for each frame of one clip: 1 - cosine, mean over teachers and layers, [T].
 
     Args:
-        method: in eval mode.
-        teachers: with their weights.
+        method: the method, in eval mode.
+        teachers: teachers with their weights.
         waveforms: float32 [1, S].
     """
     lengths = torch.tensor([waveforms.shape[1]], device=waveforms.device)

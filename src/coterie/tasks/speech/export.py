@@ -1,4 +1,4 @@
-"""Encoders of speech as folders of transformers, and as ONNX: clips of any length to features."""
+"""Export of speech encoders as folders of transformers, and as ONNX: clips of any length to features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coterie.networks.hugging_face import quiet_transformers
 from coterie.tasks.exporting import Subject, relative_difference, require_close, require_onnx, save_graph, traced
 
 CHECKED = ((1, 16_000), (3, 5_321))  # clips and samples
-TOLERANCE = 1e-5  # of the features, or of the largest of them where that is above 1
+TOLERANCE = 1e-5  # absolute, or relative to the largest feature if that is above 1
 
 
 def write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
@@ -47,7 +47,7 @@ def write_transformers(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 class Listening(nn.Module):
-    """A network of transformers with the preparation of its clips: waveforms [B, S] to features [B, T, D]."""
+    """A network of transformers with the normalisation of its clips: waveforms [B, S] to features [B, T, D]."""
 
     def __init__(self, network: nn.Module, normalize: bool) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Listening(nn.Module):
 
 
 def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
-    """Write ``model.onnx``: clips of one length as they are recorded, of any number and length, to features; say what was compared."""
+    """Write ``model.onnx``, raw clips of equal length to features, with dynamic number and length of clips; return what was compared."""
     onnxruntime = require_onnx()
     described = subject.description
     network = Listening(subject.network, described["normalize"]).eval()
@@ -88,6 +88,6 @@ def write_onnx(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 def _clips() -> list[Tensor]:
-    """What is compared on: noise."""
+    """Return noise to compare the outputs on."""
     generator = torch.Generator().manual_seed(0)
     return [0.1 * torch.randn(*shape, generator=generator) for shape in CHECKED]

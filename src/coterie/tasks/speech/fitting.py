@@ -1,4 +1,4 @@
-"""Settings of an encoder of speech that fit its data and networks."""
+"""Automatic settings of a speech run, chosen by its data and networks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from coterie.tasks.speech.settings import data_of, network_of
 from coterie.tasks.speech.students import Start
 
 BATCH_SECONDS = 24 * 15.6  # DistilHuBERT's
-CLIPS = (4, 32)  # of a step's batch, at least and at most
+CLIPS = (4, 32)  # smallest and largest batch
 
 
 def fit_speech(recipe: Recipe, clips: Clips, start: Start) -> tuple[Recipe, dict[str, str]]:
-    """The recipe without an ``auto`` whose value depends on clips or networks, and what was chosen, with its reason.
+    """Replace each ``auto`` that depends on clips or networks; return the recipe, and the reason for each choice.
 
     Args:
-        recipe: what it sets stays.
-        clips: that are trained on.
-        start: of the student.
+        recipe: the recipe; values that it sets are kept.
+        clips: the training clips.
+        start: initialisation of the student.
     """
     chosen: dict[str, object] = {}
     reasons: dict[str, str] = {}

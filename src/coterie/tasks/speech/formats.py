@@ -1,4 +1,4 @@
-"""The formats in which encoders of speech are exported. Nothing heavy is imported."""
+"""Export formats of speech encoders. This module imports nothing heavy."""
 
 from __future__ import annotations
 

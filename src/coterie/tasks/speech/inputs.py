@@ -1,4 +1,4 @@
-"""Files of audio that are named on a command line. Nothing heavy is imported."""
+"""Audio files given on the command line. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from coterie.tasks.speech.suffixes import SUFFIXES
 
 
 def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[Path]:
-    """Each file, those of a folder and below, and ``-`` for a list on standard input.
+    """Return the named files, the audio files of named folders (recursively), and, for ``-``, those listed on standard input.
 
     Raises:
-        CoterieError: no such file, or a folder without audio.
+        CoterieError: a file does not exist, or a folder has no audio.
     """
     found: list[Path] = []
     for name in (each for word in inputs for each in (lines() if word == "-" else [word])):

@@ -1,4 +1,4 @@
-"""Encoders of speech of transformers: where their configurations and weights come from, and how they hear clips."""
+"""Loads speech encoders of transformers: configurations, weights, and the preprocessing of clips."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from coterie.randomness import derive_seed, seeded
 PLAIN = {
     "apply_spec_augment": False,
     "layerdrop": 0.0,
-}  # frames are compared one by one: none is masked, no layer left out
+}  # frames are compared individually, so none is masked and no layer is dropped
 
 
 class Hearing(NamedTuple):
-    """How a network's feature extractor prepares clips.
+    """Preprocessing of clips by a network's feature extractor.
 
     Attributes:
-        normalize: to mean 0 and variance 1.
-        rate: samples a second.
+        normalize: whether clips are normalised to mean 0 and variance 1.
+        rate: samples per second.
     """
 
     normalize: bool
@@ -45,18 +45,18 @@ def require_transformers() -> None:
 
 
 def shown_name(source: str) -> str:
-    """A name without the place on this machine where a folder lies."""
+    """Return a display name, without the local path of a folder."""
     path = Path(source).expanduser()
     return path.resolve().name if path.exists() else source
 
 
 def is_configuration(source: str) -> bool:
-    """Whether a source is a file of a configuration's values, and has no weights."""
+    """Return whether a source is a configuration file, without weights."""
     return source.endswith(".json")
 
 
 def read_values(source: str) -> dict[str, Any]:
-    """A configuration's values: of a .json file, a folder or a name of the Hub.
+    """Read a configuration's values from a .json file, a folder or the Hub.
 
     Raises:
         CoterieError: there are none.
@@ -75,14 +75,14 @@ def read_values(source: str) -> dict[str, Any]:
 
 
 def build_encoder(values: dict[str, Any], seed: int = 0) -> nn.Module:
-    """An encoder with initial weights, without SpecAugment and layer drop.
+    """Build an encoder with initial weights, without SpecAugment and layer drop.
 
     Args:
-        values: of its configuration.
-        seed: of the weights.
+        values: values of its configuration.
+        seed: seed of the weights.
 
     Raises:
-        CoterieError: no such kind of network, or values that it does not take.
+        CoterieError: there is no such architecture, or it does not accept the values.
     """
     require_transformers()
     config = config_of({**values, **PLAIN})
@@ -97,17 +97,17 @@ def build_encoder(values: dict[str, Any], seed: int = 0) -> nn.Module:
 
 
 def load_encoder(source: str, dtype: torch.dtype = torch.float32, layers: int | None = None) -> nn.Module:
-    """An encoder with its weights, without SpecAugment and layer drop. Heads that the weights were trained with are left out.
+    """Load an encoder with its weights, without SpecAugment, layer drop and any head.
 
     Weights are read from safetensors, never from pickles, and code that comes with them is not run.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, or a name of the Hub.
-        dtype: of the parameters.
-        layers: transformer layers that are kept, from the first on; None: all.
+        source: a folder as ``save_pretrained`` writes it, or a name on the Hub.
+        dtype: dtype of the parameters.
+        layers: number of transformer layers to keep, from the first on; None: all.
 
     Raises:
-        CoterieError: no encoder, or no weights.
+        CoterieError: it is not an encoder, or has no weights.
     """
     require_transformers()
     place = require_place(source, "an encoder of speech")
@@ -138,16 +138,16 @@ def load_encoder(source: str, dtype: torch.dtype = torch.float32, layers: int | 
 
 
 def read_hearing(source: str, normalize: bool | str, setting: str, rate: int) -> Hearing:
-    """How a network's own feature extractor prepares clips.
+    """Read how a network's own feature extractor preprocesses clips.
 
     Args:
-        source: of the network.
-        normalize: as it is set; ``auto``: as the extractor says. Of a configuration alone: yes, which is the extractors' default.
-        setting: what it is called.
-        rate: of the data.
+        source: source of the network.
+        normalize: the setting; ``auto``: as the extractor says, and true for a configuration alone, which is the extractors' default.
+        setting: name of the setting, for messages.
+        rate: sample rate of the data.
 
     Raises:
-        CoterieError: there is no extractor, and nothing is set; or it wants another rate.
+        CoterieError: there is no extractor and ``normalize`` is not set, or the extractor needs another rate.
     """
     if is_configuration(source):
         return Hearing(normalize is not False, rate)
@@ -168,7 +168,7 @@ def read_hearing(source: str, normalize: bool | str, setting: str, rate: int) ->
 
 
 def digest_of_weights(source: str) -> str | None:
-    """SHA-256 of a network's weights; None: they are not here, but on the Hub, or there are none."""
+    """Return the SHA-256 of a network's weights; None: they are on the Hub, not in a local folder, or there are none."""
     files = sorted(Path(source).expanduser().glob("*.safetensors")) if not is_configuration(source) else []
     if len(files) < 2:
         return digest(files[0]) if files else None
@@ -177,17 +177,17 @@ def digest_of_weights(source: str) -> str | None:
 
 @torch.no_grad()
 def copy_weights(network: nn.Module, sources: Sequence[nn.Module]) -> list[str]:
-    """Give a network the weights of the same names of others: of one, or the mean of several. Their later layers have no place in it.
+    """Copy weights by name from one network, or the mean of several, into another. Layers that it does not have are ignored.
 
     Args:
-        network: is changed.
-        sources: at least one.
+        network: the network to change.
+        sources: at least one network.
 
     Returns:
-        Names of the weights that the others do not have, which stay as they are.
+        Names of the weights that the sources do not have; these are not changed.
 
     Raises:
-        CoterieError: a weight of another shape.
+        CoterieError: a weight has another shape.
     """
     tables = [each.state_dict() for each in sources]
     left = []

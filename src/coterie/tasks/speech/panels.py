@@ -1,6 +1,6 @@
-"""What a report shows of an encoder of speech: cosines over training, probes, and where in a clip student and teachers differ.
+"""Report panels of a speech encoder: cosines over training, probes, and the frames in which student and teachers differ.
 
-The task keeps it in the run's gallery, in ``speech.json`` and ``speech.safetensors``, of a bounded size.
+The task keeps their data in the run's gallery, in ``speech.json`` and ``speech.safetensors``, with a bounded size.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def save(
     teachers: Sequence[str],
     clips: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32]]],
 ) -> None:
-    """Keep what is shown, in the gallery, which is there.
+    """Write the data of the panels to the gallery, which must exist.
 
     Args:
-        folder: of the run.
-        split: that was evaluated.
-        rate: samples a second.
-        figures: of the final evaluation.
-        teachers: their names.
-        clips: name, samples [S] and differences of its frames [T] of each.
+        folder: the run folder.
+        split: the evaluated split.
+        rate: samples per second.
+        figures: figures of the final evaluation.
+        teachers: names of the teachers.
+        clips: name, samples [S] and frame differences [T] of each clip.
     """
     from safetensors.numpy import save_file
 
@@ -61,7 +61,7 @@ def save(
 
 
 def spectrogram(samples: NDArray[np.float32], rate: int) -> NDArray[np.uint8]:
-    """Power in dB below the loudest, from -80 (0) to 0 (255), uint8 [F, T]; the lowest frequency first."""
+    """Return the power in dB below the maximum, from -80 (0) to 0 (255), uint8 [F, T]; the lowest frequency first."""
     from scipy.signal import ShortTimeFFT
 
     window, hop = int(WINDOW * rate), int(HOP * rate)
@@ -71,7 +71,7 @@ def spectrogram(samples: NDArray[np.float32], rate: int) -> NDArray[np.uint8]:
 
 
 def panels(folder: RunFolder) -> list[Panel]:
-    """A run's panels; none where it kept nothing."""
+    """Return the panels of a run; none if their data were not kept."""
     if not (folder.gallery / FIGURES).is_file():
         return []
     kept = read_json(folder.gallery / FIGURES)

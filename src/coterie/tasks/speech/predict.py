@@ -21,12 +21,12 @@ from coterie.tasks.speech.data.files import read_audio
 
 @dataclass(frozen=True)
 class Features:
-    """What the student makes of one clip.
+    """The student's features of one clip.
 
     Attributes:
         features: hidden states of a layer, float32 [T, D].
-        times: of the middle of each frame in seconds, float64 [T].
-        file: where they were written; None: nowhere.
+        times: middle of each frame in seconds, float64 [T].
+        file: file that they were written to; None: none.
         error: why the clip could not be read, in one line.
     """
 
@@ -53,17 +53,17 @@ class Features:
 def features_of(
     network: nn.Module, description: dict[str, Any], samples: Sequence[Any], layer: int, output: str
 ) -> Iterator[Features]:
-    """Each clip's features, one clip after the other.
+    """Compute the features of clips, one clip after the other.
 
     Args:
         network: the student, in eval mode.
         description: contents of its ``student.json``.
         samples: paths of files, or samples float32 [S] at the student's rate, mono.
-        layer: number of the hidden state: 0 is what goes into the first layer, -1 the last one.
+        layer: index of the hidden state: 0 is the input of the first layer, -1 the last hidden state.
         output: folder for the features of files, ``<name>.safetensors``; empty: none.
 
     Raises:
-        CoterieError: a layer that is not there, or two files of one name; before the first clip.
+        CoterieError: the layer does not exist, or two files have the same name. Raised before the first clip.
     """
     encoder = SpeechEncoder(network, description["normalize"]).eval()
     states = encoder.num_layers + 1
@@ -75,7 +75,7 @@ def features_of(
 
 
 def _targets(samples: Sequence[Any], output: str) -> list[Path | None]:
-    """Where features go."""
+    """Return the files to write features to."""
     found: list[Path | None] = [
         Path(output) / f"{Path(each).stem}.safetensors" if output and isinstance(each, (str, Path)) else None
         for each in samples
@@ -111,10 +111,10 @@ def _features(
 
 
 def _clip(sample: Any, rate: int, least: int) -> Tensor:
-    """Its samples.
+    """Return the samples of a clip.
 
     Raises:
-        CoterieError: it cannot be read, or is no clip.
+        CoterieError: it cannot be read, or is not a clip.
     """
     if isinstance(sample, (str, Path)):
         found = torch.from_numpy(read_audio(Path(sample), rate))

@@ -1,4 +1,4 @@
-"""Linear probes: what of a clip's labels can be read from frozen features, in silence and in noise."""
+"""Linear probes: how well a clip's labels can be predicted from frozen features, clean and noisy."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from coterie.methods.speech.encoder import SpeechEncoder
 from coterie.randomness import derive_seed
 from coterie.tasks.speech.data.distortion import noise_of, with_noise
 
-CLIPS = 2_000  # of a split, that probes see at most
-LEVEL = 0.0  # dB of signal to noise
+CLIPS = 2_000  # largest number of clips per split
+LEVEL = 0.0  # signal-to-noise ratio in dB
 ITERATIONS = 1_000
 TOLERANCE = 1e-6  # of the objective's gradient
 Array = NDArray[np.float64]
@@ -32,7 +32,7 @@ class Pooled(NamedTuple):
     """Features of a split's clips.
 
     Attributes:
-        features: mean over a clip's frames of each layer that is read, float64 [N, layers, D].
+        features: mean over a clip's frames, for each layer, float64 [N, layers, D].
         labels: codes, int64 [N, labels]; -1: none.
     """
 
@@ -41,7 +41,7 @@ class Pooled(NamedTuple):
 
 
 def in_noise(batch: Batch) -> Tensor:
-    """A batch's clips with noise as loud as they are, every other one white and pink, float32 [B, S]; a function of each clip and its number."""
+    """Add noise as loud as the clips, alternating white and pink, float32 [B, S]. The noise is a function of the clip and its index."""
     waveforms, lengths = batch.inputs["waveforms"], batch.inputs["lengths"]
     kinds = batch.indices.clamp(min=0) % 2
     noise = noise_of(waveforms, batch.indices, derive_seed("probe"), kinds, None)
@@ -52,13 +52,13 @@ def in_noise(batch: Batch) -> Tensor:
 def pooled(
     encoders: Mapping[str, SpeechEncoder], batches: Iterable[Batch], noisy: bool = False, every_layer: bool = False
 ) -> dict[str, Pooled]:
-    """Features of clips by several encoders, which are in eval mode.
+    """Compute pooled features of clips by several encoders, which must be in eval mode.
 
     Args:
-        encoders: by name.
-        batches: of a split.
-        noisy: in noise.
-        every_layer: of all hidden states, from what goes into the first layer on; otherwise of the last one.
+        encoders: encoders by name.
+        batches: batches of a split.
+        noisy: whether to add noise.
+        every_layer: whether to use all hidden states, starting with the input of the first layer, instead of the last one.
     """
     features: dict[str, list[Tensor]] = {name: [] for name in encoders}
     labels = []
@@ -77,11 +77,11 @@ def pooled(
 
 
 class Probed(NamedTuple):
-    """What a probe of a label found.
+    """Result of the probe of a label.
 
     Attributes:
-        shares: of clips that it gets right, by set.
-        weights: of the layers that it reads, which add up to 1.
+        shares: accuracy by set.
+        weights: weights of the layers, which sum to 1.
     """
 
     shares: dict[str, float]
@@ -89,12 +89,12 @@ class Probed(NamedTuple):
 
 
 def probe_labels(train: Pooled, tests: Mapping[str, Pooled], names: Sequence[str]) -> dict[str, Probed]:
-    """The share of clips that a logistic regression on standardised features gets right, by label and set; of several layers it learns their weights too.
+    """Measure the accuracy of a logistic regression on standardised features, by label and set. With several layers, it also learns their weights.
 
     Args:
-        train: what it learns from.
-        tests: what it is measured on, by name. Clips of classes that it has not seen count as wrong; those without the label do not count.
-        names: of the labels, in the order of their columns. Those with fewer than two classes to learn are left out.
+        train: features to train on.
+        tests: features to test on, by name. Clips of unseen classes count as wrong; those without the label do not count.
+        names: names of the labels, in the order of their columns. Labels with fewer than two training classes are left out.
     """
     found = {}
     for column, name in enumerate(names):
@@ -116,16 +116,16 @@ def probe_labels(train: Pooled, tests: Mapping[str, Pooled], names: Sequence[str
 
 
 def accuracies(train: Pooled, tests: Mapping[str, Pooled], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The shares of :func:`probe_labels` alone."""
+    """Return only the accuracies of :func:`probe_labels`."""
     return {name: found.shares for name, found in probe_labels(train, tests, names).items()}
 
 
 class OneLayer:
-    """scikit-learn's logistic regression on one layer's features.
+    """scikit-learn's logistic regression on the features of one layer.
 
     Args:
         features: [N, 1, D].
-        codes: of classes, int64 [N].
+        codes: class codes, int64 [N].
     """
 
     weights: ClassVar = [1.0]
@@ -137,7 +137,7 @@ class OneLayer:
             self.probe.fit(features[:, 0], codes)
 
     def predict(self, features: Array) -> NDArray[np.int64]:
-        """Classes of features [N, 1, D]."""
+        """Predict the classes of features [N, 1, D]."""
         found: NDArray[np.int64] = self.probe.predict(features[:, 0])
         return found
 
@@ -145,15 +145,15 @@ class OneLayer:
 class WeightedLayers:
     """Logistic regression on a weighted sum of layers, whose weights (a softmax) it learns too, as SUPERB's downstream models do (Yang et al., Interspeech 2021, arXiv 2105.01051, section 2).
 
-    Each layer's features are standardised first. The objective is scikit-learn's: cross-entropy summed over clips, and half the squared norm of the coefficients. It begins at equal
-    weights and zero coefficients, so it is a function of its data.
+    Each layer's features are standardised first. The objective is scikit-learn's: cross-entropy summed over clips, plus half the squared norm of the coefficients. Training starts at equal
+    weights and zero coefficients, so the result is a function of the data.
 
     Args:
         features: [N, layers, D].
-        codes: of classes, int64 [N].
+        codes: class codes, int64 [N].
 
     Attributes:
-        weights: of the layers.
+        weights: weights of the layers.
     """
 
     def __init__(self, features: Array, codes: NDArray[np.int64]) -> None:
@@ -187,7 +187,7 @@ class WeightedLayers:
         return torch.from_numpy((features - self.mean) / self.deviation)
 
     def predict(self, features: Array) -> NDArray[np.int64]:
-        """Classes of features [N, layers, D]."""
+        """Predict the classes of features [N, layers, D]."""
         summed = torch.einsum("nld,l->nd", self._standardised(features), self._layers)
         found: NDArray[np.int64] = self.classes[(summed @ self._coefficients + self._bias).argmax(1).numpy()]
         return found

@@ -1,4 +1,4 @@
-"""The sections of a recipe that ``task=speech`` has of its own: ``data``, ``network``, ``method`` and ``teacher``."""
+"""Recipe sections specific to ``task=speech``: ``data``, ``network``, ``method`` and ``teacher``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOISES = ("white", "pink", "babble")
 
 
 def _separated(value: object) -> object:
-    """Names may be separated by commas."""
+    """Split names that are separated by commas."""
     return [each.strip() for each in value.split(",")] if isinstance(value, str) and value.strip() else value
 
 
@@ -134,7 +134,7 @@ class SpeechNetwork(NetworkRecipe):
 
     @property
     def weights_of(self) -> str | None:
-        """Where the weights come from that training starts with, in words."""
+        """Return the source of the initial weights, in words."""
         if self.pretrained is True:
             return "pretrained"
         if self.initialize == "average":
@@ -169,10 +169,10 @@ SETTINGS = TaskSettings(SpeechData, SpeechNetwork, SpeechTeacher, SpeechMethod)
 
 
 def data_of(recipe: Recipe) -> SpeechData:
-    """The recipe's ``data``, known to be of speech."""
+    """Return the recipe's ``data``, typed for speech."""
     return cast(SpeechData, recipe.data)
 
 
 def network_of(recipe: Recipe) -> SpeechNetwork:
-    """The recipe's ``network``, known to be of speech."""
+    """Return the recipe's ``network``, typed for speech."""
     return cast(SpeechNetwork, recipe.network)

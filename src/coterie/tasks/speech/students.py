@@ -1,4 +1,4 @@
-"""From a recipe to its teachers, its student and its method."""
+"""Builds the teachers, the student and the method of a recipe."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from coterie.tasks.speech.networks import (
 )
 from coterie.tasks.speech.settings import SpeechTeacher, data_of, network_of
 
-LAYERS = 2  # of a student after a teacher's configuration, as DistilHuBERT's
+LAYERS = 2  # of a student with a teacher's configuration, as in DistilHuBERT
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher that was found.
+    """A loaded teacher.
 
     Attributes:
-        network: of transformers, with its weights.
-        hearing: how it hears clips.
-        note: what the run notes of it.
+        network: network of transformers with its weights.
+        hearing: its preprocessing of clips.
+        note: what the run records about it.
     """
 
     network: nn.Module
@@ -53,10 +53,10 @@ class Teacher:
 
 
 def read_teachers(recipe: Recipe) -> list[Teacher]:
-    """The recipe's teachers with their weights.
+    """Load the recipe's teachers with their weights.
 
     Raises:
-        CoterieError: neither or both of a run and a network named, no weights, another rate.
+        CoterieError: neither or both of a run and a network are named, there are no weights, or the rate differs.
     """
     return [_read_teacher(settings, data_of(recipe).sample_rate) for settings in recipe.all_teachers()]
 
@@ -95,13 +95,13 @@ def _read_teacher(settings: Any, rate: int) -> Teacher:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a student begins.
+    """Configuration and initialisation of a student.
 
     Attributes:
-        values: of its configuration.
+        values: values of its configuration.
         source: folder or name with its own weights; empty: none are loaded.
-        initialize: ``fresh``, ``average`` or a teacher's number; of a student with its own weights it is ``fresh``.
-        normalize: how it hears clips.
+        initialize: ``fresh``, ``average`` or a teacher's index; ``fresh`` for a student with its own weights.
+        normalize: whether its clips are normalised.
     """
 
     values: dict[str, Any]
@@ -111,10 +111,10 @@ class Start:
 
 
 def find_start(recipe: Recipe, teachers: Sequence[Teacher]) -> Start:
-    """What the recipe's student is, without building it.
+    """Find the configuration and initialisation of the recipe's student, without building it.
 
     Raises:
-        CoterieError: no configuration, a teacher that is not there, more layers than the weights have, settings without effect.
+        CoterieError: there is no configuration, the teacher does not exist, the weights have fewer layers, or a setting has no effect.
     """
     settings = network_of(recipe)
     name = "" if settings.name in (None, AUTO) else str(settings.name)
@@ -150,7 +150,7 @@ def find_start(recipe: Recipe, teachers: Sequence[Teacher]) -> Start:
 
 
 def build_student(recipe: Recipe, start: Start, teachers: Sequence[Teacher]) -> tuple[nn.Module, list[str]]:
-    """The plain network that becomes the student, and the names of weights that its teachers could not give it."""
+    """Build the plain network that becomes the student; also return the names of weights that its teachers do not have."""
     if start.source:
         return load_encoder(start.source, layers=start.values["num_hidden_layers"]), []
     network = build_encoder(start.values, recipe.seed)
@@ -161,16 +161,16 @@ def build_student(recipe: Recipe, start: Start, teachers: Sequence[Teacher]) -> 
 
 
 def make_teachers(networks: Sequence[nn.Module], notes: Sequence[dict[str, Any]]) -> EncoderTeachers:
-    """Frozen encoders that hear clips as they are noted to."""
+    """Build frozen encoders with their recorded preprocessing."""
     pairs = zip(networks, notes, strict=True)
     return EncoderTeachers([SpeechEncoder(network, note["normalize"], name=note["network"]) for network, note in pairs])
 
 
 def make_method(recipe: Recipe, network: nn.Module, normalize: bool, teachers: EncoderTeachers) -> EnsembleKD:
-    """The recipe's method.
+    """Build the recipe's method.
 
     Raises:
-        CoterieError: a method that is not for encoders of speech, or settings that it does not take.
+        CoterieError: the method is not for speech encoders, or does not accept the settings.
     """
     kind = require_encoder_method(recipe)
     encoder = SpeechEncoder(network, normalize, network_of(recipe).cnn_gradient)
@@ -179,10 +179,10 @@ def make_method(recipe: Recipe, network: nn.Module, normalize: bool, teachers: E
 
 
 def require_encoder_method(recipe: Recipe) -> type[EnsembleKD]:
-    """The class of the recipe's method.
+    """Return the class of the recipe's method.
 
     Raises:
-        CoterieError: it is not for encoders of speech.
+        CoterieError: it is not for speech encoders.
     """
     kind = find_method(recipe.method.name)
     if not issubclass(kind, EnsembleKD):
@@ -193,7 +193,7 @@ def require_encoder_method(recipe: Recipe) -> type[EnsembleKD]:
 
 
 def rebuild_method(recipe: Recipe, description: dict[str, Any]) -> EnsembleKD:
-    """A finished run's method; its teachers have the noted architectures, without their weights."""
+    """Build a finished run's method; its teachers have the recorded architectures, without their weights."""
     notes = description["teachers"]
     teachers = make_teachers([build_encoder(note["config"]) for note in notes], notes)
     return make_method(recipe, build_encoder(description["config"]), description["normalize"], teachers)

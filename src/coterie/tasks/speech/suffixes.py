@@ -1,3 +1,3 @@
-"""Names of files that are audio: what libsndfile reads."""
+"""File name suffixes of audio that libsndfile reads."""
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64"}

@@ -1,4 +1,4 @@
-"""Encoders of speech: their data, their networks, their figures, what is saved of a student and to look at."""
+"""The task of speech encoders: data, networks, figures, saved students and examples."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ from coterie.tasks.speech.students import (
 )
 
 STUDENT, RANDOM = "student", "random student"
-EXAMPLES = 3  # clips that are shown
-TRAINING_CLIPS = 512  # that are measured at the end
+EXAMPLES = 3  # clips to show in the report
+TRAINING_CLIPS = 512  # training clips to evaluate at the end
 
 
 class Speech(TaskDefaults):
-    """Builds data and method of a recipe, and measures.
+    """Builds data and method of a recipe, and evaluates.
 
     Args:
         recipe: the run's settings.
-        accelerator: gives the device and this process's place among the processes.
+        accelerator: provides the device and the rank of this process.
         network, datasets, teachers: refused: audio comes from files, networks from folders or the Hub.
-        description: contents of ``student.json`` of a finished run, which is measured again; its recipe is as it was.
-        whole: data without splits are measured in whole.
+        description: contents of ``student.json`` of a finished run that is evaluated again; its recipe is not fitted again.
+        whole: evaluate data without splits as a whole.
 
     Attributes:
         sample: what one sample is called.
@@ -158,7 +158,7 @@ class Speech(TaskDefaults):
     def for_evaluation(
         cls, recipe: Recipe, accelerator: Accelerator, folder: RunFolder, datasets: Any = None, whole: bool = False
     ) -> Speech:
-        """See :class:`coterie.tasks.task.TaskKind`. Teachers are read again: they are what a student is measured by; and probes learn from as many clips."""
+        """See :class:`coterie.tasks.task.TaskKind`. Teachers are loaded again, since the figures compare the student with them. Probes train on as many clips as before."""
         if not whole:
             limit = load_recipe(folder.recipe, trust_code=True).data.train_limit  # of which no method is imported
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train_limit": limit})})
@@ -176,7 +176,7 @@ class Speech(TaskDefaults):
         return f"up to {settings.max_seconds:g} s of {settings.sample_rate:,} samples a second"
 
     def build_method(self) -> Method:
-        """Student, teachers and method for these data."""
+        """Build student, teachers and method for these data."""
         method = make_method(self.recipe, self.network, self.normalize, self.encoders)
         training = self.recipe.training
         wanting = {
@@ -191,7 +191,7 @@ class Speech(TaskDefaults):
         return method
 
     def _cache_states(self, method: EnsembleKD) -> None:
-        """Let training batches bring the teachers' states; they are computed when the first batch is drawn."""
+        """Add the teachers' cached states to training batches; they are computed when the first batch is drawn."""
         assert isinstance(self.data.train, SpeechTrainLoader)
         size, most = resolved(self.recipe.training.batch_size), most_samples(data_of(self.recipe))
         states = CachedStates(self.sets.clips["train"], self.encoders.each(), method.layers, size, most)
@@ -200,7 +200,7 @@ class Speech(TaskDefaults):
         self.data = replace(self.data, info=info)
 
     def evaluate(self, method: Method, loader: EvaluationLoader) -> SpeechEvaluation:
-        """See :func:`coterie.tasks.speech.evaluation.measure`. On the test split probes are measured too, where there are labels."""
+        """See :func:`coterie.tasks.speech.evaluation.measure`. If there are labels, probes are measured too on the test split."""
         found = measure(method, self.encoders, loader, self.accelerator)
         if loader is self.data.test and self.sets.label_names:
             found = self._probed(method, found)
@@ -225,11 +225,11 @@ class Speech(TaskDefaults):
         return with_probes(found, probes, STUDENT) if probes.shares[STUDENT] else found
 
     def _name(self, number: int) -> str:
-        """Of a teacher, apart from the others'."""
+        """Return the unique name of a teacher."""
         return f"teacher {number} ({self.teachers[number].note['network']})"
 
     def evaluate_teachers(self, method: Method, loader: EvaluationLoader) -> list[dict[str, Any]]:
-        """What the run notes of each teacher, with its own probes and its costs."""
+        """Return what the run records about each teacher, with its probes and costs."""
         probes = self._measured.probes if self._measured else {}
         rate, rows = data_of(self.recipe).sample_rate, []
         for number, (each, encoder) in enumerate(zip(self.teachers, self.encoders.each(), strict=True)):
@@ -237,18 +237,18 @@ class Speech(TaskDefaults):
         return rows
 
     def final_figures(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Those of the evaluation, and after a training what the student costs."""
+        """Return the figures of the evaluation and, after training, the student's costs."""
         if not self.trains or self._evaluated is None:
             return evaluation.figures
         own = costs(as_ekd(self._evaluated).encoder, data_of(self.recipe).sample_rate)
         return {**evaluation.figures, "cost": own}
 
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
-        """The only student."""
+        """Choose the only student."""
         return Deployment(0, "")
 
     def describe_student(self, figures: dict[str, Any]) -> dict[str, Any]:
-        """The contents of ``student.json``."""
+        """Return the contents of ``student.json``."""
         config: Any = self.network.config
         return {
             "task": self.recipe.task,
@@ -265,17 +265,17 @@ class Speech(TaskDefaults):
         }
 
     def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
-        """Weights and description of the student."""
+        """Save weights and description of the student."""
         save_student(folder, network, self.describe_student(figures))
 
     def examples(self, evaluation: Evaluation) -> Tensor:
-        """Clips at equal distances."""
+        """Choose evenly spaced clips."""
         assert self._measured_on is not None
         count = min(EXAMPLES, self._measured_on.num_samples)
         return torch.arange(count) * self._measured_on.num_samples // count
 
     def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
-        """Spectrograms of clips, and where student and teachers differ, see :mod:`coterie.tasks.speech.panels`."""
+        """Save spectrograms of clips, and the frames in which student and teachers differ, see :mod:`coterie.tasks.speech.panels`."""
         assert self._evaluated is not None
         assert self._measured is not None
         clips, settings, device = self.sets.clips[split], data_of(self.recipe), self.accelerator.device
@@ -289,10 +289,10 @@ class Speech(TaskDefaults):
 
 
 def _require_same_teachers(teachers: list[Any], description: dict[str, Any]) -> None:
-    """Refuse to measure a student by teachers that it did not have.
+    """Refuse to compare a student with teachers that it did not have.
 
     Raises:
-        CoterieError: another number of them, or other weights.
+        CoterieError: the number of teachers or their weights differ.
     """
     for each, note in zip(teachers, description["teachers"], strict=True):
         if each.note["sha256"] != note.get("sha256"):
@@ -302,7 +302,7 @@ def _require_same_teachers(teachers: list[Any], description: dict[str, Any]) -> 
 
 
 def _require_no_classes(recipe: Recipe) -> None:
-    """Settings that mean nothing for hidden states.
+    """Refuse settings that have no meaning for hidden states.
 
     Raises:
         CoterieError: one of them is set.

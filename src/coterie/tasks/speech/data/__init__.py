@@ -1,1 +1,1 @@
-"""Audio: where clips come from, how they are cut, distorted and put into batches."""
+"""Audio data: sources of clips, cropping, distortion and batching."""

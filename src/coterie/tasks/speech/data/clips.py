@@ -1,4 +1,4 @@
-"""Clips of audio of whatever source: how long they are, what is known of them, and how some of their samples are read."""
+"""Audio clips from any source: their lengths and labels, and reading of their samples."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ UNKNOWN = -1  # the code of a label that a clip does not have
 
 
 class Source(Protocol):
-    """Where samples come from; mono, of one rate."""
+    """Source of samples, mono and at one rate."""
 
     def read(self, number: int, start: int, count: int) -> Samples:
-        """Samples ``start`` to ``start + count`` of a clip, float32 [count] in about -1..1. A function of its arguments; safe in several threads."""
+        """Return samples ``start`` to ``start + count`` of a clip, float32 [count] in about -1..1. Deterministic and thread-safe."""
         ...
 
 
@@ -29,12 +29,12 @@ class Clips:
     """Some clips of a source.
 
     Attributes:
-        source: gives their samples.
-        numbers: of the clips in the source, int64 [N].
-        lengths: in samples at the data's rate, int64 [N].
-        names: to be shown, such as a file's, N of them.
-        digests: of each clip's content, N of them.
-        labels: by name, codes int64 [N]; -1 where a clip has none.
+        source: source of their samples.
+        numbers: indices of the clips in the source, int64 [N].
+        lengths: lengths in samples at the data's rate, int64 [N].
+        names: N display names, such as those of files.
+        digests: N digests of the clips' content.
+        labels: codes by label name, int64 [N]; -1 for clips without the label.
     """
 
     source: Source
@@ -48,7 +48,7 @@ class Clips:
         return len(self.numbers)
 
     def take(self, indices: Integers) -> Self:
-        """Some of them, in this order."""
+        """Select clips, in this order."""
         return replace(
             self,
             numbers=self.numbers[indices],
@@ -59,16 +59,16 @@ class Clips:
         )
 
     def read(self, index: int, start: int = 0, count: int | None = None) -> Samples:
-        """Samples of the clip ``index``: see :meth:`Source.read`; by default all."""
+        """Read samples of the clip ``index``, by default all. See :meth:`Source.read`."""
         return self.source.read(int(self.numbers[index]), start, int(self.lengths[index]) if count is None else count)
 
     def seconds(self, rate: int) -> float:
-        """Of all of them."""
+        """Return the total duration of all clips."""
         return float(self.lengths.sum()) / rate
 
 
 def coded(values: Sequence[str | None]) -> tuple[list[str], Integers]:
-    """Names in order of the alphabet, and each value's number among them; None and empty ones have -1.
+    """Return the names in alphabetical order, and each value's index among them; -1 for None and empty values.
 
     >>> coded(["b", None, "a", "b"])[1].tolist()
     [1, -1, 0, 1]
@@ -79,7 +79,7 @@ def coded(values: Sequence[str | None]) -> tuple[list[str], Integers]:
 
 
 def padded(rows: Sequence[Samples]) -> Tensor:
-    """Clips as one tensor, zeros behind the shorter ones, float32 [B, S]."""
+    """Stack clips to one tensor, zero-padded on the right, float32 [B, S]."""
     found = np.zeros((len(rows), max(map(len, rows))), dtype=np.float32)
     for place, row in zip(found, rows, strict=True):
         place[: len(row)] = row
@@ -87,11 +87,11 @@ def padded(rows: Sequence[Samples]) -> Tensor:
 
 
 def described(clips: Clips, digest: Any) -> dict[str, Any]:
-    """A split's part of what identifies the data, see :class:`coterie.run_schema.SplitRecord`.
+    """Return the record that identifies a split, see :class:`coterie.run_schema.SplitRecord`.
 
     Args:
-        clips: of the split.
-        digest: a hash of ``hashlib``, new.
+        clips: clips of the split.
+        digest: a new hash object of ``hashlib``.
     """
     for each in clips.digests:
         digest.update(each.encode())

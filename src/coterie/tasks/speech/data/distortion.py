@@ -1,7 +1,7 @@
-"""Distortion of clips, in batches on their device: rooms, noise, narrow bands. What a clip gets is a function of (seed, clip), not of its batch.
+"""Distortion of clips, in batches on their device: room responses, noise, narrow bands. The distortion of a clip is a function of (seed, clip), not of its batch.
 
-Random numbers are hashed from their place, see :func:`coterie.randomness.uniform`, so that no generator is advanced. Sums over a batch's width differ in their last
-bits with the width.
+Random numbers are hashed from their index, see :func:`coterie.randomness.uniform`, so no generator is advanced. Sums over the width of a batch depend on that width in
+their last bits.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from coterie.randomness import uniform
 
 PINK_TAPS = 512
 BAND_TAPS = 129
-ROOM = (0.1, 0.6)  # seconds until a room is 60 dB quieter
-DIRECT = (1.0, 3.0)  # of the first sound's amplitude to all that follows: the square root of their powers' ratio
+ROOM = (0.1, 0.6)  # seconds of reverberation time, a decay of 60 dB
+DIRECT = (1.0, 3.0)  # amplitude of the direct sound relative to all reflections: the square root of their power ratio
 BAND = (1_000.0, 4_000.0)  # Hz
-KINDS = ("white", "pink", "recorded")  # noise that is made, and noise that is given
-# Streams of a clip's draws; those of noise begin where the others end.
+KINDS = ("white", "pink", "recorded")  # generated noise, and recorded noise
+# Random streams of a clip; those of noise begin where the others end.
 SNR, ROOM_SHARE, ROOM_SECONDS, ROOM_DIRECT, BAND_SHARE, BAND_LIMIT = range(6)
 ROOM_NOISE, NOISE = 1 << 40, 1 << 41
 
 
 class Effects(NamedTuple):
-    """Which distortion clips get.
+    """The distortion of clips.
 
     Attributes:
-        snr: lowest and highest, in dB.
-        reverberation, band_limit: shares of the clips.
+        snr: lowest and highest signal-to-noise ratio, in dB.
+        reverberation, band_limit: shares of the clips that get them.
     """
 
     snr: tuple[float, float] = (0.0, 20.0)
@@ -49,17 +49,17 @@ def distorted(
     kinds: Tensor,
     recorded: Tensor | None = None,
 ) -> Tensor:
-    """Clips in a room, with noise, and of a narrow band, in this order; their power is kept.
+    """Apply a room response, noise and a narrow band to clips, in this order. The power of a clip does not change.
 
     Args:
         waveforms: float32 [B, S].
-        lengths: of the clips, int64 [B]; what lies behind is padding, and stays 0.
-        indices: of the clips, int64 [B], on which the draws depend.
-        seed: on which they depend too, such as of a run and an epoch.
-        rate: samples a second.
-        effects: which.
-        kinds: of each clip's noise, int64 [B]: its place in ``KINDS``; -1: none.
-        recorded: noise of the third kind, float32 [B, S]; None: no clip is of it.
+        lengths: lengths of the clips, int64 [B]; samples beyond are padding and stay 0.
+        indices: indices of the clips, int64 [B]; random values depend on them.
+        seed: random values also depend on this seed, for example that of a run and an epoch.
+        rate: samples per second.
+        effects: the distortion.
+        kinds: kind of each clip's noise, int64 [B]: its index in ``KINDS``; -1: none.
+        recorded: noise of the third kind, float32 [B, S]; None: no clip has it.
 
     Returns:
         float32 [B, S].
@@ -82,24 +82,24 @@ def distorted(
 
 
 def _inside(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """1 for samples and 0 for padding, float32 [B, S]."""
+    """Return 1 for samples and 0 for padding, float32 [B, S]."""
     return (torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]).to(waveforms.dtype)
 
 
 def _as_loud(found: Tensor, like: Tensor) -> Tensor:
-    """With the power of another batch, clip by clip."""
+    """Scale each clip to the power of the corresponding clip of another batch."""
     power, wanted = (each.square().sum(1, keepdim=True) for each in (found, like))
     return found * (wanted / power.clamp(min=1e-12)).sqrt()
 
 
 def with_noise(waveforms: Tensor, lengths: Tensor, noise: Tensor, ratio: Tensor, which: Tensor) -> Tensor:
-    """Clips with noise at a ratio of powers.
+    """Add noise to clips at a signal-to-noise ratio.
 
     Args:
         waveforms, noise: float32 [B, S].
-        lengths: of the clips, int64 [B].
-        ratio: of signal to noise in dB, [B].
-        which: clips that get it, bool [B].
+        lengths: lengths of the clips, int64 [B].
+        ratio: signal-to-noise ratio in dB, [B].
+        which: clips that get noise, bool [B].
 
     >>> clip, noise = torch.ones(1, 4), torch.tensor([[2.0, -2.0, 2.0, -2.0]])
     >>> with_noise(clip, torch.tensor([2]), noise, torch.tensor([0.0]), torch.tensor([True]))
@@ -112,7 +112,7 @@ def with_noise(waveforms: Tensor, lengths: Tensor, noise: Tensor, ratio: Tensor,
 
 
 def noise_of(waveforms: Tensor, indices: Tensor, seed: int, kinds: Tensor, recorded: Tensor | None) -> Tensor:
-    """Each clip's noise, of its kind, float32 [B, S]; of a kind of -1 it is white."""
+    """Return each clip's noise by its kind, float32 [B, S]; for the kind -1 it is white."""
     made = white(indices, seed, NOISE, waveforms.shape[1] + PINK_TAPS - 1)
     pink = F.conv1d(made[:, None], pink_filter(made.device).flip(0)[None, None])[:, 0]
     plain = made[:, PINK_TAPS - 1 :]
@@ -121,28 +121,28 @@ def noise_of(waveforms: Tensor, indices: Tensor, seed: int, kinds: Tensor, recor
 
 
 def white(indices: Tensor, seed: int, stream: int, count: int) -> Tensor:
-    """White noise of variance 1, float32 [B, count]: a sample depends on seed, clip, stream and its place alone."""
+    """Return white noise of variance 1, float32 [B, count]. A sample depends only on seed, clip, stream and its index."""
     places = torch.arange(stream, stream + count, device=indices.device)[:, None]
     return (uniform(seed, indices, places).T - 0.5) * math.sqrt(12)
 
 
 def pink_filter(device: torch.device) -> Tensor:
-    """Impulse response by which white noise becomes pink (1/f), float32 [512]: (1 - 1/z)^(-1/2), cut off (Kasdin, Proc. IEEE 83(5), 1995).
+    """Return the impulse response that turns white noise into pink (1/f), float32 [512]: (1 - 1/z)^(-1/2), truncated (Kasdin, Proc. IEEE 83(5), 1995).
 
     >>> pink_filter(torch.device("cpu"))[:3]
     tensor([1.0000, 0.5000, 0.3750])
     """
-    numbers = torch.arange(1, PINK_TAPS, dtype=torch.float64)  # on the CPU: not every device has such numbers
+    numbers = torch.arange(1, PINK_TAPS, dtype=torch.float64)  # on the CPU: not every device supports float64
     steps = (numbers - 0.5) / numbers
     return torch.cat([torch.ones(1, dtype=torch.float64), steps]).cumprod(0).float().to(device)
 
 
 def reverberated(waveforms: Tensor, indices: Tensor, seed: int, rate: int) -> Tensor:
-    """Clips in made-up rooms: the sound itself, then noise that dies away, float32 [B, S]; louder than before."""
+    """Convolve clips with synthetic room responses, the direct sound followed by decaying noise, float32 [B, S]. Clips become louder."""
     count = int(ROOM[1] * rate)
     seconds = ROOM[0] + (ROOM[1] - ROOM[0]) * uniform(seed, indices, ROOM_SECONDS)
     places = torch.arange(count, device=waveforms.device)
-    fading = 10 ** (-3 * places / (seconds[:, None] * rate))  # 60 dB in that time
+    fading = 10 ** (-3 * places / (seconds[:, None] * rate))  # a decay of 60 dB in that time
     tail = white(indices, seed, ROOM_NOISE, count) * fading * (places > 0)
     share = DIRECT[0] + (DIRECT[1] - DIRECT[0]) * uniform(seed, indices, ROOM_DIRECT)
     tail = tail / (tail.norm(dim=1) * share).clamp(min=1e-12)[:, None]
@@ -153,11 +153,11 @@ def reverberated(waveforms: Tensor, indices: Tensor, seed: int, rate: int) -> Te
 
 
 def low_passed(waveforms: Tensor, limits: Tensor) -> Tensor:
-    """Clips without high frequencies, by a windowed sinc of 129 taps, float32 [B, S].
+    """Low-pass clips with a windowed sinc of 129 taps, float32 [B, S].
 
     Args:
         waveforms: [B, S].
-        limits: of each clip, as a share of the rate, [B].
+        limits: cut-off frequency of each clip as a share of the rate, [B].
     """
     places = torch.arange(BAND_TAPS, device=waveforms.device) - BAND_TAPS // 2
     window = torch.hann_window(BAND_TAPS, periodic=False, device=waveforms.device)

@@ -1,6 +1,6 @@
-"""Words that eSpeak NG says, in several voices and at several speeds, where the package espeakng-loader is installed: it brings the library and its data.
+"""Words synthesised by eSpeak NG, in several voices and at several speeds. Needs the package espeakng-loader, which brings the library and its data.
 
-The library is a C library with one state for the whole process, so all clips are made once, in one order. Two processes hear the same.
+eSpeak NG is a C library with one state for the whole process, so all clips are made once, in a fixed order. They are the same in every process.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ VOICES = {
     "gwen": "en-us+f4",
     "hope": "en-us+f5",
 }
-SPEEDS = (140, 165, 190)  # words a minute
-PITCHES = (45, 50, 55)  # of 0 to 99, one for each speed
+SPEEDS = (140, 165, 190)  # words per minute
+PITCHES = (45, 50, 55)  # in 0 to 99, one for each speed
 SYNCHRONOUS, UTF8 = 2, 1
 RATE, PITCH = 1, 3  # parameters
 
@@ -50,12 +50,12 @@ class Spoken:
 def espeak(
     rate: int, words: tuple[str, ...] = WORDS, named_voices: tuple[tuple[str, str], ...] = tuple(VOICES.items())
 ) -> Clips:
-    """All of them, with the labels ``speaker`` and ``word``.
+    """Synthesise all clips, with the labels ``speaker`` and ``word``.
 
     Args:
-        rate: samples a second.
-        words: that are said.
-        named_voices: a speaker's name and eSpeak NG's name of the voice.
+        rate: samples per second.
+        words: words to say.
+        named_voices: names of speakers, and eSpeak NG's names of their voices.
 
     Raises:
         CoterieError: the package is missing, or its library does not work here.
@@ -79,7 +79,7 @@ def espeak(
 
 
 def _say(texts: list[tuple[str, str, int, int]]) -> tuple[list[Samples], int]:
-    """Samples float32 of each text, voice, speed and pitch, and their rate."""
+    """Return float32 samples for each text, voice, speed and pitch, and their rate."""
     try:
         import espeakng_loader  # type: ignore[import-not-found, unused-ignore]  # optional, and has no types
     except ImportError:

@@ -1,4 +1,4 @@
-"""Files of audio: which ones can be used, and some of a file's samples, mono and at one rate."""
+"""Audio files: checks which are usable, and reads their samples, mono and at one rate."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from coterie.data.cache import fingerprint, remembered
 from coterie.errors import CoterieError
 from coterie.tasks.speech.data.clips import Samples
 
-SILENT = 1e-4  # of the largest sample: 80 dB below full scale
+SILENT = 1e-4  # limit of the largest absolute sample: 80 dB below full scale
 SHORTEST = 0.1  # seconds
 READ_ONCE = 2**20  # frames
 
 
 def require_soundfile() -> Any:
-    """The package soundfile.
+    """Import the package soundfile.
 
     Raises:
         CoterieError: it, or the library it comes with, is missing.
@@ -39,13 +39,13 @@ def require_soundfile() -> Any:
 
 @dataclass(frozen=True)
 class Looked:
-    """What a first look at a file found.
+    """Result of the first check of a file.
 
     Attributes:
-        frames: samples of each channel.
-        rate: samples a second.
-        digest: of all samples.
-        problem: why it cannot be used: ``broken: ...``, ``silent`` or ``too short``; empty where it can.
+        frames: samples per channel.
+        rate: samples per second.
+        digest: digest of all samples.
+        problem: why it cannot be used: ``broken: ...``, ``silent`` or ``too short``; empty if it can.
     """
 
     frames: int
@@ -55,7 +55,7 @@ class Looked:
 
 
 class Openable(Protocol):
-    """A file that lies within another one, such as in the row of a table."""
+    """A file inside another one, for example in a row of a table."""
 
     @property
     def name(self) -> str: ...
@@ -67,27 +67,27 @@ AudioFile = Path | Openable
 
 
 class AudioFiles:
-    """A :class:`~coterie.tasks.speech.data.clips.Source` of files that were looked at.
+    """A :class:`~coterie.tasks.speech.data.clips.Source` of checked files.
 
     Args:
-        files: paths, or what is opened.
-        looked: of each.
-        rate: samples a second that are returned.
+        files: paths, or objects to open.
+        looked: result of :func:`look_at` for each file.
+        rate: samples per second to return.
     """
 
     def __init__(self, files: Sequence[AudioFile], looked: Sequence[Looked], rate: int) -> None:
         self.files, self.looked, self.rate = list(files), list(looked), rate
 
     def length(self, number: int) -> int:
-        """Samples of a file, at this source's rate."""
+        """Return the number of samples of a file at this source's rate."""
         each = self.looked[number]
         return -(-each.frames * self.rate // each.rate)
 
     def read(self, number: int, start: int, count: int) -> Samples:
-        """See :class:`~coterie.tasks.speech.data.clips.Source`. Of a file at this rate only these samples are read, another one is resampled as a whole.
+        """See :class:`~coterie.tasks.speech.data.clips.Source`. If a file has this rate, only these samples are read; otherwise the whole file is resampled.
 
         Raises:
-            CoterieError: it cannot be read any more.
+            CoterieError: the file can no longer be read.
         """
         if self.looked[number].rate == self.rate:
             found = mono(self.files[number], start, count)
@@ -103,7 +103,7 @@ def _opened(file: AudioFile) -> Path | BinaryIO:
 
 
 def mono(file: AudioFile, start: int = 0, count: int = -1) -> Samples:
-    """Samples of a file, the mean of its channels, float32.
+    """Read samples of a file as the mean of its channels, float32.
 
     Raises:
         CoterieError: it cannot be read.
@@ -118,7 +118,7 @@ def mono(file: AudioFile, start: int = 0, count: int = -1) -> Samples:
 
 
 def read_audio(path: Path, rate: int) -> Samples:
-    """A whole file, mono and at a rate.
+    """Read a whole file, mono and at a given rate.
 
     Raises:
         CoterieError: it cannot be read.
@@ -132,7 +132,7 @@ def read_audio(path: Path, rate: int) -> Samples:
 
 
 def resampled(samples: Samples, rate: int, wanted: int) -> Samples:
-    """Samples at another rate, by scipy's polyphase filter, float32 [ceil(S * wanted / rate)]."""
+    """Resample with scipy's polyphase filter, float32 [ceil(S * wanted / rate)]."""
     if rate == wanted:
         return samples
     common = gcd(rate, wanted)
@@ -144,15 +144,15 @@ def _reason(error: Exception) -> str:
 
 
 def look_at(files: Sequence[AudioFile], workers: int, key: str | None = None) -> list[Looked]:
-    """Decode every file once: how long it is, whether it can be used. What was found is kept in the cache folder for as long as the files stay as they are.
+    """Decode every file once to find its length and whether it is usable. The results are kept in the cache folder until the files change.
 
     Args:
-        files: paths, or what is opened.
-        workers: threads.
-        key: changes with the files; None: they are paths, and their sizes and times of change tell.
+        files: paths, or objects to open.
+        workers: number of threads.
+        key: a key that changes with the files; None: the files are paths, and their sizes and modification times are used.
 
     Raises:
-        CoterieError: a file that is gone.
+        CoterieError: a file no longer exists.
     """
     require_soundfile()
 

@@ -1,4 +1,4 @@
-"""Audio of a data set of the Hugging Face Hub: encoded files in the rows of its tables, which are decoded when they are needed."""
+"""Audio of a data set of the Hugging Face Hub: encoded files in the rows of its tables, decoded when they are needed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Encoded:
     """A file in a row.
 
     Attributes:
-        rows: of one split, with the audio's column alone, not decoded.
-        column: its name.
-        number: of the row.
-        name: to be shown.
+        rows: rows of one split with only the audio column, not decoded.
+        column: name of the column.
+        number: index of the row.
+        name: display name.
     """
 
     rows: Any
@@ -33,7 +33,7 @@ class Encoded:
     name: str
 
     def open(self) -> io.BytesIO | Path:
-        """Its bytes, or where they lie.
+        """Return its bytes, or the path of the file.
 
         Raises:
             OSError: the row holds neither.
@@ -47,10 +47,10 @@ class Encoded:
 
 
 def list_hub(settings: SpeechData) -> Listed:
-    """The rows that ``hf://`` names: of the column of audio, with the columns of classes as labels.
+    """List the rows of an ``hf://`` data set: the audio column, with the columns of classes as labels.
 
     Raises:
-        CoterieError: the extra ``hub`` is missing, or the data set cannot be had, has no column of audio or not the labels that are named.
+        CoterieError: the extra ``hub`` is missing, or the data set is not available, has no audio column or lacks a named label.
     """
     name = settings.name
     parts = load_hub(name, name.removeprefix(SCHEME))
@@ -78,7 +78,7 @@ def list_hub(settings: SpeechData) -> Listed:
     if not found.paths:
         raise CoterieError(f"data={name} has no rows")
     if set(found.splits) == {"train"}:
-        found.splits = [""] * len(found.paths)  # it brings no splits: they are carved
+        found.splits = [""] * len(found.paths)  # it has no splits: they are held out later
     found.key = key.hexdigest()
     return found
 
@@ -100,14 +100,14 @@ def _is_class(feature: Any) -> bool:
 
 
 def _undecoded(part: Any, column: str) -> Any:
-    """The library decodes by FFmpeg; here libsndfile does."""
+    """Switch off decoding by the library, which needs FFmpeg; libsndfile decodes instead."""
     import datasets
 
     return part.cast_column(column, datasets.Audio(decode=False))
 
 
 def _texts(values: Any, feature: Any) -> list[str]:
-    """Labels as texts; a class that is not known is empty."""
+    """Return labels as texts; unknown classes are empty."""
     if _is_class(feature):
         return [feature.names[value] if value is not None and value >= 0 else "" for value in values]
     return ["" if value is None else str(value).strip() for value in values]

@@ -1,4 +1,4 @@
-"""Which files of a folder or rows of a table belong to which split, and their labels."""
+"""Splits and labels of the files of a folder or the rows of a table."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from coterie.tasks.speech.settings import SCHEME, SpeechData
 from coterie.tasks.speech.suffixes import SUFFIXES
 
 SPLIT = "split"  # column of a table
-FOLDER_LABEL = "label"  # what a sub-folder's name is
+FOLDER_LABEL = "label"  # label given by a sub-folder's name
 
 
 @dataclass
 class Listed:
-    """Files that were named, and what is known of each.
+    """Listed files with their splits and labels.
 
     Attributes:
-        paths: of the files, or rows that hold them.
-        splits: of each, ``train``, ``validation`` or ``test``; empty where the data have none.
-        labels: by name, of each file; empty: none.
-        passed_over: files that are no audio.
-        key: changes with the files, where these have no times of change.
+        paths: paths of the files, or rows that hold them.
+        splits: split of each file, ``train``, ``validation`` or ``test``; empty if the data have none.
+        labels: label of each file, by the label's name; empty: none.
+        passed_over: number of files that are not audio.
+        key: a key that changes with the files, if they have no modification times.
     """
 
     paths: list[AudioFile] = field(default_factory=list)
@@ -37,10 +37,10 @@ class Listed:
 
 
 def list_files(settings: SpeechData) -> Listed:
-    """The files that a recipe names.
+    """List the files that a recipe names.
 
     Raises:
-        CoterieError: nothing there, no audio, or a table without paths.
+        CoterieError: the location does not exist or has no audio, or a table has no paths.
     """
     place = Path(settings.name).expanduser()
     if place.suffix.lower() == ".csv" and place.is_file():
@@ -73,7 +73,7 @@ def list_files(settings: SpeechData) -> Listed:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """All files below, in order, without hidden ones."""
+    """Yield all files recursively, sorted, without hidden ones."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             yield path
@@ -117,6 +117,6 @@ def _split(value: str, name: str, line: int) -> str:
 
 
 def shown(paths: Sequence[str], limit: int = 3) -> str:
-    """Names in a sentence, the first ones of many."""
+    """Join names for a message, shortening long lists."""
     more = len(paths) - limit
     return ", ".join(paths[:limit]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Batches of clips: for training in an order, with crops and distortion that are functions of (seed, epoch, clip); for evaluation as they are."""
+"""Batches of clips: for training in a fixed order, with crops and distortion that are functions of (seed, epoch, clip); for evaluation without either."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from coterie.tasks.speech.data.distortion import KINDS, Effects, distorted
 from coterie.tasks.speech.data.states import CachedStates
 from coterie.tasks.speech.settings import SpeechData
 
-VOICES = 4  # other clips that are added up to babble
-Frames = Callable[[Tensor], Tensor]  # samples of clips to their frames, int64 [B]
+VOICES = 4  # other clips to mix for babble
+Frames = Callable[[Tensor], Tensor]  # numbers of samples to numbers of frames, int64 [B]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Which samples of a batch's clips are heard.
+    """Crops of a batch's clips.
 
     Attributes:
-        indices: of the clips, int64 [B]; -1 fills up.
-        starts, counts: samples, int64 [B].
+        indices: indices of the clips, int64 [B]; -1 is a filler.
+        starts, counts: first sample and number of samples, int64 [B].
     """
 
     indices: Tensor
@@ -38,13 +38,13 @@ class Cut:
 
 
 def cut(clips: Clips, indices: Tensor, most: int, seed: int | None = None) -> Cut:
-    """Clips of at most ``most`` samples.
+    """Crop clips to at most ``most`` samples.
 
     Args:
-        clips: of a split.
-        indices: int64 [B] on the CPU; -1 fills up a batch.
-        most: samples.
-        seed: on which the place depends where a longer clip is cut; None: its first samples.
+        clips: clips of a split.
+        indices: int64 [B] on the CPU; -1 is a filler.
+        most: largest number of samples.
+        seed: seed of the position of the crop of longer clips; None: their first samples.
     """
     lengths = torch.from_numpy(clips.lengths)[indices.clamp(min=0)]
     counts = lengths.clamp(max=most)
@@ -55,18 +55,18 @@ def cut(clips: Clips, indices: Tensor, most: int, seed: int | None = None) -> Cu
 
 
 def read(clips: Clips, chosen: Cut, pool: ThreadPoolExecutor) -> list[Future[Samples]]:
-    """The samples, as they will be there."""
+    """Start reading the samples; return futures."""
     rows = zip(chosen.indices.tolist(), chosen.starts.tolist(), chosen.counts.tolist(), strict=True)
     return [pool.submit(clips.read, max(0, index), start, count) for index, start, count in rows]
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device, without waiting for a copy to a GPU."""
+    """Copy to the device, asynchronously for a GPU."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def batch_of(clips: Clips, chosen: Cut, rows: list[Samples], device: torch.device, weight: float = 1.0) -> Batch:
-    """A batch on the device.
+    """Make a batch on the device.
 
     Returns:
         ``inputs``: ``waveforms`` float32 [B, S] and ``lengths`` int64 [B]. ``targets``: codes of the labels, int64 [B, labels]. ``indices`` int64 [B].
@@ -79,22 +79,22 @@ def batch_of(clips: Clips, chosen: Cut, rows: list[Samples], device: torch.devic
 
 
 class SpeechTrainLoader(InOrder):
-    """Training batches, see :class:`coterie.data.batch.TrainLoader`; clips of about one length share one.
+    """Training batches, see :class:`coterie.data.batch.TrainLoader`. Clips of similar length share a batch.
 
-    A loss is a mean over a batch's frames, of which batches have unequally many. Their weights make the mean over processes, and over batches that are
-    added up before a step, one over all these frames.
+    A loss is a mean over the frames of a batch, and batches have different numbers of them. The batch weights turn the mean over processes and accumulated
+    batches into a mean over all these frames.
 
     Args:
-        clips: of the training split.
+        clips: clips of the training split.
         settings: the recipe's section ``data``.
-        order: of these clips.
-        device: where batches go.
-        frames: of clips of so many samples.
-        accumulate: batches that are added up.
+        order: order of these clips.
+        device: device of the batches.
+        frames: maps numbers of samples to numbers of frames.
+        accumulate: batches to accumulate before a step.
         noise: clips of the noise folders.
 
     Attributes:
-        states: of the teachers, which a batch then brings; None: they are asked in every step.
+        states: cached hidden states of the teachers, which are added to each batch; None: the teachers run in every step.
     """
 
     def __init__(
@@ -111,14 +111,14 @@ class SpeechTrainLoader(InOrder):
         self.frames, self.accumulate, self.noise = frames, accumulate, noise
         self.most = most_samples(settings)
         self.views = 1
-        self.repeats = False  # hidden states are too much to be kept like logits
+        self.repeats = False  # hidden states are too large to cache like logits
         self.ahead = 1
         self.kinds = [each for each in settings.noise if each in {"white", "pink", "babble"}]
         self.kinds += ["folder"] if noise is not None else []
         self.states: CachedStates | None = None
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a step on: the same whatever was drawn before. The next one is read while one is used."""
+        """Yield the batches of an epoch from a step on; they do not depend on earlier batches. The next batch is prefetched."""
         weights = self._weights(epoch)
         seed = derive_seed(self.order.seed, "crop", epoch)
         with ThreadPoolExecutor(self.settings.workers) as pool:
@@ -156,7 +156,7 @@ class SpeechTrainLoader(InOrder):
     def _background(
         self, chosen: Cut, epoch: int, pool: ThreadPoolExecutor
     ) -> tuple[Tensor, list[list[Future[Samples]]]] | None:
-        """Each clip's kind of noise as its place in ``KINDS``, and what is read for it: voices, or a piece of a recording."""
+        """Return each clip's kind of noise as an index in ``KINDS``, and the samples read for it: voices, or a part of a recording."""
         if self.settings.distortion == "none":
             return None
         seed, indices = derive_seed(self.order.seed, "noise", epoch), chosen.indices
@@ -193,7 +193,7 @@ class SpeechTrainLoader(InOrder):
         if any(parts):
             rows = np.zeros((len(parts), width), dtype=np.float32)
             for row, several in zip(rows, parts, strict=True):
-                for each in several:  # a short one begins anew
+                for each in several:  # a short one is repeated
                     row += np.resize(each.result(), width)
             recorded = sent(torch.from_numpy(rows), self.device)
         effects = Effects(
@@ -204,7 +204,7 @@ class SpeechTrainLoader(InOrder):
         return distorted(inputs["waveforms"], inputs["lengths"], batch.indices, seed, rate, effects, kinds, recorded)
 
     def _weights(self, epoch: int) -> list[float]:
-        """Of this process's share of each step: its frames over the mean share's, among all that one optimizer's step adds up."""
+        """Weights of this process's batches: its frames over the mean number of frames of all batches in the same optimizer step."""
         steps, processes = self.steps_per_epoch, self.order.num_processes
         if processes == self.accumulate == 1:
             return [1.0] * steps
@@ -219,20 +219,20 @@ class SpeechTrainLoader(InOrder):
 
 
 def most_samples(settings: SpeechData) -> int:
-    """Samples of a clip at most."""
+    """Return the largest number of samples per clip."""
     return int(settings.max_seconds * settings.sample_rate)
 
 
 class SpeechEvaluationLoader:
-    """Every clip once, see :class:`coterie.data.batch.EvaluationLoader`; the longest first, so that little is padded. Of a longer clip the first seconds.
+    """Every clip once, the longest first to reduce padding. Long clips are cut to their first seconds. See :class:`coterie.data.batch.EvaluationLoader`.
 
     Args:
-        clips: of a split.
+        clips: clips of a split.
         settings: the recipe's section ``data``.
-        batch_size: clips a batch of this process.
-        device: where batches go.
-        process_index, num_processes: this process's place.
-        limit: of clips, which are taken at equal distances where there are more; None: all.
+        batch_size: clips per batch of this process.
+        device: device of the batches.
+        process_index, num_processes: rank of this process and number of processes.
+        limit: largest number of clips, evenly spaced; None: all.
     """
 
     def __init__(

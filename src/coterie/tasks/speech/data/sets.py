@@ -1,4 +1,4 @@
-"""From the settings to the clips of every split, with what was found on the way."""
+"""Builds the clips of every split from the settings, with notes on the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coterie.tasks.speech.data.hub import list_hub
 from coterie.tasks.speech.data.layout import list_files, shown
 from coterie.tasks.speech.settings import NOISES, SCHEME, SpeechData
 
-# Data that are made on the spot: how, and what their labels' codes stand for.
+# Generated data: the function that makes them, and the names of their labels' codes.
 MADE: dict[str, tuple[Callable[[int], Clips], dict[str, list[str]]]] = {
     "tones": (tones.tones, {"speaker": sorted(tones.SPEAKERS), "word": sorted(tones.WORDS)}),
     "espeak": (espeak.espeak, {"speaker": sorted(espeak.VOICES), "word": sorted(espeak.WORDS)}),
@@ -32,14 +32,14 @@ class SpeechSets:
     """A data set as clips.
 
     Attributes:
-        name: to be shown.
-        clips: by split, ``train`` among them.
-        label_names: what a label's codes stand for, by the label's name.
-        noise: clips of the noise folders; none where there are no such.
-        skipped: files that cannot be used.
-        passed_over: files that are no audio.
-        duplicates: by held-out split, how many of its clips are training clips too.
-        notes: these and what else was found, in sentences.
+        name: display name.
+        clips: clips by split, including ``train``.
+        label_names: names of a label's codes, by the label's name.
+        noise: clips of the noise folders; None without such folders.
+        skipped: number of files that cannot be used.
+        passed_over: number of files that are not audio.
+        duplicates: for each held-out split, how many of its clips are also training clips.
+        notes: notes on these and other findings, in sentences.
         fingerprint: see :class:`coterie.run_schema.DataRecord`.
     """
 
@@ -55,14 +55,14 @@ class SpeechSets:
 
 
 def load_sets(settings: SpeechData, whole: bool = False) -> SpeechSets:
-    """Find the clips that a recipe names, leave out what cannot be used, and split them.
+    """Find the clips that a recipe names, leave out unusable ones, and split them.
 
     Args:
         settings: the recipe's section ``data``.
-        whole: clips without splits are the test split as a whole, and the training split too: nothing is trained on them.
+        whole: use all clips without splits as the test split, and as the training split too, since nothing is trained on them.
 
     Raises:
-        CoterieError: what listing and reading raise; no clip that can be used; a split without clips.
+        CoterieError: listing or reading fails, no clip is usable, or a split has no clips.
     """
     if settings.name in MADE:
         make, label_names = MADE[settings.name]
@@ -152,7 +152,7 @@ def _of_files(settings: SpeechData) -> tuple[Clips, list[str], dict[str, list[st
 
 
 def _parts(clips: Clips, splits: list[str], settings: SpeechData, whole: bool) -> dict[str, Integers]:
-    """Numbers of each split's clips. Clips of equal content stay together."""
+    """Return the indices of each split's clips. Clips with equal content stay together."""
     everything = np.arange(len(clips))
     if not any(splits):
         parts = {"train": everything}
@@ -184,10 +184,10 @@ def _parts(clips: Clips, splits: list[str], settings: SpeechData, whole: bool) -
 def _carved(
     clips: Clips, numbers: Integers, share: float, settings: SpeechData, what: str
 ) -> tuple[Integers, Integers]:
-    """The rest, and about this share of some clips.
+    """Return the rest, and about this share of the clips.
 
     Raises:
-        CoterieError: too few clips.
+        CoterieError: there are too few clips.
     """
     digests = sorted({clips.digests[number] for number in numbers})
     rng = np.random.default_rng(derive_seed(settings.validation_seed, what))
@@ -208,7 +208,7 @@ def _limited(clips: Clips, settings: SpeechData) -> Clips:
 
 
 def _noise(settings: SpeechData) -> Clips | None:
-    """Clips of the folders among the kinds of noise."""
+    """Return the clips of the folders among the kinds of noise."""
     folders = [each for each in settings.noise if each not in NOISES]
     if not folders:
         return None

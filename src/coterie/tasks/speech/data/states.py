@@ -1,6 +1,6 @@
-"""Teachers' hidden states of the training clips, computed once and kept in the cache folder, where teachers hear each clip the same in every epoch.
+"""Teachers' hidden states of the training clips, computed once and kept in the cache folder. Usable if teachers get the same input for a clip in every epoch.
 
-A file for each teacher: bfloat16, frame by frame, memory-mapped. Its name holds digests of the network with all that it does to a clip, and of the clips. An hour of audio is
+There is one memory-mapped file per teacher, in bfloat16, frame by frame. Its name holds digests of the network with its preprocessing, and of the clips. An hour of audio has
 180,000 frames: 0.8 GB for three layers of 768 features.
 """
 
@@ -33,14 +33,14 @@ class CachedStates:
     """Hidden states of clips by several teachers; see the module.
 
     Args:
-        clips: of the training split.
-        teachers: with their weights, in eval mode, on the device that computes.
-        layers: of each teacher, whose states are kept.
-        batch_size: clips that are computed at once.
-        most: samples of a clip that are heard.
+        clips: clips of the training split.
+        teachers: teachers with their weights, in eval mode, on the device to compute on.
+        layers: layers of each teacher whose states are kept.
+        batch_size: clips per batch.
+        most: largest number of samples per clip.
 
     Raises:
-        CoterieError: longer clips, of which another part is heard in every epoch.
+        CoterieError: a clip is longer, so a different part of it is used in every epoch.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CachedStates:
             self._ends.append(np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(frames)]))
 
     def _shape(self, number: int) -> tuple[int, int, int]:
-        """Frames of all clips, layers, features."""
+        """Return the number of frames of all clips, layers and features."""
         return int(self._ends[number][-1]), len(self.layers[number]), self.teachers[number].width
 
     def _path(self, number: int) -> Any:
@@ -75,7 +75,7 @@ class CachedStates:
         return [encoder_digest(each) for each in self.teachers]
 
     def explain(self) -> str:
-        """How much room they take, and whether they are there, in a sentence."""
+        """Return a sentence on the size of the states and whether they are cached already."""
         shapes = [self._shape(number) for number in range(len(self.teachers))]
         size = shown_bytes(sum(int(np.prod(shape)) * BITS.itemsize for shape in shapes))
         wanting = sum(read_table(self._path(number), BITS, shape) is None for number, shape in enumerate(shapes))
@@ -86,7 +86,7 @@ class CachedStates:
 
     @cached_property
     def tables(self) -> list[Table]:
-        """One for each teacher, bits of bfloat16 [frames, layers, features]; computed where they are not there.
+        """Return one table per teacher, bits of bfloat16 [frames, layers, features]; compute missing ones.
 
         Raises:
             RunError: the cache folder cannot be written, or has not enough room.
@@ -116,7 +116,7 @@ class CachedStates:
             table[ends[each] : ends[each + 1]] = row[: ends[each + 1] - ends[each]]
 
     def read(self, indices: Sequence[int], pool: ThreadPoolExecutor) -> list[Future[Tensor]]:
-        """States of clips by each teacher, as they will be there: bfloat16 [B, T, layers, features], zeros behind the shorter clips."""
+        """Start reading the states of clips; return a future for each teacher: bfloat16 [B, T, layers, features], zero-padded."""
         return [pool.submit(self._rows, number, list(indices)) for number in range(len(self.tables))]
 
     def _rows(self, number: int, indices: list[int]) -> Tensor:
@@ -129,7 +129,7 @@ class CachedStates:
 
 
 def encoder_digest(encoder: SpeechEncoder) -> str:
-    """A text that changes with any weight of an encoder, and with what else decides its states."""
+    """Return a digest that changes with any weight of an encoder, and with anything else that affects its states."""
     found = hashlib.blake2b(digest_size=16)
     config: Any = encoder.network.config
     found.update(f"1 {describe_config(config)} {encoder.normalize}".encode())
@@ -140,7 +140,7 @@ def encoder_digest(encoder: SpeechEncoder) -> str:
 
 
 def clips_digest(clips: Clips) -> str:
-    """A text that changes with any clip, their order, and the rate at which they are heard."""
+    """Return a digest that changes with any clip, their order, and their sample rate."""
     found = hashlib.blake2b(digest_size=16)
     for content, length in zip(clips.digests, clips.lengths.tolist(), strict=True):
         found.update(f"{content} {length} ".encode())

@@ -1,7 +1,7 @@
-"""The embedded data set: syllables of a few words, spoken by a few made-up speakers. Nothing is stored: a clip is a function of its number.
+"""Built-in data set: syllables of a few words, spoken by a few synthetic speakers. Nothing is stored: a clip is a function of its index.
 
-A pulse train at the speaker's pitch goes through resonators at a vowel's first three formants (the averages of Peterson and Barney 1952, rounded), moved up or
-down with the speaker's size; consonants are bursts, bands of noise and hums. It is no speech, but it has what probes ask for: what is said, and by whom.
+A pulse train at the speaker's pitch passes through resonators at a vowel's first three formants (the averages of Peterson and Barney 1952, rounded), shifted up or
+down with the speaker's size; consonants are bursts, bands of noise and hums. It is not speech, but probes can be trained for the word and the speaker.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from coterie.tasks.speech.data.clips import Clips, Samples
 FORMANTS = {"a": (730, 1090, 2440), "e": (530, 1840, 2480), "i": (270, 2290, 3010), "o": (570, 840, 2410), "u": (300, 870, 2240)}  # fmt: skip
 BANDWIDTHS = (80, 100, 140)  # Hz, of the formants
 HUMS = {"m": (250, 1000, 2200), "n": (250, 1450, 2300), "l": (360, 1300, 2700), "r": (420, 1200, 1600)}
-HISSES = {"s": 5500, "f": 2500, "h": 1500}  # Hz, the middle of the noise
+HISSES = {"s": 5500, "f": 2500, "h": 1500}  # Hz, centre of the noise band
 BURSTS = {"b": 700, "d": 2500, "g": 1600, "p": 900, "t": 3600, "k": 2000}
 WORDS = ("bada", "situ", "kolo", "mena", "pafi", "gudo", "heka", "nomi", "tuba", "riso")
-# Pitch in Hz, size of the vocal tract (formants go by it), share of breath.
+# Pitch in Hz, size of the vocal tract (scales the formants), share of breath.
 SPEAKERS = {
     "anton": (88, 0.92, 0.02),
     "bruno": (104, 1.0, 0.08),
@@ -38,10 +38,10 @@ Signal = NDArray[np.float64]
 
 
 class Tones:
-    """A :class:`~coterie.tasks.speech.data.clips.Source` of them.
+    """A :class:`~coterie.tasks.speech.data.clips.Source` of these clips.
 
     Args:
-        rate: samples a second.
+        rate: samples per second.
     """
 
     def __init__(self, rate: int) -> None:
@@ -56,7 +56,7 @@ class Tones:
         return speak(word, speaker, self.rate, derive_seed("tones", number))
 
     def length(self, number: int) -> int:
-        """Samples of a clip, which need not be spoken for that."""
+        """Return the number of samples of a clip, without synthesising it."""
         word, speaker, _ = meaning(number)
         return sum(_plan(word, speaker, self.rate, derive_seed("tones", number)).counts)
 
@@ -66,7 +66,7 @@ class Tones:
 
 
 def meaning(number: int) -> tuple[str, str, int]:
-    """Word, speaker and take of a clip.
+    """Return word, speaker and take of a clip.
 
     >>> meaning(11)
     ('situ', 'bruno', 0)
@@ -77,10 +77,10 @@ def meaning(number: int) -> tuple[str, str, int]:
 
 
 def tones(rate: int) -> Clips:
-    """All of them, with the labels ``speaker`` and ``word``.
+    """Return all clips, with the labels ``speaker`` and ``word``.
 
     Args:
-        rate: samples a second.
+        rate: samples per second.
     """
     source = Tones(rate)
     numbers = np.arange(len(source))
@@ -100,7 +100,7 @@ def tones(rate: int) -> Clips:
 
 
 class _Plan(NamedTuple):
-    """How a word is spoken this time: samples of silence, of each letter, and of silence; the pitch in Hz, and the loudness."""
+    """Timing of one take of a word: samples of leading silence, of each letter, and of trailing silence; the pitch in Hz, and the loudness."""
 
     counts: list[int]
     pitch: float
@@ -117,13 +117,13 @@ def _plan(word: str, speaker: str, rate: int, seed: int) -> _Plan:
 
 
 def speak(word: str, speaker: str, rate: int, seed: int) -> Samples:
-    """A word by a speaker; pitch, speed and loudness vary with the seed.
+    """Synthesise a word by a speaker; pitch, speed and loudness vary with the seed.
 
     Args:
-        word: of letters that have a sound here.
+        word: a word of supported letters.
         speaker: one of ``SPEAKERS``.
-        rate: samples a second.
-        seed: of what varies.
+        rate: samples per second.
+        seed: seed of the variation.
 
     Returns:
         float32 [S], with a little silence before and after.
@@ -137,14 +137,14 @@ def speak(word: str, speaker: str, rate: int, seed: int) -> Samples:
         falling = plan.pitch * (1.08 - 0.06 * number)  # a statement's pitch falls
         parts.append(_sound(letter, count, falling, size, breath, rate, rng))
     whole = np.concatenate([*parts, np.zeros(last)])
-    whole += 1e-3 * rng.standard_normal(len(whole))  # a room's
+    whole += 1e-3 * rng.standard_normal(len(whole))  # room noise
     return (plan.loudness * whole / np.abs(whole).max()).astype(np.float32)
 
 
 def _sound(
     letter: str, count: int, pitch: float, size: float, breath: float, rate: int, rng: np.random.Generator
 ) -> Signal:
-    """One letter's samples, float64 [count], faded in and out."""
+    """Return one letter's samples, float64 [count], faded in and out."""
     noise = rng.standard_normal(count)
     if letter in BURSTS:
         found = _resonated(noise, [BURSTS[letter] * size], [600], rate)
@@ -156,7 +156,7 @@ def _sound(
         formants = FORMANTS.get(letter) or HUMS[letter]
         phase = np.cumsum(np.full(count, pitch / rate) * (1 + 0.01 * np.sin(np.arange(count) * 35 / rate)))
         pulses = np.diff(np.floor(phase), prepend=0.0) + breath * 0.1 * noise
-        pulses = lfilter([1.0], [1.0, -0.9], pulses)  # the glottis falls by 12 dB an octave, lips give 6 back
+        pulses = lfilter([1.0], [1.0, -0.9], pulses)  # the glottis falls by 12 dB per octave, lip radiation adds 6
         found = _resonated(pulses, [each * size for each in formants], BANDWIDTHS, rate)
         level = 1.0 if letter in FORMANTS else 0.4
     edge = max(1, min(count // 4, int(0.02 * rate)))
@@ -165,7 +165,7 @@ def _sound(
 
 
 def _resonated(signal: Signal, middles: list[float], widths: tuple[int, ...] | list[int], rate: int) -> Signal:
-    """Through resonators of two poles, one after the other; those beyond the band are left out."""
+    """Filter by two-pole resonators in series; those beyond the band are left out."""
     for middle, width in zip(middles, widths, strict=True):
         if middle < 0.45 * rate:
             radius, angle = np.exp(-np.pi * width / rate), 2 * np.pi * middle / rate
