@@ -1,1 +1,1 @@
-"""Restoration: small or spoilt images to large, sharp ones, in one step of a diffusion network."""
+"""Restoration: turns small or degraded images into large, sharp ones, in one step of a diffusion network."""

@@ -1,4 +1,4 @@
-"""The figures of restoration, see :mod:`coterie.metrics.images`; light, so that a report reads them without torch."""
+"""Figures of restoration, computed by :mod:`coterie.metrics.images`. This module does not import torch, so that a report can read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished run of restoration is asked for: its network, and enlarged images. See :class:`coterie.tasks.task.Deployed`."""
+"""The network of a finished restoration run, and images enlarged by it. See :class:`coterie.tasks.task.Deployed`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def describe_network(recipe: Recipe, description: dict[str, Any], number: int) -
 
 
 def is_one(samples: Any) -> bool:
-    """Whether this is one image, and not several."""
+    """Return whether this is one image, and not several."""
     return isinstance(samples, (str, Path, Image.Image)) or (isinstance(samples, np.ndarray) and samples.ndim < 4)
 
 
@@ -47,7 +47,7 @@ def predict(
     tile: int = 0,
     overlap: int = 0,
 ) -> Iterator[Answer]:
-    """Enlarged images, written as PNG files into the folder ``output``; in tiles of ``tile`` large pixels, which share ``overlap`` (0: as the run has them)."""
+    """Enlarge images and write them as PNG files to the folder ``output``, in tiles of ``tile`` large pixels that overlap by ``overlap`` (0: the run's values)."""
     if not isinstance(output, (str, Path)):
         raise CoterieError(f"output={output!r}: expected a folder")
     tile, overlap = tile or description["tile"], overlap or description["overlap"]

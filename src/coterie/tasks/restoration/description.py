@@ -1,4 +1,4 @@
-"""What ``student.json`` must hold of a run of restoration."""
+"""Schema of ``student.json`` of a restoration run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class Generator(Content):
-    """How :func:`coterie.networks.one_step.generator.build_generator` builds the network."""
+    """Arguments with which :func:`coterie.networks.one_step.generator.build_generator` builds the network."""
 
     unet: dict[str, Any]
     latents: dict[str, Any]
@@ -25,8 +25,8 @@ class Generator(Content):
 
 
 class RestorationStudent(Student):
-    """``tile`` and ``overlap`` in large pixels; ``crop``: of the squares that were trained on; ``method_options``: that stand in for the recipe's when the
-    method is built again without the weights that it started from.
+    """``tile`` and ``overlap`` in large pixels; ``crop``: size of the training squares; ``method_options``: replace the recipe's options when the
+    method is rebuilt without its initial weights.
     """
 
     task: Literal["restoration"]

@@ -1,4 +1,4 @@
-"""Measuring restored images over a split: batch by batch, in memory that does not grow with it, and interpolated ones beside them."""
+"""Evaluation of restored and interpolated images on a split, batch by batch; memory does not grow with the split."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from coterie.networks.lpips import LPIPS
 from coterie.networks.one_step.tiles import in_tiles
 from coterie.tasks.evaluation import Evaluation
 
-MOST_DB = 100.0  # of equal images it would be infinite, and so would every mean
+MOST_DB = 100.0  # limit for equal images, whose PSNR would make every mean infinite
 BINS = 24  # of the spectra
 
 
 @dataclass(frozen=True)
 class RestorationEvaluation(Evaluation):
     """Attributes:
-    spectra: mean power by frequency of ``restored``, ``bicubic`` and ``true`` images, from 0 to 0.5 cycles a pixel.
+    spectra: mean power by frequency of ``restored``, ``bicubic`` and ``true`` images, from 0 to 0.5 cycles per pixel.
     """
 
     spectra: dict[str, list[float]]
 
 
 def enlarger(method: Restorer, tile: int, overlap: int) -> Callable[[Tensor], Tensor]:
-    """Small images to large ones: in tiles where one is larger than a tile."""
+    """Return a function from small images to large ones; it works in tiles if an image is larger than a tile."""
     scale = method.generator.scale
 
     def restore(low: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def enlarger(method: Restorer, tile: int, overlap: int) -> Callable[[Tensor], Te
 
 
 class _Sums:
-    """Sums over images of the figures of one kind of image."""
+    """Sums of the figures of one kind of image."""
 
     def __init__(self, distances: list[DISTS | LPIPS], device: torch.device) -> None:
         self.distances = distances
@@ -56,7 +56,7 @@ class _Sums:
         self.spectrum = torch.zeros(BINS, 3, dtype=torch.int64, device=device)
 
     def add(self, images: Tensor, true: Tensor, counted: Tensor) -> None:
-        """Images [B, 3, H, W], those that count."""
+        """Add the images [B, 3, H, W] that count."""
         found = [psnr(images, true).clamp(max=MOST_DB), ssim(images, true)]
         found += [each(images, true) for each in self.distances]
         edges = sorted_distance(sobel_magnitude(images), sobel_magnitude(true))
@@ -74,17 +74,17 @@ def measure(
     tile: int,
     overlap: int,
 ) -> RestorationEvaluation:
-    """Restored and interpolated images beside the true ones, over a whole split, in eval mode.
+    """Compare restored and interpolated images with the true ones on a whole split, in eval mode.
 
     Args:
-        method: is set to eval mode.
-        loader: of the split.
-        accelerator: its processes' shares are added up.
-        distances: networks that measure likeness, on the device.
+        method: the method; it is set to eval mode.
+        loader: batches of the split.
+        accelerator: the sums of its processes are added up.
+        distances: networks for perceptual distances, on the device.
         tile, overlap: see :func:`coterie.networks.one_step.tiles.in_tiles`.
 
     Raises:
-        RunError: restored images that are not finite.
+        RunError: restored images are not finite.
     """
     method.eval()
     restore = enlarger(method, tile, overlap)
@@ -130,7 +130,7 @@ def measure(
 
 
 def _figures(names: list[str], values: list[float], true_power: float) -> dict[str, float]:
-    """By the keys of the declared figures; power becomes its ratio to the true images'."""
+    """Return values by the keys of the declared figures; power becomes the ratio to that of the true images."""
     found = dict(zip(names, values, strict=True))
     power = found.pop("power")
     found["high_frequency"] = power / true_power if true_power > 0 else 0.0

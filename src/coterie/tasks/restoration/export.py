@@ -1,4 +1,4 @@
-"""A restoring network as a folder of diffusers, as LoRA weights alone, or as one graph."""
+"""Export of a restoration network as a folder of diffusers, as LoRA weights alone, or as one graph."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def _generator(subject: Subject) -> OneStepGenerator:
 
 
 def _probe(generator: OneStepGenerator, crop: int) -> Tensor:
-    """A small image of random pixels, of the size that was trained on."""
+    """Return a small image of random pixels with the training size."""
     side = crop // generator.scale
     return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def with_merged_lora(generator: OneStepGenerator) -> OneStepGenerator:
-    """A copy whose LoRA is added to its weights."""
+    """Return a copy with LoRA merged into its weights."""
     plain = copy.deepcopy(generator)
     plain.unet = merged(plain.unet)
     return plain.eval()
 
 
 def write_diffusers(subject: Subject, folder: Path, gallery: Path) -> str:
-    """See :class:`coterie.tasks.formats.Format`: ``unet/`` with LoRA merged, ``vae/`` where there is one, ``scheduler/``, the text embedding, and the step in numbers.
+    """See :class:`coterie.tasks.formats.Format`. Writes ``unet/`` with LoRA merged, ``vae/`` if there is one, ``scheduler/``, the text embedding, and the constants of the step.
 
     Raises:
-        RunError: what diffusers loads from the folder computes something else.
+        RunError: the network that diffusers loads from the folder computes something else.
     """
     from diffusers import DDPMScheduler
 
@@ -77,7 +77,7 @@ def write_diffusers(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 def _schedule(alphas_bar: Tensor) -> dict[str, Any]:
-    """Settings of a scheduler with these ᾱ: Stable Diffusion's, or the noise of each step by itself."""
+    """Return settings of a scheduler with these ᾱ: Stable Diffusion's, or a list of the noise of each step."""
     from coterie.networks.one_step.unets import alphas_bar as of
 
     if len(alphas_bar) == SCHEDULE["num_train_timesteps"] and torch.allclose(of(SCHEDULE), alphas_bar, atol=1e-6):
@@ -87,11 +87,11 @@ def _schedule(alphas_bar: Tensor) -> dict[str, Any]:
 
 
 def write_lora(subject: Subject, folder: Path, gallery: Path) -> str:
-    """See :class:`coterie.tasks.formats.Format`: LoRA's weights alone, as diffusers and peft read them.
+    """See :class:`coterie.tasks.formats.Format`. Writes only the LoRA weights, in the format of diffusers and peft.
 
     Raises:
-        CoterieError: a network without LoRA.
-        RunError: what is read from the folder computes something else.
+        CoterieError: the network has no LoRA.
+        RunError: the weights loaded from the folder compute something else.
     """
     generator = _generator(subject)
     if not has_lora(generator.unet):
@@ -110,7 +110,7 @@ def write_lora(subject: Subject, folder: Path, gallery: Path) -> str:
 
 
 class _Fixed(nn.Module):
-    """The generator for one size, whose time is a constant of the graph."""
+    """The generator for one image size, with the timestep as a constant of the graph."""
 
     def __init__(self, generator: OneStepGenerator) -> None:
         super().__init__()
@@ -122,16 +122,16 @@ class _Fixed(nn.Module):
 
 
 def write_pt2(subject: Subject, folder: Path, gallery: Path) -> str:
-    """See :class:`coterie.tasks.formats.Format`: ``model.pt2``, the whole step for one image of the size that was trained on; larger ones are cut into tiles of it.
+    """See :class:`coterie.tasks.formats.Format`. Writes ``model.pt2``, the whole step for one image of the training size; larger images must be cut into tiles of this size.
 
     Raises:
-        RunError: it cannot be traced, or computes something else.
+        RunError: the network cannot be traced, or the export computes something else.
     """
     generator = _generator(subject)
     plain = _Fixed(with_merged_lora(generator)).eval()
     small = _probe(generator, subject.description["crop"])
     with exporting("pt2"), torch.no_grad():
-        program = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        program = io.BytesIO()  # torch's own writer kills the process if the disk is full
         torch.export.save(traced(plain, (small,), ({},)), program)
         (folder / "model.pt2").write_bytes(program.getbuffer())
         loaded = torch.export.load(folder / "model.pt2").module()

@@ -1,4 +1,4 @@
-"""Settings of restoration that fit its images and networks."""
+"""Automatic settings of a restoration run, chosen by its images and networks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from coterie.recipe.fitting import Facts, Family, fit, with_settings
 from coterie.recipe.sections import AUTO
 from coterie.tasks.restoration.settings import data_of, network_of
 
-PIXELS = 8 * 512**2  # of a step's batch, as the paper has it
-MOST = 16  # squares of a step, where they are small
+PIXELS = 8 * 512**2  # pixels per batch, as in the paper
+MOST = 16  # largest batch of small squares
 RANK = 16  # the paper's
 
 
 def fit_restoration(recipe: Recipe, samples: int) -> tuple[Recipe, dict[str, str]]:
-    """The recipe without an ``auto`` whose value depends on data or networks, and what was chosen, with its reason.
+    """Replace each ``auto`` that depends on data or networks; return the recipe, and the reason for each choice.
 
     Args:
-        recipe: what it sets stays.
-        samples: squares that are trained on.
+        recipe: the recipe; values that it sets are kept.
+        samples: number of training squares.
     """
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}

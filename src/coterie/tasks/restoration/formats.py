@@ -1,4 +1,4 @@
-"""The formats in which restoring networks are exported. Nothing heavy is imported."""
+"""Export formats of restoration networks. This module imports nothing heavy."""
 
 from __future__ import annotations
 

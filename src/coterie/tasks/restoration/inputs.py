@@ -1,4 +1,4 @@
-"""Small images that are named on a command line. Nothing heavy is imported."""
+"""Small images given on the command line. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
 def find_samples(inputs: Sequence[str], folder: RunFolder, lines: Callable[[], list[str]]) -> list[Path]:
-    """Image files of paths, folders (those directly in them, by name), patterns, and ``-``: a list on standard input.
+    """Return the image files of paths, folders (not recursively, sorted by name), patterns, and ``-``, a list on standard input.
 
     Raises:
-        CoterieError: what was typed is not there, or holds no images.
+        CoterieError: an input does not exist, or holds no images.
     """
     found: list[Path] = []
     for each in inputs:

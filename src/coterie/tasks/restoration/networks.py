@@ -1,4 +1,4 @@
-"""The generator and the method that a recipe means, and the same of a finished run."""
+"""Builds the generator and the method of a recipe, and rebuilds those of a finished run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from coterie.tasks.restoration.settings import data_of, network_of
 
 
 def network_name(recipe: Recipe) -> str:
-    """As the recipe has it.
+    """Return the recipe's network name.
 
     Raises:
         CoterieError: there is none.
@@ -31,16 +31,16 @@ def network_name(recipe: Recipe) -> str:
 
 
 def shown_name(recipe: Recipe) -> str:
-    """The last part of a folder's path, or the name."""
+    """Return the last part of a folder's path, or the name."""
     name = network_name(recipe)
     return Path(name).name if Path(name).expanduser().is_dir() else name
 
 
 def find_generator(recipe: Recipe) -> OneStepGenerator:
-    """The network that is trained.
+    """Load the network to train.
 
     Raises:
-        CoterieError: it cannot be loaded, or the squares of the data do not fit its levels.
+        CoterieError: it cannot be loaded, or the size of the squares does not fit its levels.
     """
     network, data, name = network_of(recipe), data_of(recipe), network_name(recipe)
     latents = find_latents(network.autoencoder, name, network.unshuffle)
@@ -67,7 +67,7 @@ def find_generator(recipe: Recipe) -> OneStepGenerator:
 
 
 def require_restorer(recipe: Recipe) -> type[Restorer]:
-    """The recipe's method.
+    """Return the class of the recipe's method.
 
     Raises:
         CoterieError: it is for other tasks.
@@ -85,15 +85,15 @@ def require_restorer(recipe: Recipe) -> type[Restorer]:
 
 
 def make_method(recipe: Recipe, generator: OneStepGenerator, **instead: Any) -> Restorer:
-    """The recipe's method.
+    """Build the recipe's method.
 
     Args:
-        recipe: whose ``method`` and ``seed`` are read.
-        generator: what is trained.
-        instead: options in place of the recipe's.
+        recipe: its ``method`` and ``seed`` are read.
+        generator: the network to train.
+        instead: options that replace the recipe's.
 
     Raises:
-        CoterieError: a method for other tasks, or options that it does not take.
+        CoterieError: the method is for other tasks, or does not accept the options.
     """
     kind = require_restorer(recipe)
     with seeded(derive_seed(recipe.seed, "method")):
@@ -102,7 +102,7 @@ def make_method(recipe: Recipe, generator: OneStepGenerator, **instead: Any) -> 
 
 
 def rebuild_method(recipe: Recipe, description: dict[str, Any]) -> Restorer:
-    """A finished run's method without its weights; what it started from need not be there any more."""
+    """Build a finished run's method without its weights. Its initial weights are not needed."""
     generator = build_generator(description["generator"])
-    generator.pretrained = True  # or not: its weights are replaced
+    generator.pretrained = True  # has no effect, since the weights are replaced
     return make_method(recipe, generator, **description["method_options"])

@@ -1,6 +1,6 @@
-"""What a report shows of restoration: pictures first, then spectra, and over training what the discriminator tells apart.
+"""Report panels of restoration: pictures, spectra, and how well the discriminator separates images over training.
 
-The task keeps it in the run's gallery: ``restoration.json``, and an image file for each picture.
+The task keeps their data in the run's gallery: ``restoration.json``, and an image file for each picture.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 FILE = "restoration.json"
 KINDS = {"small": "small", "bicubic": "interpolated", "restored": "restored", "true": "true"}
-ZOOM = 3  # the detail is so many times smaller than the image
+ZOOM = 3  # factor by which the detail is smaller than the image
 
 
 def save(
     folder: RunFolder, split: str, pictures: Sequence[Mapping[str, Tensor]], spectra: Mapping[str, Sequence[float]]
 ) -> None:
-    """Keep what is shown, in the gallery, which is there.
+    """Write the data of the panels to the gallery, which must exist.
 
     Args:
-        folder: of the run.
-        split: that was evaluated.
-        pictures: of each example its images [3, H, W] in 0 to 1, by the keys of :data:`KINDS`.
+        folder: the run folder.
+        split: the evaluated split.
+        pictures: images [3, H, W] in 0 to 1 of each example, by the keys of :data:`KINDS`.
         spectra: mean power by frequency, by kind.
     """
     from torchvision.transforms.functional import to_pil_image
@@ -50,7 +50,7 @@ def _place(folder: RunFolder, number: int, kind: str) -> Path:
 
 
 def panels(folder: RunFolder) -> list[Panel]:
-    """A run's panels; none where it kept nothing."""
+    """Return the panels of a run; none if their data were not kept."""
     path = folder.gallery / FILE
     if not path.is_file():
         return []
@@ -82,7 +82,7 @@ def panels(folder: RunFolder) -> list[Panel]:
 
 
 def _beside_bicubic(folder: RunFolder) -> Table | None:
-    """The figures of the restored and of the interpolated images."""
+    """Return a table of the figures of restored and interpolated images."""
     from coterie.tasks.restoration.declared import FIGURES
 
     summary = folder.read_summary()
@@ -95,7 +95,7 @@ def _beside_bicubic(folder: RunFolder) -> Table | None:
 
 
 def _row(folder: RunFolder, number: int) -> Figure:
-    """The four images of an example, and a detail of each below it."""
+    """Plot the four images of an example, with a detail of each below."""
     from matplotlib.figure import Figure
     from PIL import Image
 

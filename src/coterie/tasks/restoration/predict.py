@@ -1,4 +1,4 @@
-"""Small images that a run's network enlarges and writes."""
+"""Enlarges small images with a run's network, and writes them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Restored:
     """One enlarged image.
 
     Attributes:
-        sample: as it was given.
-        image: the enlarged one; None where there is an ``error``.
-        file: where it was written; None: nowhere.
+        sample: the sample as given.
+        image: the enlarged image; None if there is an ``error``.
+        file: file that it was written to; None: none.
         error: why the sample could not be read, in one line.
     """
 
@@ -54,16 +54,16 @@ class Restored:
 def enlarge(
     generator: OneStepGenerator, samples: Sequence[Any], output: str, tile: int, overlap: int
 ) -> Iterator[Restored]:
-    """Each sample, enlarged.
+    """Enlarge samples.
 
     Args:
         generator: the run's network.
         samples: paths, PIL images, or uint8 arrays [H, W, 3].
-        output: a folder, in which files ``<name>.png`` are written; empty: none.
+        output: folder for the files ``<name>.png``; empty: none.
         tile, overlap: see :func:`coterie.networks.one_step.tiles.in_tiles`.
 
     Raises:
-        CoterieError: a folder that cannot be made, or two samples that would be written to one file; before the first answer.
+        CoterieError: the folder cannot be created, or two samples would be written to the same file. Raised before the first answer.
     """
     folder = Path(output).expanduser() if output else None
     places = _places(folder, samples)
@@ -85,7 +85,7 @@ def enlarge(
 
 
 def _write(image: Image.Image, place: Path) -> None:
-    """As a PNG file, in one move."""
+    """Write a PNG file atomically."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
 
@@ -96,7 +96,7 @@ def _write(image: Image.Image, place: Path) -> None:
 
 
 def _places(folder: Path | None, samples: Sequence[Any]) -> list[Path | None]:
-    """A file for each sample, by its name or its number."""
+    """Return an output file for each sample, by its name or its index."""
     if folder is None:
         return [None] * len(samples)
     names = [
@@ -122,10 +122,10 @@ def _places(folder: Path | None, samples: Sequence[Any]) -> list[Path | None]:
 
 
 def _read(sample: Any) -> Tensor:
-    """Float32 [3, h, w] in 0 to 1.
+    """Read a sample as float32 [3, h, w] in 0 to 1.
 
     Raises:
-        CoterieError: it is no image.
+        CoterieError: it is not an image.
     """
     if isinstance(sample, (str, Path)):
         try:

@@ -1,4 +1,4 @@
-"""The sections of a recipe that ``task=restoration`` has of its own: ``data``, ``network`` and ``method``."""
+"""Recipe sections specific to ``task=restoration``: ``data``, ``network`` and ``method``."""
 
 from __future__ import annotations
 
@@ -166,10 +166,10 @@ SETTINGS = TaskSettings(RestorationData, RestorationNetwork, method=RestorationM
 
 
 def data_of(recipe: Recipe) -> RestorationData:
-    """The recipe's ``data``, known to be of restoration."""
+    """Return the recipe's ``data``, typed for restoration."""
     return cast(RestorationData, recipe.data)
 
 
 def network_of(recipe: Recipe) -> RestorationNetwork:
-    """The recipe's ``network``, known to be of restoration."""
+    """Return the recipe's ``network``, typed for restoration."""
     return cast(RestorationNetwork, recipe.network)

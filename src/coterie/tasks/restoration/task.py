@@ -1,4 +1,4 @@
-"""Restoration: its data, its network, its figures, what is saved of it and to look at."""
+"""The task of restoration: data, network, figures, the saved network and examples."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from coterie.tasks.restoration.networks import (
 )
 from coterie.tasks.restoration.settings import data_of, network_of
 
-EXAMPLES = 4  # images that are shown
-SHOWN = 256  # pixels of a whole image's side, from its middle
+EXAMPLES = 4  # images to show in the report
+SHOWN = 256  # largest side of the centre crop that is shown of a whole image, in pixels
 
 
 class Restoration(TaskDefaults):
-    """Builds data and method of a recipe, and measures.
+    """Builds data and method of a recipe, and evaluates.
 
     Args:
         recipe: the run's settings.
-        accelerator: gives the device and this process's place among the processes.
+        accelerator: provides the device and the rank of this process.
         network, datasets, teachers: refused: images come from files, networks from folders or the Hub, and no method has a teacher of its own.
-        fitted: of a finished run, which is measured again; its recipe is as it was.
-        whole: data without splits are measured in whole.
+        fitted: whether the recipe is that of a finished run, which is evaluated again; it is then not fitted again.
+        whole: evaluate data without splits as a whole.
 
     Attributes:
         sample: what one sample is called.
@@ -92,7 +92,7 @@ class Restoration(TaskDefaults):
         self.generator: dict[str, Any] = {}
         self._distances: list[DISTS | LPIPS] | None = None
         self._measured: RestorationEvaluation | None = None  # the last one
-        self._evaluated: Restorer | None = None  # by it
+        self._evaluated: Restorer | None = None  # the method that was evaluated last
 
     @classmethod
     def require(cls, recipe: Recipe, own_teachers: int = 0) -> None:
@@ -124,7 +124,7 @@ class Restoration(TaskDefaults):
         return f"squares of {data.crop} pixels from ones of {data.crop // data.scale} (x{data.scale})"
 
     def build_method(self) -> Restorer:
-        """The network and its method."""
+        """Build the network and its method."""
         training = self.recipe.training
         wanting = {
             "training.patience": training.patience is not None,
@@ -136,10 +136,10 @@ class Restoration(TaskDefaults):
         return make_method(self.recipe, find_generator(self.recipe))
 
     def distances(self) -> list[DISTS | LPIPS]:
-        """The frozen networks that measure likeness, on the device.
+        """The frozen networks for perceptual distances, on the device.
 
         Raises:
-            CoterieError: weights that cannot be had.
+            CoterieError: weights are not available.
         """
         if self._distances is None:
             data = data_of(self.recipe)
@@ -158,11 +158,11 @@ class Restoration(TaskDefaults):
         return found
 
     def choose_deployed(self, method: Method, validation: Evaluation | None) -> Deployment:
-        """There is one."""
+        """Choose the only network."""
         return Deployment(0, "")
 
     def save_student(self, folder: RunFolder, network: nn.Module, method: Method, figures: dict[str, Any]) -> None:
-        """Weights and description of the network."""
+        """Save weights and description of the network."""
         assert isinstance(method, Restorer)
         settings = network_of(self.recipe)
         about = {
@@ -182,7 +182,7 @@ class Restoration(TaskDefaults):
         save_student(folder, network, about)
 
     def examples(self, evaluation: Evaluation) -> Tensor:
-        """Images at equal distances."""
+        """Choose evenly spaced images."""
         count = self._shown(self._split()).num_samples
         shown = min(EXAMPLES, count)
         return torch.arange(shown) * count // shown
@@ -197,7 +197,7 @@ class Restoration(TaskDefaults):
 
     @torch.inference_mode()
     def save_examples(self, folder: RunFolder, split: str, indices: Tensor) -> None:
-        """Small, interpolated, restored and true images side by side, and spectra, see :mod:`coterie.tasks.restoration.panels`."""
+        """Save small, interpolated, restored and true images, and spectra, see :mod:`coterie.tasks.restoration.panels`."""
         assert self._evaluated is not None
         assert self._measured is not None
         method, scale = self._evaluated, self._evaluated.generator.scale
@@ -222,14 +222,14 @@ class Restoration(TaskDefaults):
 
 
 def _middle(image: Tensor, side: int) -> Tensor:
-    """At most so many pixels from the middle of an image; of a small and a large image the same part, since both sides are in one ratio."""
+    """Return a centre crop of at most ``side`` pixels. Small and large images give the same part if both sides have the ratio of the images."""
     height, width = (min(side, each) for each in image.shape[-2:])
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
     return image[..., top : top + height, left : left + width]
 
 
 def _require_no_classes(recipe: Recipe) -> None:
-    """Settings that mean nothing for images to images.
+    """Refuse settings that have no meaning for restoration.
 
     Raises:
         CoterieError: one of them is set.

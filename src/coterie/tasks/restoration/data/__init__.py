@@ -1,1 +1,1 @@
-"""Images, how they are cut, and how they are degraded."""
+"""Image data: cropping and degradation."""

@@ -1,4 +1,4 @@
-"""Low-resolution images made of high-resolution ones, as cameras, compression and networks spoil them: a function of an image and a seed.
+"""Makes low-resolution images from high-resolution ones, simulating cameras, compression and transmission. The result is a function of an image and a seed.
 
 Source: Real-ESRGAN (Wang et al., ICCVW 2021, arXiv 2107.10833), section 3: two orders of blur, resizing, noise and JPEG. Constants are its published x4 options.
 """
@@ -26,7 +26,7 @@ GENERALIZED, PLATEAU = (0.5, 4.0), (1.0, 2.0)  # ranges of the exponent
 SINC = 0.1  # share of the kernels
 FINAL_SINC = 0.8
 RESIZERS: tuple[str, ...] = ("area", "bilinear", "bicubic")
-GRAY = 0.4  # share of the noises that are equal in all channels
+GRAY = 0.4  # share of the noise that is equal in all channels
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Order:
     """One order of the degradation.
 
     Attributes:
-        blurred: share of the images.
+        blurred: share of the images to blur.
         sigma: range of the blur's width.
-        resized: shares that are enlarged, reduced, and left as they are.
-        factors: range of the resizing.
-        gaussian: share whose noise is Gaussian and not Poisson.
-        noise: range of the Gaussian's deviation, of 255.
+        resized: shares to enlarge, to reduce, and to keep at their size.
+        factors: range of the resizing factor.
+        gaussian: share with Gaussian instead of Poisson noise.
+        noise: range of the Gaussian's standard deviation, on a scale of 255.
         poisson: range of the Poisson noise's factor.
-        quality: range of JPEG's.
+        quality: range of the JPEG quality.
     """
 
     blurred: float
@@ -59,7 +59,7 @@ SECOND = Order(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5
 
 
 class Draws:
-    """Numbers drawn one after the other from a seed, on the CPU: whatever device computes, the numbers are these."""
+    """Random numbers drawn in sequence from a seed, on the CPU, so that they do not depend on the device."""
 
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -71,7 +71,7 @@ class Draws:
         return self.between(0, 1) < share
 
     def index(self, shares: tuple[float, ...]) -> int:
-        """Which of several, by their shares, which sum to 1."""
+        """Draw an index with these probabilities, which sum to 1."""
         value, reached = self.between(0, 1), 0.0
         for number, share in enumerate(shares):
             reached += share
@@ -80,18 +80,18 @@ class Draws:
         return len(shares) - 1
 
     def whole(self, low: int, high: int) -> int:
-        """From low to high, both included."""
+        """Draw an integer from low to high, both included."""
         return int(torch.randint(low, high + 1, (), generator=self.generator))
 
 
 def degrade(image: Tensor, scale: int, kind: Degradation, seed: int) -> Tensor:
-    """The low-resolution image of a high-resolution one.
+    """Make the low-resolution image of a high-resolution one.
 
     Args:
         image: [3, H, W] in 0 to 1, on any device (JPEG is computed on the CPU); H and W multiples of ``scale``.
-        scale: how many times smaller a side becomes.
-        kind: ``bicubic``: made smaller, nothing else; ``first_order``: blur, made smaller, noise, JPEG; ``real_esrgan``: two orders.
-        seed: of all that is drawn.
+        scale: factor by which a side becomes smaller.
+        kind: ``bicubic``: downscaling only; ``first_order``: blur, downscaling, noise, JPEG; ``real_esrgan``: two orders.
+        seed: seed of all random values.
 
     Returns:
         [3, H / scale, W / scale] in 0 to 1.
@@ -119,7 +119,7 @@ def degrade(image: Tensor, scale: int, kind: Degradation, seed: int) -> Tensor:
     final = None
     if draws.chance(FINAL_SINC):
         final = sinc_kernel(SIZES[draws.whole(0, len(SIZES) - 1)], draws.between(math.pi / 3, math.pi))
-    if draws.chance(0.5):  # the ringing comes before the compression as often as after it
+    if draws.chance(0.5):  # ringing comes before or after compression with equal probability
         image = resize(image, small, last)
         image = jpeg(image if final is None else blur(image, final), quality)
     else:
@@ -129,7 +129,7 @@ def degrade(image: Tensor, scale: int, kind: Degradation, seed: int) -> Tensor:
 
 
 def draw_kernel(draws: Draws, sigma: tuple[float, float]) -> Tensor:
-    """A kernel of Real-ESRGAN's mixture, [size, size]."""
+    """Draw a kernel of Real-ESRGAN's mixture, [size, size]."""
     size = SIZES[draws.whole(0, len(SIZES) - 1)]
     if draws.chance(SINC):
         return sinc_kernel(size, draws.between(math.pi / 3 if size < 13 else math.pi / 5, math.pi))
@@ -146,12 +146,12 @@ def draw_kernel(draws: Draws, sigma: tuple[float, float]) -> Tensor:
 
 
 def _exponent(draws: Draws, bounds: tuple[float, float]) -> float:
-    """Below 1 as often as above, as the published code draws it."""
+    """Draw an exponent, below or above 1 with equal probability, as in the published code."""
     return draws.between(bounds[0], 1) if draws.chance(0.5) else draws.between(1, bounds[1])
 
 
 def draw_factor(draws: Draws, order: Order) -> float:
-    """By how much an order resizes."""
+    """Draw the resizing factor of an order."""
     change = draws.index(order.resized)
     if change == 0:
         return draws.between(1, order.factors[1])
@@ -159,13 +159,13 @@ def draw_factor(draws: Draws, order: Order) -> float:
 
 
 def draw_noise(image: Tensor, order: Order, draws: Draws) -> Tensor:
-    """The image with Gaussian or Poisson noise, of each channel or the same in all; in 0 to 1."""
+    """Add Gaussian or Poisson noise to an image, per channel or the same in all; in 0 to 1."""
     gaussian, gray = draws.chance(order.gaussian), draws.chance(GRAY)
     level = draws.between(*(order.noise if gaussian else order.poisson))
     if gaussian:
         noise = torch.randn((1 if gray else 3, *image.shape[-2:]), generator=draws.generator)
         return (image + noise.to(image.device) * level / 255).clamp(0, 1)
-    # Counts of light: as many levels as the 8-bit image has values, rounded up to a power of two.
+    # Photon counts: as many levels as the 8-bit image has distinct values, rounded up to a power of two.
     source = _rounded(image.cpu())
     source = source.mean(0, keepdim=True) if gray else source
     levels = 2.0 ** math.ceil(math.log2(max(2, (source * 255).round().unique().numel())))
@@ -174,7 +174,7 @@ def draw_noise(image: Tensor, order: Order, draws: Draws) -> Tensor:
 
 
 def blur(image: Tensor, kernel: Tensor) -> Tensor:
-    """The image [3, H, W] under a kernel [k, k]; borders are mirrored, or repeated where the image is smaller than the kernel."""
+    """Convolve an image [3, H, W] with a kernel [k, k]. Padding is reflect, or replicate if the image is smaller than the kernel."""
     size = kernel.shape[-1]
     pad = size // 2
     mode = "reflect" if pad < min(image.shape[-2:]) else "replicate"
@@ -184,13 +184,13 @@ def blur(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, size: tuple[int, int], how: str, average: bool = False) -> Tensor:
-    """The image [3, H, W] in another size, in 0 to 1.
+    """Resize an image [3, H, W]; the result is in 0 to 1.
 
     Args:
         image: in 0 to 1.
-        size: height and width; below 1 they are 1.
+        size: height and width, at least 1 each.
         how: area, bilinear or bicubic.
-        average: whether bilinear and bicubic average what is made smaller, as image editors do. The published degradation does not: it aliases.
+        average: whether bilinear and bicubic use anti-aliasing when they downscale, as image editors do. The published degradation does not: it aliases.
     """
     height, width = max(1, size[0]), max(1, size[1])
     if (height, width) == tuple(image.shape[-2:]):
@@ -202,7 +202,7 @@ def resize(image: Tensor, size: tuple[int, int], how: str, average: bool = False
 
 
 def jpeg(image: Tensor, quality: int) -> Tensor:
-    """The image after JPEG's compression, by Pillow on the CPU.
+    """Compress an image as JPEG and decode it, by Pillow on the CPU.
 
     Args:
         image: [3, H, W] in 0 to 1.
@@ -216,5 +216,5 @@ def jpeg(image: Tensor, quality: int) -> Tensor:
 
 
 def _rounded(image: Tensor) -> Tensor:
-    """As an 8-bit file would hold it."""
+    """Round to the values of an 8-bit file."""
     return (image.clamp(0, 1) * 255).round() / 255

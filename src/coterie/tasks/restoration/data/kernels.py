@@ -1,4 +1,4 @@
-"""Blur kernels after Real-ESRGAN: Gaussians of several shapes, and the sinc that rings. Pure functions of their parameters.
+"""Blur kernels of Real-ESRGAN: generalised Gaussians, and a sinc filter, which causes ringing. Pure functions of their parameters.
 
 Source: Wang et al., Real-ESRGAN, ICCVW 2021, arXiv 2107.10833, section 3, equations 2 to 4 and 7; the formulas are restated.
 """
@@ -14,13 +14,13 @@ from torch import Tensor
 def gaussian_kernel(
     size: int, sigma_x: float, sigma_y: float, rotation: float = 0.0, shape: float | None = None, plateau: bool = False
 ) -> Tensor:
-    """A kernel [size, size] that sums to 1.
+    """Return a kernel [size, size] that sums to 1.
 
     Args:
         size: odd.
         sigma_x, sigma_y: widths along the two axes, in pixels.
-        rotation: of the axes, in radians.
-        shape: β; None: a Gaussian. Otherwise exp(-q^β / 2), of which 1 is the Gaussian; with ``plateau``, 1 / (1 + q^β).
+        rotation: rotation of the axes, in radians.
+        shape: β; None: a Gaussian. Otherwise exp(-q^β / 2), for which 1 gives the Gaussian; with ``plateau``, 1 / (1 + q^β).
         plateau: see ``shape``.
 
     >>> gaussian_kernel(3, 1.0, 1.0).sum().item()
@@ -37,11 +37,11 @@ def gaussian_kernel(
 
 
 def sinc_kernel(size: int, cutoff: float) -> Tensor:
-    """A kernel [size, size] that sums to 1 and lets frequencies below a cutoff pass: edges ring, as after strong sharpening or compression.
+    """Return a low-pass kernel [size, size] that sums to 1. Edges ring, as after strong sharpening or compression.
 
     Args:
         size: odd.
-        cutoff: ω_c in radians a pixel, in (0, π].
+        cutoff: ω_c in radians per pixel, in (0, π].
     """
     axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     radius = (axis[:, None].square() + axis[None, :].square()).sqrt()

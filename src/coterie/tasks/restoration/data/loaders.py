@@ -1,6 +1,6 @@
-"""Batches of small and large images: squares in the run's order for training, squares or whole images one after the other for measuring.
+"""Batches of small and large images: squares in the run's order for training, squares or whole images in sequence for evaluation.
 
-Threads cut and degrade images while the device computes. Every number that is drawn derives from (seed, epoch, sample), so neither threads nor devices change a pixel.
+Threads crop and degrade images while the device computes. All random values derive from (seed, epoch, sample), so pixels depend neither on threads nor on the device.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from coterie.tasks.restoration.data.pictures import Picture
 from coterie.tasks.restoration.data.sets import RestorationSets, Square, describe
 from coterie.tasks.restoration.settings import RestorationData
 
-MEASURED = 64  # training squares that are measured at the end
-TOGETHER = 16  # squares that are measured in one batch
+MEASURED = 64  # training squares to evaluate at the end
+TOGETHER = 16  # squares per evaluation batch
 Pair = tuple[Tensor, Tensor]  # small and large image
 
 
 def turned(image: Tensor, way: int) -> Tensor:
-    """One of the eight ways to turn and mirror a square [..., S, S]."""
+    """Apply one of the eight rotations and reflections to a square [..., S, S]."""
     image = image.flip(-1) if way & 1 else image
     image = image.flip(-2) if way & 2 else image
     return image.transpose(-1, -2) if way & 4 else image
 
 
 class SquareLoader(InOrder):
-    """Training batches, see :class:`coterie.data.batch.TrainLoader`: each epoch every square is moved by up to half its side, turned and degraded anew.
+    """Training batches, see :class:`coterie.data.batch.TrainLoader`. In each epoch, every square is shifted by up to half its side, rotated and degraded with new random values.
 
     Args:
-        pictures, squares: of the training split.
+        pictures, squares: images and squares of the training split.
         recipe: the section ``data``.
-        order: of the squares.
-        device: where batches go.
+        order: order of the squares.
+        device: device of the batches.
     """
 
     views, repeats = 1, False
@@ -56,7 +56,7 @@ class SquareLoader(InOrder):
         self.ahead = recipe.workers + 1
 
     def pair(self, epoch: int, number: int) -> Pair:
-        """Small [3, c / scale, c / scale] and large [3, c, c] image of a square, as this epoch has it."""
+        """Return the small [3, c / scale, c / scale] and large [3, c, c] image of a square in an epoch."""
         recipe, square = self.recipe, self.squares[number]
         picture = self.pictures[square.picture]
         draws = Draws(derive_seed(self.order.seed, "square", epoch, number))
@@ -77,7 +77,7 @@ class SquareLoader(InOrder):
         return Batch(torch.stack(low), torch.stack(high), numbers)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from a step on, prepared some steps ahead."""
+        """Yield the epoch's batches from a step on, prefetched some steps ahead."""
         pool = ThreadPoolExecutor(self.recipe.workers, thread_name_prefix="squares")
         waiting: deque[Future[Batch]] = deque()
         try:
@@ -92,7 +92,7 @@ class SquareLoader(InOrder):
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch there; to a GPU from pinned memory, so that the host need not wait."""
+    """Copy a batch to the device, asynchronously from pinned memory for a GPU."""
     pinned = device.type == "cuda"
     inputs, targets, indices = (
         (each.pin_memory() if pinned else each).to(device, non_blocking=True)
@@ -102,16 +102,16 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 
 
 class MeasuringLoader:
-    """Batches of a split, see :class:`coterie.data.batch.EvaluationLoader`: squares, or whole images one by one. Every pass gives the same.
+    """Batches of a split, squares or single whole images, the same in every pass. See :class:`coterie.data.batch.EvaluationLoader`.
 
     Args:
-        pictures: of the split.
-        squares: of the split; None: whole images.
-        recipe: the section ``data``; its ``validation_seed`` decides the degradation, so that all runs are measured on the same small images.
-        split: its name.
-        device: where batches go.
-        share: process p of P.
-        limit: measure this many squares, at equal distances; None: all.
+        pictures: images of the split.
+        squares: squares of the split; None: whole images.
+        recipe: the section ``data``; its ``validation_seed`` seeds the degradation, so that all runs are evaluated on the same small images.
+        split: name of the split.
+        device: device of the batches.
+        share: rank of this process and number of processes.
+        limit: number of squares to evaluate, evenly spaced; None: all.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class MeasuringLoader:
         return len(self.pictures if self.squares is None else self.squares)
 
     def pair(self, number: int) -> Pair:
-        """Small and large image of a sample; a whole image loses what is no multiple of ``scale``."""
+        """Return the small and large image of a sample; a whole image is cropped to a multiple of ``scale``."""
         recipe, scale = self.recipe, self.recipe.scale
         if self.squares is None:
             picture = self.pictures[number]
@@ -171,15 +171,15 @@ def make_loaders(
     process_index: int = 0,
     num_processes: int = 1,
 ) -> Loaders:
-    """Loaders of all splits.
+    """Make the loaders of all splits.
 
     Args:
         sets: images and squares by split.
         recipe: the section ``data``.
-        batch_size: squares a step, over all processes.
-        seed: of order, squares and degradations in training.
-        device: where batches go.
-        process_index, num_processes: this process's place.
+        batch_size: squares per step, over all processes.
+        seed: seed of order, squares and degradations in training.
+        device: device of the batches.
+        process_index, num_processes: rank of this process and number of processes.
     """
     share = (process_index, num_processes)
     order = Order(len(sets.squares["train"]), batch_size, seed, *share)

@@ -1,4 +1,4 @@
-"""Large images and the small ones that belong to them: in memory or in files, which are read when they are needed."""
+"""Large images and their small counterparts, in memory or in files that are read when they are needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from coterie.errors import CoterieError, RunError
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
-KEPT = 16  # files whose pixels are kept, for the next square of the same image
+KEPT = 16  # files whose pixels are cached, for the next square of the same image
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +24,12 @@ class Picture:
     """One large image, or a part of one.
 
     Attributes:
-        name: by which it is told from others, from its split's folder on.
+        name: unique name, relative to its split's folder.
         source: a file, or its pixels.
-        height, width: of the part, in large pixels.
-        left: where the part begins, in large pixels.
-        low: file of the small image; None: it is made.
-        scale: how many times smaller that is.
+        height, width: size of the part, in large pixels.
+        left: left edge of the part, in large pixels.
+        low: file of the small image; None: it is generated.
+        scale: factor by which the small image is smaller.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Picture:
     scale: int = 1
 
     def strip(self, left: int, right: int) -> Picture:
-        """Its columns from ``left`` to before ``right``."""
+        """Return the columns from ``left`` to ``right`` (exclusive)."""
         return replace(self, left=self.left + left, width=right - left)
 
     def cut(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """A part of the large image, float32 [3, height, width] in 0 to 1."""
+        """Return a part of the large image, float32 [3, height, width] in 0 to 1."""
         return _cut(self.source, top, self.left + left, height, width)
 
     def cut_low(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """The same part of the small image; all numbers are in large pixels, multiples of ``scale``."""
+        """Return the same part of the small image; all arguments are in large pixels, multiples of ``scale``."""
         assert self.low is not None
         numbers = (each // self.scale for each in (top, self.left + left, height, width))
         return _cut(self.low, *numbers)
@@ -65,7 +65,7 @@ def _cut(source: Path | Pixels, top: int, left: int, height: int, width: int) ->
 
 @lru_cache(maxsize=KEPT)
 def read_pixels(path: Path) -> Pixels:
-    """An image file as RGB.
+    """Read an image file as RGB.
 
     Raises:
         RunError: it cannot be decoded.
@@ -78,7 +78,7 @@ def read_pixels(path: Path) -> Pixels:
 
 
 def read_size(path: Path) -> tuple[int, int] | None:
-    """Height and width from a file's head; None where it is no image."""
+    """Read height and width from a file's header; None if it is not an image."""
     try:
         with Image.open(path) as image:
             return image.height, image.width
@@ -87,7 +87,7 @@ def read_size(path: Path) -> tuple[int, int] | None:
 
 
 def embedded(name: str) -> dict[str, list[Picture]]:
-    """Training and test photographs of ``photos`` or ``more_photos``.
+    """Return training and test photographs of ``photos`` or ``more_photos``.
 
     Raises:
         CoterieError: scikit-image is not installed.

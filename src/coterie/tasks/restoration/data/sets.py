@@ -1,4 +1,4 @@
-"""Which images are in which split, and the squares that they are cut into."""
+"""Splits of images, and the squares that images are cut into."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from coterie.randomness import derive_seed
 from coterie.tasks.restoration.data.pictures import Picture, embedded, read_size
 from coterie.tasks.restoration.settings import RestorationData
 
-TEST_SHARE = 0.2  # where the data bring neither a validation nor a test split
-WHOLE = 4  # images, below which strips are held out and not images
+TEST_SHARE = 0.2  # if the data have neither a validation nor a test split
+WHOLE = 4  # number of images below which strips are held out instead of images
 
 
 @dataclass(frozen=True)
 class Square:
-    """Where a square of ``crop`` pixels lies: the number of its image, and its upper left corner on a grid."""
+    """Position of a square of ``crop`` pixels: the index of its image, and its upper left corner on a grid."""
 
     picture: int
     top: int
@@ -35,11 +35,11 @@ class Square:
 @dataclass(frozen=True)
 class RestorationSets:
     """Attributes:
-    name: of the data.
-    pictures: by split.
-    squares: of the training split, and of those that are measured in tiles.
-    skipped: files that are no images, or too small to be cut.
-    notes: what was found, in sentences.
+    name: name of the data.
+    pictures: images by split.
+    squares: squares of the training split, and of splits that are evaluated in tiles.
+    skipped: number of files that are not images, or too small to crop.
+    notes: notes for the user, in sentences.
     """
 
     name: str
@@ -50,14 +50,14 @@ class RestorationSets:
 
 
 def load_sets(recipe: RestorationData, whole: bool = False) -> RestorationSets:
-    """Read which images there are, and split them.
+    """Find the images, and split them.
 
     Args:
         recipe: the section ``data``.
-        whole: data without splits are all of them the test split.
+        whole: use data without splits as the test split, as a whole.
 
     Raises:
-        CoterieError: no such data, no images, or a split that cannot be carved.
+        CoterieError: there are no such data or no images, or a split cannot be held out.
     """
     recipe.require_place()
     skipped, notes = 0, []
@@ -89,7 +89,7 @@ def _fits(picture: Picture, crop: int) -> bool:
 
 
 def _from_folder(recipe: RestorationData) -> tuple[dict[str, list[Picture]], int]:
-    """Images by split, and how many files are none."""
+    """Return the images by split, and the number of other files."""
     root = Path(recipe.name).expanduser()
     folders = [each.name for each in sorted(root.iterdir()) if each.is_dir() and not each.name.startswith(".")]
     named = splits_by_name(folders, str(root))
@@ -118,13 +118,13 @@ def _from_folder(recipe: RestorationData) -> tuple[dict[str, list[Picture]], int
 
 
 def _sizes(paths: Sequence[Path]) -> list[tuple[int, int] | None]:
-    """Height and width of each file; None where it is no image. Heads of files are read once."""
+    """Return height and width of each file; None if it is not an image. Headers are read only once."""
     read = remembered("image_sizes", fingerprint(paths, "sizes"), lambda: [read_size(path) for path in paths])
     return [tuple(each) if each is not None else None for each in read]
 
 
 def _with_low(pictures: Sequence[Picture], folder: Path, scale: int) -> list[Picture]:
-    """Each with its small image, by the file's name without its ending.
+    """Pair each image with its small image, by the file's name without its ending.
 
     Raises:
         CoterieError: one is missing, or has another size.
@@ -147,10 +147,10 @@ def _with_low(pictures: Sequence[Picture], folder: Path, scale: int) -> list[Pic
 
 
 def _split(found: dict[str, list[Picture]], recipe: RestorationData) -> dict[str, list[Picture]]:
-    """Training, validation and test images; a lone validation split is the test split, since nothing may be chosen on what is reported.
+    """Return training, validation and test images. A single validation split becomes the test split, since nothing may be chosen on the reported split.
 
     Raises:
-        CoterieError: the data bring a test split and another one is asked for.
+        CoterieError: the data have a test split and another one is requested.
     """
     found = dict(found)
     share = recipe.test
@@ -173,7 +173,7 @@ def _split(found: dict[str, list[Picture]], recipe: RestorationData) -> dict[str
 def _hold_out(
     pictures: list[Picture], share: float, recipe: RestorationData, what: str
 ) -> tuple[list[Picture], list[Picture]]:
-    """Two parts: whole images where there are at least four, otherwise strips at the right of each, of at least a square's width.
+    """Divide into two parts: whole images if there are at least four, otherwise strips at the right of each image, at least as wide as a square.
 
     Raises:
         CoterieError: an image is too narrow for both.
@@ -189,7 +189,7 @@ def _hold_out(
     rest, held = [], []
     for picture in pictures:
         width = max(recipe.crop, round(share * picture.width)) // recipe.scale * recipe.scale
-        border = (picture.width - width) // recipe.scale * recipe.scale  # both parts begin at a small pixel
+        border = (picture.width - width) // recipe.scale * recipe.scale  # aligned with the pixels of the small image
         if border < recipe.crop:
             raise CoterieError(
                 f"{picture.name!r} is {picture.width} pixels wide: too narrow for a {what} strip beside a square of data.crop={recipe.crop}; "
@@ -201,7 +201,7 @@ def _hold_out(
 
 
 def _squares(pictures: Sequence[Picture], crop: int) -> list[Square]:
-    """Side by side; what is left at the right and below is in no square."""
+    """Return adjacent squares; the remainder at the right and at the bottom is not used."""
     return [
         Square(number, top, left)
         for number, picture in enumerate(pictures)
@@ -218,7 +218,7 @@ def _limited(squares: list[Square], count: int, seed: int) -> list[Square]:
 
 
 def describe(sets: RestorationSets) -> dict[str, Any]:
-    """What identifies the data, see :func:`coterie.data.fingerprint.fingerprint`: names, sizes and bytes of files, pixels in memory."""
+    """Return what identifies the data, see :func:`coterie.data.fingerprint.fingerprint`: names, sizes and bytes of files, pixels in memory."""
     splits = {}
     for split, pictures in sets.pictures.items():
         digest = hashlib.blake2b(digest_size=8)
