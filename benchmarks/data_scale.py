@@ -1,16 +1,16 @@
-"""How the reading of images grows with their number: coterie's folders and tar files beside timm's folders and webdataset's loader.
+"""How the cost of reading images grows with their number: coterie's folders and tar files, timm's folders and webdataset's loader.
 
     python benchmarks/data_scale.py [--counts 10000 100000 1000000] [--forms folder tars timm webdataset] [--batches 40] [--work DIR] [--output DIR]
 
-Pictures are 64x64 JPEG files in 100 classes, all drawn from 500 different ones: those of a folder are hard links to them, and of the tar files of
-2,500 samples at most ten are different, the others hard links. So all is read from memory: what is measured is the program, not a disk.
-Every program gives batches of 128 by two workers, cropped and flipped by the same transform of timm's. Each row is a process of its own.
-``webdataset`` must be installed for its row (1.0.2 was tried).
+Pictures are 64x64 JPEG files in 100 classes, with 500 distinct files: those of a folder are hard links to them. Of the tar files, with
+2,500 samples each, at most ten are distinct and the others hard links. All data are therefore read from memory, and the benchmark measures the program, not a disk.
+Every program makes batches of 128 with two workers, cropped and flipped by the same timm transform. Each row runs in its own process.
+``webdataset`` must be installed for its row (tried with 1.0.2).
 
-- first start: until the loader is there, with an empty cache; coterie looks at every file, and the others at none.
+- first start: time until the loader is ready, with an empty cache; coterie checks every file, the others none.
 - start: the same again.
-- CPU ms: of all processes for an image, over so many batches after the first ones. It tells more than images/s where other programs run.
-- MB: what the main process takes at its peak over what it takes after its imports; and what a worker has for itself alone.
+- CPU ms: CPU time of all processes per image, over some batches after the first ones. It is more reliable than images/s if other programs run.
+- MB: peak memory of the main process above that after its imports; and the private memory of a worker.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FORMS = ("folder", "tars", "timm", "webdataset")
 
 
 def pictures() -> list[bytes]:
-    """Blots of colour, as JPEG."""
+    """Make random blots of colour, as JPEG."""
     from PIL import Image
 
     generator = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def pictures() -> list[bytes]:
 
 
 def write_folder(root: Path, count: int) -> None:
-    """Every folder has files of its own, to which the rest are links: file systems bound the links to one file."""
+    """Write a folder of hard links. Every class folder has its own original files, since file systems limit the number of links to a file."""
     pool = pictures()
     for label in range(CLASSES):
         folder = root / "train" / f"class{label:03d}"
@@ -137,7 +137,7 @@ def children() -> list[int]:
 
 
 def cpu_seconds() -> float:
-    """Of this process, and of its children, whether they have ended or not."""
+    """Return the CPU seconds of this process and its children, both running and finished."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     own = time.process_time() + ended.ru_utime + ended.ru_stime
     for child in children():
@@ -147,7 +147,7 @@ def cpu_seconds() -> float:
 
 
 def private_mib(pid: int) -> float:
-    """What a process shares with no other one."""
+    """Return the memory that a process shares with no other."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    kept = arguments.output / "data_scale.json"  # rows of former calls stay
+    kept = arguments.output / "data_scale.json"  # rows of earlier calls are kept
     found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)

@@ -1,4 +1,4 @@
-"""What a recipe would choose by itself (``auto``), fixed for the benchmarks: their committed figures belong to these settings."""
+"""Fixed values for settings that are otherwise automatic (``auto``). The committed figures of the benchmarks belong to these values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIXED: dict[str, dict[str, Any]] = {
 
 
 def fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe with these settings where it has none of its own.
+    """Return the recipe with these values for settings that it does not set.
 
     >>> fixed({"data": "digits", "training": {"epochs": 3}})["training"]
     {'epochs': 3, 'batch_size': 128, 'select': 'last'}

@@ -1,11 +1,11 @@
-"""Everything that waits for a GPU, in order of worth and within a budget; the same command goes on where it stopped.
+"""Runs all benchmarks that need a GPU, in order of importance and within a time budget; the same command continues after a stop.
 
     python -m benchmarks.on_gpu --data FOLDER --budget SECONDS [--output DIR] [--only STAGE ...] [--list]
     python -m benchmarks.on_gpu --tiny --budget SECONDS --output DIR      # the same stages at toy size on a CPU: tries the script
 
-FOLDER holds CIFAR-100 in any form that ``data.root`` takes, or the parts that cifar_parts.py writes, each small enough to be carried. Every
-stage is a process that is asked to stop (SIGTERM) when the budget ends; comparisons go on within a training. DIR holds what is done
-(stages.json), the tables (tables/), the comparisons themselves, and on_gpu.md, which says what is there.
+FOLDER holds CIFAR-100 in any form that ``data.root`` accepts, or the small parts that cifar_parts.py writes. Every
+stage is a process that gets SIGTERM when the budget ends; comparisons can resume within a training run. DIR holds the finished stages
+(stages.json), the tables (tables/), the comparisons themselves, and on_gpu.md, which lists them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.shared import ROOT, child, script_parser
 
-GRACE = 45.0  # seconds that a stage gets to put its state away
+GRACE = 45.0  # seconds that a stage has to write its checkpoint
 
 # CIFAR-100, ResNet-32, top-1 in %, from docs/recipes.md and the methods' pages (PCL's table; the baseline is MCL-OKD's README's).
 ANCHORS = {
@@ -40,7 +40,7 @@ ANCHORS = {
 
 
 class Place(NamedTuple):
-    """Where a stage works, and at which size."""
+    """Folders and size of a stage."""
 
     data: Path
     output: Path
@@ -56,7 +56,7 @@ class Place(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A part of the work: its name, seconds below which it is not begun, what it does, and how."""
+    """A part of the work: its name, the seconds that must be left to start it, its description, and its function."""
 
     name: str
     least: float
@@ -65,7 +65,7 @@ class Stage(NamedTuple):
 
 
 def benchmark(name: str, place: Place, *arguments: str, tiny: tuple[str, ...] = ()) -> None:
-    """Another benchmark, with its arguments for a GPU or (``tiny``) those that make it small."""
+    """Run another benchmark, with its arguments for a GPU or, for ``tiny``, those that make it small."""
     if place.tiny:
         from benchmarks.speed import growth, steps
 
@@ -90,7 +90,7 @@ def run_tests(place: Place) -> None:
 
 
 def at_paper_size(place: Place, labels: list[str], seeds: int, name: str) -> Path:
-    """Arms of online_family's part ``paper`` on the whole of CIFAR-100, recorded and compiled in bf16; the comparison's folder."""
+    """Train arms of online_family's part ``paper`` on all of CIFAR-100, with CUDA graphs and compilation in bf16; return the comparison's folder."""
     import online_family
     import torch
 
@@ -115,13 +115,13 @@ def at_paper_size(place: Place, labels: list[str], seeds: int, name: str) -> Pat
 
 
 def headline(place: Place) -> None:
-    for seeds in (1,) if place.tiny else (1, 3, 5):  # a table after each round that can be read
+    for seeds in (1,) if place.tiny else (1, 3, 5):  # write a readable table after each round
         at_paper_size(place, ["baseline", "okdmde"], seeds, "okdmde")
 
 
 def in_the_way(place: Place) -> None:
     benchmark("speed.steps", place, "modes", tiny=("modes", "--repetitions", "1", "--only", "eager float32"))
-    if not place.tiny:  # a CPU has no kernels of a card
+    if not place.tiny:  # a CPU has no GPU kernels
         benchmark("speed.steps", place, "profile")
 
 
@@ -156,7 +156,7 @@ def data_share(place: Place) -> None:
 
 def growth(place: Place) -> None:
     for part in ("batch",) if place.tiny else ("branches", "size", "batch"):
-        if not (place.tables / f"growth_{place.device}_{part}.md").is_file():  # written when a part is whole
+        if not (place.tables / f"growth_{place.device}_{part}.md").is_file():  # written when a part is complete
             benchmark("speed.growth", place, part, tiny=(part,))
 
 
@@ -187,13 +187,13 @@ def write_done(output: Path, done: dict[str, Any]) -> None:
 
 
 def run_stage(command: list[str], seconds: float, log: Path) -> int | None:
-    """Exit status of a stage; None: it was asked to stop when its time was over."""
+    """Run a stage and return its exit status; None: it was stopped when its time was over."""
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             return process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGTERM)  # its own session: the stage and what it started
+            os.killpg(process.pid, signal.SIGTERM)  # its own session: the stage and its child processes
             try:
                 process.wait(timeout=GRACE)
             except subprocess.TimeoutExpired:
@@ -215,7 +215,7 @@ def write_page(output: Path, done: dict[str, Any], machine: str) -> None:
 
 
 def work(place: Place, stages: list[Stage], budget: float, machine: str) -> None:
-    """Every stage that is not done, while there is time for it."""
+    """Run the stages that are not done, while there is time."""
     ends = time.monotonic() + budget
     (place.output / "logs").mkdir(parents=True, exist_ok=True)
     place.tables.mkdir(exist_ok=True)

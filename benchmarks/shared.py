@@ -1,4 +1,4 @@
-"""What the benchmarks share: where results go, the arguments that many of them have, child processes, cells of tables.
+"""Code shared by the benchmarks: the folder of results, common arguments, child processes, cells of tables.
 
 Run a benchmark from the project's root as a module: ``python -m benchmarks.speed.startup``.
 """
@@ -33,7 +33,7 @@ COMMON: dict[str, dict[str, Any]] = {
 
 
 def script_parser(documentation: str | None, *common: str, **defaults: Any) -> argparse.ArgumentParser:
-    """A parser that shows the script's documentation, with the named arguments of `COMMON`; a default may be another one."""
+    """Build a parser that shows the script's documentation, with the named arguments of `COMMON`; ``defaults`` replace their defaults."""
     parser = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in common:
         settings = dict(COMMON[name])
@@ -44,34 +44,34 @@ def script_parser(documentation: str | None, *common: str, **defaults: Any) -> a
 
 
 def child(file: str, *arguments: Any) -> list[str]:
-    """The command that runs the benchmark of a file once more, for a figure that wants a process of its own."""
+    """Return the command that runs a benchmark's file in a child process, for a figure that needs its own process."""
     module = ".".join(Path(file).resolve().relative_to(ROOT).with_suffix("").parts)
     return [sys.executable, "-m", module, *map(str, arguments)]
 
 
 def mean_and_error(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
-    """Mean and standard error of the mean, as a cell; the mean alone of a single value."""
+    """Format mean and standard error of the mean as a cell; for a single value, only the mean."""
     scaled = [scale * each for each in values]
     error = f" ± {statistics.stdev(scaled) / len(scaled) ** 0.5:.{digits}f}" if len(scaled) > 1 else ""
     return f"{statistics.mean(scaled):.{digits}f}{error}"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table, its first column to the left and the others to the right."""
+    """Format a table, with the first column left-aligned and the others right-aligned."""
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     lines += [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
 def cpu_seconds(step: Callable[[int], None], number: int) -> float:
-    """Seconds of computing of this process in a step."""
+    """Return the CPU seconds of this process for a step."""
     started = time.process_time()
     step(number)
     return time.process_time() - started
 
 
 def peak_megabytes(step: Callable[[int], None]) -> float:
-    """By how much memory grows at most during a step, after a first one; in a process of its own, with small blocks given back at once, see :func:`grown`."""
+    """Return the peak growth of memory during a step, after a first step. Run it in its own process that frees small blocks at once, see :func:`grown`."""
 
     def field(name: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -79,14 +79,14 @@ def peak_megabytes(step: Callable[[int], None]) -> float:
 
     step(0)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current memory
     before = field("VmRSS")
     step(0)
     return (field("VmHWM") - before) * 1024 / 1e6
 
 
 def grown(file: str, ways: Iterable[str], *arguments: Any) -> dict[str, float]:
-    """What :func:`peak_megabytes` says of each way, by a child process that gets ``--way WAY`` and prints the figure last."""
+    """Return :func:`peak_megabytes` of each way, from child processes that get ``--way WAY`` and print the figure last."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     found = {}
     for way in ways:
@@ -97,6 +97,6 @@ def grown(file: str, ways: Iterable[str], *arguments: Any) -> dict[str, float]:
 
 
 def ratios(own: list[float], others: list[float]) -> str:
-    """The ratio of the least values, and the median of the ratios with its quartiles."""
+    """Format the ratio of the least values, and the median of the ratios with its quartiles."""
     low, middle, high = statistics.quantiles([each / other for each, other in zip(own, others, strict=True)], n=4)
     return f"{min(own) / min(others):.3f} ({middle:.3f}, {low:.3f} to {high:.3f})"

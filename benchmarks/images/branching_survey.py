@@ -43,7 +43,7 @@ ARCHITECTURES: list[tuple[str, dict[str, Any], int]] = [
 
 
 def check(name: str, options: dict[str, Any], side: int) -> list[str]:
-    """One row: where it was split, what it gives, and whether it equals the plain network."""
+    """Return one row: where the network was split, its outputs, and whether they equal those of the plain network."""
     started = time.perf_counter()
     torch.manual_seed(0)
     plain = timm.create_model(name, num_classes=10, **options)
@@ -55,7 +55,7 @@ def check(name: str, options: dict[str, Any], side: int) -> list[str]:
         students = [group.student(number).eval() for number in range(2)]
         plain.load_state_dict(students[1].state_dict(), strict=True)
         strict = all(torch.equal(each(inputs), output.logits[i]) for i, each in enumerate(students))
-        # In train mode, from the same seed and the same statistics: trunk and branch 0 draw first, so dropout agrees.
+        # In train mode, with the same seed and statistics. Trunk and branch 0 draw first, so their dropout masks agree.
         reference = students[0].train()
         torch.manual_seed(1)
         expected = reference(inputs)

@@ -1,9 +1,9 @@
-"""CIFAR-100 in files small enough to be carried to another machine, and put together there.
+"""Splits CIFAR-100 into files small enough to copy to another machine, and joins them there.
 
     python -m benchmarks.images.cifar_parts --root CIFAR100 --output FOLDER [--limit 60]
 
-writes FOLDER/train_0.npz, train_1.npz, ... and test_0.npz, each under the limit in MiB: uint8 images and labels, the images in an
-order that is the same everywhere, so that every part holds all classes.
+writes FOLDER/train_0.npz, train_1.npz, ... and test_0.npz, each below the limit in MiB, with uint8 images and labels. The images are
+in a fixed random order, so that every part holds all classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.shared import script_parser
 
 
 def pack(root: Path, output: Path, limit: float = 60.0) -> list[Path]:
-    """Write the parts of a CIFAR-100 in any form that ``data.root`` takes."""
+    """Write the parts of CIFAR-100 in any form that ``data.root`` accepts."""
     from coterie.tasks.images.data.sources import read_source
     from coterie.tasks.images.settings import ImageData
 
@@ -28,7 +28,7 @@ def pack(root: Path, output: Path, limit: float = 60.0) -> list[Path]:
         images = np.stack([arrays.pixels(number) for number in range(len(arrays))])
         labels = np.asarray(arrays.labels)
         order = np.random.default_rng(0).permutation(len(labels))
-        # Photographs hardly shrink when they are compressed: the parts are counted by their raw size.
+        # Photographs hardly shrink under compression, so the raw size determines the parts.
         for number, part in enumerate(np.array_split(order, max(1, -(-images.nbytes // int(limit * 2**20))))):
             path = output / f"{split}_{number}.npz"
             np.savez_compressed(path, images=images[part], labels=labels[part])
@@ -37,10 +37,10 @@ def pack(root: Path, output: Path, limit: float = 60.0) -> list[Path]:
 
 
 def join(folder: Path, output: Path) -> Path:
-    """A folder that ``data.root`` takes: the given one, or ``output`` with the parts of each split in one file.
+    """Return a folder that ``data.root`` accepts: the given one, or ``output`` with the parts of each split joined.
 
     Raises:
-        FileNotFoundError: neither data nor parts.
+        FileNotFoundError: the folder has neither data nor parts.
     """
     if not list(folder.glob("train_*.npz")):
         if not any(folder.iterdir()):

@@ -1,12 +1,12 @@
-"""Where a method's default differs from its published code: both forms, judged on the validation split.
+"""Compares a method's default with its published code where they differ, on the validation split.
 
-Digits (embedded, no download): 100 training images, half of the others for validation. Rounds of one seed for every arm, paired; a stop
-loses at most one run and the same command goes on. One thread.
+Digits (no download): 100 training images, half of the others for validation. Training is in rounds of one seed for every arm, paired. A stop
+loses at most one run, and the same command continues. One thread.
 
     python -m benchmarks.images.faithful [--seeds 8]     # trains what is missing
     python -m benchmarks.images.faithful --table         # writes the table from what there is
 
-A default would change where the code's form is better by two standard errors in top-1 and no worse in NLL.
+A default would change if the code's form were better by two standard errors in top-1 and no worse in NLL.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "training": {"epochs": 30, "batch_size": 25, "device": "cpu", "evaluate_every": 30},
 }
 OF_THE_CODE = {"equal_start": True, "move_statistics": True, "evaluate_moved": False}
-# Method -> label -> the options in which an arm differs from the default.
+# Method -> label -> the options that differ from the default.
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     "okdph": {
         "okdph": {},
@@ -52,7 +52,7 @@ def read_rows() -> list[dict[str, Any]]:
 
 
 def run_arm(method: str, arm: str, seed: int) -> dict[str, Any]:
-    """Train one arm and return what the table needs of its summary."""
+    """Train one arm and return the figures for the table."""
     import coterie
 
     folder = Path(tempfile.mkdtemp(prefix="coterie-benchmark-"))

@@ -1,13 +1,13 @@
-"""OKDMDE against its controls on CIFAR-100, at a size that two CPU cores manage; and the forms of its diversity loss.
+"""OKDMDE against its controls on CIFAR-100, at a size for two CPU cores; and the forms of its diversity loss.
 
-ResNet-8 on 16x16 images, few images a class and many epochs, so that the baseline over-fits: where it under-fits,
-nothing can be learned about distillation. All arms share data order, augmentation, steps and the initial weights of
+ResNet-8 on 16x16 images, with few images per class and many epochs, so that the baseline over-fits: if it under-fits,
+the experiment says nothing about distillation. All arms share data order, augmentation, steps and the initial weights of
 student 0. Forms and weights of the diversity loss are judged on the validation split; the test table is read once.
 
     python -m benchmarks.images.okdmde_cifar100 --root FOLDER [--seeds 5]     # runs what is missing, seed by seed
     python -m benchmarks.images.okdmde_cifar100 --table                       # writes the table from what there is
 
-FOLDER holds CIFAR-100 in any form that `data.root` takes. A stop loses at most one run; every round is one seed of all arms.
+FOLDER holds CIFAR-100 in any form that `data.root` accepts. A stop loses at most one run; every round is one seed of all arms.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "OKDMDE, frobenius 1e-2": {**OKDMDE, "diversity": "frobenius", "diversity_weight": 1e-2},
     "OKDMDE, no CD, gate": {**OKDMDE, "ensemble_gradient": "gate"},
 }
-# On test: the controls, and OKDMDE without CD, as published, and with the form that validation chose.
+# Arms on the test split: the controls, and OKDMDE without CD, as published, and with the form chosen on validation.
 MAIN = [*list(ARMS)[:4], "OKDMDE, gram 1"]
 
 
@@ -55,7 +55,7 @@ def read_rows() -> list[dict[str, Any]]:
 
 
 def run_arm(arm: str, seed: int, root: Path) -> dict[str, Any]:
-    """Train one arm and return what the tables need of its summary."""
+    """Train one arm and return the figures for the tables."""
     import coterie
 
     settings = {**SETTINGS, "data": {**SETTINGS["data"], "root": str(root)}}
@@ -98,7 +98,7 @@ def look_up(row: dict[str, Any], path: str) -> float:
 
 
 def cell(rows: dict[int, dict[str, Any]], path: str, against: dict[int, dict[str, Any]] | None, scale: float) -> str:
-    """Mean ± standard error over seeds; with ``against``, of the paired difference."""
+    """Format the mean ± standard error over seeds; with ``against``, those of the paired difference."""
     seeds = [seed for seed in rows if against is None or seed in against]
     values = [scale * (look_up(rows[s], path) - (look_up(against[s], path) if against else 0.0)) for s in seeds]
     mean, error = mean_and_error(values)

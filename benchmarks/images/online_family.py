@@ -1,17 +1,17 @@
-"""The online family, and what OKDMDE is made of, on CIFAR-100 at a size that two CPU cores manage.
+"""The online methods, and ablations of OKDMDE, on CIFAR-100 at a size for two CPU cores.
 
-ResNet-8 on 16x16 images, few images a class and many epochs, so that the baseline over-fits: where it under-fits, nothing
-can be learned about distillation. A comparison in rounds of one seed for every arm: a stop leaves a balanced table, and the
-same command goes on. All arms share data order, augmentation, steps, and the initial weights of student 0.
+ResNet-8 on 16x16 images, with few images per class and many epochs, so that the baseline over-fits: if it under-fits, the
+experiment says nothing about distillation. The comparison runs in rounds of one seed for every arm: a stop leaves a balanced table, and the
+same command continues. All arms share data order, augmentation, steps, and the initial weights of student 0.
 
     python -m benchmarks.images.online_family family   --root FOLDER [--seeds 5] [--output DIR]
     python -m benchmarks.images.online_family ablation --root FOLDER --seeds 2 [--output DIR] [--only ARM ...]
     python -m benchmarks.images.online_family promising --root FOLDER [--seeds 5] [--output DIR]
     python -m benchmarks.images.online_family paper    --root FOLDER [--seeds 3] [--output DIR]     # ResNet-32, 300 epochs: a GPU
 
-FOLDER holds CIFAR-100 in any form that `data.root` takes. About 22 minutes a round (family) or 50 (ablation) on one core. Settings are
-judged on the validation split, the family's table is on test. The report and the tables are written into DIR, and the
-tables that are committed to benchmarks/results/.
+FOLDER holds CIFAR-100 in any form that `data.root` accepts. A round takes about 22 minutes (family) or 50 (ablation) on one core. Settings are
+judged on the validation split; the table of the family is on test. The report and the tables are written to DIR, and the
+committed tables to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PEERS = {"network": {"at": "peers"}}
 
 
 def method(name: str, *more: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """Settings of an arm: a method with its options, and sections that differ."""
+    """Return the settings of an arm: a method with its options, and sections that differ."""
     merged: dict[str, Any] = {"method": {"name": name, **options}}
     for sections in more:
         merged |= sections
@@ -46,8 +46,8 @@ def branches(count: int) -> dict[str, Any]:
     return {"network": {"branches": count}}
 
 
-# Every method as published: its own number of students, trunk or peers. Then those that ask for views of their own with them,
-# and those of two peers with four branches on a trunk, as the others have them.
+# Every method as published: its own number of students, trunk or peers. Then methods with one view per student use them,
+# and methods with two peers use four branches on a trunk, like the others.
 FAMILY: dict[str, dict[str, Any]] = {
     name: method(name)
     for name in (
@@ -64,7 +64,7 @@ FAMILY: dict[str, dict[str, Any]] = {
 
 
 def okdmde(*more: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """OKDMDE with CE on the ensemble training everything, the family's practice, where an arm does not say otherwise."""
+    """Return an OKDMDE arm in which, by default, the ensemble's cross-entropy trains everything, the family's practice."""
     return method("okdmde", *more, **{"ensemble_gradient": "all", **options})
 
 
@@ -109,8 +109,8 @@ DIVERSITY: dict[str, dict[str, Any]] = {
     **{f"gram-{w:g}": cd("gram", w) for w in (0.1, 10.0)},  # weight 1 is the base
     **{f"coincident_error-{w:g}": cd("coincident_error", w) for w in (0.1, 1.0, 10.0)},
 }
-# The family's own setting, for a GPU: ResNet-32 on all of CIFAR-100, 300 epochs, four branches. Its published anchors stand in
-# recipes/cifar100_resnet32_*.yaml; CL-ILR as OKDDip's comparison has it.
+# The family's own setting, for a GPU: ResNet-32 on all of CIFAR-100, 300 epochs, four branches. Published figures are in
+# recipes/cifar100_resnet32_*.yaml; CL-ILR is as in OKDDip's comparison.
 PAPER_SETTINGS: dict[str, Any] = {
     "data": {"name": "cifar100", "validation": 0, "views": "shared"},
     "network": {"name": "resnet32_cifar"},
@@ -135,7 +135,7 @@ PAPER: dict[str, dict[str, Any]] = {
     "okdmde": method("okdmde", branches(4)),
     "okdmde-published-CD": method("okdmde", branches(4), diversity="frobenius", diversity_weight=5e-8),
 }
-# After the coarse round: what looked promising on validation, and what it has to be told from.
+# After the coarse round: the arms that looked promising on validation, and those to compare them with.
 PROMISING = {
     label: STRUCTURE[label]
     for label in (
@@ -154,7 +154,7 @@ REFERENCES = {"family": "baseline", "ablation": "base", "promising": "base", "pa
 
 
 def arms(part: str, root: Path) -> dict[str, dict[str, Any]]:
-    """Label -> the settings of a whole recipe."""
+    """Return complete recipes by label."""
     found = {}
     for label, changes in PARTS[part].items():
         settings = PAPER_SETTINGS if part == "paper" else SETTINGS
@@ -188,7 +188,7 @@ def main() -> None:
 
 
 def keep(comparison: Path, results: Path) -> None:
-    """Copy what is worth committing: tables, figures and the figures' source, not the runs."""
+    """Copy the files to commit: tables, charts and their data, not the runs."""
     results.mkdir(parents=True, exist_ok=True)
     for name in ("comparison.md", "comparison.csv", "comparison.json"):
         shutil.copy(comparison / name, results / name)

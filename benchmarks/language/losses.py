@@ -1,12 +1,12 @@
 """Memory and time of losses over a vocabulary: from hidden states in chunks of positions, and with the logits of all positions.
 
-Every arm runs in a process of its own, forward and backward, on one thread: peak memory is what the process's largest resident size grows by over the first step, from
-the moment that inputs and weights exist; time is the least CPU time of the steps. "All logits" of the large shape are run for the forward KL
+Every arm runs forward and backward in its own process, on one thread. Peak memory is the growth of the process's maximum resident size over the first step, once
+inputs and weights exist; time is the least CPU time of the steps. "All logits" of the large shape are run for the forward KL
 only, since each arm holds several tensors of 805 MB.
 
     python -m benchmarks.language.losses [--afresh] [--trl FOLDER]
 
-FOLDER: where ``pip install --target FOLDER trl`` put TRL, which is no dependency. Writes benchmarks/results/language_losses.json and .md; arms that stand in the first are not
+FOLDER: where ``pip install --target FOLDER trl`` put TRL, which is not a dependency. Writes benchmarks/results/language_losses.json and .md; arms in the .json file are not
 measured again.
 """
 
@@ -71,7 +71,7 @@ def per_position(name: str) -> Callable[..., Any]:
 
 
 def step_of(name: str, way: str, inputs: dict[str, Any]) -> Callable[[], Any]:
-    """Loss of (hidden, weight, bias) of the student; a cross-entropy has no teacher."""
+    """Return the loss as a function of the student's (hidden, weight, bias); a cross-entropy has no teacher."""
     import torch.nn.functional as F
 
     from coterie.losses import Projection, chunked_mean
@@ -109,7 +109,7 @@ def measure(name: str, way: str, positions: int, steps: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    scale = 2.0 / WIDTH**0.5  # logits of deviation 2
+    scale = 2.0 / WIDTH**0.5  # logits with a standard deviation of 2
     parameters = [
         torch.randn(positions, WIDTH),
         torch.randn(VOCABULARY, WIDTH).mul_(scale),
@@ -125,7 +125,7 @@ def measure(name: str, way: str, positions: int, steps: int) -> dict[str, Any]:
     with torch.no_grad():
         teacher = [each.clone() for each in teacher]
         labels = torch.randint(VOCABULARY, (positions,))
-        torch.ones(64, 64) @ torch.ones(64, 64)  # the product's own buffers
+        torch.ones(64, 64) @ torch.ones(64, 64)  # allocates the buffers of the matrix product
     step = step_of(name, way, {"student": student, "teacher": teacher, "labels": labels})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds, value, gradient, extra = [], 0.0, 0.0, 0
@@ -144,7 +144,7 @@ def measure(name: str, way: str, positions: int, steps: int) -> dict[str, Any]:
 
 
 def floor_seconds(positions: int) -> float:
-    """The four products that no arm can do without: both models' logits, and the gradients of hidden states and weight."""
+    """Time the four matrix products that every arm needs: both models' logits, and the gradients of hidden states and weight."""
     import torch
 
     torch.set_num_threads(1)

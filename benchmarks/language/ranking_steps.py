@@ -1,4 +1,4 @@
-"""The training loop of benchmarks/language/ranking.py: AdamW, clipped gradients, a rate that falls to 0 along a cosine."""
+"""The training loop of benchmarks/language/ranking.py: AdamW, gradient clipping, a cosine learning rate schedule to 0."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIP = 1.0
 
 
 def stepper(method: Method, rate: float, steps: int) -> Callable[[Batch], dict[str, Tensor]]:
-    """What makes one of so many steps of a batch and gives its losses. ``rows`` among the inputs are the numbers of the batch's rows."""
+    """Return a function that makes one training step with a batch and returns its losses. ``rows`` among the inputs are the indices of the batch's rows."""
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -37,7 +37,7 @@ def stepper(method: Method, rate: float, steps: int) -> Callable[[Batch], dict[s
 
 
 def train(method: Method, batches: Iterator[Batch], rate: float, steps: int) -> dict[str, Any]:
-    """Train for so many steps; the losses' means over the first and the last tenth, and the seconds of CPU."""
+    """Train for ``steps`` steps; return the means of the losses over the first and the last tenth, and the CPU seconds."""
     method.train()
     step, found = stepper(method, rate, steps), []
     began = time.process_time()

@@ -23,9 +23,9 @@ SHOWN = {
     "top1": "top-1",
     "perplexity": "perplexity",
 }
-# What each arm is compared with; KL where nothing stands here.
+# Reference of each arm; KL by default.
 REFERENCES = {"jsd_rank5": ["jsd"], "rkl_rank5": ["rkl"], "kl_rank5": ["kl", "kl_double_rate", "kl_pearson5"]}
-RANKED = ("kl_rank5", "kl_rank10")  # of which MOR is meant to be above KL's on every seed
+RANKED = ("kl_rank5", "kl_rank10")  # arms whose MOR should be above KL's on every seed
 # RLKD, table 7: 5,000 held-out slices, 2,000 steps, one run each.
 PUBLISHED = {
     "kl": {"mor_5": 70.84, "mor_10": 70.03, "cr_1": 78.46, "cr_3": 22.31, "cr_5": 3.95, "perplexity": 10.22},
@@ -35,11 +35,11 @@ Cells = dict[int, dict[str, Any]]  # seed -> figures on test
 
 
 class Contrast(NamedTuple):
-    """Of an arm less its reference, over the seeds that both have."""
+    """Difference of an arm and its reference, over the seeds that both have."""
 
     mean: float
     standard_error: float | None
-    agreeing: int  # seeds whose difference has the mean's sign
+    agreeing: int  # number of seeds whose difference has the sign of the mean
     seeds: int
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Contrast(NamedTuple):
 
 
 def read_cells(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
-    """What finished arms have written, by label and seed."""
+    """Read the results of finished arms, by label and seed."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for path in sorted(folder.glob("seed*/*.json")):
         seed = int(path.parent.name.removeprefix("seed"))
@@ -57,12 +57,12 @@ def read_cells(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def value(figures: Mapping[str, float], name: str) -> float:
-    """Shares in %; the perplexity as it is."""
+    """Return a figure, shares in %, the perplexity unchanged."""
     return figures[name] * (1 if name == "perplexity" else 100)
 
 
 def mean_of(cells: Cells, name: str) -> str:
-    """Mean and its standard error."""
+    """Format the mean and its standard error."""
     values = [value(figures, name) for figures in cells.values()]
     found = spread(values)
     if found.standard_deviation is None:
@@ -71,7 +71,7 @@ def mean_of(cells: Cells, name: str) -> str:
 
 
 def contrast(cells: Cells, reference: Cells, name: str) -> Contrast | None:
-    """Paired by seed; None where there is none in common."""
+    """Return the difference paired by seed; None without common seeds."""
     seeds = sorted(cells.keys() & reference.keys())
     if not seeds:
         return None
@@ -82,7 +82,7 @@ def contrast(cells: Cells, reference: Cells, name: str) -> Contrast | None:
 
 
 def verdict(arms: Mapping[str, Cells]) -> list[str]:
-    """Whether the ranking loss does what it is meant to: MOR@5 and MOR@10 above KL's on every seed, at equal steps."""
+    """Say whether the ranking loss reaches its aim: MOR@5 and MOR@10 above KL's on every seed, at equal steps."""
     lines = []
     for name in RANKED:
         if name not in arms or "kl" not in arms:
@@ -116,7 +116,7 @@ def setup_lines(ground: Mapping[str, Any]) -> list[str]:
 
 
 def choice_lines(cells: Mapping[str, Mapping[int, Any]]) -> list[str]:
-    """What was tried on validation: nothing in it comes from test text."""
+    """List what was tried on validation; no value comes from test text."""
     rows = []
     for label, found in cells.items():
         if "@" in label and CHOICE_SEED in found:
@@ -163,7 +163,7 @@ def published_lines() -> list[str]:
 
 
 def write_tables(runs: Path) -> None:
-    """What is there so far, into benchmarks/results/language_ranking."""
+    """Write the results so far to benchmarks/results/language_ranking."""
     lines = [
         "# A ranking loss for language models",
         "",

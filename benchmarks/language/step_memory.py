@@ -1,12 +1,12 @@
-"""Memory and time of a language model's training step: logits in parts of the positions, and the logits of all positions.
+"""Memory and time of a language model's training step: with logits in chunks of positions, and with the logits of all positions.
 
-Every arm runs in a process of its own, on one thread: forward, backward and AdamW's step on one batch. Peak memory is what the process's largest resident size grows by
-over the step, from the moment that networks and batch exist; time is its CPU time. "Body alone" has the same networks and a loss of the hidden states: what it takes
-is no matter of the loss. Each arm is measured ``--repeats`` times, in turn with the others; memory is the largest, time the least.
+Every arm runs in its own process, on one thread: forward, backward and AdamW's step on one batch. Peak memory is the growth of the process's maximum resident size
+over the step, once networks and batch exist; time is its CPU time. "Body alone" has the same networks and a loss of the hidden states: its cost
+does not belong to the loss. Each arm is measured ``--repeats`` times, in turn with the others; the table gives the largest memory and the least time.
 
     python -m benchmarks.language.step_memory [--repeats 1] [--afresh]
 
-Writes benchmarks/results/language_step_memory.json and .md; what stands in the first is not measured again.
+Writes benchmarks/results/language_step_memory.json and .md; arms in the .json file are not measured again.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 
 from benchmarks.shared import RESULTS, child, script_parser
 
-VOCABULARY, WIDTH, LAYERS = 49152, 576, 1  # SmolLM2-135M's, but for its 30 layers
+VOCABULARY, WIDTH, LAYERS = 49152, 576, 1  # SmolLM2-135M's, except for its 30 layers
 LENGTH = 1024
 METHODS = {"kd": (1, 1), "rlkd": (1, 1), "dml": (2, 0)}  # students, teachers
 PARTS, WHOLE, BODY = "in parts", "all logits", "body alone"
-# All logits of two students at 4,096 positions would take tens of gigabytes. The body of rlkd is kd's.
+# All logits of two students at 4,096 positions would take tens of gigabytes. The body of rlkd is that of kd.
 ARMS = [
     *(("kd", 4, way) for way in (BODY, PARTS, WHOLE)),
     *(("rlkd", 4, way) for way in (PARTS, WHOLE)),

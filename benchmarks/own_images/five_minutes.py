@@ -1,9 +1,9 @@
-"""From `pip install` to a trained, exported and quantised model of a folder of pictures: the seconds of every part.
+"""Times every part of the way from `pip install` to a trained, exported and quantised model of a folder of pictures.
 
     python -m benchmarks.own_images.five_minutes --pictures DIR --work DIR [--threads 2] [SETTING ...]
 
-Makes a virtual environment in DIR, installs this checkout as docs/own-images.md says, and runs that page's commands on the folder, with nothing but the
-defaults unless settings are given. Writes benchmarks/results/own_images/five_minutes.md. Needs Python alone.
+Makes a virtual environment in DIR, installs this checkout as docs/own-images.md says, and runs that page's commands on the folder, with the
+defaults unless settings are given. Writes benchmarks/results/own_images/five_minutes.md. Needs only Python.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RESULT = ROOT / "benchmarks" / "results" / "own_images" / "five_minutes.md"
 
 
 def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float, str]:
-    """Wall seconds, seconds of computing on all cores, and the output of a command that must succeed."""
+    """Run a command that must succeed; return wall seconds, CPU seconds on all cores, and its output."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

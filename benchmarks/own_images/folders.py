@@ -1,9 +1,9 @@
-"""Folders of pictures as somebody's own: subsets of CIFAR and digits, written as train/, val/ and test/ of class folders.
+"""Writes folders that resemble a user's own pictures: subsets of CIFAR and digits, as train/, val/ and test/ with class folders.
 
     python -m benchmarks.own_images.folders --cifar10 FOLDER --cifar100 FOLDER --output DIR
 
 The validation split is large (1,000 images or more, standard error of a share near one half: 1.6 points), because settings are compared
-on it and a small one would pick by luck. CIFAR folders hold train.npz and test.npz, see ``coterie.tasks.images.data.npz``.
+on it and a small one would choose by chance. CIFAR folders hold train.npz and test.npz, see ``coterie.tasks.images.data.npz``.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from coterie.tasks.images.settings import ImageData
 
 @dataclass(frozen=True)
 class Setting:
-    """One folder: which classes of which data, how many training images of each, how large and of which kind of file."""
+    """One folder: its classes, the number of training images of each, the image size and the file format."""
 
     source: str
     counts: tuple[int, ...]  # training images of each class
     validation: int  # images of each class
     side: int
     suffix: str = ".jpg"
-    first: int = 0  # number, in a seeded order, of the first class
+    first: int = 0  # index, in a seeded order, of the first class
 
 
 UNEQUAL = (200, 120, 80, 50, 30, 20, 15, 10, 8, 5)
@@ -46,7 +46,7 @@ SETTINGS = {
 
 
 def write_setting(name: str, root: Path | None, output: Path) -> Path:
-    """Write the setting's folder, unless it is there; returns it."""
+    """Write the setting's folder, unless it exists; return it."""
     setting, folder = SETTINGS[name], output / name
     if (folder / "complete").is_file():
         return folder

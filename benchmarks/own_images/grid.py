@@ -1,13 +1,13 @@
-"""Settings that are chosen automatically, against the best of a small grid: six folders of pictures, four networks, from nothing.
+"""Compares the automatic settings with the best of a small grid: six folders of pictures, four networks, trained from scratch.
 
     python -m benchmarks.own_images.grid run --folders DIR --runs DIR [--only SETTING ...]   # goes on where it was stopped, and from grid.json
     python -m benchmarks.own_images.grid table --runs DIR                                    # writes benchmarks/results/own_images
 
 Folders come from benchmarks/own_images/folders.py. Every arm of a cell has the same images, size, batch, epochs and augmentation: those
-that `auto` chooses, but that networks other than the CIFAR CNN train for half of its epochs, on images of 48 pixels (64 of the folder
-of 96), so that the grid ends in hours on one core. Arms differ in optimizer and rate, and in what belongs to the optimizer: AdamW spares
-normalisation and biases, and decays by 0.05 where SGD decays by 5e-4. Figures are of the last epoch on the validation split, and of the
-mean student. Where `auto` chooses exactly one of the grid's arms, that arm is not trained a second time.
+that `auto` chooses, except that networks other than the CIFAR CNN train for half of its epochs, on images of 48 pixels (64 for the folder
+of 96), so that the grid finishes within hours on one core. Arms differ in optimizer and learning rate, and in the weight decay that goes with the optimizer: AdamW
+excludes normalisation and biases and uses 0.05, SGD uses 5e-4. Figures are those of the mean student on the validation split after the last
+epoch. If `auto` chooses exactly one of the grid's arms, that arm is not trained a second time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NETWORKS = {
     "transformer": "vit_tiny_patch16_224",
     "CIFAR CNN": "resnet8_cifar",
 }
-DEFAULT = "mobilenetv4_conv_small"  # of folders; the arms between which the grid of the other mobile network decided
+DEFAULT = "mobilenetv4_conv_small"  # for folders; its arms are those between which the grid of the other mobile network decided
 SGD = {"name": "sgd", "weight_decay": 5e-4, "exclude_norm_and_bias": False}
 ADAMW = {"name": "adamw", "weight_decay": 0.05, "exclude_norm_and_bias": True}
 GRID: dict[str, dict[str, Any]] = {
@@ -45,24 +45,24 @@ GRID: dict[str, dict[str, Any]] = {
     "adamw 2e-3": {**ADAMW, "learning_rate": 2e-3},
     "adamw 5e-4": {**ADAMW, "learning_rate": 5e-4},
 }
-ARMS: dict[str, dict[str, Any]] = {**GRID, "auto": {}}  # without settings of its own: what `auto` chooses
+ARMS: dict[str, dict[str, Any]] = {**GRID, "auto": {}}  # no settings of its own: `auto` chooses
 
 
 def image_size(setting: str, network: str) -> int | None:
-    """Side in pixels; None: the images' own."""
+    """Return the side in pixels; None: the images' own size."""
     if network.endswith("_cifar"):
         return None if setting in {"digits", "cifar10"} else 32
     return 64 if setting == "unequal" else 48
 
 
 def epochs_of(network: str, images: int) -> int:
-    """What `auto` chooses for a CIFAR CNN, and half of it for the others."""
+    """Return the epochs that `auto` chooses for a CIFAR CNN, and half of that for the others."""
     epochs = max(30, min(100, round(1000 * 32 / images)))
     return epochs if network.endswith("_cifar") else epochs // 2
 
 
 def chosen_arm(network: str, images: int) -> str | None:
-    """The grid's arm that `auto` comes to; None: it is none of them."""
+    """Return the grid's arm that equals the choice of `auto`; None: there is none."""
     family = family_of(timm.create_model(network, num_classes=10))
     recipe = load_recipe({"data": {"name": "digits"}, "network": {"name": network}, "training": {"batch_size": 32}})
     found = fit(recipe, Facts(family, pretrained=False, samples=images))[0].optimizer.model_dump()
@@ -70,7 +70,7 @@ def chosen_arm(network: str, images: int) -> str | None:
 
 
 def train_arm(setting: str, network: str, arm: str, folders: Path, runs: Path) -> None:
-    """Train one arm, unless its figures are there, and keep its figures."""
+    """Train one arm and write its figures, unless they exist."""
     path = runs / setting / network / f"{arm.replace(' ', '_')}.json"
     if path.is_file():
         return
@@ -110,7 +110,7 @@ def train_arm(setting: str, network: str, arm: str, folders: Path, runs: Path) -
 
 
 def restore(runs: Path) -> None:
-    """Lay the figures of the committed grid.json into a folder of runs that does not have them, so that nothing is trained twice."""
+    """Copy the figures of the committed grid.json into a folder of runs that does not have them, so that nothing is trained twice."""
     kept = json.loads((RESULTS / "grid.json").read_text()) if (RESULTS / "grid.json").is_file() else {}
     for cell, found in kept.items():
         setting, _, network = cell.partition(", ")
@@ -122,7 +122,7 @@ def restore(runs: Path) -> None:
 
 
 def write_table(runs: Path) -> None:
-    """What is there so far: one row for each cell, `auto` beside the best of the others."""
+    """Write the results so far: one row per cell, with `auto` and the best of the others."""
     rows, differences, raw = [], [], {}
     for kind, network in NETWORKS.items():
         for setting in SETTINGS:

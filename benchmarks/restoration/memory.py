@@ -1,11 +1,11 @@
-"""What a step of D3SR needs at the published scale, estimated without a GPU and without weights.
+"""Estimates the memory of a step of D3SR at the published scale, without a GPU and without weights.
 
     python -m benchmarks.restoration.memory      # writes benchmarks/results/restoration/memory.md
 
-All networks are built on torch's meta device, from the published configurations of Stable Diffusion 2.1-base, its autoencoder and SDXL's UNet, and DFOSD's
-forward pass is run there: no number is computed, but every tensor that is kept for the backward pass is counted, each storage once. Attention is counted as
-fused kernels keep it: queries, keys, values and the result. What is not counted: the backward pass's own gradients of activations, workspaces of
-libraries, fragments. Numbers are of float32; under bf16 most activations take half, but not those of DISTS.
+All networks are built on torch's meta device, from the published configurations of Stable Diffusion 2.1-base, its autoencoder and SDXL's UNet. DFOSD's
+forward pass runs there without computing values, and every tensor that is saved for the backward pass is counted, each storage once. Attention is counted as
+fused kernels save it: queries, keys, values and the result. Not counted are the backward pass's gradients of activations, workspaces of
+libraries, and fragmentation. Values are for float32; under bf16 most activations take half, but not those of DISTS.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ VAE: dict[str, Any] = {
 
 
 class FusedAttention(torch.autograd.Function):
-    """Keeps what a fused kernel keeps; the values are of no matter."""
+    """Saves the tensors that a fused kernel saves; values do not matter."""
 
     @staticmethod
     def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # type: ignore[override]
@@ -72,7 +72,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: 
 
 
 def build(checkpointing: bool, xl: bool) -> DFOSD:
-    """The method with all its networks on the meta device."""
+    """Build the method with all its networks on the meta device."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(**SD21)
         add_lora(unet, rank=RANK, alpha=RANK)
@@ -93,7 +93,7 @@ def gibibytes(count: int) -> float:
 
 
 def measure(checkpointing: bool, xl: bool) -> dict[str, float]:
-    """Bytes in GiB, by what they are for."""
+    """Return memory in GiB, by purpose."""
     method = build(checkpointing, xl)
     kept: dict[int, int] = {}
     weights = {each.untyped_storage()._cdata for each in method.parameters()}

@@ -1,7 +1,7 @@
-"""What a step of DFOSD costs beside the forward and backward passes of its networks, and beside a plain loop; what degradations take where two threads make them.
+"""Cost of a step of DFOSD relative to the forward and backward passes of its networks and to a plain loop; and the cost of degradations made by two threads.
 
-CPU seconds of this process, one thread. All ways take turns in every round, on the same batches. Other work on the machine lengthens single rounds, so the table holds each way's least time
-and the ratios of these, and beside them the median of the rounds' own ratios with its quartiles. Every way ends with AdamW's steps.
+Times are CPU seconds of this process, on one thread. All ways take turns in every round, on the same batches. Other load on the machine slows single rounds, so the table has each way's least time
+and the ratios of these, and also the median of the ratios per round with its quartiles. Every way ends with AdamW's steps.
 
     python -m benchmarks.restoration.step_cost [--rounds 25]
 """
@@ -40,13 +40,13 @@ def loader(kind: str) -> SquareLoader:
 
 
 class Setting:
-    """The method, batches, and the ways in which one step of them is computed."""
+    """The method, batches, and the ways to compute one step."""
 
     def __init__(self) -> None:
         latents = find_latents("none", "tiny_unet", 4)
         diffusion = find_diffusion("tiny_unet", latents.channels, SIZES, seed=1)
         self.generator = OneStepGenerator.of(diffusion, latents, scale=SCALE, timestep=399)
-        self.generator.pretrained = True  # so that both sides train LoRA, as beside published weights
+        self.generator.pretrained = True  # so that both sides train LoRA, as with published weights
         add_lora(self.generator.unet, rank=16, alpha=16)
         self.method = DFOSD(self.generator, dists_backbone="random").train()
         assert self.method.discriminator is not None
@@ -63,7 +63,7 @@ class Setting:
         ]
 
     def networks(self, number: int) -> None:
-        """Every pass that the objective needs, backward from gradients of ones: the generator, DISTS's network on images and edges, and the discriminator three times."""
+        """Run every pass that the objective needs, backward from gradients of ones: the generator, DISTS's network on images and edges, and the discriminator three times."""
         low, high = self.batches[number]
         latents, restored = self.method.restored(low)
         edges = [each.mean(1, keepdim=True) for each in (restored, high)]
@@ -99,7 +99,7 @@ class Setting:
         self._step()
 
     def by_hand(self, number: int) -> None:
-        """The generator's step, then the discriminator's, as a plain script has them: two backward passes, the discriminator frozen by its flags in the first."""
+        """Make the generator's step, then the discriminator's, as in a plain script: two backward passes, with the discriminator frozen by ``requires_grad`` in the first."""
         low, high = self.batches[number]
         latents, restored = self.method.restored(low)
         for each in self.discriminator.parameters():

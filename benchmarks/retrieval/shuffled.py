@@ -1,4 +1,4 @@
-"""A control for EmbedDistill: embeddings are matched with the teacher's of *other* queries."""
+"""A control for EmbedDistill: embeddings are matched with the teacher's embeddings of *other* queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coterie.methods.retrieval.embed_distill import EmbedDistill
 
 
 class ShuffledMatching(EmbedDistill):
-    """Labels and scores as they are; the matching term sees the teacher's vectors of the batch's queries moved on by one row. For documents of the teacher."""
+    """Labels and scores are unchanged; the matching term gets the teacher's query vectors shifted by one row of the batch. Only for documents encoded by the teacher."""
 
     def forward(self, inputs: Inputs, targets: Any, progress: Progress | None = None) -> dict[str, Tensor]:
         batch = self.encode(inputs, targets)

@@ -1,18 +1,18 @@
-"""A training step beside sentence-transformers' trainer with its own losses, and encoding beside its `encode`: one model, the same texts, in turns.
+"""Compares a training step with sentence-transformers' trainer and its own losses, and encoding with its `encode`: one model, the same texts, interleaved.
 
     python -m benchmarks.retrieval.throughput [--rounds 5] [--pairs 512] [--texts 2000]     # writes benchmarks/results/retrieval/throughput.md
 
-CPU time of this process (`time.process_time`), which another process's load does not count into, one thread, float32. BERT of 4 layers and 256 channels with initial
-weights, docstrings of Python's standard library, at most 128 tokens, batch 32, AdamW. Both sides start from one folder.
+Times are CPU time of this process (`time.process_time`), which excludes the load of other processes, on one thread in float32. BERT of 4 layers and 256 channels with initial
+weights, docstrings of Python's standard library, at most 128 tokens, batch 32, AdamW. Both sides start from the same folder.
 
-- `contrastive` beside `MultipleNegativesRankingLoss`: both sides of a pair are encoded.
-- `embed_distill onehot=0 score=0 network.documents=teacher` beside `EmbedDistillLoss(distance_metric="l2")`: queries alone, matched with a teacher's vectors.
-- encoding: tokens and vectors of documents, as an evaluation computes them, beside `encode_document` with the same batch.
+- `contrastive` against `MultipleNegativesRankingLoss`: both sides of a pair are encoded.
+- `embed_distill onehot=0 score=0 network.documents=teacher` against `EmbedDistillLoss(distance_metric="l2")`: queries alone, matched with a teacher's vectors.
+- encoding: tokens and vectors of documents, as an evaluation computes them, against `encode_document` with the same batch.
 
-There is no table yet: it waits for a machine that is not busy. It needs the package `datasets`, as the other trainer does.
+There is no table yet: it needs an idle machine. The script needs the package `datasets`, as the other trainer does.
 
-Of the training only the epochs count: what is done before (here: tokenising all texts once, and the teacher's vectors) stands in a column of its own, since theirs tokenises
-each batch as it comes. Neither side evaluates or saves within an epoch. coterie's batches hold texts of about one length, theirs are at random, which is its default.
+For training, only the epochs are compared. The preparation before (here: tokenising all texts once, and the teacher's vectors) has its own column, since the other trainer tokenises
+each batch in the epoch. Neither side evaluates or saves within an epoch. coterie's batches hold texts of similar length; those of the other trainer are random, which is its default.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ KINDS = {"contrastive": "MultipleNegativesRankingLoss", "embed_distill, matching
 
 
 def write_pairs(folder: Path, pairs: int) -> list[tuple[str, str]]:
-    """The pairs as a file; two encoders beside it, the student's and a teacher's."""
+    """Write the pairs to a file, and two encoders next to it, the student's and a teacher's."""
     documents, queries, _ = docstring_pairs()
     chosen = [queries[number * len(queries) // pairs] for number in range(pairs)]
     found = [(each.text, documents.texts[each.relevant[0][0]]) for each in chosen]
@@ -65,7 +65,7 @@ def write_pairs(folder: Path, pairs: int) -> list[tuple[str, str]]:
 
 
 def our_seconds(folder: Path, kind: str) -> tuple[float, float]:
-    """CPU seconds of an epoch, and of the whole run besides."""
+    """Return the CPU seconds of an epoch, and those of the rest of the run."""
     matches = kind != "contrastive"
     recipe = {
         "task": "retrieval",
@@ -94,7 +94,7 @@ def our_seconds(folder: Path, kind: str) -> tuple[float, float]:
 
 
 class Clock(transformers.TrainerCallback):
-    """CPU seconds of all epochs, batches included."""
+    """Measures the CPU seconds of all epochs, batches included."""
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.began = time.process_time()
@@ -104,7 +104,7 @@ class Clock(transformers.TrainerCallback):
 
 
 def their_seconds(folder: Path, kind: str, pairs: list[tuple[str, str]]) -> float:
-    """CPU seconds of an epoch."""
+    """Return the CPU seconds of an epoch."""
     from datasets import Dataset
     from datasets.table import InMemoryTable
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -120,7 +120,7 @@ def their_seconds(folder: Path, kind: str, pairs: list[tuple[str, str]]) -> floa
         teacher = SentenceTransformer(str(folder / "teacher"), device="cpu")
         columns = {"query": queries, "label": teacher.encode_query(queries).tolist()}
         loss = EmbedDistillLoss(model, distance_metric="l2")
-    data = Dataset(InMemoryTable.from_pydict(columns), fingerprint="pairs")  # without a hash of what lies in memory
+    data = Dataset(InMemoryTable.from_pydict(columns), fingerprint="pairs")  # avoids hashing the data in memory
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
         arguments = Arguments(
@@ -142,7 +142,7 @@ def their_seconds(folder: Path, kind: str, pairs: list[tuple[str, str]]) -> floa
 
 
 def encoding_seconds(folder: Path, texts: list[str]) -> tuple[float, float]:
-    """Ours and theirs, of all texts."""
+    """Return the CPU seconds to encode all texts, ours and theirs."""
     from sentence_transformers import SentenceTransformer
 
     encoder = SentenceTransformer(str(folder / "student"), device="cpu").eval()
@@ -157,7 +157,7 @@ def encoding_seconds(folder: Path, texts: list[str]) -> tuple[float, float]:
 
 
 def ratio_text(pairs: list[tuple[float, float]]) -> str:
-    """Median of the rounds' ratios, and all of them."""
+    """Format the median of the rounds' ratios, and all ratios."""
     ratios = [ours / theirs for ours, theirs in pairs]
     return f"**{statistics.median(ratios):.2f}** ({', '.join(f'{each:.2f}' for each in ratios)})"
 

@@ -1,16 +1,16 @@
-"""Whether one small encoder that learns from two complementary teachers is better than one that learns from either alone.
+"""Is one small encoder that learns from two complementary teachers better than one that learns from either alone?
 
-Two teachers are trained here with labels, from the same start: one tells words from clean clips, the other one words and speakers in noise. A student of two layers learns from them
-without labels, by equal steps in every arm. Linear probes on its frozen features then tell words and speakers apart, clean and at 0 dB, on voices and words that neither teachers nor
-students have heard. The claim that holds or not: the mean of the four probes of a student of both teachers is above the best student of one.
+Two teachers are trained here with labels, from the same initial weights: one recognises words in clean clips, the other words and speakers in noise. A student of two layers learns from them
+without labels, for the same number of steps in every arm. Linear probes on its frozen features then classify words and speakers, clean and at 0 dB, on voices and words that are in the training data of
+neither teachers nor students. The claim under test: the mean of the four probes of a student of both teachers is above that of the best student of one.
 
     python -m benchmarks.speech.ekd --folder FOLDER [--data tones|espeak|letters] [--seeds 3] [--steps 300] [--recordings FOLDER]
 
 ``letters`` are recordings of people who say the letters of their alphabets: the folder ``share/klettres`` of Debian's package klettres-data (GPL-2+), unpacked. The voices of the
-probes are heard by nobody before, the letters are: each voice says a letter once.
+probes are not in the training data, but the letters are: each voice says a letter once.
 
-What is there is not done again. ``probes.json`` in the folder holds the figures, ``table.md`` the arms that have all seeds; both are written after each run. ``--table`` copies
-the table and the figures into benchmarks/results/speech.
+Finished parts are skipped. ``probes.json`` in the folder holds the figures, ``table.md`` the arms that have all seeds; both are written after each run. ``--table`` copies
+the table and the figures to benchmarks/results/speech.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def all_clips(data: str, recordings: Path | None) -> Clips:
 
 
 def letters(folder: Path) -> Clips:
-    """Letters of the Latin alphabet as KLettres' speakers say them, at most 1.5 s of each from where it begins."""
+    """Read letters of the Latin alphabet, spoken by KLettres' speakers, at most 1.5 s of each from its onset."""
     voices = sorted(FILES)
     found, names, labels = [], [], {"speaker": [], "word": []}  # type: ignore[var-annotated]
     for voice in voices:
@@ -111,7 +111,7 @@ def letters(folder: Path) -> Clips:
 
 
 def parts(clips: Clips, data: str) -> tuple[Clips, Clips]:
-    """Clips that are learnt from, and clips of other words and voices for the probes."""
+    """Return training clips, and clips of other words and voices for the probes."""
     chosen = np.random.default_rng(0)
     held = {}
     for label, counts in (("word", HELD_WORDS), ("speaker", HELD_VOICES)):
@@ -124,7 +124,7 @@ def parts(clips: Clips, data: str) -> tuple[Clips, Clips]:
 
 
 def write_clips(clips: Clips, folder: Path) -> Path:
-    """The clips that are learnt from, as files and a table; every tenth is validation."""
+    """Write the training clips as files and a table; every tenth is validation."""
     table = folder / "clips.csv"
     if table.is_file():
         return table
@@ -139,7 +139,7 @@ def write_clips(clips: Clips, folder: Path) -> Path:
 
 
 def batches(clips: Clips, steps: int, seed: int):
-    """Random batches with labels, as an evaluation prepares them."""
+    """Yield random batches with labels, prepared as in evaluation."""
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         chosen = clips.take(rng.permutation(len(clips))[:BATCH])
@@ -147,7 +147,7 @@ def batches(clips: Clips, steps: int, seed: int):
 
 
 def train_teacher(name: str, clips: Clips, folder: Path, steps: int) -> Path:
-    """A teacher by labels: of words, clean; or of words and speakers, half of the clips in noise."""
+    """Train a teacher with labels: of words, clean; or of words and speakers, with half of the clips in noise."""
     place = folder / "teachers" / name
     if (place / "preprocessor_config.json").is_file():
         return place
@@ -181,7 +181,7 @@ def train_teacher(name: str, clips: Clips, folder: Path, steps: int) -> Path:
 
 
 def probes(encoder: SpeechEncoder, clips: Clips) -> dict[str, float]:
-    """Shares by label and condition: means over random halves, one to learn and one to measure."""
+    """Return accuracies by label and condition: means over random halves, one to train and one to test."""
     loader = SpeechEvaluationLoader(clips, SpeechData(), BATCH, torch.device("cpu"))
     named = {"own": encoder.eval()}
     clean, noisy = (pooled(named, loader, noisy=each)["own"] for each in (False, True))
@@ -209,7 +209,7 @@ def run(arm: str, seed: int, table: Path, teachers: dict[str, Path], folder: Pat
     recipe = {
         "task": "speech",
         "data": {"name": str(table), "test": 0, **changes.get("data", {})},
-        "network": {"initialize": "fresh"},  # no arm starts from a teacher that another one does not have
+        "network": {"initialize": "fresh"},  # no arm may start from a teacher that another arm does not have
         "method": {"name": "ekd", **changes.get("method", {})},
         "teachers": [{"network": str(teachers[each])} for each in changes["teachers"]],
         "optimizer": {"learning_rate": 1e-3},
@@ -230,7 +230,7 @@ def run(arm: str, seed: int, table: Path, teachers: dict[str, Path], folder: Pat
 def write_table(
     results: dict[str, dict[str, float]], folder: Path, seeds: int, data: str, steps: int, heard: int, probed: int
 ) -> None:
-    """Arms that have all seeds, with standard errors, and paired differences from the best student of one teacher."""
+    """Write the arms that have all seeds, with standard errors, and paired differences from the best student of one teacher."""
     heads = [f"{label}, {'clean' if kind == 'clean' else '0 dB'}" for label, kind in FIGURES]
     lines = [
         f"# EKD on {data}: linear probes on voices{'' if data == 'letters' else ' and words'} not heard before, per cent",

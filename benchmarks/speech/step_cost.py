@@ -1,7 +1,7 @@
-"""What a step of EKD costs beside the forward and backward passes of its networks, and beside a plain loop; what teachers take of it, and what their cached states save.
+"""Cost of a step of EKD relative to the forward and backward passes of its networks and to a plain loop; the teachers' share of it, and the saving by cached states.
 
-CPU seconds of this process, one thread. All ways take turns in every round, on the same batches. Other work on the machine lengthens single rounds, so the table holds each way's least time
-and the ratios of these, and beside them the median of the rounds' own ratios with its quartiles. Every way ends with AdamW's step.
+Times are CPU seconds of this process, on one thread. All ways take turns in every round, on the same batches. Other load on the machine slows single rounds, so the table has each way's least time
+and the ratios of these, and also the median of the ratios per round with its quartiles. Every way ends with AdamW's step.
 
     python -m benchmarks.speech.step_cost [--rounds 21]
 """
@@ -40,7 +40,7 @@ TEACHERS = "teachers alone"
 
 
 class Noise:
-    """A source of clips of white noise, kept in memory."""
+    """A source of clips of white noise in memory."""
 
     def __init__(self, lengths: np.ndarray) -> None:
         generator = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def network(layers: int, seed: int) -> HubertModel:
 
 
 class Setting:
-    """Teachers, student, batches, and the ways in which one step of them is computed."""
+    """Teachers, student, batches, and the ways to compute one step."""
 
     def __init__(self) -> None:
         self.clips = make_clips()
@@ -94,7 +94,7 @@ class Setting:
         self.teachers(batch["waveforms"], batch["lengths"], self.method.layers)
 
     def networks(self, number: int) -> None:
-        """Teachers forward; student and heads forward, and backward from gradients that are there."""
+        """Run teachers forward, and student and heads forward and backward from given gradients."""
         self.taught(number)
         batch = self.batches[number]
         frames = self.method.encoder(batch["waveforms"], batch["lengths"], [STUDENT_LAYERS]).states[0]
@@ -115,7 +115,7 @@ class Setting:
         self._step(self.ours_optimizer)
 
     def by_hand(self, number: int) -> None:
-        """What one writes with transformers alone: an attention mask, the hidden states, a loss of valid frames. Normalisation over time sees padding here."""
+        """Make a step as one would write it with transformers alone: an attention mask, the hidden states, a loss of valid frames. Here, normalisation over time includes padding."""
         waveforms, lengths = self.batches[number]["waveforms"], self.batches[number]["lengths"]
         mask = torch.arange(waveforms.shape[1]) < lengths[:, None]
         with torch.no_grad():

@@ -1,11 +1,11 @@
-"""Ways to run the branches of a group: one after the other, on streams, in one batched computation, compiled.
+"""Compares ways to run the branches of a group: sequentially, on CUDA streams, in one batched computation, compiled.
 
     python -m benchmarks.speed.branch_execution [--device cuda] [--shapes 4x128 8x32 2x512]    # branches x batch
 
-Forward and backward pass of the branches alone (ResNet-32 from layer3 on, trunk maps of 128 CIFAR images), in train mode with BatchNorm's statistics. `vmap` runs
-`torch.func.vmap` over `stack_module_state`, which turns convolutions into grouped ones; `grouped` is that computation written by hand, where BatchNorm
-of a stack is BatchNorm of more channels. On a GPU each way stands there a second time, its forward and backward pass recorded as a CUDA graph. Every
-way's result is compared with the plain loop's.
+Times are of the forward and backward pass of the branches alone (ResNet-32 from layer3 on, trunk maps of 128 CIFAR images), in train mode with BatchNorm's statistics. `vmap` runs
+`torch.func.vmap` over `stack_module_state`, which turns convolutions into grouped ones; `grouped` is the same computation written by hand, where BatchNorm
+of a stack is BatchNorm over more channels. On a GPU, each way is also measured with its forward and backward pass recorded as a CUDA graph. Every
+result is compared with that of the plain loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WIDTH, CLASSES = 64, 100
 
 
 class Block(nn.Module):
-    """A basic block of `copies` networks at once: grouped convolutions, BatchNorm over all their channels."""
+    """A basic block of `copies` networks at once, with grouped convolutions and BatchNorm over all their channels."""
 
     def __init__(self, inputs: int, copies: int, stride: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Block(nn.Module):
 
 
 class Branches(nn.Module):
-    """`copies` branches side by side in the channels: layer3 of a CIFAR ResNet-32, pooling, a linear layer each."""
+    """`copies` branches stacked along the channels: layer3 of a CIFAR ResNet-32, pooling, and a linear layer each."""
 
     def __init__(self, copies: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Branches(nn.Module):
         self.fc = nn.Conv1d(WIDTH * copies, CLASSES * copies, 1, groups=copies)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """[B, 32, 16, 16] to logits [B, copies, K]; one copy reads the maps as they are."""
+        """Map [B, 32, 16, 16] to logits [B, copies, K]; a single copy reads the maps unchanged."""
         repeated = maps.repeat(1, self.copies, 1, 1) if self.copies > 1 else maps
         pooled = self.blocks(repeated).mean((2, 3))
         logits: Tensor = self.fc(pooled[:, :, None])[:, :, 0].unflatten(1, (self.copies, CLASSES))
@@ -61,7 +61,7 @@ class Branches(nn.Module):
 
 
 def side_by_side(branches: list[Branches]) -> Branches:
-    """The same weights as one grouped computation."""
+    """Build one grouped computation with the same weights."""
     joined = Branches(len(branches))
     states = [branch.state_dict() for branch in branches]
     joined.load_state_dict(
@@ -71,7 +71,7 @@ def side_by_side(branches: list[Branches]) -> Branches:
 
 
 def ways(branches: list[Branches], device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Name -> maps to logits [B, n, K], each with weights of its own that start equal."""
+    """Return, by name, functions from maps to logits [B, n, K], each with its own weights and equal initial values."""
 
     def loop(members: list[Branches]) -> Callable[[Tensor], Tensor]:
         return lambda maps: torch.cat([each(maps) for each in members], dim=1)
@@ -110,7 +110,7 @@ def ways(branches: list[Branches], device: torch.device) -> dict[str, Callable[[
 
 
 def recorded(call: Callable[[], None]) -> Callable[[], None]:
-    """A call's work on the card as one graph."""
+    """Record a call's GPU work as a CUDA graph."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -124,7 +124,7 @@ def recorded(call: Callable[[], None]) -> Callable[[], None]:
 
 
 def measured(count: int, batch: int, device: torch.device) -> list[str]:
-    """The table's rows for one shape."""
+    """Return the table's rows for one shape."""
     from coterie.benchmark.timing import interleaved
 
     torch.manual_seed(0)

@@ -20,13 +20,13 @@ from coterie.recipe import load_recipe
 
 CLASSES, TEMPERATURE, LABEL_WEIGHT = 100, 4.0, 0.1
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
-DML_BATCHES = 4  # of one call of pytorch-dml's epoch, so that what it does once an epoch counts for little
+DML_BATCHES = 4  # batches per call of pytorch-dml's epoch, so that its overhead per epoch counts for little
 PLAIN = "plain loop"
 PLAIN_KD = "plain loop, teacher first"
 
 
 class Setting(NamedTuple):
-    """What is trained, on which tensors."""
+    """Networks and tensors to train with."""
 
     student: str
     teacher: str
@@ -40,7 +40,7 @@ class Setting(NamedTuple):
 
 
 class Contestant(NamedTuple):
-    """A training step, the students that it trains, and how many batches one call of it takes."""
+    """A training step, its students, and the number of batches per call."""
 
     step: Callable[[], object]
     students: list[nn.Module]
@@ -75,7 +75,7 @@ def kd_loss(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
 
 
 def plain_peers(setting: Setting, count: int) -> Contestant:
-    """Forward passes of all, one backward pass, one optimizer."""
+    """Plain loop for peers: forward passes of all, one backward pass, one optimizer."""
     networks = peers(setting, count)
     optimizer = torch.optim.SGD([p for each in networks for p in each.parameters()], **SGD)
 
@@ -95,7 +95,7 @@ def plain_peers(setting: Setting, count: int) -> Contestant:
 
 
 def plain_kd(setting: Setting, order: str) -> Contestant:
-    """``order``: teacher (first), student (first), or gradient: the student first and no ``no_grad`` around the teacher."""
+    """Plain loop for KD. ``order``: teacher (first), student (first), or gradient: the student first and no ``no_grad`` around the teacher."""
     (student,), guide = peers(setting, 1), teacher(setting)
     optimizer = torch.optim.SGD(student.parameters(), **SGD)
     images = setting.images
@@ -139,7 +139,7 @@ def coterie_step(setting: Setting, method: Mapping[str, Any], folder: Path, coun
 
 
 def pytorch_dml(setting: Setting, count: int) -> Contestant:
-    """Its trainer's epoch, over a few batches that are ready: progress bar, losses and accuracies read at every batch."""
+    """An epoch of its trainer over a few prepared batches; it shows a progress bar and reads losses and accuracies at every batch."""
     from pydml import DMLConfig, DMLTrainer
 
     networks = peers(setting, count)
@@ -150,13 +150,13 @@ def pytorch_dml(setting: Setting, count: int) -> Contestant:
     def step() -> None:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             trainer.train_epoch(loader, 0)
-        loader[:] = loader[:1] * DML_BATCHES  # the first call is one step: its result is compared with the others'
+        loader[:] = loader[:1] * DML_BATCHES  # the first call is one step, whose result is compared with the others
 
     return Contestant(step, networks, DML_BATCHES)
 
 
 def timm_task(setting: Setting) -> Contestant:
-    """timm's LogitDistillationTask (student first), without what its training script does around it."""
+    """timm's LogitDistillationTask (student first), without the rest of its training script."""
     from timm.task import LogitDistillationTask
     from timm.task.distillation import DistillationTeacher
 
@@ -183,7 +183,7 @@ def timm_task(setting: Setting) -> Contestant:
 
 
 def torchdistill_box(setting: Setting) -> Contestant:
-    """torchdistill's DistillationBox, as its example's loop calls it for a batch."""
+    """torchdistill's DistillationBox, called for a batch as in its example's loop."""
     import torchdistill.losses.high_level
     import torchdistill.losses.mid_level  # noqa: F401  (it registers KDLoss)
     from torchdistill.core.distillation import get_distillation_box
@@ -232,7 +232,7 @@ def modelopt_distill(setting: Setting) -> Contestant:
 
 
 def contestants(setting: Setting, folder: Path) -> dict[str, dict[str, Callable[[], Contestant]]]:
-    """By section and name; the first of each section is what the others are compared with."""
+    """Return the contestants by section and name; the first of each section is the reference."""
 
     def peers_section(count: int) -> dict[str, Callable[[], Contestant]]:
         return {
@@ -268,5 +268,5 @@ def contestants(setting: Setting, folder: Path) -> dict[str, dict[str, Callable[
 
 
 def contiguous(setting: Setting) -> Setting:
-    """The same in PyTorch's own memory format, for whoever leaves it at that."""
+    """Return the same setting in PyTorch's default memory format."""
     return setting._replace(images=setting.images.contiguous(), memory_format=torch.contiguous_format)

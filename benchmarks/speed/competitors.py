@@ -1,4 +1,4 @@
-"""A training step of coterie beside a plain PyTorch loop and the libraries from PyPI that train the same thing.
+"""Compares a training step of coterie with a plain PyTorch loop and with libraries from PyPI that train the same.
 
     python -m venv .venv-competitors
     .venv-competitors/bin/pip install -e . torchdistill pytorch-dml nvidia-modelopt requests   # modelopt needs requests, undeclared
@@ -7,8 +7,8 @@
 writes benchmarks/results/competitors.md and .json (with --quick competitors_quick.*, with --device cuda competitors_cuda.*).
 
 Peers (DML, two and three networks) and KD (one teacher, one student): the same initial weights, tensors, losses and SGD for all, in one
-process, interleaved. That all do the same is checked: the student's weights after the first step must be the plain loop's. A library that
-is missing or fails stands in the table with its error. The plain loop's page faults are counted in child processes, one for each setting
+process, interleaved. The script checks that all compute the same: the student's weights after the first step must be those of the plain loop. A library that
+is missing or fails is in the table with its error. The plain loop's page faults are counted in child processes, one for each setting
 of glibc's allocator.
 """
 
@@ -53,14 +53,14 @@ def weights(contestant: Contestant) -> list[Tensor]:
 
 
 def first_step(contestant: Contestant) -> list[Tensor]:
-    """What the first step changes in the weights."""
+    """Return the change of the weights in the first step."""
     before = [each.clone() for each in weights(contestant)]
     contestant.step()
     return [after - start for after, start in zip(weights(contestant), before, strict=True)]
 
 
 def faults_of(call: Callable[[], object], times: int = 3) -> float:
-    """Minor page faults of a call."""
+    """Return the minor page faults of a call."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
         call()
@@ -70,7 +70,7 @@ def faults_of(call: Callable[[], object], times: int = 3) -> float:
 def compare(
     builders: Mapping[str, Callable[[], Contestant]], device: torch.device, repetitions: int
 ) -> dict[str, dict[str, Any]]:
-    """Seconds of a step, ratio to the first, page faults, and how far the first update lies from the first one's; or the error."""
+    """Return seconds per step, the ratio to the reference, page faults, and the distance of the first update from the reference's; or the error."""
     built: dict[str, Contestant] = {}
     rows: dict[str, dict[str, Any]] = {}
     expected: list[Tensor] = []
@@ -78,7 +78,7 @@ def compare(
         try:
             contestant = build()
             change = first_step(contestant)
-        except Exception as error:  # a library that fails stands in the table with its error
+        except Exception as error:  # a library that fails is in the table with its error
             rows[name] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
             continue
         expected = expected or change
@@ -96,7 +96,7 @@ def compare(
 
 
 def allocator_child(order: str, setting: Setting) -> dict[str, float]:
-    """Page faults and seconds of a step of the plain loop, in a process of its own."""
+    """Measure page faults and seconds of a step of the plain loop; run in a child process."""
     step = plain_kd(setting, order).step
     for _ in range(3):
         step()
@@ -114,7 +114,7 @@ def allocator_child(order: str, setting: Setting) -> dict[str, float]:
 
 
 def allocator(arguments: list[str], rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """By allocator setting and order: medians over rounds, each of which goes through all settings."""
+    """Return medians over rounds by allocator setting and order; each round goes through all settings."""
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for _ in range(rounds):
         for name, variables in MALLOC.items():

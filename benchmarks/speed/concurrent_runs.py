@@ -1,9 +1,9 @@
-"""Several trainings at once on one card: processes as they come, processes under MPS, and threads with streams of their own.
+"""Compares ways to run several trainings at once on one GPU: plain processes, processes under MPS, and threads with their own streams.
 
     python -m benchmarks.speed.concurrent_runs [--device cuda] [--counts 1 2 4] [--seconds 10] [--output DIR]
 
-OKDMDE on ResNet-32, four branches, batch 128, random pixels, in the fastest mode of speed.py. All start together, and each counts the steps
-that it does in the given seconds. What one card gives in all is compared with one run alone.
+OKDMDE on ResNet-32, four branches, batch 128, random pixels, in the fastest mode of steps.py. All start together, and each counts its steps
+in the given seconds. The total throughput of the GPU is compared with that of one run alone.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ def subject(root: Path, device: str, batch_size: int, folder: Path) -> Any:
 
 
 def steps_in(trained: Any, seconds: float) -> int:
-    """Steps that are finished within the time, on data."""
+    """Count the steps that finish within the time."""
     steps, ended = 0, time.perf_counter() + seconds
     while time.perf_counter() < ended:
         trained.step_with_data()
         steps += 1
-        if trained.device.type == "cuda" and steps % 20 == 0:  # the host must not run away from the card
+        if trained.device.type == "cuda" and steps % 20 == 0:  # the host must not queue too many steps
             torch.cuda.current_stream().synchronize()
     return steps
 
 
 def count_steps(root: Path, device: str, batch_size: int, count: int, seconds: float) -> None:
-    """``count`` runs in this process, each in a thread with its own stream if there are several; waits for a line before it starts."""
+    """Run ``count`` trainings in this process, each in a thread with its own stream if there are several; wait for a line on standard input to start."""
     with tempfile.TemporaryDirectory() as folder:
         streams = [torch.cuda.Stream() if device == "cuda" and count > 1 else None for _ in range(count)]
         runs = []
@@ -79,7 +79,7 @@ def count_steps(root: Path, device: str, batch_size: int, count: int, seconds: f
 
 @contextlib.contextmanager
 def multi_process_service() -> Iterator[dict[str, str]]:
-    """NVIDIA's MPS for this user, and the environment in which processes use it."""
+    """Start NVIDIA's MPS for this user, and yield the environment for processes to use it."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {"CUDA_MPS_PIPE_DIRECTORY": f"{folder}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{folder}/log"}
         for each in environment.values():
@@ -93,7 +93,7 @@ def multi_process_service() -> Iterator[dict[str, str]]:
 
 
 def together(setting: list[str], per_process: list[int], seconds: float, environment: dict[str, str]) -> float:
-    """Steps a second of all processes, each with so many runs."""
+    """Return the steps per second of all processes, each with its number of runs."""
     command = child(__file__, "--child", *setting)
     children = [
         subprocess.Popen([*command, str(count), str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
@@ -116,10 +116,10 @@ def together(setting: list[str], per_process: list[int], seconds: float, environ
 
 
 def measured(kind: str, count: int, setting: list[str], seconds: float) -> float:
-    """Steps a second of ``count`` runs.
+    """Return the steps per second of ``count`` runs.
 
     Raises:
-        RuntimeError: the kind cannot be had here, or a run failed.
+        RuntimeError: the kind is not available here, or a run failed.
     """
     if kind == "streams":
         return together(setting, [count], seconds, {})
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--batch-size", type=int, default=128)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that MPS is ended, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that MPS is stopped, too
     table(arguments.device, arguments.batch_size, sorted({1, *arguments.counts}), arguments.seconds, arguments.output)
 
 

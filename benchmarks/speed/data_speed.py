@@ -1,8 +1,8 @@
-"""Augmented images a second: pixels in memory augmented in batches, against a DataLoader with torchvision's transforms for each image.
+"""Augmented images per second: pixels in memory augmented in batches, against a DataLoader with torchvision's transforms per image.
 
     python -m benchmarks.speed.data_speed [--workers 2] [--output DIR]
 
-CIFAR shape, batch 128: random crop with padding 4, flip, normalisation. Both end in normalised float32 batches on the CPU.
+CIFAR shape, batch 128: random crop with padding 4, flip, normalisation. Both produce normalised float32 batches on the CPU.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
         theirs = torch.utils.data.DataLoader(
             images, 128, shuffle=True, num_workers=arguments.workers, drop_last=True, persistent_workers=True
         )
-        for _ in theirs:  # workers start once
+        for _ in theirs:  # starts the workers
             break
         rates: dict[str, list[float]] = {"ours": [], "theirs": []}
         for epoch in range(arguments.rounds):

@@ -1,9 +1,9 @@
-"""What an evaluation takes in memory beside the network: 4 students of 1,000 classes that draw their logits.
+"""Memory of an evaluation without that of networks: 4 students with random logits of 1,000 classes.
 
     python -m benchmarks.speed.evaluation_memory [--samples 10000 25000 100000] [--output FILE]
 
-Each size runs in a process of its own on the CPU; its peak resident memory is read after it, less what was resident before the first batch.
-An older version is measured by putting its ``src`` first on PYTHONPATH.
+Each size runs in its own process on the CPU. The figure is its peak resident memory, minus the resident memory before the first batch.
+To measure an older version, put its ``src`` first on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STUDENTS, CLASSES, BATCH = 4, 1000, 250
 
 
 class Drawn(GroupMethod):
-    """A method without networks: logits that favour the right class a little."""
+    """A method without networks: random logits that slightly favour the correct class."""
 
     needs_validation = False
 
@@ -45,7 +45,7 @@ class Drawn(GroupMethod):
 
 
 class Numbers:
-    """Class numbers in place of inputs, in batches."""
+    """Batches of class indices in place of inputs."""
 
     def __init__(self, samples: int) -> None:
         self.num_samples = samples
@@ -56,7 +56,7 @@ class Numbers:
 
 
 def measure(samples: int) -> dict[str, float]:
-    """Peak memory beyond what was there, in MiB, and the share of right answers."""
+    """Return the growth of peak memory in MiB, and the accuracy."""
     from coterie.tasks.classification import Classification
 
     task = Classification()

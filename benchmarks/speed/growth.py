@@ -1,11 +1,11 @@
-"""How time and memory of training grow: with branches, image size, batch, and the number of images in a folder.
+"""How time and memory of training grow with branches, image size, batch, and the number of images in a folder.
 
     python -m benchmarks.speed.growth [branches] [size] [batch] [folder] [--device cuda] [--folder 10000 100000 1000000] [--output DIR]
 
-OKDMDE on ResNet-32, split at layer3, random pixels. Every setting runs in a process of its own, so that its peak memory is its own
-(a CPU process counts torch's libraries too; the table's first row is such a process that trains nothing). A folder's images are
-64x64 JPEG files in 100 classes; its rows say how long it takes to read the folder's names and to hand out the first batch, how many
-images a second its pipeline gives, and what memory its main process takes.
+OKDMDE on ResNet-32, split at layer3, random pixels. Every setting runs in its own process, to measure its own peak memory
+(on a CPU this includes torch's libraries; the table's first row is a process that trains nothing). A folder's images are
+64x64 JPEG files in 100 classes; its rows give the time to list the folder and to return the first batch, the
+images per second of its pipeline, and the memory of its main process.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def peak() -> int:
 
 
 def step_child(case: dict[str, Any], device: str, root: Path) -> dict[str, float]:
-    """Median seconds of a step, operations, and peak memory of this process (or of the card)."""
+    """Return the median seconds per step, operations, and peak memory of this process (or of the GPU)."""
     from coterie.benchmark.measure import Subject
     from coterie.benchmark.timing import seconds
     from coterie.recipe import load_recipe
@@ -64,12 +64,12 @@ def step_child(case: dict[str, Any], device: str, root: Path) -> dict[str, float
         subject = Subject(load_recipe(fixed(recipe)), Path(folder) / "run")
         seconds(subject.step, 3, subject.device)
         times = [seconds(subject.step, 1, subject.device) for _ in range(9)]
-        memory = subject.peak_bytes()  # before operations are counted, which keeps more
+        memory = subject.peak_bytes()  # before operations are counted, which needs more memory
         return {"seconds": statistics.median(times), "operations": subject.operations(), "memory": memory}
 
 
 def folder_child(root: Path, device: str) -> dict[str, float]:
-    """Seconds until the folder is read and until the first batch, images a second after it, peak memory of this process."""
+    """Return the seconds until the folder is read and until the first batch, images per second after it, and peak memory of this process."""
     from coterie.tasks.images.data.bundle import load_data
     from coterie.tasks.images.settings import ImageData
 
@@ -89,7 +89,7 @@ def folder_child(root: Path, device: str) -> dict[str, float]:
 
 
 def write_folder(root: Path, count: int) -> None:
-    """``count`` JPEG files of random blots, in train/, and a few in val/ and test/; what is there stays."""
+    """Write ``count`` JPEG files of random blots to train/, and a few to val/ and test/; existing files are kept."""
     import io
 
     from PIL import Image
@@ -119,7 +119,7 @@ def in_child(*arguments: str) -> dict[str, float]:
 
 
 def straight(sizes: list[float], values: list[float]) -> str:
-    """The straight line through the points, and how far they lie from it at most."""
+    """Format the straight line through the points, and their largest distance from it."""
     slope, start = np.polyfit(sizes, values, 1)
     away = max(abs(slope * size + start - value) / value for size, value in zip(sizes, values, strict=True))
     return f"{start:.4g} + {slope:.4g} for each; at most {away:.0%} from it"
@@ -185,7 +185,7 @@ def main() -> None:
 
 
 def empty_child() -> dict[str, float]:
-    """Memory of a process that has imported what training needs and made a single small step."""
+    """Return the memory of a process that has imported everything for training and made a single small step."""
     import coterie.running.train  # noqa: F401
 
     network = torch.nn.Conv2d(3, 8, 3)

@@ -1,11 +1,11 @@
-"""What coterie's loop adds to a training step: its own epoch, with progress and logging, beside a loop written by hand.
+"""Overhead of coterie's training loop per step: its own epoch, with progress and logging, against a loop written by hand.
 
     python -m benchmarks.speed.loop_overhead [--device cuda] [--network resnet20_cifar] [--rounds 15] [--output DIR]
 
-CIFAR shape, batch 128, augmented batches of the same loader. By hand: the plain network, cross-entropy, backward, SGD, a cosine schedule
-that is stepped, and nothing else. Ours: `Trainer`'s epoch as `coterie train` runs it, with its progress shown (to a stream that is thrown away) and
-rows written every 50 steps, without evaluation and checkpoint. Both train the same network on the same batches in turn; which goes first alternates,
-and the ratio of each round counts.
+CIFAR shape, batch 128, augmented batches of the same loader. By hand: the plain network, cross-entropy, backward, SGD and a cosine schedule,
+nothing else. Ours: `Trainer`'s epoch as `coterie train` runs it, with its progress shown (to a discarded stream) and
+rows written every 50 steps, without evaluation and checkpoint. Both train the same network on the same batches in turn; the order alternates,
+and the result is the ratio of each round.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
                 found = {
                     call: seconds(call, 1, device) for call in ((ours, by_hand) if round_ % 2 else (by_hand, ours))
                 }
-                if round_:  # the first one warms up
+                if round_:  # the first round is a warm-up
                     ratios.append(found[ours] / found[by_hand])
                     times.append(1e3 * found[by_hand] / STEPS)
     low, middle, high = statistics.quantiles(ratios, n=4)

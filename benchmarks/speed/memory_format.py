@@ -1,11 +1,11 @@
-"""The two memory formats on a CPU, and whether training.channels_last=auto takes the faster one.
+"""Compares the two memory formats on a CPU, and checks whether training.channels_last=auto chooses the faster one.
 
-CPU time of a step (forward, backward, SGD) on one thread, the two formats in turn in one process for each shape, the least of several
-rounds; with coterie's allocator setting, as a run has it.
+The figure is the CPU time of a step (forward, backward, SGD) on one thread, the least of several rounds. The two formats run in turn in one process for each
+shape, with coterie's allocator setting, as in a run.
 
     python -m benchmarks.speed.memory_format [--rounds 7] [--afresh]
 
-writes benchmarks/results/memory_format.json and .md (some five minutes on one core); shapes that stand in the first are not measured again.
+writes benchmarks/results/memory_format.json and .md (about five minutes on one core); shapes in the .json file are not measured again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SHAPES = [
 
 
 def measure(network: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
-    """Seconds of a step in either format, and what auto chooses."""
+    """Return the seconds per step in both formats, and the choice of auto."""
     import timm
     import torch
 

@@ -1,6 +1,6 @@
-"""What a training step of every online method costs: operations and activations, counted, beside the network alone.
+"""Counted operations and activations of a training step of every online method, relative to the network alone.
 
-Counted, not timed, so that it is the same on every machine; `coterie benchmark` times one recipe on the machine at hand.
+They are counted, not timed, so they are the same on every machine; `coterie benchmark` times one recipe on your machine.
 
     python -m benchmarks.speed.method_costs [--network resnet32_cifar] [--at layer3]
 
@@ -27,7 +27,7 @@ NEEDS_TRUNK = {"one"}
 
 
 class Cost(NamedTuple):
-    """Of one step: operations an image; bytes that autograd keeps for the backward pass, weights apart."""
+    """Cost of one step: operations per image; bytes that autograd saves for the backward pass, excluding weights."""
 
     operations: float
     activations: float
@@ -40,10 +40,10 @@ def build(name: str, network: str, students: int, at: str | None) -> Method:
 
 
 def measure(method: Method, views: int) -> Cost:
-    """One forward and backward pass in float32, fully ramped up."""
+    """Measure one forward and backward pass in float32, fully ramped up."""
     images, targets = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
     weights = {parameter.untyped_storage().data_ptr() for parameter in method.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given twice
+    kept: dict[int, torch.UntypedStorage] = {}  # references prevent the reuse of addresses
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()

@@ -1,8 +1,8 @@
-"""What it takes until something happens: commands that need no torch, and the first step of a training.
+"""Start-up times: commands that do not need torch, and the first step of a training run.
 
     python -m benchmarks.speed.startup [--repetitions 5] [--output DIR]
 
-Every figure is of fresh processes, in turn; the medians count. The first step is done when the loop has returned from it.
+Every figure is the median of fresh processes, which run in turn. The first step ends when the loop has returned from it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ main()
 
 
 def run(code: str) -> tuple[float, float]:
-    """Wall and CPU seconds of a fresh interpreter that runs the code."""
+    """Return wall and CPU seconds of a fresh interpreter that runs the code."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
@@ -60,7 +60,7 @@ def main() -> None:
             }
             for name, code in codes.items():
                 times = run(code)
-                if repetition:  # the first one fills the disk's cache
+                if repetition:  # the first one fills the disk cache
                     found.setdefault(name, []).append(times)
     medians = {name: [statistics.median(each) for each in zip(*times, strict=True)] for name, times in found.items()}
     step, imports = (medians[name][0] for name in list(medians)[:1:-1])

@@ -1,4 +1,4 @@
-"""OKDMDE and its family: what a step costs on a CPU or a GPU, in which mode, beside the plain network.
+"""Cost of a training step of OKDMDE and the other methods on a CPU or a GPU, by mode, relative to the plain network.
 
     python -m benchmarks.speed.steps modes    [--device cuda] [--output DIR]     # precision, memory format, compilation, CUDA graphs
     python -m benchmarks.speed.steps methods  [--device cuda] [--output DIR]     # the cost ratio of every online method
@@ -7,7 +7,7 @@
     python -m benchmarks.speed.steps train --root CIFAR100 [--epochs 300]        # the paper's recipe on a GPU, with an evaluation every epoch of a tenth of the training images
     python -m benchmarks.speed.steps accuracy --root CIFAR100 [--epochs 300]     # the same in float32 and in the fastest mode, five seeds, paired
 
-ResNet-32, four branches at layer3, CIFAR shape, batch 128, random pixels. Every row is measured beside the plain network in the same
+ResNet-32, four branches at layer3, CIFAR shape, batch 128, random pixels. Every row is measured against the plain network in the same
 mode, in interleaved repetitions.
 """
 
@@ -65,7 +65,7 @@ ONLINE = (
 
 
 def synthetic(folder: Path, count: int = 20_000, side: int = 32, classes: int = 100) -> Path:
-    """Random pixels in the shape of CIFAR-100."""
+    """Write random pixels in the shape of CIFAR-100."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     for split, size in {"train": count, "test": 1000}.items():
@@ -75,7 +75,7 @@ def synthetic(folder: Path, count: int = 20_000, side: int = 32, classes: int = 
 
 
 def measured(changes: dict[str, Any], root: Path, repetitions: int) -> dict[str, Any]:
-    """One recipe measured beside its plain network, in one process."""
+    """Measure one recipe and its plain network, in one process."""
     from coterie.benchmark.measure import measure
     from coterie.recipe import load_recipe
 
@@ -124,7 +124,7 @@ def table(name: str, cases: dict[str, dict[str, Any]], device: str, output: Path
                 changes["training"] = {**RECIPE["training"], **changes.get("training", {}), "device": device}
                 found[label] = measured(changes, root, repetitions)
                 lines.append(row(label, found[label]))
-            except Exception as error:  # one mode that fails must not cost the others
+            except Exception as error:  # a mode that fails must not stop the others
                 lines.append(f"| {label} | {type(error).__name__}: {str(error).splitlines()[0][:150]} |")
             print(lines[-1], flush=True)
             machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -134,7 +134,7 @@ def table(name: str, cases: dict[str, dict[str, Any]], device: str, output: Path
 
 
 def profile(mode: dict[str, Any], output: Path) -> None:
-    """Which kernels the step's time goes to."""
+    """Profile the kernels of a step."""
     from coterie.benchmark.measure import Subject
     from coterie.recipe import load_recipe
 
@@ -158,7 +158,7 @@ def profile(mode: dict[str, Any], output: Path) -> None:
         print(f"{each.self_device_time_total / 10:8.0f} us a step, {each.count / 10:5.1f} times  {each.key[:90]}")
 
 
-# The candidates that amd's first stage trains, from the student's own architecture; and a teacher beside an online group.
+# The candidates of amd's first stage, from the student's own architecture; and a teacher with an online group.
 TAUGHT = (
     "coterie.methods.teacher.amd:Assistants",
     "okdmde",
@@ -181,7 +181,7 @@ TAUGHT = (
 
 
 def taught(mode: dict[str, Any], device: str, output: Path, repetitions: int, only: list[str] | None) -> None:
-    """What each method's own part costs: time of its step beside one plain network's with the teacher's forward pass, and its modules' backward."""
+    """Measure the overhead of each method: the time of its step relative to a step of one plain network plus the teacher's forward pass, and the backward pass of its modules."""
     import timm
     from safetensors.torch import save_file
 

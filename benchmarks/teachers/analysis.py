@@ -1,4 +1,4 @@
-"""What the comparisons of benchmarks/teachers/compare.py say beyond their tables: paired differences, the choice of an assistant and of an expert."""
+"""Analyses of the comparisons of benchmarks/teachers/compare.py beyond their tables: paired differences, and the choice of an assistant and of an expert."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def share_assistants(output: Path, others: dict[str, dict[str, Any]], seeds: list[int]) -> None:
-    """Give the arms that choose otherwise the candidates that the arm ``amd`` has trained; the choice is made anew."""
+    """Copy the candidates trained by the arm ``amd`` to the arms with another choice among them; the choice is repeated."""
     from coterie.recipe import load_recipe
     from coterie.run_folder import RunFolder
     from coterie.tasks.images.teachers import first_stage
@@ -28,13 +28,13 @@ def share_assistants(output: Path, others: dict[str, dict[str, Any]], seeds: lis
             if (run / "recipe.yaml").is_file() or stage is None:
                 continue
             shutil.copytree(trained, run / "assistant", dirs_exist_ok=True)
-            RunFolder(run / "assistant").summary.unlink()  # it is gone on with, at its end
+            RunFolder(run / "assistant").summary.unlink()  # so that the run resumes at its end
             RunFolder(run / "assistant").recipe.write_text(stage.to_yaml())
             RunFolder(run).recipe.write_text(recipe.to_yaml())
 
 
 def regret(folder: Path, seeds: list[int], sparsities: list[float]) -> list[str]:
-    """What a choice among the candidates costs: the chosen assistant's student against those of all others."""
+    """Compare the chosen assistant's student with those of all other candidates."""
     from scipy.stats import spearmanr
 
     lines = ["", "# The choice of the assistant", ""]
@@ -60,7 +60,7 @@ def regret(folder: Path, seeds: list[int], sparsities: list[float]) -> list[str]
 
 
 def figures_of(folder: Path) -> dict[str, dict[int, dict[str, float]]]:
-    """Label -> seed -> figures of the finished runs of a committed comparison."""
+    """Return the figures of the finished runs of a committed comparison, by label and seed."""
     figures: dict[str, dict[int, dict[str, float]]] = {}
     for run in json.loads((folder / "comparison.json").read_text())["runs"]:
         if run["status"] == "finished":
@@ -69,7 +69,7 @@ def figures_of(folder: Path) -> dict[str, dict[int, dict[str, float]]]:
 
 
 def trained(folder: Path) -> tuple[Any, Any]:
-    """The task of a finished run, with its data and teachers, and its method as it was after the last epoch, in eval mode."""
+    """Return the task of a finished run, with its data and teachers, and its method after the last epoch, in eval mode."""
     from coterie.recipe import load_recipe
     from coterie.run_folder import RunFolder
     from coterie.running.accelerator import build_accelerator
@@ -85,7 +85,7 @@ def trained(folder: Path) -> tuple[Any, Any]:
 
 
 def contrasts(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """The paired differences that decide, from the figures of the committed comparison."""
+    """Return the deciding paired differences, from the figures of the committed comparison."""
     from coterie.metrics.statistics import paired_difference
 
     figures = figures_of(folder)
@@ -106,9 +106,9 @@ def contrasts(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def right_expert(output: Path, clean: Path, seeds: list[int], experts: int) -> list[str]:
-    """Whether the expert of a sample's true class is the one that counts, by the last epoch's student and policy, on the training samples without augmentation.
+    """Measure the weight of the expert of a sample's true class, and how often it is the largest, by the last epoch's student and policy, on the training samples without augmentation.
 
-    And what there is to win: how accurate the experts are by themselves, together, and where the right one is always asked.
+    Also give the possible gain: the accuracy of the experts alone, together, and if the right one is always selected.
     """
     import torch
 
@@ -135,7 +135,7 @@ def right_expert(output: Path, clean: Path, seeds: list[int], experts: int) -> l
                 weights.append(both.gather(1, right.expand(2, 1, -1))[:, 0])
                 labelled.append(batch.targets == truth[batch.indices])
             weight, is_right = torch.cat(weights, dim=1), torch.cat(labelled)
-            # Where no label is wrong the mean of none is not a number.
+            # Without wrong labels, their mean is nan.
             shares.append([float(each[mask].mean()) for each in weight for mask in (is_right, ~is_right)])
         if len(shares) > 1:
             columns = np.array(shares).T
@@ -145,7 +145,7 @@ def right_expert(output: Path, clean: Path, seeds: list[int], experts: int) -> l
 
 
 def _experts_themselves(task: Any, method: Any, experts: int) -> list[str]:
-    """Accuracy of the experts on the validation split."""
+    """Return the accuracy of the experts on the validation split."""
     import torch
 
     found: dict[str, list[Any]] = {}
@@ -162,7 +162,7 @@ def _experts_themselves(task: Any, method: Any, experts: int) -> list[str]:
 
 
 def tuned_gamma(folder: Path, gammas: Sequence[float], weights: Sequence[float]) -> list[str]:
-    """OFA's exponents, each with the weight that is best for it on validation, against the first exponent and against KD at T = 1, with its best weight too."""
+    """Compare OFA's exponents, each with its best weight on validation, with the first exponent and with KD at T = 1, also with its best weight."""
     figures = figures_of(folder)
 
     def mean(label: str, name: str) -> float:

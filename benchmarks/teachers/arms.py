@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-Settings = dict[str, Any]  # `method`, `teacher` (its name, where it is not the part's), and sections that differ
+Settings = dict[str, Any]  # `method`, `teacher` (its name, if it differs from the part's), and sections that differ
 SGD = {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4}
 ADAMW = {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}
 CNN = {"name": "resnet8_cifar"}
@@ -34,11 +34,11 @@ class Part:
 
     Attributes:
         student: the network of every arm.
-        teachers: names of those that taught arms learn from, where an arm names no other.
-        arms: label -> what differs.
+        teachers: names of the teachers, unless an arm names another.
+        arms: settings that differ, by label.
         contrasts: (arm, the control that it has to beat).
-        data: what students see.
-        reference: what the table compares with.
+        data: data of the students.
+        reference: reference arm of the table.
     """
 
     student: Settings
@@ -55,17 +55,17 @@ class Part:
 
 
 def method(name: str, more: Settings | None = None, **options: Any) -> Settings:
-    """Settings of an arm: a method with its options, and sections that differ."""
+    """Return the settings of an arm: a method with its options, and sections that differ."""
     return {"method": {"name": name, **options}, **(more or {})}
 
 
 def kd_1(weight: float = 1.0) -> Settings:
-    """KD with T = 1 and OFA's weights, which is OFA with gamma = 1 without its exits."""
+    """Return KD with T = 1 and OFA's weights, which equals OFA with gamma = 1 without its exits."""
     return method("kd", temperature=1.0, label_weight=1.0, distillation_weight=weight)
 
 
 def deep_supervision() -> Settings:
-    """Exits that learn from the labels, and nothing else."""
+    """Return exits that learn only from the labels."""
     return method("byot", distillation_weight=0.0, feature_weight=0.0)
 
 
@@ -85,7 +85,7 @@ def heterogeneous() -> dict[str, Settings]:
 
 
 def gammas() -> dict[str, Settings]:
-    """OFA's exponents, each with every weight of its term: gamma changes how much the term counts."""
+    """Return OFA's exponents, each with every weight of its term, since gamma changes the size of the term."""
     return {
         **{f"kd-T1-weight-{weight:g}": kd_1(weight) for weight in WEIGHTS},
         **{
@@ -101,7 +101,7 @@ def assistants() -> dict[str, Settings]:
         "kd": method("kd"),
         "kd-twice": method("kd", TWICE),
         "amd": method("amd", sparsities=SPARSITIES),
-        # The same candidates, trained once, another choice among them: every choice there is.
+        # The same candidates, trained once, with every possible choice among them.
         **{f"amd-{name}": method("amd", sparsities=SPARSITIES, selection=name) for name in ("tradeoff", *SPARSITIES)},
     }
 
@@ -117,7 +117,7 @@ def diffusion() -> dict[str, Settings]:
 
 
 def mixtures() -> dict[str, Settings]:
-    """KD and STKD's readings."""
+    """Return KD and the interpretations of STKD."""
     return {
         "kd": method("kd"),
         "stkd": method("stkd"),
@@ -128,7 +128,7 @@ def mixtures() -> dict[str, Settings]:
 
 
 def selves() -> dict[str, Settings]:
-    """The self-distillation methods and what they have to beat; FRSKD's pyramid has 32 channels here: a step costs 3 plain ones, with the published 256 it costs 6.5."""
+    """Return the self-distillation methods and their controls. FRSKD's pyramid has 32 channels here: a step costs 3 plain ones; with the published 256 it costs 6.5."""
     return {
         "baseline": method("baseline"),
         "label-smoothing": method("baseline", {"training": {"label_smoothing": 0.1}}),

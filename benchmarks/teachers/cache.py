@@ -1,10 +1,10 @@
-"""What it saves to ask the teachers once, where samples look the same every epoch.
+"""Time saved by computing teacher logits once, if samples are the same in every epoch.
 
     python -m benchmarks.teachers.cache [--device cuda] [--epochs 30] [--output DIR]
 
 Images: CIFAR shape without augmentation, ResNet-32 taught by a ResNet-56 (KD). Texts: 64 tokens, a transformer of 3 layers taught by
-one, or by three (RL-KD), of 12 layers, all of width 256 and with random weights. A step that asks and a step that remembers are timed in turn;
-the pass over all training samples that remembering begins with is timed by itself and spread over the epochs.
+one, or by three (RL-KD), of 12 layers, all of width 256 and with random weights. Steps with and without the cache are timed in turn;
+the pass over all training samples that fills the cache is timed separately and spread over the epochs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SAMPLES, WORDS, LENGTH = 2_000, 500, 64
 
 
 def text_network(folder: Path, layers: int) -> Path:
-    """A BERT with its weights and a tokenizer of whole words, as transformers saves it."""
+    """Write a BERT with its weights and a word-level tokenizer, as transformers saves it."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast
 

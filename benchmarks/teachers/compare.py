@@ -1,15 +1,15 @@
-"""Teacher, multi-teacher and self-distillation methods on CIFAR-100 at a size that two CPU cores manage, with the controls that decide.
+"""Compares teacher, multi-teacher and self-distillation methods and their controls on CIFAR-100, at a size for two CPU cores.
 
-16x16 images; students see 2,500 of them, teachers 45,000, none of which is in the students' validation or test split. So a
-teacher knows much that a student cannot learn from its own labels.
+16x16 images; students train on 2,500 of them, teachers on 45,000, none of which is in the students' validation or test split. A
+teacher therefore knows much that a student cannot learn from its own labels.
 
     python -m benchmarks.teachers.compare prepare  --root CIFAR100 --work DIR      # data sets
     python -m benchmarks.teachers.compare PART     --work DIR [--seeds 1 2 3] [--workers 2]    # its teachers (about ten minutes of a core each) and students
 
 PART: `cnn` (CNN to CNN, and the self-distillation methods), `to_vit` (CNN to transformer), `from_vit` (transformer to CNN), `assistants` and
-`assistants_cnn` (AMD), `several` (RL-KD: three specialists, and labels of which 30 % are wrong), `several_clean` (the right labels); and for what happens inside, `mixtures` (STKD),
-`denoising` (DiffKD), `gamma_to_vit` and `gamma_from_vit` (OFA), `exits` (self-distillation). Arms stand in teachers_arms.py. Comparisons in rounds of one seed for every arm; a stop leaves a
-balanced table, and the same command goes on. The tables are committed to benchmarks/results/teachers_PART.
+`assistants_cnn` (AMD), `several` (RL-KD: three specialists, and labels of which 30 % are wrong), `several_clean` (the right labels); and for the mechanisms, `mixtures` (STKD),
+`denoising` (DiffKD), `gamma_to_vit` and `gamma_from_vit` (OFA), `exits` (self-distillation). Arms are in arms.py. Comparisons run in rounds of one seed for every arm; a stop leaves a
+balanced table, and the same command continues. The tables are committed to benchmarks/results/teachers_PART.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fixed import fixed
-from benchmarks.images.online_family import keep  # the same files of a comparison are worth committing
+from benchmarks.images.online_family import keep  # the same files of a comparison are committed
 from benchmarks.shared import RESULTS, script_parser
 from benchmarks.teachers.analysis import contrasts, regret, right_expert, share_assistants, tuned_gamma
 from benchmarks.teachers.arms import ADAMW, EXPERTS, GAMMAS, MIXUP, PARTS, SGD, SPARSITIES, VIT, VIT_TEACHER, WEIGHTS
@@ -32,7 +32,7 @@ TRAINING = {"epochs": 40, "batch_size": 64, "device": "cpu", "evaluate_every": 2
 
 
 def prepare(root: Path, work: Path) -> None:
-    """Write the data sets that teachers and students are trained on, as .npz folders with the same validation and test images."""
+    """Write the data sets of teachers and students, as .npz folders with the same validation and test images."""
     from coterie.data.splits import carve, limit
     from coterie.tasks.images.data.memory import shrink
     from coterie.tasks.images.data.raw import Arrays
@@ -62,7 +62,7 @@ def prepare(root: Path, work: Path) -> None:
 
 
 def train_teachers(work: Path, wanted: list[str]) -> None:
-    """Train the teachers that are not there; go on with one that was interrupted."""
+    """Train the missing teachers; resume an interrupted one."""
     import coterie
 
     kinds: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
@@ -91,7 +91,7 @@ def train_teachers(work: Path, wanted: list[str]) -> None:
 
 
 def arms(part: str, work: Path) -> dict[str, dict[str, Any]]:
-    """Label -> the settings of a whole recipe."""
+    """Return complete recipes by label."""
     from coterie.methods import TABLE
 
     chosen, found = PARTS[part], {}
@@ -116,7 +116,7 @@ def arms(part: str, work: Path) -> dict[str, dict[str, Any]]:
 
 
 def said_besides(part: str, output: Path, results: Path, work: Path, seeds: list[int]) -> list[str]:
-    """What a part measures beside its table."""
+    """Return the measurements of a part beyond its table."""
     if part in {"assistants", "assistants_cnn"}:
         return regret(output, seeds, SPARSITIES)
     if part in {"gamma_to_vit", "gamma_from_vit"}:
@@ -144,7 +144,7 @@ def main() -> None:
     train_teachers(arguments.work, list(PARTS[arguments.part].wanted))
     output = arguments.work / arguments.part
     chosen = arms(arguments.part, arguments.work)
-    # Arms that choose otherwise among assistants come last, since they share those of the arm `amd`.
+    # Arms with another choice among assistants come last, since they reuse those of the arm `amd`.
     first = {label: arm for label, arm in chosen.items() if not (arm["method"]["name"] == "amd" and "selection" in arm["method"])}  # fmt: skip
     for each in (first, chosen) if len(first) < len(chosen) else (chosen,):
         if each is not first:

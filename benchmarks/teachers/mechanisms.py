@@ -1,4 +1,4 @@
-"""What happens inside: the figures beside accuracy that the comparisons of benchmarks/teachers/compare.py ask for, from the finished runs."""
+"""Measures the mechanisms of methods, beyond accuracy, on the finished runs of benchmarks/teachers/compare.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EPOCHS_SHOWN = (1, 10, 20, 40)
 
 
 def finished(output: Path, seeds: list[int]) -> Iterator[tuple[str, list[tuple[Any, Any, Path]]]]:
-    """Label, and task, method and folder of each of its finished runs."""
+    """Yield each label with task, method and folder of each of its finished runs."""
     for label in json.loads((output / "plan.json").read_text())["arms"]:
         folders = [output / "runs" / label / f"seed{seed}" for seed in seeds]
         yield label, [(*trained(folder), folder) for folder in folders if _has_ended(folder)]
@@ -30,16 +30,16 @@ def _has_ended(run: Path) -> bool:
 
 
 def spread(values: list[float], form: str = ".3f") -> str:
-    """Mean ± standard deviation over seeds."""
+    """Format mean ± standard deviation over seeds."""
     deviation = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
     return f"{np.mean(values):{form}}{deviation}"
 
 
 @torch.no_grad()
 def divergence_on_mixtures(output: Path, seeds: list[int]) -> list[str]:
-    """KL(teacher || student) on held-out images and on mixtures of two of them, after every arm.
+    """Measure KL(teacher || student) for every arm on held-out images and on mixtures of two of them.
 
-    An arm without a teacher is held against the one of the arm ``kd``.
+    An arm without a teacher is compared with the teacher of the arm ``kd``.
     """
     lines = ["", "# Divergence on held-out images", "", "KL(teacher || student), nats, on the validation images and on mixtures of two of them (share uniform in 0 to 1, the same for every arm); mean ± standard deviation over seeds. The teacher is the arm's own, without one that of `kd`.", "", "| arm | images, T = 1 | mixtures, T = 1 | images, T = 4 | mixtures, T = 4 |", "|---|---|---|---|---|"]  # fmt: skip
     arms = dict(finished(output, seeds))
@@ -71,7 +71,7 @@ def divergence_on_mixtures(output: Path, seeds: list[int]) -> list[str]:
 
 @torch.no_grad()
 def denoising(output: Path, seeds: list[int]) -> list[str]:
-    """DiffKD's mechanism on the validation images: before training and after it, with BatchNorm's statistics of the batch and with the running ones."""
+    """Measure DiffKD's mechanism on the validation images: before and after training, with BatchNorm's batch statistics and with the running ones."""
     names = ("diffusion_loss", "distance", "distance_without", "cosine", "cosine_without", "gamma")
     lines = ["", "# Denoising", "", "On the validation images, of the map's tap; mean ± standard deviation over seeds. Diffusion loss before training and after it; mean square distance from the teacher's map, and cosine, of the student's map denoised (or put through the control's projector) and projected, and of the same projected only, for which nothing but `diffkd-none` is trained; mean gamma. BatchNorm in the diffusion model, the adapter and the projection goes by the batch's statistics, as in training, or by the running ones.", "", "| arm | statistics | diffusion loss before | after | distance, denoised | projected only | cosine, denoised | projected only | gamma |", "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     curves = ["", f"Diffusion loss in training (both taps together), epochs {', '.join(map(str, EPOCHS_SHOWN))}:", ""]
@@ -91,21 +91,21 @@ def denoising(output: Path, seeds: list[int]) -> list[str]:
         for _, _, folder in runs:
             rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             by_epoch = {row["epoch"]: row["losses"]["diffusion"] for row in rows if row["split"] == "train"}
-            losses.append([by_epoch[epoch - 1] for epoch in EPOCHS_SHOWN])  # they count from 0
+            losses.append([by_epoch[epoch - 1] for epoch in EPOCHS_SHOWN])  # epochs count from 0
         curves.append(f"- {label}: {', '.join(spread(list(column), '.2f') for column in zip(*losses, strict=True))}")
     return lines + curves
 
 
 def _mechanism(task: Any, method: Any, statistics: str) -> dict[str, float]:
     torch.manual_seed(0)  # the noise is the same for every arm
-    method.feature.train(statistics == "batch")  # which moves the running ones, so those are looked at first
+    method.feature.train(statistics == "batch")  # changes the running statistics, so these are measured first
     look = method.mechanism if method.feature.diffuses else lambda images: _plain(method, images)
     each = [look(batch.inputs) for batch in task.data.validation]
     return {name: float(np.mean([figures[name] for figures in each])) for name in each[0]}
 
 
 def _plain(method: Any, images: Tensor) -> dict[str, float]:
-    """The same distance and cosine of a control, whose projected map is all there is."""
+    """Measure the same distance and cosine for a control, which has only the projected map."""
     (teacher,) = method.teacher_outputs(images)
     wanted, _ = method.feature.target(teacher.feature_map)
     own, _ = method.feature.student(method.group(images).feature_maps[0], wanted)
@@ -115,7 +115,7 @@ def _plain(method: Any, images: Tensor) -> dict[str, float]:
 
 
 def _exits(method: Any) -> Callable[[Any], dict[str, Tensor]] | None:
-    """Logits by name, from the input to the output, of the places where a self-distillation method predicts."""
+    """Return a function to the logits of all exits of a self-distillation method, by name, from the input to the output."""
     if hasattr(method, "exit_outputs"):
         return lambda output: {
             f"exit {n + 1}": logits for n, logits in enumerate(method.exit_outputs(output)[0])
@@ -135,7 +135,7 @@ def _exits(method: Any) -> Callable[[Any], dict[str, Tensor]] | None:
 
 @torch.no_grad()
 def exit_accuracies(output: Path, seeds: list[int]) -> list[str]:
-    """Test accuracy of every exit; whether what teaches is better than what is taught."""
+    """Measure the test accuracy of every exit, and whether the teaching exit is better than the taught ones."""
     lines = ["", "# Every exit", "", "Test top-1 (%), mean ± standard deviation over seeds. Exits count from the input; in BYOT the student teaches them, in multilevel the fused head all, in FRSKD the pyramid the student.", "", "| arm | exits | what teaches in its own right | student |", "|---|---|---|---|"]  # fmt: skip
     for label, runs in finished(output, seeds):
         found: list[dict[str, float]] = []

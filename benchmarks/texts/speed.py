@@ -1,8 +1,8 @@
-"""An epoch of text classification beside transformers' Trainer grouped by length: one model, one data set, one batch size, in turns.
+"""Compares an epoch of text classification with transformers' Trainer grouped by length: one model, one data set, one batch size, interleaved.
 
     python -m benchmarks.texts.speed [--rounds 3]     # writes benchmarks/results/text_speed.md
 
-1,500 texts of 24 tokens on average and at most 121, BERT of 4 layers and 256 channels from nothing, batch 32, AdamW, float32, one thread.
+1,500 texts of 24 tokens on average and at most 121, BERT of 4 layers and 256 channels from scratch, batch 32, AdamW, float32, one thread.
 Neither side evaluates or saves within an epoch. The floor of the padding is the share of tokens that are not padding.
 """
 
@@ -32,7 +32,7 @@ TEXTS, LONGEST, BATCH, EPOCHS, WORDS = 1_500, 121, 32, 2, 2_000
 
 
 def write_texts(path: Path) -> None:
-    """Words at random, in lengths of a log-normal distribution: 22 on average, and two more tokens for each text."""
+    """Write random words with log-normal text lengths: 22 on average, plus two tokens per text."""
     draw = np.random.default_rng(0)
     lengths = np.clip(draw.lognormal(2.9, 0.62, TEXTS).round(), 2, LONGEST - 2).astype(int)
     lengths[0] = LONGEST - 2
@@ -46,7 +46,7 @@ def write_texts(path: Path) -> None:
 
 
 def write_network(folder: Path) -> None:
-    """A configuration and a tokenizer of one token a word."""
+    """Write a configuration and a tokenizer with one token per word."""
     vocabulary = {
         name: number
         for number, name in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{n}" for n in range(WORDS))])
@@ -76,13 +76,13 @@ def recipe_of(texts: Path, network: Path) -> dict[str, Any]:
 
 
 def our_seconds(texts: Path, network: Path, folder: Path) -> float:
-    """Of an epoch."""
+    """Return the seconds of an epoch."""
     result = coterie.train(recipe_of(texts, network), output=folder, quiet=True)
     return float(result.summary["seconds"]["per_epoch"])
 
 
 class EpochClock(transformers.TrainerCallback):
-    """Seconds between the beginning and the end of epochs."""
+    """Measures the seconds between the start and the end of epochs."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -95,7 +95,7 @@ class EpochClock(transformers.TrainerCallback):
 
 
 def their_seconds(texts: Path, network: Path, folder: Path) -> float:
-    """Of an epoch."""
+    """Return the seconds of an epoch."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(network)
     with texts.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -131,7 +131,7 @@ def their_seconds(texts: Path, network: Path, folder: Path) -> float:
 
 
 def padded_tokens(texts: Path, network: Path) -> tuple[int, int, int]:
-    """Of the first epoch: tokens that are none of padding, tokens with it, and what padding to the longest text of all would make of it."""
+    """Return, for the first epoch, the tokens without padding, with padding, and with padding to the longest text of all."""
     from accelerate import Accelerator
 
     task = TextClassification(load_recipe(recipe_of(texts, network)), Accelerator(cpu=True))
