@@ -53,7 +53,7 @@ SIZES = {
     "apply_spec_augment": False,
     "layerdrop": 0.0,
 }
-HELD_WORDS, HELD_VOICES = {"tones": 4, "espeak": 8}, {"tones": 3, "espeak": 5, "letters": 4}  # heard by nobody before
+HELD_WORDS, HELD_VOICES = {"tones": 4, "espeak": 8}, {"tones": 3, "espeak": 5, "letters": 4}  # in no training data
 SPLITS = 10  # of the probes' clips in two halves
 SPOKEN = (
     "morning", "river", "seven", "window", "paper", "garden", "yellow", "travel", "music", "doctor", "forest", "kitchen", "number", "silver", "happy", "chicken",

@@ -1,4 +1,4 @@
-"""Prompts that a run's deployed student goes on with."""
+"""Text generation by a run's deployed student."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from coterie.tasks.language.tokenizer import load_tokenizer
 from coterie.tasks.prediction import require_encodable
 
 TOGETHER = 8  # prompts
-MOST = 64  # new tokens, where their number is not given
+MOST = 64  # new tokens if their number is not given
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """How the student goes on with one prompt.
+    """The student's continuation of one prompt.
 
     Attributes:
-        prompt: as it was given.
-        text: what is added to it.
-        error: never; every text can be gone on with.
+        prompt: the prompt as given.
+        text: the continuation, without the prompt.
+        error: always None; every text can be continued.
     """
 
     prompt: str
@@ -56,10 +56,10 @@ def continuations(
     top_p: float,
     seed: int,
 ) -> Iterator[Continuation]:
-    """Each prompt's continuation, see :func:`coterie.tasks.language.generation.continue_prompts`.
+    """Continue prompts, see :func:`coterie.tasks.language.generation.continue_prompts`.
 
     Raises:
-        CoterieError: a prompt that is no text, and what that function raises; before the first continuation.
+        CoterieError: a prompt is not a text, or that function raises. Raised before the first continuation.
     """
     if (tokens is not None and tokens < 1) or not 0 <= temperature < math.inf or not 0 < top_p <= 1:
         raise CoterieError(
