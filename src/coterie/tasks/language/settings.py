@@ -22,7 +22,7 @@ from coterie.recipe.sections import (
 
 
 class LanguageData(DataRecipe):
-    """Which documents a language model is trained on, and how rows of tokens are made of them."""
+    """The training documents of a language model, and how rows of tokens are made of them."""
 
     names: ClassVar = {
         "stdlib": "docstrings of Python's standard library, as this Python has them; needs no network",
@@ -70,7 +70,7 @@ class LanguageData(DataRecipe):
 
 
 class LoraSettings(Section):
-    """A few trained numbers beside frozen weights; the deployed student has them added to its weights."""
+    """LoRA: small trained matrices beside frozen weights; they are merged into the weights of the deployed student."""
 
     rank: Positive | None = Field(None, description="Of the matrices that are added; null: no LoRA, all is trained.")
     alpha: Positive = Field(16, description="What is added counts by alpha / rank.")
@@ -92,7 +92,7 @@ class LoraSettings(Section):
 
 
 class LanguageNetwork(NetworkRecipe):
-    """Which causal language models learn: a folder, a name of the Hub, a .gguf file, or a .json file of a configuration's values."""
+    """The causal language models to train: a folder, a name on the Hub, a .gguf file, or a .json file with the values of a configuration."""
 
     name: Text | list[str] | None = Field(
         AUTO,
@@ -113,7 +113,7 @@ class LanguageNetwork(NetworkRecipe):
 
 
 class LanguageTeacher(TeacherRecipe):
-    """A causal language model that teaches, with the students' tokenizer: a finished run, a folder, a name of the Hub or a .gguf file."""
+    """A causal language model as teacher, with the students' tokenizer: a finished run, a folder, a name on the Hub or a .gguf file."""
 
     network: Text | None = Field(
         None, description="A folder with its weights, a name of the Hugging Face Hub, or a .gguf file."

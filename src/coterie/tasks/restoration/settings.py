@@ -23,7 +23,7 @@ from coterie.recipe.sections import (
 
 
 class RestorationData(DataRecipe):
-    """Which images are restored, how they are cut, and how small and spoilt ones are made of them."""
+    """The images, their cropping, and how small and degraded ones are made of them."""
 
     places: ClassVar[tuple[str, ...]] = ("name", "low", "dists")
     without_effect: ClassVar[tuple[str, ...]] = ("workers",)
@@ -90,7 +90,7 @@ class RestorationData(DataRecipe):
 
 
 class AdapterSettings(Section):
-    """LoRA: a few trained numbers beside frozen weights."""
+    """LoRA: small trained matrices beside frozen weights."""
 
     rank: Positive | Auto | None = Field(
         AUTO,
@@ -104,7 +104,7 @@ class AdapterSettings(Section):
 
 
 class RestorationNetwork(NetworkRecipe):
-    """The diffusion network whose one step restores an image: a folder or name of diffusers, or a small one by its name."""
+    """The diffusion network that restores an image in one step: a folder or name of diffusers, or the name of a small one."""
 
     places: ClassVar[tuple[str, ...]] = ("name", "autoencoder")
     names: ClassVar = {"tiny_unet": "a small untrained UNet2DConditionModel", "none": "no autoencoder"}

@@ -21,7 +21,7 @@ from coterie.recipe.sections import (
 
 
 class RetrievalData(DataRecipe):
-    """Which queries and documents belong together, and which queries are known without a document."""
+    """Pairs of queries and documents, and unlabelled queries."""
 
     places: ClassVar[tuple[str, ...]] = ("name", "unlabelled")
     names: ClassVar = {
@@ -64,7 +64,7 @@ class RetrievalData(DataRecipe):
 
 
 class RetrievalNetwork(NetworkRecipe):
-    """Which encoder learns: a folder or name of sentence-transformers or transformers, or a .json file of a configuration's values."""
+    """The encoder to train: a folder or name of sentence-transformers or transformers, or a .json file with the values of a configuration."""
 
     name: Text | None = Field(
         AUTO,
@@ -94,7 +94,7 @@ class RetrievalNetwork(NetworkRecipe):
 
 
 class RetrievalTeacher(TeacherRecipe):
-    """A dual encoder that teaches (a finished run, a folder or name of sentence-transformers), or a cross-encoder (a folder or name)."""
+    """A dual encoder as teacher (a finished run, a folder or name of sentence-transformers), or a cross-encoder (a folder or name)."""
 
     network: Text | None = Field(None, description="A folder with its weights, or a name of the Hugging Face Hub.")
     batch_size: Positive = Field(32, description="Texts, or pairs of texts, that it encodes at once.")

@@ -33,7 +33,7 @@ Names = Annotated[list[str], BeforeValidator(_separated)]
 
 
 class SpeechData(DataRecipe):
-    """Which clips of audio an encoder learns from, how they are cut, and how they are distorted."""
+    """The audio clips to learn from, their cropping and their distortion."""
 
     places: ClassVar[tuple[str, ...]] = ("name", "noise")
     without_effect: ClassVar[tuple[str, ...]] = ("workers",)
@@ -107,7 +107,7 @@ class SpeechData(DataRecipe):
 
 
 class SpeechNetwork(NetworkRecipe):
-    """The encoder that learns: as the first teacher with fewer layers, or any encoder of speech of transformers."""
+    """The encoder to train: the first teacher's architecture with fewer layers, or any speech encoder of transformers."""
 
     name: Text | None = Field(
         AUTO,
@@ -145,7 +145,7 @@ class SpeechNetwork(NetworkRecipe):
 
 
 class SpeechTeacher(TeacherRecipe):
-    """A frozen encoder of speech: a finished run, a folder or a name of the Hub."""
+    """A frozen speech encoder as teacher: a finished run, a folder or a name on the Hub."""
 
     network: Text | None = Field(
         None,
