@@ -4,7 +4,7 @@ Two teachers are trained here with labels, from the same initial weights: one re
 without labels, for the same number of steps in every arm. Linear probes on its frozen features then classify words and speakers, clean and at 0 dB, on voices and words that are in the training data of
 neither teachers nor students. The claim under test: the mean of the four probes of a student of both teachers is above that of the best student of one.
 
-    python -m benchmarks.speech.ekd --folder FOLDER [--data tones|espeak|letters] [--seeds 3] [--steps 300] [--recordings FOLDER]
+    python -m benchmarks.speech.ekd --folder FOLDER [--data tones|espeak|letters] [--seeds 3] [--steps 300] [--noisy-teacher both|speakers]
 
 ``letters`` are recordings of people who say the letters of their alphabets: the folder ``share/klettres`` of Debian's package klettres-data (GPL-2+), unpacked. The voices of the
 probes are not in the training data, but the letters are: each voice says a letter once.
@@ -77,6 +77,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "heads": {"teachers": ["words", "noisy"], "method": {"aggregation": "heads"}},
     "heads, distorted": {"teachers": ["words", "noisy"], "method": {"aggregation": "heads"}, "data": HEARD},
 }
+SUFFIX = {"both": "", "speakers": "_complementary"}  # of the table's name
 FIGURES = [(label, kind) for label in ("word", "speaker") for kind in ("clean", "noisy")]
 
 
@@ -146,14 +147,14 @@ def batches(clips: Clips, steps: int, seed: int):
         yield next(iter(SpeechEvaluationLoader(chosen, SpeechData(), BATCH, torch.device("cpu"))))
 
 
-def train_teacher(name: str, clips: Clips, folder: Path, steps: int) -> Path:
+def train_teacher(name: str, clips: Clips, folder: Path, steps: int, noisy_labels: list[str]) -> Path:
     """Train a teacher with labels: of words, clean; or of words and speakers, with half of the clips in noise."""
     place = folder / "teachers" / name
     if (place / "preprocessor_config.json").is_file():
         return place
     torch.manual_seed(0)
     encoder = SpeechEncoder(HubertModel(HubertConfig(**SIZES)), normalize=False).train()
-    labels = ["word"] if name == "words" else ["word", "speaker"]
+    labels = ["word"] if name == "words" else noisy_labels
     heads = nn.ModuleDict(
         {label: nn.Linear(SIZES["hidden_size"], 1 + int(clips.labels[label].max())) for label in labels}
     )
@@ -228,7 +229,14 @@ def run(arm: str, seed: int, table: Path, teachers: dict[str, Path], folder: Pat
 
 
 def write_table(
-    results: dict[str, dict[str, float]], folder: Path, seeds: int, data: str, steps: int, heard: int, probed: int
+    results: dict[str, dict[str, float]],
+    folder: Path,
+    seeds: int,
+    data: str,
+    steps: int,
+    heard: int,
+    probed: int,
+    noisy: str,
 ) -> None:
     """Write the arms that have all seeds, with standard errors, and paired differences from the best student of one teacher."""
     heads = [f"{label}, {'clean' if kind == 'clean' else '0 dB'}" for label, kind in FIGURES]
@@ -236,7 +244,7 @@ def write_table(
         f"# EKD on {data}: linear probes on voices{'' if data == 'letters' else ' and words'} not heard before, per cent",
         "",
         f"{seeds} seeds, {steps} steps of {BATCH} clips, {heard} clips to learn from, {probed} for the probes in {SPLITS} random halves; mean ± standard error over seeds. "
-        "Teachers are the same in all. Script: `benchmarks/speech/ekd.py`.",
+        f"Teachers are the same in all; the one in noise has learnt {noisy}. Script: `benchmarks/speech/ekd.py`.",
         "",
         f"| features | {' | '.join(heads)} | mean of the four |",
         f"|---|{'---:|' * (len(heads) + 1)}",
@@ -284,13 +292,17 @@ def main() -> None:
     folder, seeds, steps, data = arguments.folder, arguments.seeds, arguments.steps, arguments.data
     if arguments.table:
         for name, end in (("table.md", "md"), ("probes.json", "json")):
-            write_text(RESULTS / "speech" / f"ekd_{data}.{end}", (folder / name).read_text())
+            write_text(
+                RESULTS / "speech" / f"ekd_{data}{SUFFIX[arguments.noisy_teacher]}.{end}", (folder / name).read_text()
+            )
         return
     if (data == "letters") != (arguments.recordings is not None):
         raise SystemExit("--recordings FOLDER belongs to --data letters")
     learnt, probed = parts(all_clips(data, arguments.recordings), data)
     table = write_clips(learnt, folder)
-    teachers = {name: train_teacher(name, learnt, folder, 2 * steps) for name in TEACHERS}
+    labels = ["word", "speaker"] if arguments.noisy_teacher == "both" else ["speaker"]
+    teachers = {name: train_teacher(name, learnt, folder, 2 * steps, labels) for name in TEACHERS}
+    noisy = " and ".join(f"{label}s" for label in labels)
     kept = folder / "probes.json"
     results: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.is_file() else {}
 
@@ -298,7 +310,7 @@ def main() -> None:
         if name not in results:
             results[name] = probes(make(), probed)
             kept.write_text(json.dumps(results, indent=1))
-            write_table(results, folder, seeds, data, steps, len(learnt), len(probed))
+            write_table(results, folder, seeds, data, steps, len(learnt), len(probed), noisy)
             print(name, {key: round(value, 3) for key, value in results[name].items()}, flush=True)
 
     for name, place in teachers.items():
