@@ -286,6 +286,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument(
+        "--noisy-teacher",
+        choices=("both", "speakers"),
+        default="both",
+        help="labels of the teacher in noise: words and speakers, or speakers alone",
+    )
+    parser.add_argument(
         "--table", action="store_true", help="copy table and figures of a finished folder, train nothing"
     )
     arguments = parser.parse_args()
