@@ -66,6 +66,7 @@ def test_the_name_says_what_is_inside_and_no_setting_repeats_a_default(path):
         assert value != defaults[key], key
 
 
+@pytest.mark.fast_for("cifar10_densenet40_okdmde", "cifar100_resnet32_okdmde", "cifar100_vgg16_okdmde")
 @each_of_images
 def test_students_are_the_papers_networks_split_where_the_recipe_says(path):
     recipe = load_recipe(path)

@@ -644,7 +644,7 @@ def hears(method, losses):
             assert parameter.grad.any() or not name.startswith("group."), name
 
 
-@pytest.mark.parametrize(("teacher", "student"), [("cnn", "vit"), ("vit", "cnn")])
+@pytest.mark.parametrize(("teacher", "student"), [("cnn", "vit"), pytest.param("vit", "cnn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in WITH_TEACHERS), *FURTHER])
 def test_a_transformer_and_a_cnn_teach_each_other(images, reaches, name, options, teacher, student):
     torch.manual_seed(1)
