@@ -172,9 +172,10 @@ class DFOSD(Restorer):
             return {}
         parameters = [each for each in self.discriminator.parameters() if each.requires_grad]
         rate, decay = self.discriminator_learning_rate, self.discriminator_weight_decay
-        options = {"lr": rate, "weight_decay": decay}
         every = self.discriminator_every
-        found = torch.optim.AdamW(parameters, **options) if every == 1 else RareAdamW(parameters, every, **options)
+        found: torch.optim.AdamW = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        if every > 1:
+            found = RareAdamW(parameters, every, lr=rate, weight_decay=decay)
         return {"discriminator": found}
 
     def statistics(self, inputs: Tensor, targets: Tensor, restored: Tensor) -> dict[str, Tensor]:
