@@ -1,7 +1,7 @@
 """Ablation of DFOSD at a small size: does an adversary with pretrained weights restore fine detail, and at what cost in PSNR?
 
     python -m benchmarks.restoration.dfosd run --runs DIR [--seeds 1 2 3] [--arms ARM ...] [--epochs N] [--pretraining N]
-    python -m benchmarks.restoration.dfosd table --runs DIR      # writes benchmarks/results/restoration/table.md
+    python -m benchmarks.restoration.dfosd table --runs DIR      # writes benchmarks/results/restoration/dfosd.md and dfosd.json
 
 Data: photographs of scikit-learn and scikit-image in squares of 32 pixels, x4, blur, noise and JPEG; the test photographs are not in the training set.
 The "autoencoder" rearranges pixels without loss. The diffusion model is a UNet of 5.7 million parameters, trained here to predict noise. Every
@@ -183,7 +183,8 @@ def write_table(runs: Path) -> None:
             words.append(f"{key} {_cell(each, signed=True)} ({sum(value > 0 for value in each)} of {len(each)} up)")
         lines += ["", f"{LABELS[arm]} less the same without an adversary, of each seed: {', '.join(words)}."]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_text(RESULTS / "table.md", "\n".join(lines) + "\n")
+    write_text(RESULTS / "dfosd.md", "\n".join(lines) + "\n")
+    write_json(RESULTS / "dfosd.json", found)
 
 
 def _cell(values: list[float], signed: bool = False) -> str:
