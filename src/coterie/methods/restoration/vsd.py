@@ -37,7 +37,7 @@ class VSD(Restorer):
     Args:
         generator: the one-step network, which starts from the teacher's weights.
         perceptual, perceptual_weight: OSEDiff's are lpips and 2. ``none`` by default: a comparison with other methods needs the same term for all.
-        dists_backbone, edges, edge_scale: settings of DISTS, as for ``dfosd``.
+        dists_backbone, edges, edge_scale: settings of DISTS, as for ``dfosd``; here ``auto`` is always vgg16.
         distillation_weight: λ1, 1 (paper).
         rank: rank of the second model's LoRA; null: full fine-tuning. OSEDiff's is 4; 16 here, as in the other methods.
         own_learning_rate, own_weight_decay: settings of the second model's AdamW; 5e-5 and 0.01 (paper).
