@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 setup: $(READY)
 
-# uv installs in half of pip's time. Python files are compiled when they are first imported: most of what is installed never is.
+# uv installs in a third of pip's time; it reads UV_INDEX_URL and UV_CONSTRAINT, not pip.conf. Python files are compiled when they are first imported: most of what is installed never is.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile uv
