@@ -16,7 +16,7 @@ from coterie.recipe import Recipe
 from coterie.run_folder import RunFolder
 from coterie.student import load_weights
 from coterie.tasks.prediction import Answer
-from coterie.tasks.restoration.networks import shown_name
+from coterie.tasks.restoration.networks import display_name
 from coterie.tasks.restoration.predict import enlarge
 
 
@@ -29,7 +29,7 @@ def load_student(folder: RunFolder, description: dict[str, Any], network: nn.Mod
 
 def describe_network(recipe: Recipe, description: dict[str, Any], number: int) -> dict[str, Any]:
     """See :class:`coterie.tasks.task.Deployed`."""
-    return {"network": shown_name(recipe), "generator": description["generator"]}
+    return {"network": display_name(recipe), "generator": description["generator"]}
 
 
 def is_one(samples: Any) -> bool:

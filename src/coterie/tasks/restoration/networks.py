@@ -30,7 +30,7 @@ def network_name(recipe: Recipe) -> str:
     return TINY if name == AUTO else str(name)
 
 
-def shown_name(recipe: Recipe) -> str:
+def display_name(recipe: Recipe) -> str:
     """Return the last part of a folder's path, or the name."""
     name = network_name(recipe)
     return Path(name).name if Path(name).expanduser().is_dir() else name

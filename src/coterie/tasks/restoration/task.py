@@ -29,11 +29,11 @@ from coterie.tasks.restoration.data.sets import load_sets
 from coterie.tasks.restoration.evaluation import RestorationEvaluation, enlarger, measure
 from coterie.tasks.restoration.fitting import fit_restoration
 from coterie.tasks.restoration.networks import (
+    display_name,
     find_generator,
     make_method,
     rebuild_method,
     require_restorer,
-    shown_name,
 )
 from coterie.tasks.restoration.settings import data_of, network_of
 
@@ -79,7 +79,7 @@ class Restoration(TaskDefaults):
         if not fitted:
             recipe, self.chosen = fit_restoration(recipe, len(self.sets.squares["train"]))
         self.recipe = recipe
-        self.network_names = [shown_name(recipe)]
+        self.network_names = [display_name(recipe)]
         self.data = make_loaders(
             self.sets,
             data_of(recipe),

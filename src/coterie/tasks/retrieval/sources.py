@@ -142,7 +142,7 @@ def cuts_teacher(recipe: Recipe) -> bool:
     return student_name(recipe) is None and network_of(recipe).layers is not None
 
 
-def shown_name(recipe: Recipe) -> str:
+def display_name(recipe: Recipe) -> str:
     """Return the display name of the student's network."""
     if cuts_teacher(recipe):
         return f"layers_{'_'.join(map(str, network_of(recipe).layers or ()))}"
@@ -210,8 +210,8 @@ def build_student(recipe: Recipe, teacher: AnyTeacher | None, texts: Iterable[st
             )
         made = config_of({"vocab_size": num_tokens(tokenizer), "pad_token_id": tokenizer.pad_token_id or 0, **config})
         encoder = build_encoder(made, tokenizer, pooling=pooling, seed=seed, max_length=settings.max_length)
-        require_embedded(encoder[0].model, tokenizer, shown_name(recipe))
-    require_plain(encoder, shown_name(recipe))
+        require_embedded(encoder[0].model, tokenizer, display_name(recipe))
+    require_plain(encoder, display_name(recipe))
     if settings.layers is not None:
         encoder = cut_encoder(encoder, settings.layers)
     width = None

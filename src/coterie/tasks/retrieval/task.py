@@ -33,7 +33,7 @@ from coterie.tasks.retrieval.fitting import fit_retrieval
 from coterie.tasks.retrieval.latency import query_milliseconds
 from coterie.tasks.retrieval.ranking import Numbers, first_ranks
 from coterie.tasks.retrieval.settings import data_of, network_of
-from coterie.tasks.retrieval.sources import AnyTeacher, TeacherFound, build_student, read_teacher, shown_name
+from coterie.tasks.retrieval.sources import AnyTeacher, TeacherFound, build_student, display_name, read_teacher
 from coterie.tasks.retrieval.students import make_method, require_pairwise, require_teacher
 from coterie.tasks.retrieval.tokenizers import load_tokenizer, save_tokenizer
 
@@ -74,7 +74,7 @@ class Retrieval(TaskDefaults):
                 f"task={recipe.task} takes names of files and folders: save your encoder by save_pretrained, and your texts as files"
             )
         self.accelerator = accelerator
-        self.network_names = [shown_name(recipe)]
+        self.network_names = [display_name(recipe)]
         self.chosen: Mapping[str, str] = MappingProxyType({})
         self.teacher: AnyTeacher | None = read_teacher(recipe)
         require_pairwise(recipe, self.teacher)

@@ -44,7 +44,7 @@ def require_transformers() -> None:
         raise CoterieError("speech needs the package transformers: pip install 'coterie[speech]'") from None
 
 
-def shown_name(source: str) -> str:
+def display_name(source: str) -> str:
     """Return a display name, without the local path of a folder."""
     path = Path(source).expanduser()
     return path.resolve().name if path.exists() else source

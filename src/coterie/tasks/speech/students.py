@@ -26,11 +26,11 @@ from coterie.tasks.speech.networks import (
     build_encoder,
     copy_weights,
     digest_of_weights,
+    display_name,
     is_configuration,
     load_encoder,
     read_hearing,
     read_values,
-    shown_name,
 )
 from coterie.tasks.speech.settings import SpeechTeacher, data_of, network_of
 
@@ -86,7 +86,7 @@ def _read_teacher(settings: Any, rate: int) -> Teacher:
             network = build_encoder(read_values(source)).to(dtype)
         else:
             network = load_encoder(source, dtype)
-        name, weights = shown_name(source), digest_of_weights(source)
+        name, weights = display_name(source), digest_of_weights(source)
     config: Any = network.config
     note = {"source": settings.run or settings.network, "network": name, "sha256": weights}
     note |= {"config": describe_config(config), "normalize": hearing.normalize}

@@ -41,7 +41,7 @@ from coterie.tasks.speech.evaluation import (  # fmt: skip
     with_probes,
 )
 from coterie.tasks.speech.fitting import fit_speech
-from coterie.tasks.speech.networks import build_encoder, shown_name
+from coterie.tasks.speech.networks import build_encoder, display_name
 from coterie.tasks.speech.probe import CLIPS
 from coterie.tasks.speech.settings import data_of, network_of
 from coterie.tasks.speech.students import (
@@ -111,7 +111,7 @@ class Speech(TaskDefaults):
             self.network, self.normalize = build_encoder(description["config"]), description["normalize"]
         self.recipe = recipe
         name = network_of(recipe).name
-        self.network_names = ["student" if name in (None, AUTO) else shown_name(str(name))]
+        self.network_names = ["student" if name in (None, AUTO) else display_name(str(name))]
         self.encoders = make_teachers([each.network for each in self.teachers], [each.note for each in self.teachers])
         self.encoders.to(accelerator.device)
         self.data = self._loaders(notes)

@@ -15,7 +15,7 @@ from coterie.data.order import InOrder, Order, longest_first
 from coterie.randomness import derive_seed
 from coterie.tasks.retrieval.cross.pairs import TaughtPairs
 from coterie.tasks.retrieval.data.relevance import Queries
-from coterie.tasks.retrieval.data.tokens import TokenTable, sent
+from coterie.tasks.retrieval.data.tokens import TokenTable, to_device
 from coterie.tasks.retrieval.data.vectors import Vectors, read_rows
 
 Integers = NDArray[np.int64]
@@ -86,25 +86,25 @@ class PairLoader(InOrder):
         excluded[np.arange(len(numbers)), np.arange(len(numbers))] = False
         inputs: dict[str, Any] = {
             "query": texts.query_tokens.batch(queries, self.device),
-            "excluded": sent(torch.from_numpy(excluded), self.device),
+            "excluded": to_device(torch.from_numpy(excluded), self.device),
         }
         if texts.document_tokens is not None:
             encoded, rows = self._divided(documents, len(numbers), negatives)
             inputs["document"] = texts.document_tokens.batch(encoded, self.device)
             if rows is not None:
-                inputs["gathered"] = sent(torch.from_numpy(rows), self.device)
+                inputs["gathered"] = to_device(torch.from_numpy(rows), self.device)
         if texts.query_vectors is not None and texts.document_vectors is not None:
             inputs["teacher_query"] = read_rows(texts.query_vectors, queries, self.device)
             inputs["teacher_document"] = read_rows(texts.document_vectors, documents, self.device)
         if texts.pairs is not None:
             scores, known = texts.pairs.of(labelled, documents)
-            inputs["teacher_scores"] = sent(torch.from_numpy(scores), self.device)
-            inputs["known"] = sent(torch.from_numpy(known), self.device)
+            inputs["teacher_scores"] = to_device(torch.from_numpy(scores), self.device)
+            inputs["known"] = to_device(torch.from_numpy(known), self.device)
             if texts.pairs.vectors is not None:
                 both = read_rows(texts.pairs.vectors, numbers, self.device)
                 inputs["teacher_query"], inputs["teacher_document"] = both.unbind(1)
-        targets = sent(torch.arange(len(numbers)), self.device)
-        return Batch(inputs, targets, sent(torch.from_numpy(numbers), self.device))
+        targets = to_device(torch.arange(len(numbers)), self.device)
+        return Batch(inputs, targets, to_device(torch.from_numpy(numbers), self.device))
 
     def _divided(self, documents: Integers, pairs: int, negatives: Integers) -> tuple[Integers, Integers | None]:
         """Return the documents that this process encodes (equally many on each), and the rows of the gathered vectors that are the batch's documents; None: its own documents are all."""
@@ -185,4 +185,8 @@ class QueryLoader:
     def __iter__(self) -> Iterator[Batch]:
         for indices in self.indices.split(self.batch_size):
             numbers = indices.clamp(min=0).numpy()
-            yield Batch(self.tokens.batch(numbers, self.device), sent(indices, self.device), sent(indices, self.device))
+            yield Batch(
+                self.tokens.batch(numbers, self.device),
+                to_device(indices, self.device),
+                to_device(indices, self.device),
+            )

@@ -67,8 +67,8 @@ class TokenTable:
             where = slice(longest - len(row), None) if self.left else slice(0, len(row))
             ids[place, where], mask[place, where] = row, 1
         return {
-            "input_ids": sent(torch.from_numpy(ids), device),
-            "attention_mask": sent(torch.from_numpy(mask), device),
+            "input_ids": to_device(torch.from_numpy(ids), device),
+            "attention_mask": to_device(torch.from_numpy(mask), device),
         }
 
 
@@ -82,7 +82,7 @@ def joined(tables: Sequence[TokenTable]) -> TokenTable:
     return result
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy to the device, asynchronously for a GPU."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

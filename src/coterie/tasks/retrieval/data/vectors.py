@@ -16,7 +16,7 @@ from torch import Tensor
 from coterie.data.cache import cache_folder
 from coterie.data.tables import computed_table, read_table
 from coterie.tasks.retrieval.data.relevance import texts_digest
-from coterie.tasks.retrieval.data.tokens import Side, sent
+from coterie.tasks.retrieval.data.tokens import Side, to_device
 
 CHUNK = 8_192  # texts per part
 FOLDER = "retrieval_vectors"
@@ -102,4 +102,4 @@ def kept_rows(
 
 def read_rows(vectors: Vectors, numbers: Sequence[int] | NDArray[np.int64], device: torch.device) -> Tensor:
     """Return some of the vectors on the device, [B, D]."""
-    return sent(torch.from_numpy(np.ascontiguousarray(vectors[np.asarray(numbers)])), device)
+    return to_device(torch.from_numpy(np.ascontiguousarray(vectors[np.asarray(numbers)])), device)
