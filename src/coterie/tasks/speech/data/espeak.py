@@ -81,7 +81,7 @@ def espeak(
 def _say(texts: list[tuple[str, str, int, int]]) -> tuple[list[Samples], int]:
     """Return float32 samples for each text, voice, speed and pitch, and their rate."""
     try:
-        import espeakng_loader  # type: ignore[import-not-found, unused-ignore]  # optional, and has no types
+        import espeakng_loader  # type: ignore[import-not-found, import-untyped, unused-ignore]  # optional, and has no types
     except ImportError:
         raise CoterieError("data=espeak needs the package espeakng-loader: pip install espeakng-loader") from None
     try:
