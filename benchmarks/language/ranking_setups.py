@@ -129,7 +129,7 @@ SETUPS = {
         rate=3e-4,
         documents=6,
         evaluated={"validation": 16, "test": 64},
-        arms=("ce", "kl", "kl_rank5", "jsd", "jsd_rank5"),
+        arms=tuple(ARMS),
         seeds=(1, 2),
     ),
 }

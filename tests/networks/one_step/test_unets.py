@@ -12,6 +12,7 @@ from coterie.networks.one_step.unets import (
     find_diffusion,
     has_lora,
     merged,
+    tiny_widths,
     without_lora,
 )
 
@@ -31,6 +32,16 @@ def outputs(unet):
     text = torch.randn(1, 1, 4, generator=generator)
     with torch.no_grad():
         return unet.eval()(latents, 399, text, return_dict=False)[0]
+
+
+@pytest.mark.parametrize("channels", [3, 4, 12, 32, 33, 48, 192])
+def test_a_tiny_network_is_as_wide_as_its_latents(channels):
+    config = find_diffusion("tiny_unet", channels).unet.config
+    assert config.in_channels == config.out_channels == channels
+    assert min(config.block_out_channels) >= channels
+    assert tuple(config.block_out_channels) == tiny_widths(channels)
+    asked = find_diffusion("tiny_unet", channels, {"block_out_channels": [8, 16]}).unet.config
+    assert list(asked.block_out_channels) == [8, 16]
 
 
 def test_the_schedule_is_stable_diffusions():

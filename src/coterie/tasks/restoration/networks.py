@@ -52,7 +52,11 @@ def find_generator(recipe: Recipe) -> OneStepGenerator:
         derive_seed(recipe.seed, "student", 0),
     )
     generator = OneStepGenerator.of(
-        diffusion, latents, scale=data.scale, timestep=network.timestep, learn_embedding=network.learn_embedding
+        diffusion,
+        latents,
+        scale=data.scale,
+        timestep=resolved(network.timestep),
+        learn_embedding=network.learn_embedding,
     )
     if data.crop % generator.multiple:
         raise CoterieError(

@@ -126,9 +126,9 @@ class RestorationNetwork(NetworkRecipe):
     unshuffle: Literal[1, 2, 4, 8] = Field(
         4, description="Without an autoencoder: side of the square that becomes one position."
     )
-    timestep: Annotated[int, Field(ge=1, le=999)] = Field(
-        399,
-        description="T_L, the time of the one step; 399 as in the released code of the authors' OSDFace, since the paper does not say.",
+    timestep: Annotated[int, Field(ge=1, le=999)] | Auto = Field(
+        AUTO,
+        description="T_L, the time of the one step. auto: 399 with weights that are there, as in the released code of the authors' OSDFace, since the paper does not say; 49 from nothing.",
     )
     learn_embedding: bool = Field(False, description="Train the text embedding too, from that of the empty prompt on.")
     lora: AdapterSettings = Field(default_factory=AdapterSettings)
