@@ -162,15 +162,22 @@ def test_transformers_trainer_of_images(name, tmp_path):
     arguments = transformers.TrainingArguments(
         output_dir=str(tmp_path), num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH, learning_rate=0.05, optim="sgd",
         optim_args="momentum=0.9", lr_scheduler_type="constant", max_grad_norm=0.0, save_strategy="no", report_to="none", use_cpu=True,
-        remove_unused_columns=False, disable_tqdm=True,
+        remove_unused_columns=False, disable_tqdm=True, logging_strategy="epoch",
     )  # fmt: skip
 
     class InOrder(MethodTrainer):
         def _get_train_sampler(self, *arguments):
             return torch.utils.data.SequentialSampler(data)
 
-    InOrder(model=method, args=arguments, train_dataset=data).train()
+    trainer = InOrder(model=method, args=arguments, train_dataset=data)
+    trainer.train()
     same(method, expected)
+    logs = [logs for logs in trainer.state.log_history if "loss" in logs]
+    assert len(logs) == EPOCHS
+    for each in logs:
+        terms = {name: value for name, value in each.items() if name.startswith("loss/")}
+        assert len(terms) > 1
+        assert sum(terms.values()) == pytest.approx(each["loss"], rel=1e-3)
 
 
 def test_a_student_is_saved_for_timm(tmp_path):

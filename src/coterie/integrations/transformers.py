@@ -26,9 +26,16 @@ class MethodTrainer(Trainer):
 
     Batches are mappings with ``labels``. If the only other key is ``pixel_values`` (images), the method gets it as a tensor. Set
     ``remove_unused_columns=False``, because the method's signature names no columns.
+
+    Beside ``loss`` it logs each term of the loss as ``loss/<term>``: its mean over the batches since the last log, of the main process's own batches.
     """
 
     progress: Progress | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sums: dict[str, Tensor] = {}  # of each term since the last log, on the device
+        self._batches = 0
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -38,7 +45,19 @@ class MethodTrainer(Trainer):
         batch = rest["pixel_values"] if rest.keys() == {"pixel_values"} else rest
         losses = model(batch, labels, self.progress)
         loss: Tensor = torch.stack(tuple(losses.values())).sum()
-        return (loss, {name: each.detach() for name, each in losses.items()}) if return_outputs else loss
+        terms = {name: each.detach() for name, each in losses.items()}
+        if model.training:
+            self._sums = {name: each + self._sums.get(name, 0.0) for name, each in terms.items()}
+            self._batches += 1
+        return (loss, terms) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
+        """Logs the terms of the loss together with the loss."""
+        if "loss" in logs and self._batches:
+            means = torch.stack(tuple(self._sums.values())).div(self._batches).tolist()
+            logs |= {f"loss/{name}": mean for name, mean in zip(self._sums, means, strict=True)}
+            self._sums, self._batches = {}, 0
+        super().log(logs, *arguments, **options)
 
     def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
         """Creates the optimizer of transformers and attaches the method to it."""
