@@ -89,12 +89,8 @@ def comparable(path):
     return {key: value for key, value in summary.items() if key not in {"seconds", "images_per_second"}}
 
 
-QUICK = {"while the first checkpoint is written"}
-
-
-@pytest.mark.parametrize(
-    "name", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in POINTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", POINTS)
 def test_a_killed_run_resumes_to_the_same_bits(settings, whole, tmp_path, name):
     point, number = POINTS[name]
     path = tmp_path / "run"
