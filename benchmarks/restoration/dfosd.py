@@ -18,8 +18,9 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ import coterie
 from benchmarks import shared
 from benchmarks.shared import script_parser
 from coterie.export import export_run
-from coterie.files import write_json, write_text
+from coterie.files import write_atomically, write_json, write_text
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
 from coterie.running.accelerator import build_accelerator
@@ -56,7 +57,7 @@ LABELS = {
     "no_noise": "+ EA-DISTS† + discriminator, pretrained, without noise",
     "vsd": "+ EA-DISTS† + distillation (vsd)",
 }
-SHOWN = ("psnr", "ssim", "high_frequency", "edges", "dists_random", "critic")
+SHOWN = ("psnr", "ssim", "high_frequency", "grid", "edges", "dists_random", "critic")
 BATCH, PRETRAINING_BATCH = 8, 16
 NETWORK = {
     "name": "tiny_unet",
@@ -91,24 +92,37 @@ def start_of(runs: Path, epochs: int, data: dict[str, Any]) -> Path:
     return folder
 
 
+def squares(run: Path, split: Literal["train_evaluation", "test"]) -> tuple[Tensor, Tensor]:
+    """Return restored and true squares of a split, [N, 3, s, s]."""
+    method: Any = load_method(run)
+    recipe = load_recipe(run / "recipe.yaml")
+    task = Restoration.for_evaluation(recipe, build_accelerator(recipe), RunFolder(run))
+    with torch.no_grad():
+        pairs = [(method.predict(batch.inputs), batch.targets) for batch in getattr(task.data, split)]
+    return torch.cat([made for made, _ in pairs]), torch.cat([true for _, true in pairs])
+
+
+def grid_share(images: Tensor) -> float:
+    """Return the share of the fine detail's power that repeats every four pixels, of squares [N, 3, s, s].
+
+    Such a grid comes from positions of four by four pixels. Fine detail are the frequencies that images a quarter of the size cannot have.
+    """
+    side = images.shape[-1]
+    power = torch.fft.fft2(images.mean(1)).abs().square().mean(0)
+    frequency = torch.fft.fftfreq(side, 1 / side).abs()
+    fine = (frequency[:, None] > side / 8) | (frequency > side / 8)
+    periodic = (frequency[:, None] % (side / 4) == 0) & (frequency % (side / 4) == 0)
+    return (power[fine & periodic].sum() / power[fine].sum()).item()
+
+
 def critic_auc(run: Path, seed: int) -> float:
     """Return how well a critic separates restored from true test squares, as the area under the ROC curve."""
-    method: Any = load_method(run)
-    task = Restoration.for_evaluation(
-        load_recipe(run / "recipe.yaml"), build_accelerator(load_recipe(run / "recipe.yaml")), RunFolder(run)
-    )
-
-    @torch.no_grad()
-    def squares(loader: Any) -> tuple[Tensor, Tensor]:
-        pairs = [(method.predict(batch.inputs), batch.targets) for batch in loader]
-        return torch.cat([made for made, _ in pairs]), torch.cat([true for _, true in pairs])
-
     torch.manual_seed(seed)
     critic = nn.Sequential()
     for before, after in ((3, 16), (16, 32), (32, 32)):
         critic.extend([nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(4, after), nn.SiLU()])
     critic.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 1)])
-    made, true = squares(task.data.train_evaluation)
+    made, true = squares(run, "train_evaluation")
     optimizer = torch.optim.AdamW(critic.parameters(), 2e-3)
     for _ in range(CRITIC_STEPS):
         chosen = torch.randint(len(made), (CRITIC_BATCH,))
@@ -117,30 +131,39 @@ def critic_auc(run: Path, seed: int) -> float:
         F.binary_cross_entropy_with_logits(scores, labels).backward()
         optimizer.step()
         optimizer.zero_grad()
-    made, true = squares(task.data.test)
+    made, true = squares(run, "test")
     with torch.no_grad():
         of_made, of_true = critic.eval()(made).squeeze(1), critic(true).squeeze(1)
     above = (of_true[:, None] > of_made).double() + 0.5 * (of_true[:, None] == of_made).double()
     return above.mean().item()
 
 
+def grids(run: Path) -> dict[str, float]:
+    """Return the :func:`grid_share` of restored and of true test squares."""
+    made, true = squares(run, "test")
+    return {"grid": grid_share(made), "true_grid": grid_share(true)}
+
+
 def run_arm(runs: Path, seed: int, arm: str, epochs: int, pretraining: int, data: dict[str, Any]) -> None:
     """Train an arm and write its figures, unless they exist."""
     folder = runs / f"seed{seed}" / arm
     if (folder / "figures.json").is_file():
+        known = json.loads((folder / "figures.json").read_text())
+        if "grid" not in known:  # of runs before this was measured
+            write_json(folder / "figures.json", {**known, **grids(folder)})
         return
     start = start_of(runs, pretraining, data)
     recipe = recipe_of(seed, ARMS[arm], epochs, data, BATCH, name=str(start), lora={"rank": 8, "alpha": 8})
     found = coterie.train(recipe, output=folder, resume=(folder / "checkpoint").is_dir())
     figures = {key: value for key, value in found.summary["deployed"].items() if key != "student"}
     steps = found.summary["epochs"] * max(1, found.summary["num_train"] // BATCH)
-    cost = {"seconds_a_step": found.summary["seconds"]["training"] / steps, "steps": steps}
     write_json(
         folder / "figures.json",
         {
             **figures,
-            **cost,
+            "steps": steps,
             "critic": critic_auc(folder, seed),
+            **grids(folder),
             "bicubic": found.summary["bicubic"],
             "pretraining": pretraining,
         },
@@ -158,16 +181,16 @@ def write_table(runs: Path) -> None:
         raise SystemExit(f"no finished arm mse below {runs}")
     seeds = sorted(found["mse"])
     first = found["mse"][seeds[0]]
-    head = ["", "PSNR", "SSIM", "fine detail", "edge distance", "DISTS†", "critic's AUC", "seconds a step"]
-    rows = [["interpolation", *(f"{first['bicubic'][key]:.4g}" for key in SHOWN if key != "critic"), "", ""]]
+    head = ["", "PSNR", "SSIM", "fine detail", "of it on a grid", "edge distance", "DISTS†", "critic's AUC"]
+    plain = [f"{first['bicubic'][key]:.4g}" if key in first["bicubic"] else "" for key in SHOWN]
+    rows = [["interpolation", *plain], ["true squares", "", "", "1", f"{first['true_grid']:.4g}", "0", "0", ""]]
     for arm in (each for each in ARMS if each in found):
         cells = [_cell([found[arm][seed][key] for seed in sorted(found[arm])]) for key in SHOWN]
-        seconds = statistics.mean(each["seconds_a_step"] for each in found[arm].values())
-        rows.append([f"{LABELS[arm]} ({len(found[arm])} seeds)", *cells, f"{seconds:.3f}"])
+        rows.append([f"{LABELS[arm]} ({len(found[arm])} seeds)", *cells])
     lines = [
         "# DFOSD's parts at a small size",
         "",
-        f"`benchmarks/restoration/dfosd.py`: {first['steps']} generator steps after {first['pretraining']} epochs of the diffusion model; mean ± standard error over seeds. † a random network: no DISTS.",
+        f"`benchmarks/restoration/dfosd.py`: {first['steps']} generator steps after {first['pretraining']} epochs of the diffusion model; mean ± standard error over seeds. † a random network: no DISTS. Fine detail: power over that of the true squares; of it on a grid: the share of the power that repeats every four pixels, the side of a latent position.",
         "",
         "| " + " | ".join(head) + " |",
         "|---|" + "---:|" * (len(head) - 1),
@@ -185,6 +208,21 @@ def write_table(runs: Path) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_text(RESULTS / "dfosd.md", "\n".join(lines) + "\n")
     write_json(RESULTS / "dfosd.json", found)
+
+
+def write_picture(runs: Path) -> None:
+    """Draw the first test squares of the first seed: what is given, what every arm makes of it, and the truth."""
+    first = runs / "seed1"
+    columns = {"small": "small", "bicubic": "interpolated"} | {arm: arm for arm in ARMS} | {"true": "true"}
+    figure, axes = plt.subplots(4, len(columns), figsize=(len(columns), 4.3), layout="compressed")
+    for column, (name, title) in enumerate(columns.items()):
+        for row in range(len(axes)):
+            file = f"pretrained/gallery/{name}-{row}.png" if name not in ARMS else f"{name}/gallery/restored-{row}.png"
+            axes[row, column].imshow(plt.imread(first / file), interpolation="nearest")
+            axes[row, column].set_axis_off()
+        axes[0, column].set_title(title, fontsize=8)
+    write_atomically(RESULTS / "dfosd.png", lambda path: figure.savefig(path, dpi=110, format="png"))
+    plt.close(figure)
 
 
 def _cell(values: list[float], signed: bool = False) -> str:
@@ -205,6 +243,7 @@ def main() -> None:
     data = {"name": arguments.data, "crop": arguments.crop}
     if arguments.command == "table":
         write_table(arguments.runs)
+        write_picture(arguments.runs)
         return
     for seed in arguments.seeds:
         for arm in arguments.arms:
