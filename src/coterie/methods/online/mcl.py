@@ -67,6 +67,7 @@ class MCL(GroupMethod):
         "distillation_weight=0": ("distillation_temperature",),
         "soft_weight=0": ("soft_temperature",),
         "contrast_weight=0 soft_weight=0": ("contrast_temperature", "dimensions"),
+        "contrast_weight=0 soft_weight=0 distillation_weight=0": ("form",),
     }
 
     def __init__(

@@ -47,6 +47,7 @@ class PCL(GroupMethod):
     unused: ClassVar[Unused] = {
         "distillation_weight=0": ("temperature", "ramp_up"),
         "distillation_weight=0 deploy=student": ("decay",),
+        "decay=0": ("deploy",),
     }
 
     def __init__(

@@ -75,6 +75,7 @@ class RLKD(TaughtMethod):
     unused: ClassVar[Unused] = {
         "selection!=policy": ("reward", "policy_learning_rate", "warm_up", "shuffle_state"),
         "policy_learning_rate=0": ("reward", "shuffle_state"),
+        "warm_up=1": ("reward", "policy_learning_rate", "shuffle_state"),
         "label_weight=1": (
             "selection",
             "reward",
