@@ -142,7 +142,7 @@ ELSEWHERE = {
 @cache
 def built_group(count: int, at: str | None, taps: str | tuple[str, ...]) -> StudentGroup:
     torch.manual_seed(0)
-    group = branch(lambda: tiny_cifar(num_classes=5), branches=count, at=at, example=EXAMPLE, taps=taps)
+    group = branch(lambda: tiny_cifar(num_classes=8), branches=count, at=at, example=EXAMPLE, taps=taps)
     for each in group.classifiers:
         each.weight.data *= 20  # logits of untrained networks are too alike to be ranked
     return group
@@ -151,7 +151,7 @@ def built_group(count: int, at: str | None, taps: str | tuple[str, ...]) -> Stud
 @cache
 def built_teachers(count: int) -> Teachers:
     torch.manual_seed(5)
-    bodies = [tiny_cifar(num_classes=5) for _ in range(count)]
+    bodies = [tiny_cifar(num_classes=8) for _ in range(count)]
     for each in bodies:
         each.fc.weight.data *= 20
     return Teachers([Teacher(each, EXAMPLE) for each in bodies])

@@ -78,6 +78,7 @@ class OKDMDE(GroupMethod):
 
     unused: ClassVar[Unused] = {
         "attention=uniform": ("fusion", "fusion_reduction"),
+        "attention=uniform ensemble_gradient=gate": ("detach_target",),
         "distillation_weight=0": ("temperature", "ramp_up", "detach_target"),
         "diversity_weight=0": ("diversity",),
         "ensemble_label=false detach_target=true": ("fusion", "fusion_reduction", "ensemble_gradient"),
