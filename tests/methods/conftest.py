@@ -147,8 +147,8 @@ def possible():
     return find
 
 
-def trained(method, inputs, targets, kept) -> tuple[list, list]:
-    """Three steps of a method, an early one and two late ones: what they leave in the students, and all else that an option may change."""
+def trained(method, inputs, targets, kept=(), steps=((1, 39), (12, 259), (13, 279))) -> tuple[list, list]:
+    """Some steps of a method, by default an early one and two late ones: what they leave in the students, and all else that an option may change."""
     students: list = []
     others: list = [method.views, method.label_factor, method.needs_validation]
     main = torch.optim.SGD(method.parameter_groups(), lr=0.05)
@@ -156,7 +156,7 @@ def trained(method, inputs, targets, kept) -> tuple[list, list]:
     for optimizer in (main, *own.values()):
         settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         others.append(f"{type(optimizer).__name__} {getattr(optimizer, 'every', 1)} {settings}")
-    for epoch, step in ((1, 39), (12, 259), (13, 279)):
+    for epoch, step in steps:
         progress = Progress(epoch, 20, step, 400)
         torch.manual_seed(step)
         total = sum(method.train()(inputs, targets, progress).values())
@@ -188,28 +188,28 @@ def same(first, second) -> bool:
 
 @pytest.fixture
 def misdeclared(possible):
-    """``misdeclared(kind, build, elsewhere, kept, **base)``: where a method's ``unused`` differs from what training shows.
+    """``misdeclared(kind, build, elsewhere, base, kept, steps)``: where a method's ``unused`` differs from what training shows.
 
     In every state with one option at one of its values (those that its type lists, 0, and 1 of a share), and in every declared one, each other option is changed. It has an effect if a few
-    steps of training then differ in anything. ``build(options)`` returns the method, inputs and targets; ``elsewhere``, options -> reason, act where no step shows it; ``kept`` names
+    steps of training then differ in anything. ``build(options)`` returns the method, inputs and targets; ``elsewhere`` names options that are left out; ``kept`` names
     parameters whose values count; ``base`` are options of all states. Returns a line for each difference.
     """
 
-    def find(kind, build, elsewhere=None, kept=(), **base) -> list[str]:
+    def find(kind, build, elsewhere=(), base=None, **how) -> list[str]:
         fields = option_fields(kind)
         others = {name: possible(annotation, default) for name, (annotation, default) in fields.items()}
 
         def run(options):
             torch.manual_seed(0)
-            return trained(*build(options), kept)
+            return trained(*build(options), **how)
 
-        states = [{}]
+        states, base = [{}], base or {}
         for name, (annotation, _) in fields.items():
             listed = list(choices(annotation))
             switches = [
                 each for each in others[name] if each in listed or each in (0, 1)[: 1 + (2 not in others[name])]
             ]
-            states += [{name: value} for value in switches if name not in base]
+            states += [{name: value} for value in switches if name not in {*base, *elsewhere}]
         for key in kind.unused:
             parts = {each.option: yaml.safe_load(each.value) for each in conditions(key) if not each.differs}
             states += [parts] if len(parts) > 1 else []
@@ -219,7 +219,7 @@ def misdeclared(possible):
                 reference = run({**base, **state})
             except CoterieError:
                 continue
-            for name in fields.keys() - state.keys() - base.keys() - (elsewhere or {}).keys():
+            for name in fields.keys() - state.keys() - base.keys() - set(elsewhere):
                 has_effect = declared = False
                 for value in others[name]:
                     options = {**base, **state, name: value}
