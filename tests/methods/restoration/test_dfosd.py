@@ -182,6 +182,6 @@ def test_images_that_do_not_fit_the_levels(make_generator, batch):
 
 
 def test_a_rank_has_no_effect_on_a_discriminator_that_starts_from_nothing(make_generator):
-    with pytest.raises(CoterieError, match="discriminator_rank=4 has no effect with method.adversary=random"):
+    with pytest.raises(CoterieError, match=r"discriminator_rank=4 has no effect with method.adversary=random"):
         DFOSD(make_generator(), discriminator_rank=4)
     DFOSD(make_generator(pretrained=True), dists_backbone="random", discriminator_rank=4)

@@ -21,7 +21,7 @@ UNUSED_PERCEPTUAL: Unused = {
     "perceptual=none": ("perceptual_weight", "dists_backbone"),
     "perceptual=lpips": ("dists_backbone",),
     "perceptual!=ea_dists": ("edges", "edge_scale"),
-    "perceptual_weight=0": ("dists_backbone", "edges", "edge_scale"),
+    "perceptual_weight=0": ("perceptual", "dists_backbone", "edges", "edge_scale"),
 }  # of the methods with a perceptual term, see :data:`coterie.methods.method.Unused`
 
 
