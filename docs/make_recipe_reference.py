@@ -20,7 +20,8 @@ Written by `docs/make_recipe_reference.py` from the models in `coterie.recipe`.
 
 A recipe is a YAML file with the sections below; every setting can also be given on the command line as `section.key=value`. `data: digits`
 is short for `data: {name: digits}`, and so for `network` and `method`. Values are checked before anything is loaded; unknown keys are
-refused, and the nearest right spelling is named.
+refused, and the nearest right spelling is named. A setting of a method that has no effect beside another one (`method.r1=1` with `method.adversary=none`) is refused too,
+unless it has its default value.
 
 `task` says what kind of problem the data are. Each task has its own `data`, `network`, `method` (another default) and `teacher`; the other sections are the same for all.
 """

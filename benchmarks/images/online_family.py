@@ -82,7 +82,7 @@ STRUCTURE: dict[str, dict[str, Any]] = {
     "pairwise": okdmde(attention="pairwise"),
     "fusion-depthwise": okdmde(fusion="depthwise"),
     "fusion-sum": okdmde(fusion="sum"),
-    "no-ensemble-label": okdmde(ensemble_label=False, attention="uniform"),
+    "no-ensemble-label": method("okdmde", ensemble_label=False, attention="uniform"),
     "target-not-detached": okdmde(detach_target=False),
     "leader": okdmde(leader=True),
     "distillation-2": okdmde(distillation_weight=2.0),

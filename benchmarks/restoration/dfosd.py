@@ -38,14 +38,15 @@ from coterie.tasks.restoration.task import Restoration
 
 RESULTS = shared.RESULTS / "restoration"
 PERCEPTUAL = {"perceptual": "ea_dists", "dists_backbone": "random", "perceptual_weight": 0.2}
-ADVERSARY = {**PERCEPTUAL, "adversarial_weight": 0.05, "discriminator_rank": 8, "discriminator_learning_rate": 1e-3}
+ADVERSARY = {**PERCEPTUAL, "adversarial_weight": 0.05, "discriminator_learning_rate": 1e-3}
+PRETRAINED = {"adversary": "pretrained", "discriminator_rank": 8, **ADVERSARY}
 ARMS: dict[str, dict[str, Any]] = {
     "mse": {"name": "regression"},
     "dists": {"name": "dfosd", "adversary": "none", **PERCEPTUAL, "perceptual": "dists"},
     "ea_dists": {"name": "dfosd", "adversary": "none", **PERCEPTUAL},
-    "pretrained": {"name": "dfosd", "adversary": "pretrained", **ADVERSARY},
+    "pretrained": {"name": "dfosd", **PRETRAINED},
     "random": {"name": "dfosd", "adversary": "random", **ADVERSARY},
-    "no_noise": {"name": "dfosd", "adversary": "pretrained", "noise": False, **ADVERSARY},
+    "no_noise": {"name": "dfosd", "noise": False, **PRETRAINED},
     "vsd": {"name": "vsd", **PERCEPTUAL, "rank": 8, "own_learning_rate": 1e-3},
 }
 LABELS = {

@@ -39,6 +39,17 @@ def test_every_combination_is_an_arm_and_what_has_not_the_setting_stays_one():
     assert not any(recipe.training.evaluate_test for recipe in found.values())
 
 
+def test_a_setting_without_effect_is_left_out_of_an_arm_and_refused_where_it_is_swept():
+    arms = build_arms([], ["dml"], [*SMALL, "method.temperature=2"])
+    found = sweep_arms(arms, {"method.distillation_weight": ["0", "2"]})
+    assert [recipe.method.options for recipe in found.values()] == [
+        {"distillation_weight": 0},
+        {"temperature": 2, "distillation_weight": 2},
+    ]
+    with pytest.raises(CoterieError, match=r"method.temperature=2 has no effect with method.distillation_weight=0$"):
+        sweep_arms(arms, {"method.distillation_weight": ["0", "2"], "method.temperature": ["1", "2"]})
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from coterie.errors import CoterieError
+from coterie.methods.group_method import GroupMethod
+from coterie.methods.options import choices, conditions, option_fields, unused_options
+from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
 
 
@@ -117,5 +124,117 @@ def logit_gradient():
         method.group.forward = forward
         (gradient,) = torch.autograd.grad(loss, logits)
         return logits.detach(), gradient
+
+    return find
+
+
+CANDIDATES = (0, 1, 2, 0.5, 3, 6.0, "random", [1.0, 2.0])
+
+
+@pytest.fixture
+def possible():
+    """``possible(type, default)``: some valid values of an option other than its default, those that the type lists first."""
+
+    def find(kind, default) -> list:
+        found = []
+        for each in (*choices(kind), *CANDIDATES):
+            with contextlib.suppress(ValidationError):
+                value = TypeAdapter(kind).validate_python(each)
+                if value not in [default, *found]:
+                    found.append(value)
+        return found
+
+    return find
+
+
+def trained(method, inputs, targets, kept=(), steps=((1, 39), (12, 259), (13, 279))) -> tuple[list, list]:
+    """Some steps of a method, by default an early one and two late ones: what they leave in the students, and all else that an option may change."""
+    students: list = []
+    others: list = [method.views, method.label_factor, method.needs_validation]
+    main = torch.optim.SGD(method.parameter_groups(), lr=0.05)
+    own = method.build_optimizers()
+    for optimizer in (main, *own.values()):
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        others.append(f"{type(optimizer).__name__} {getattr(optimizer, 'every', 1)} {settings}")
+    for epoch, step in steps:
+        progress = Progress(epoch, 20, step, 400)
+        torch.manual_seed(step)
+        total = sum(method.train()(inputs, targets, progress).values())
+        method.zero_grad()
+        total.backward()
+        for optimizer in (main, *own.values()):
+            optimizer.step()
+        method.after_step(progress)
+        others.append(total.detach())
+        if isinstance(method, GroupMethod):
+            with torch.no_grad():
+                said = method.eval().predict(inputs)
+            if method.needs_validation:
+                method.after_validation(said.logits, targets)
+            students.append(said.deployed)
+            others.append(said.ensemble)
+        method.before_epoch(epoch + 1)
+        students += [each.detach().clone() for each in method.networks.state_dict().values()]
+        others += [method.get_parameter(each).detach().clone() for each in kept]
+    return students, others
+
+
+def same(first, second) -> bool:
+    return len(first) == len(second) and all(
+        torch.allclose(a.float(), b.float(), rtol=1e-5, atol=1e-7) if isinstance(a, torch.Tensor) else a == b
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.fixture
+def misdeclared(possible):
+    """``misdeclared(kind, build, elsewhere, base, kept, steps)``: where a method's ``unused`` differs from what training shows.
+
+    In every state with one option at one of its values (those that its type lists, 0, and 1 of a share), and in every declared one, each other option is changed. It has an effect if a few
+    steps of training then differ in anything. ``build(options)`` returns the method, inputs and targets; ``elsewhere`` names options that are left out; ``kept`` names
+    parameters whose values count; ``base`` are options of all states. Returns a line for each difference.
+    """
+
+    def find(kind, build, elsewhere=(), base=None, **how) -> list[str]:
+        fields = option_fields(kind)
+        others = {name: possible(annotation, default) for name, (annotation, default) in fields.items()}
+
+        def run(options):
+            torch.manual_seed(0)
+            return trained(*build(options), **how)
+
+        states, base = [{}], base or {}
+        for name, (annotation, _) in fields.items():
+            listed = list(choices(annotation))
+            switches = [
+                each for each in others[name] if each in listed or each in (0, 1)[: 1 + (2 not in others[name])]
+            ]
+            states += [{name: value} for value in switches if name not in {*base, *elsewhere}]
+        for key in kind.unused:
+            parts = {each.option: yaml.safe_load(each.value) for each in conditions(key) if not each.differs}
+            states += [parts] if len(parts) > 1 else []
+        found = []
+        for state in states:
+            try:
+                reference = run({**base, **state})
+            except CoterieError:
+                continue
+            for name in fields.keys() - state.keys() - base.keys() - set(elsewhere):
+                has_effect = declared = False
+                for value in others[name]:
+                    options = {**base, **state, name: value}
+                    declared = name in unused_options(kind, options)
+                    try:
+                        students, rest = run(options)
+                    except CoterieError:
+                        continue
+                    if declared and not same(students, reference[0]):
+                        found.append(f"{state} {name}={value!r} is declared, and has an effect")
+                    has_effect |= not (same(students, reference[0]) and same(rest, reference[1]))
+                    if has_effect and not declared:
+                        break
+                if not has_effect and not declared:
+                    found.append(f"{state} {name} is not declared, and has no effect")
+        return found
 
     return find

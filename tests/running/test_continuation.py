@@ -146,3 +146,18 @@ def test_a_folder_without_a_name_says_what_is_trained(tmp_path, monkeypatch):
     ):
         assert free_name(load_recipe(None, settings), None, None).name == name
     assert free_name(load_recipe(), torch.nn.Identity(), None).name == "digits_own-network_okdmde_seed0"
+
+
+def test_a_run_with_a_setting_that_is_refused_now_is_measured_and_resumed(tmp_path):
+    """As one of an earlier version: the setting has no effect."""
+    data, method = (images(), None, images(count=20)), {"name": "dml", "distillation_weight": 0}
+    run = coterie.train(data=data, output=tmp_path / "run", **{**SMALL, "method": method})
+    stored = run.path / "recipe.yaml"
+    stored.write_text(stored.read_text().replace("distillation_weight: 0", "distillation_weight: 0\n  temperature: 2"))
+    _, evaluation = coterie.evaluate_run(run.path, data=data)
+    assert evaluation.figures["deployed"]["top1"] == run.summary["deployed"]["top1"]
+    unfinished(run.path)
+    again = coterie.train(output=run.path, resume=True, quiet=True, data=data)
+    assert again.summary["deployed"] == run.summary["deployed"]
+    with pytest.raises(CoterieError, match=r"method.temperature=2 has no effect with method.distillation_weight=0$"):
+        coterie.train(stored, data=data, output=tmp_path / "new", quiet=True)

@@ -17,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from coterie.benchmark.timing import LEAST_SECONDS, Timing, ceiling, interleaved, seconds, synchronise
 from coterie.data.batch import Batch
 from coterie.errors import CoterieError
+from coterie.methods import find_method
+from coterie.methods.options import check_options
 from coterie.recipe import Recipe, load_recipe
 from coterie.run_folder import RunFolder
 from coterie.running.accelerator import build_accelerator
@@ -41,6 +43,7 @@ class Subject:
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         if recipe.training.shard:
             raise CoterieError("training.shard=true: a benchmark measures one process; leave it out")
+        check_options(find_method(recipe.method.name), recipe.method.options)
         self.accelerator = build_accelerator(recipe)
         self.task = find_task(recipe)(recipe, self.accelerator)
         method = self.task.build_method()

@@ -92,15 +92,16 @@ def sweep_arms(arms: dict[str, Recipe], sweep: Mapping[str, Sequence[str]]) -> d
     Args:
         arms: label -> recipe.
         sweep: settings by full name, each with the values to try. A method's setting applies to the methods that have it; the
-            others stay one arm.
+            others stay one arm. Settings of a recipe that have no effect with a value are left out of that arm.
 
     Returns:
         Label -> recipe, with the values appended to the label; no run evaluates the test split.
 
     Raises:
-        CoterieError: a setting is unknown, or a value is invalid.
+        CoterieError: a setting is unknown, a value is invalid, or one has no effect together with the others, so that two arms would be the same.
     """
     from coterie.methods.options import check_options  # imports torch
+    from coterie.tasks.construction import without_unused
 
     found: dict[str, Recipe] = {}
     untouched = ["training.evaluate_test=false"]
@@ -111,7 +112,9 @@ def sweep_arms(arms: dict[str, Recipe], sweep: Mapping[str, Sequence[str]]) -> d
         for values in product(*own.values()):
             given = [f"{key}={value}" for key, value in zip(own, values, strict=True)]
             said = " ".join(each.partition(".")[2] or each for each in given)
-            swept = load_recipe(recipe, [*given, *untouched])
+            names = [key.partition(".")[2] for key in own if key.startswith("method.")]
+            # An arm's other settings may have no effect with one of the values, as a temperature with a weight of 0.
+            swept = without_unused(load_recipe(recipe, [*given, *untouched]), keep=names)
             check_options(find_method(swept.method.name), swept.method.options)
             _check(swept)
             found[f"{label} {said}".strip()] = swept

@@ -6,6 +6,8 @@ A method never sees the data set, the optimizer or the run folder. Methods of gr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +19,9 @@ from coterie.methods.progress import Progress
 from coterie.networks.teacher import Teachers
 
 OURS = "coterie.methods."
+Unused = Mapping[str, tuple[str, ...]]
+"""Constructor arguments that have no effect while others have certain values: ``{"adversary=none": ("head", "r1")}``. A key is written as in a recipe; ``a=0 b!=x`` holds if
+both parts do. A recipe that sets such an argument to another value than its default is refused, see :func:`coterie.methods.options.check_options`."""
 
 
 def method_name(kind: type) -> str:
@@ -45,6 +50,7 @@ class Method(nn.Module):
         None  # a method that is trained first; its deployed student is this method's teacher
     )
     first_stage_options: ClassVar[tuple[str, ...]] = ()  # this method's settings that belong to the first stage
+    unused: ClassVar[Unused] = MappingProxyType({})  # arguments without effect, see :data:`Unused`
     deployed_student: int = 0
     num_students: int = 1
     leader: int | None = None  # the student that the method designates for deployment

@@ -45,6 +45,7 @@ from coterie.running.notebook import as_html, as_text
 from coterie.running.outcome import conclude, is_complete, restore_report
 from coterie.running.output import clear, free_name, require_free
 from coterie.student import load_student
+from coterie.tasks.construction import without_unused
 from coterie.tasks.task import Task, find_task
 from coterie.training.display import Display
 from coterie.training.interruption import Interrupted, Interruption
@@ -150,7 +151,8 @@ def train(
         summary = folder.read_summary()
         validated(FinishedSummary, summary, folder.summary)
         return TrainResult(folder.path, summary, network)
-    find_task(settings).require(settings, len(modules))
+    # A run of an earlier version may have settings that are refused now since they have no effect.
+    find_task(settings).require(without_unused(settings) if resume else settings, len(modules))
     made = [path for path in [folder.path, *folder.path.parents] if not path.is_dir()]
     with lock(folder) if is_first else contextlib.nullcontext():
         if is_first and not resume:

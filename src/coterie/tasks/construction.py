@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 
 from torch import nn
 
@@ -37,11 +38,10 @@ def method_of(
     """
     method_class = find_method(recipe.method.name)
     group.checkpoint_branches = recipe.training.checkpoint_branches
+    options = check_options(method_class, recipe.method.options, unused="drop")  # recipes of old runs may have some
     with seeded(derive_seed(recipe.seed, "method")):
         passed = {"teachers": teachers} if "teachers" in inspect.signature(method_class).parameters else {}
-        method = grouped(
-            create_method(recipe.method.name, group, label_loss=label_loss, **passed, **recipe.method.options)
-        )
+        method = grouped(create_method(recipe.method.name, group, label_loss=label_loss, **passed, **options))
     _require_teaching_read(recipe, teachers is not None, bool(passed))
     if teachers is not None and not passed:
         method.join(Guide(teachers, **recipe.teaching.model_dump()))
@@ -56,7 +56,7 @@ def require_method(recipe: Recipe, own_teachers: int = 0) -> None:
         own_teachers: number of teachers that are passed as modules.
 
     Raises:
-        CoterieError: the method or an argument is unknown, there are too many students, a required teacher is missing, there are too many teachers, a
+        CoterieError: the method or an argument is unknown or has no effect, there are too many students, a required teacher is missing, there are too many teachers, a
             teacher is not a finished run of the recipe's task, or ``teaching.*`` is set without effect.
     """
     name, kind = recipe.method.name, find_method(recipe.method.name)
@@ -79,6 +79,25 @@ def require_method(recipe: Recipe, own_teachers: int = 0) -> None:
             found = RunFolder(each.run).require().read_description().get("task", UNNAMED)
             if found != recipe.task:
                 raise CoterieError(f"the teacher {each.run!r} is a run of task={found}, and this is task={recipe.task}")
+
+
+def without_unused(recipe: Recipe, keep: Collection[str] = ()) -> Recipe:
+    """Returns a recipe without the method's arguments that have no effect; it trains the same.
+
+    Args:
+        recipe: the recipe, perhaps of an old run.
+        keep: names of arguments that stay.
+
+    Raises:
+        CoterieError: an argument is unknown or has an invalid value.
+    """
+    given = recipe.method.options
+    used = check_options(find_method(recipe.method.name), given, unused="drop")
+    if used.keys() == given.keys():
+        return recipe
+    options = {key: value for key, value in given.items() if key in used or key in keep}
+    method = type(recipe.method).model_validate({"name": recipe.method.name, **options})
+    return recipe.model_copy(update={"method": method})
 
 
 def _require_teaching_read(recipe: Recipe, is_taught: bool, has_own: bool) -> None:

@@ -179,3 +179,9 @@ def test_settings_that_do_not_fit(make_generator, options, message):
 def test_images_that_do_not_fit_the_levels(make_generator, batch):
     with pytest.raises(CoterieError, match="28x28 pixels: expected multiples of 8"):
         Regression(make_generator())(batch[0][..., :7, :7], batch[1][..., :28, :28])
+
+
+def test_a_rank_has_no_effect_on_a_discriminator_that_starts_from_nothing(make_generator):
+    with pytest.raises(CoterieError, match=r"discriminator_rank=4 has no effect with method.adversary=random"):
+        DFOSD(make_generator(), discriminator_rank=4)
+    DFOSD(make_generator(pretrained=True), dists_backbone="random", discriminator_rank=4)

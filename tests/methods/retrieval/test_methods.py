@@ -172,3 +172,11 @@ def test_what_cannot_be_is_refused_in_a_line():
         create_method("embed_distill", group)
     assert embed_distill.EmbedDistill(Encoder(), score=0, embedding=0).reads_teacher is False
     assert contrastive.Contrastive(Encoder()).student() is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["contrastive", "embed_distill", "margin_mse"])
+def test_training_shows_what_has_no_effect(name, misdeclared):
+    """See ``misdeclared`` in ``tests/methods/conftest.py``."""
+    kind = METHODS[name]
+    assert "\n".join(misdeclared(kind, lambda options: (kind(Encoder(), **options), *batch()))) == ""

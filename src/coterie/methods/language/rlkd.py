@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from coterie.errors import CoterieError
 from coterie.losses.divergences import DivergenceName, find_divergence
 from coterie.losses.ranking import Correlation, ranking_loss, top_union
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import LogitTaughtMethod
@@ -45,6 +46,14 @@ class RankingKD(LogitTaughtMethod):
     Raises:
         CoterieError: k above the number of classes.
     """
+
+    unused: ClassVar[Unused] = {
+        "divergence=none": ("temperature", "dynamic_weight"),
+        "measure=pearson": ("strength",),
+        "ranking_weight=0": ("deduplicate", "measure", "strength"),
+        "ranking_weight=0 dynamic_weight=false": ("k",),
+        "ranking_weight=0 divergence=none": ("k", "combination"),
+    }
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.mutual import mutual_divergence
 from coterie.methods.group_method import GroupMethod
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.discriminator import MapDiscriminator, MapTranslator, frozen_score
@@ -47,6 +48,7 @@ class AFD(GroupMethod):
 
     default_branches: ClassVar[int] = 2
     default_at: ClassVar[str | None] = None
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature", "ramp_up")}
 
     def __init__(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from coterie.losses import kl_divergence
 from coterie.losses.mutual import mean_of_others
 from coterie.methods.group_method import GroupMethod
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
@@ -36,6 +37,8 @@ class CLILR(GroupMethod):
 
     Losses: ``label`` and, with two or more students, ``distillation``.
     """
+
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature", "ramp_up", "detach_target")}
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from coterie.data.nested import Inputs, concatenated
 from coterie.losses.mutual import mutual_divergence
 from coterie.methods.group_method import GroupMethod
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
@@ -38,6 +39,7 @@ class DDGSD(GroupMethod):
     default_branches: ClassVar[int] = 1
     default_at: ClassVar[str | None] = None
     max_students: ClassVar[int | None] = 1
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature",)}
 
     def __init__(
         self,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from coterie.data.nested import Inputs
 from coterie.losses.mutual import mutual_divergence
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.self_distillation.exiting import ExitingMethod
@@ -27,6 +30,8 @@ class DKS(ExitingMethod):
 
     Losses: ``label``, ``exit_label``, ``distillation``.
     """
+
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature",)}
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from coterie.losses import kl_divergence
 from coterie.losses.mutual import log_mean_probability_of_others, mean_of_others, mutual_divergence
 from coterie.methods.group_method import GroupMethod
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
@@ -36,6 +37,7 @@ class DML(GroupMethod):
 
     default_branches: ClassVar[int] = 2
     default_at: ClassVar[str | None] = None
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature", "target", "ramp_up", "detach_target")}
 
     def __init__(
         self,

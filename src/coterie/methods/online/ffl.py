@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.methods.group_method import GroupMethod, Predictions
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.fusion import FusedClassifier, FusionKind
@@ -43,6 +44,7 @@ class FFL(GroupMethod):
     """
 
     default_branches: ClassVar[int] = 2
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature", "ramp_up")}
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from coterie.losses import kl_divergence
 from coterie.losses.attention import shifted_attention, spatial_attention
 from coterie.losses.mutual import mutual_divergence
 from coterie.methods.group_method import GroupMethod, Predictions
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.fusion import FusedClassifier
@@ -51,6 +52,7 @@ class FFSD(GroupMethod):
 
     default_branches: ClassVar[int] = 3
     default_at: ClassVar[str | None] = None
+    unused: ClassVar[Unused] = {"diversity_weight=0 fusion_weight=0": ("ramp_up",)}
 
     def __init__(
         self,

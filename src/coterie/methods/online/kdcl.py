@@ -12,6 +12,7 @@ from coterie.losses import kl_divergence
 from coterie.losses.collaboration import covariance_weights, linear_target, min_logit_target, naive_target
 from coterie.losses.precision import einsum
 from coterie.methods.group_method import GroupMethod
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
@@ -45,6 +46,8 @@ class KDCL(GroupMethod):
     default_branches: ClassVar[int] = 2
     default_at: ClassVar[str | None] = None
     weights: Tensor
+
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature", "ramp_up")}
 
     def __init__(
         self,

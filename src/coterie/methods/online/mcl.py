@@ -14,6 +14,7 @@ from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.contrast import contrast, similarities, soft_contrast
 from coterie.methods.group_method import GroupMethod
+from coterie.methods.method import Unused
 from coterie.methods.options import AtLeastOne, NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
@@ -62,6 +63,12 @@ class MCL(GroupMethod):
     default_branches: ClassVar[int] = 2
     default_at: ClassVar[str | None] = None
     min_batch: ClassVar[int] = 3  # an anchor, a positive and a negative
+    unused: ClassVar[Unused] = {
+        "distillation_weight=0": ("distillation_temperature",),
+        "soft_weight=0": ("soft_temperature",),
+        "contrast_weight=0 soft_weight=0": ("contrast_temperature", "dimensions"),
+        "contrast_weight=0 soft_weight=0 distillation_weight=0": ("form",),
+    }
 
     def __init__(
         self,

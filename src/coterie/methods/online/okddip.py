@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.precision import einsum, matmul
 from coterie.methods.group_method import GroupMethod, Predictions
+from coterie.methods.method import Unused
 from coterie.methods.options import AtLeastOne, NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import GroupOutput, StudentGroup
@@ -50,6 +52,8 @@ class OKDDip(GroupMethod):
     Raises:
         CoterieError: fewer than two peers, whose attention would be trivial.
     """
+
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature", "ramp_up", "detach_target", "reduction")}
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from coterie.losses import diversity_loss, kl_divergence
 from coterie.losses.diversity import NEEDS_EQUAL_WIDTH, DiversityForm
 from coterie.losses.precision import einsum
 from coterie.methods.group_method import GroupMethod, Predictions
+from coterie.methods.method import Unused
 from coterie.methods.options import AtLeastOne, NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.fusion import FeatureFusion, FusionKind
@@ -74,6 +75,14 @@ class OKDMDE(GroupMethod):
         >>> sorted(method(torch.randn(2, 3, 64, 64), torch.tensor([0, 4])))
         ['distillation', 'diversity', 'ensemble_label', 'label']
     """
+
+    unused: ClassVar[Unused] = {
+        "attention=uniform": ("fusion", "fusion_reduction"),
+        "attention=uniform ensemble_gradient=gate": ("detach_target",),
+        "distillation_weight=0": ("temperature", "ramp_up", "detach_target"),
+        "diversity_weight=0": ("diversity",),
+        "ensemble_label=false detach_target=true": ("fusion", "fusion_reduction", "ensemble_gradient"),
+    }
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.methods.group_method import GroupMethod, Predictions
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
@@ -57,6 +58,11 @@ class OKDPH(GroupMethod):
 
     default_branches: ClassVar[int] = 2
     default_at: ClassVar[str | None] = None
+    unused: ClassVar[Unused] = {
+        "distillation_weight=0": ("temperature",),
+        "label_share=1": ("hybrid_gradient",),
+        "fusion=0": ("fusion_epochs", "move_statistics", "evaluate_moved"),
+    }
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.methods.group_method import GroupMethod, Predictions
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.gate import TrunkGate
@@ -46,6 +47,7 @@ class ONE(GroupMethod):
 
     default_branches: ClassVar[int] = 3
     min_batch: ClassVar[int] = 2  # the gate has BatchNorm
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature", "ramp_up", "detach_target")}
 
     def __init__(
         self,

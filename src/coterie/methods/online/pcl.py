@@ -13,6 +13,7 @@ from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.losses.mutual import mutual_divergence
 from coterie.methods.group_method import GroupMethod, Predictions
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.networks.group import StudentGroup
@@ -43,6 +44,11 @@ class PCL(GroupMethod):
     """
 
     default_branches: ClassVar[int] = 3
+    unused: ClassVar[Unused] = {
+        "distillation_weight=0": ("temperature", "ramp_up"),
+        "distillation_weight=0 deploy=student": ("decay",),
+        "decay=0": ("deploy",),
+    }
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,16 +14,25 @@ from coterie.errors import CoterieError
 from coterie.losses.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from coterie.losses.denoising import noised
 from coterie.losses.perceptual import EdgeChannels, EdgeScale
+from coterie.methods.method import Unused
 from coterie.methods.options import AtLeastOne, NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.restoration.rare import RareAdamW
-from coterie.methods.restoration.restorer import Likeness, Perceptual, Restorer, random_times, spatial_loss
+from coterie.methods.restoration.restorer import (
+    UNUSED_PERCEPTUAL,
+    Likeness,
+    Perceptual,
+    Restorer,
+    random_times,
+    spatial_loss,
+)
 from coterie.networks.one_step.discriminator import Head, NoiseAwareDiscriminator, discriminator_of
 from coterie.networks.one_step.generator import OneStepGenerator
 from coterie.networks.one_step.library import config_of
 from coterie.networks.one_step.unets import build_unet, find_diffusion, without_lora
 
 Adversary = Literal["auto", "none", "random", "pretrained"]
+RANK = 16  # of LoRA on a discriminator's pretrained weights
 Source = Annotated[str | dict[str, Any], Field()]
 
 
@@ -68,6 +77,24 @@ class DFOSD(Restorer):
         CoterieError: an option without effect, weights that are not available, or a discriminator for another latent space.
     """
 
+    unused: ClassVar[Unused] = {
+        **UNUSED_PERCEPTUAL,
+        "adversary=none": (
+            "adversarial_weight",
+            "discriminator",
+            "discriminator_rank",
+            "head",
+            "noise",
+            "shared_noise",
+            "r1",
+            "discriminator_every",
+            "discriminator_learning_rate",
+            "discriminator_weight_decay",
+        ),
+        "adversary=random": ("discriminator", "discriminator_rank"),
+        "noise=false": ("shared_noise",),
+    }
+
     def __init__(
         self,
         generator: OneStepGenerator,
@@ -80,7 +107,7 @@ class DFOSD(Restorer):
         adversary: Adversary = "auto",
         adversarial_weight: NonNegative = 0.05,
         discriminator: Source = "auto",
-        discriminator_rank: AtLeastOne | None = 16,
+        discriminator_rank: AtLeastOne | None = RANK,
         head: Head = "mlp",
         noise: bool = True,
         shared_noise: bool = False,
@@ -95,6 +122,10 @@ class DFOSD(Restorer):
         if adversary in ("none", "random") and isinstance(discriminator, str) and discriminator != "auto":
             raise CoterieError(
                 f"method.discriminator={discriminator!r} has no effect with method.adversary={adversary}"
+            )
+        if adversary == "random" and isinstance(discriminator, str) and discriminator_rank != RANK:
+            raise CoterieError(
+                f"method.discriminator_rank={discriminator_rank} has no effect with method.adversary=random, which trains all of the discriminator"
             )
         if adversary == "pretrained" and discriminator == "auto" and not generator.pretrained:
             raise CoterieError(

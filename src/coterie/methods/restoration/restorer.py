@@ -11,12 +11,18 @@ from torch import Tensor, nn
 from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.perceptual import EdgeChannels, EdgeScale
-from coterie.methods.method import Method
+from coterie.methods.method import Method, Unused
 from coterie.networks.dists import DISTS
 from coterie.networks.lpips import LPIPS
 from coterie.networks.one_step.generator import OneStepGenerator
 
 Perceptual = Literal["none", "lpips", "dists", "ea_dists"]
+UNUSED_PERCEPTUAL: Unused = {
+    "perceptual=none": ("perceptual_weight", "dists_backbone"),
+    "perceptual=lpips": ("dists_backbone",),
+    "perceptual!=ea_dists": ("edges", "edge_scale"),
+    "perceptual_weight=0": ("perceptual", "dists_backbone", "edges", "edge_scale"),
+}  # of the methods with a perceptual term, see :data:`coterie.methods.method.Unused`
 
 
 class Restorer(Method):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,9 +11,17 @@ from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.denoising import noised, predicted_clean, score_difference_loss
 from coterie.losses.perceptual import EdgeChannels, EdgeScale
+from coterie.methods.method import Unused
 from coterie.methods.options import AtLeastOne, NonNegative, Positive
 from coterie.methods.progress import Progress
-from coterie.methods.restoration.restorer import Likeness, Perceptual, Restorer, random_times, spatial_loss
+from coterie.methods.restoration.restorer import (
+    UNUSED_PERCEPTUAL,
+    Likeness,
+    Perceptual,
+    Restorer,
+    random_times,
+    spatial_loss,
+)
 from coterie.networks.one_step.generator import OneStepGenerator
 from coterie.networks.one_step.unets import add_lora, without_lora
 
@@ -49,6 +57,8 @@ class VSD(Restorer):
     Raises:
         CoterieError: a generator without pretrained weights.
     """
+
+    unused: ClassVar[Unused] = UNUSED_PERCEPTUAL
 
     def __init__(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.embedding import Metric, embedding_matching, one_hot_loss, score_distillation
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.retrieval.dual_encoder import DualEncoderMethod, without_excluded
@@ -44,6 +45,11 @@ class EmbedDistill(DualEncoderMethod):
     Raises:
         CoterieError: all weights are 0.
     """
+
+    unused: ClassVar[Unused] = {
+        "embedding=0": ("metric",),
+        "onehot=0 score=0": ("temperature",),
+    }
 
     def __init__(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from coterie.data.nested import Inputs
 from coterie.losses.embedding import margin_mse, one_hot_loss
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.retrieval.dual_encoder import DualEncoderMethod, without_excluded
@@ -28,6 +29,8 @@ class MarginMSE(DualEncoderMethod):
 
     Losses: ``distillation``, and ``label`` if its weight is above 0.
     """
+
+    unused: ClassVar[Unused] = {"onehot=0": ("temperature",)}
 
     def __init__(
         self, encoder: nn.Module, *, weight: Positive = 1.0, onehot: NonNegative = 0.0, temperature: Positive = 0.05

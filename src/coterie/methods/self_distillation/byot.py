@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.self_distillation.exiting import ExitingMethod
@@ -27,6 +30,8 @@ class BYOT(ExitingMethod):
 
     Losses: ``label``, ``exit_label``, ``distillation``, ``feature``.
     """
+
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature",)}
 
     def __init__(
         self,

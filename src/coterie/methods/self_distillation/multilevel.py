@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.losses.attention import spatial_attention
 from coterie.methods.group_method import Predictions
+from coterie.methods.method import Unused
 from coterie.methods.options import AtLeastOne, NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.self_distillation.exiting import StagedMethod
@@ -45,6 +48,8 @@ class MultilevelSelfKD(StagedMethod):
     Raises:
         CoterieError: a student without taps.
     """
+
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature",)}
 
     def __init__(
         self,

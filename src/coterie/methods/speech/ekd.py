@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coterie.errors import CoterieError
 from coterie.losses.frames import aggregated, frame_distance
-from coterie.methods.method import Method
+from coterie.methods.method import Method, Unused
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.speech.encoder import EncoderTeachers, SpeechBatch, SpeechEncoder
@@ -70,6 +70,10 @@ class EnsembleKD(Method):
 
     needs_teacher: ClassVar[bool] = True
     max_students: ClassVar[int | None] = 1
+    unused: ClassVar[Unused] = {
+        "aggregation=concatenation": ("teacher_weights",),
+        "aggregation!=average": ("residual_weight",),
+    }
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence, mean_probability
 from coterie.methods.group_method import Predictions
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.kd import KD
@@ -69,6 +70,7 @@ class Assistants(TaughtMethod):
     """
 
     max_teachers: ClassVar[int | None] = 1
+    unused: ClassVar[Unused] = {"selection!=tradeoff": ("tradeoff",)}
 
     def __init__(
         self,
@@ -212,6 +214,10 @@ class AMD(KD):
     max_teachers: ClassVar[int | None] = 1
     first_stage: ClassVar[str | None] = "coterie.methods.teacher.amd:Assistants"
     first_stage_options: ClassVar[tuple[str, ...]] = ("sparsities", "selection", "tradeoff")
+    unused: ClassVar[Unused] = {
+        "selection!=tradeoff": ("tradeoff",),
+        "distillation_weight=0": ("temperature",),
+    }
 
     def __init__(
         self,

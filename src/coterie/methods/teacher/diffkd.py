@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
+from coterie.methods.method import Unused
 from coterie.methods.options import AtLeastOne, NonNegative
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import TaughtMethod, single_view
@@ -54,6 +55,12 @@ class DiffKD(TaughtMethod):
 
     max_teachers: ClassVar[int | None] = 1
     min_batch: ClassVar[int] = 2  # BatchNorm, where a map may have a single position
+    unused: ClassVar[Unused] = {
+        "taps=logits": ("autoencoder", "standardise"),
+        "denoiser=none": ("steps", "noise_matching"),
+        "denoiser=projector": ("noise_matching",),
+        "distillation_weight=0": ("taps", "autoencoder", "steps", "noise_matching", "denoiser", "standardise"),
+    }
 
     def __init__(
         self,

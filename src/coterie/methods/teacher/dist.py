@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from coterie.data.nested import Inputs
 from coterie.losses.correlation import pearson_distance
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import LogitTaughtMethod
@@ -36,6 +37,10 @@ class DIST(LogitTaughtMethod):
     """
 
     min_batch: ClassVar[int] = 2  # correlation of a class over the samples
+    unused: ClassVar[Unused] = {
+        "distillation_weight=0": ("temperature", "between_weight", "within_weight", "combination"),
+        "between_weight=0 within_weight=0": ("temperature", "distillation_weight", "combination"),
+    }
 
     def __init__(
         self,

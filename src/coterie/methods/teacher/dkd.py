@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from coterie.losses.decoupled import others_divergence, target_divergence
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import LogitTaughtMethod, require_classes
@@ -33,6 +34,8 @@ class DKD(LogitTaughtMethod):
     Raises:
         CoterieError: mixed labels.
     """
+
+    unused: ClassVar[Unused] = {"target_weight=0 others_weight=0": ("temperature", "warmup", "combination")}
 
     def __init__(
         self,

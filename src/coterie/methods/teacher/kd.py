@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from coterie.losses.divergences import DivergenceName, find_divergence
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import LogitTaughtMethod
@@ -30,6 +31,8 @@ class KD(LogitTaughtMethod):
 
     Losses: ``label``, ``distillation``, and ``teacher_weights`` with learned ones.
     """
+
+    unused: ClassVar[Unused] = {"distillation_weight=0": ("temperature", "divergence", "combination")}
 
     def __init__(
         self,

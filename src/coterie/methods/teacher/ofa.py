@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses.target_enhanced import target_enhanced_loss, target_enhanced_weights
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import LogitTaughtMethod
@@ -48,6 +49,10 @@ class OFA(LogitTaughtMethod):
     """
 
     uses_taps: ClassVar[bool] = True
+    unused: ClassVar[Unused] = {
+        "gamma=1": ("nontarget_power",),
+        "distillation_weight=0 exit_weight=0": ("gamma", "temperature", "nontarget_power", "combination"),
+    }
 
     def __init__(
         self,

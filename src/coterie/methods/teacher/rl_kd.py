@@ -12,6 +12,7 @@ from coterie.data.nested import Inputs
 from coterie.losses import kl_divergence
 from coterie.losses.label import one_hot
 from coterie.losses.precision import einsum
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.taught import TaughtMethod, require_classes, single_view
@@ -70,6 +71,20 @@ class RLKD(TaughtMethod):
     reads_teacher_features: ClassVar[bool] = False
     expected_reward: Tensor
     validation_accuracy: Tensor
+
+    unused: ClassVar[Unused] = {
+        "selection!=policy": ("reward", "policy_learning_rate", "warm_up", "shuffle_state"),
+        "policy_learning_rate=0": ("reward", "shuffle_state"),
+        "warm_up=1": ("reward", "policy_learning_rate", "shuffle_state"),
+        "label_weight=1": (
+            "selection",
+            "reward",
+            "temperature",
+            "policy_learning_rate",
+            "warm_up",
+            "shuffle_state",
+        ),
+    }
 
     def __init__(
         self,

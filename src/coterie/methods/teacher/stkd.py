@@ -12,6 +12,7 @@ from coterie.data.nested import Inputs
 from coterie.errors import CoterieError
 from coterie.losses import kl_divergence
 from coterie.losses.decoupled import others_divergence
+from coterie.methods.method import Unused
 from coterie.methods.options import NonNegative, Positive, Share
 from coterie.methods.progress import Progress
 from coterie.methods.teacher.guide import Combination, combined_logits
@@ -51,6 +52,10 @@ class STKD(TaughtMethod):
 
     mixes_inputs: ClassVar[bool] = True
     reads_teacher_features: ClassVar[bool] = False
+    unused: ClassVar[Unused] = {
+        "mixing=0": ("reading",),
+        "distillation_weight=0": ("reading", "wrong_classes", "temperature", "combination"),
+    }
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     method = find_method(recipe.method.name)
     if method.first_stage is None:
         return None
-    check_options(method, recipe.method.options)  # report invalid options before a long first stage
+    check_options(method, recipe.method.options, unused="drop")  # report invalid options before a long first stage
     teachers = teachers_of(recipe)
     if len(teachers) != 1:
         raise CoterieError(f"{recipe.method.name} starts from one teacher, got {len(teachers)}; set teacher.run=FOLDER")

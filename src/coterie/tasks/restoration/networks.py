@@ -94,14 +94,15 @@ def make_method(recipe: Recipe, generator: OneStepGenerator, **instead: Any) -> 
     Args:
         recipe: its ``method`` and ``seed`` are read.
         generator: the network to train.
-        instead: options that replace the recipe's.
+        instead: options that replace the recipe's, of which those that have no effect beside them are left out.
 
     Raises:
         CoterieError: the method is for other tasks, or does not accept the options.
     """
     kind = require_restorer(recipe)
     with seeded(derive_seed(recipe.seed, "method")):
-        method: Restorer = kind(generator, **check_options(kind, {**recipe.method.options, **instead}))
+        options = check_options(kind, {**recipe.method.options, **instead}, unused="drop")
+        method: Restorer = kind(generator, **{**options, **instead})
     return method
 
 

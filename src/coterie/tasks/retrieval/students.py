@@ -46,7 +46,7 @@ def require_teacher(recipe: Recipe) -> None:
 def _probe(recipe: Recipe) -> DualEncoderMethod:
     """Build the recipe's method without an encoder, to query which inputs it reads."""
     method = make_method_class(recipe.method.name)
-    return method(nn.Identity(), **check_options(method, recipe.method.options))
+    return method(nn.Identity(), **check_options(method, recipe.method.options, unused="drop"))
 
 
 def require_pairwise(recipe: Recipe, teacher: AnyTeacher | None) -> None:
@@ -100,7 +100,7 @@ def make_method(recipe: Recipe, encoder: Any, teacher: AnyTeacher | None = None)
             f"teaching.* says how a teacher joins a method that has none; {recipe.method.name} has settings of its own for it"
         )
     with seeded(derive_seed(recipe.seed, "method")):
-        method = kind(Tower(encoder), **check_options(kind, recipe.method.options))
+        method = kind(Tower(encoder), **check_options(kind, recipe.method.options, unused="drop"))
     width = None if teacher is None else teacher.note["width"]
     if width is not None and width_of(encoder) != width:
         what = "its documents are compared with" if teacher_encodes(recipe, True) else "vectors are matched with"

@@ -175,7 +175,7 @@ def make_method(recipe: Recipe, network: nn.Module, normalize: bool, teachers: E
     kind = require_encoder_method(recipe)
     encoder = SpeechEncoder(network, normalize, network_of(recipe).cnn_gradient)
     with seeded(derive_seed(recipe.seed, "method")):
-        return kind(encoder, teachers=teachers, **check_options(kind, recipe.method.options))
+        return kind(encoder, teachers=teachers, **check_options(kind, recipe.method.options, unused="drop"))
 
 
 def require_encoder_method(recipe: Recipe) -> type[EnsembleKD]:
