@@ -37,6 +37,7 @@ from coterie.running.reload import load_method
 from coterie.tasks.restoration.task import Restoration
 
 RESULTS = shared.RESULTS / "restoration"
+PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "dfosd.png"
 PERCEPTUAL = {"perceptual": "ea_dists", "dists_backbone": "random", "perceptual_weight": 0.2}
 ADVERSARY = {**PERCEPTUAL, "adversarial_weight": 0.05, "discriminator_learning_rate": 1e-3}
 PRETRAINED = {"adversary": "pretrained", "discriminator_rank": 8, **ADVERSARY}
@@ -222,7 +223,7 @@ def write_picture(runs: Path) -> None:
             axes[row, column].imshow(plt.imread(first / file), interpolation="nearest")
             axes[row, column].set_axis_off()
         axes[0, column].set_title(title, fontsize=8)
-    write_atomically(RESULTS / "dfosd.png", lambda path: figure.savefig(path, dpi=110, format="png"))
+    write_atomically(PICTURE, lambda path: figure.savefig(path, dpi=110, format="png"))
     plt.close(figure)
 
 
