@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from coterie.data.decoding import read_image, reason_of, upright
 from coterie.errors import CoterieError
 from coterie.run_folder import RunFolder
 from coterie.student import task_of
 from coterie.tasks.images.data.batch import DataInfo
-from coterie.tasks.images.data.decoding import read_image, reason_of, upright
 from coterie.tasks.images.data.streaming import evaluation_transform
 from coterie.tasks.prediction import Prediction, best_classes
 

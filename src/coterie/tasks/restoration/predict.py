@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from coterie.data.decoding import UnreadableImage, read_image, upright
 from coterie.errors import CoterieError
 from coterie.files import write_stream
 from coterie.networks.one_step.generator import OneStepGenerator
@@ -129,12 +130,14 @@ def _read(sample: Any) -> Tensor:
     """
     if isinstance(sample, (str, Path)):
         try:
-            with Image.open(Path(sample).expanduser()) as image:
-                sample = image.convert("RGB")
+            sample = read_image(Path(sample).expanduser())
         except Exception as error:  # decoders raise many kinds
             raise CoterieError(f"cannot read the image {str(sample)!r}: {' '.join(str(error).split())[:120]}") from None
     if isinstance(sample, Image.Image):
-        sample = np.asarray(sample.convert("RGB"))
+        try:
+            sample = np.asarray(upright(sample))
+        except UnreadableImage as error:
+            raise CoterieError(f"a {sample.mode} image cannot be used: {error}") from None
     if not isinstance(sample, np.ndarray) or sample.dtype != np.uint8 or sample.ndim != 3 or sample.shape[2] != 3:
         raise CoterieError(f"{type(sample).__name__}: expected a path, a PIL image or an array uint8 [H, W, 3]")
     return torch.from_numpy(np.array(sample)).permute(2, 0, 1).float() / 255

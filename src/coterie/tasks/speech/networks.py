@@ -13,7 +13,14 @@ from torch import nn
 
 from coterie.errors import CoterieError
 from coterie.files import digest
-from coterie.networks.hugging_face import config_of, quiet_transformers, read_config, require_place, short_reason
+from coterie.networks.hugging_face import (
+    config_of,
+    quiet_transformers,
+    read_config,
+    require_known_values,
+    require_place,
+    short_reason,
+)
 from coterie.randomness import derive_seed, seeded
 
 PLAIN = {
@@ -71,6 +78,7 @@ def read_values(source: str) -> dict[str, Any]:
         raise CoterieError(f"{source!r} is no JSON file of a configuration: {short_reason(error)}") from None
     if not isinstance(values, dict) or "model_type" not in values:
         raise CoterieError(f"{source!r} names no model_type; expected a configuration's values, such as hubert's")
+    require_known_values(values, repr(source))
     return values
 
 

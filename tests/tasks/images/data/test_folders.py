@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coterie.data import decoding
 from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
-from coterie.tasks.images.data import decoding, scan
+from coterie.tasks.images.data import scan
 from coterie.tasks.images.data.folders import read_folder
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from coterie.tasks.images.data.decoding import COMMON, open_image
+from coterie.data.decoding import COMMON, open_image
 from coterie.tasks.images.data.headers import HEAD, plain_size
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)

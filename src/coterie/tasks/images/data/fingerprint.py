@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from coterie.data.decoding import UnreadableImage
 from coterie.data.fingerprint import digest
 from coterie.errors import RunError
-from coterie.tasks.images.data.decoding import UnreadableImage
 from coterie.tasks.images.data.raw import Arrays, Files, Objects, Samples
 from coterie.tasks.images.data.stored import Stored
 

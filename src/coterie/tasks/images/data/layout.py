@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coterie.data.decoding import readable_extensions
 from coterie.data.split_names import SPLITS, split_of, splits_by_name
 from coterie.errors import CoterieError
-from coterie.tasks.images.data.decoding import readable_extensions
 from coterie.tasks.images.data.stored import PathList
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from coterie.data.decoding import memory_size
 from coterie.data.splits import assign_held_out
 from coterie.errors import CoterieError
-from coterie.tasks.images.data.decoding import memory_size
 from coterie.tasks.images.data.objects import to_arrays
 from coterie.tasks.images.data.raw import Arrays, RawData, numbered
 from coterie.tasks.images.settings import ImageData

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from coterie.data.arrays import Labels, Pixels, as_array
+from coterie.data.decoding import DEEP, UnreadableImage, open_image, reason_of, upright
 from coterie.errors import CoterieError, RunError
 from coterie.randomness import drawing_from
-from coterie.tasks.images.data.decoding import DEEP, UnreadableImage, open_image, reason_of, upright
 from coterie.tasks.images.data.stored import Stored
 
 GREY = {"L", *DEEP}  # Pillow's modes that are kept as one channel

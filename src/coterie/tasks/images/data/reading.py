@@ -7,8 +7,8 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+from coterie.data.decoding import open_image
 from coterie.data.splits import carve, lacking_notes, limit
-from coterie.tasks.images.data.decoding import open_image
 from coterie.tasks.images.data.duplicates import find_duplicates
 from coterie.tasks.images.data.objects import from_objects
 from coterie.tasks.images.data.raw import Arrays, Files, Objects, RawData, Samples, require_consistent, with_classes

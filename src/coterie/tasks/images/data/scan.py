@@ -15,8 +15,8 @@ from PIL import Image
 
 from coterie.data.cache import digest as digest_of
 from coterie.data.cache import remembered
+from coterie.data.decoding import COMMON, deep_peak, largest_image, open_image, reason_of, upright
 from coterie.errors import CoterieError, RunError
-from coterie.tasks.images.data.decoding import COMMON, deep_peak, largest_image, open_image, reason_of, upright
 from coterie.tasks.images.data.headers import HEAD, plain_size
 from coterie.tasks.images.data.processes import by_processes
 from coterie.tasks.images.data.raw import Files

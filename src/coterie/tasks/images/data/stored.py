@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coterie.data.arrays import Labels
+from coterie.data.decoding import open_file
 from coterie.data.shared import NameList, Names, SharedArray
 from coterie.errors import CoterieError
-from coterie.tasks.images.data.decoding import open_file
 
 READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would otherwise wait for ever
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from coterie.data.decoding import readable_extensions
 from coterie.data.shared import NameList
-from coterie.tasks.images.data.decoding import readable_extensions
 
 BLOCK = 512
 REGULAR, PAX, LONG_NAME, SPARSE = {b"0", b"\0", b"7"}, b"x", b"L", b"S"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from coterie.data.decoding import read_image, upright_size
 from coterie.errors import CoterieError, RunError
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
@@ -65,23 +65,21 @@ def _cut(source: Path | Pixels, top: int, left: int, height: int, width: int) ->
 
 @lru_cache(maxsize=KEPT)
 def read_pixels(path: Path) -> Pixels:
-    """Read an image file as RGB.
+    """Read an image file as RGB, see :func:`coterie.data.decoding.read_image`.
 
     Raises:
         RunError: it cannot be decoded.
     """
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+        return np.asarray(read_image(path))
     except Exception as error:  # decoders raise many kinds
         raise RunError(f"cannot read the image {str(path)!r}: {' '.join(str(error).split())[:120]}") from None
 
 
 def read_size(path: Path) -> tuple[int, int] | None:
-    """Read height and width from a file's header; None if it is not an image."""
+    """Read height and width, upright, from a file's header; None if it is not an image."""
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
+        return upright_size(path)
     except Exception:  # decoders raise many kinds
         return None
 

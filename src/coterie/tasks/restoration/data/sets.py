@@ -119,7 +119,7 @@ def _from_folder(recipe: RestorationData) -> tuple[dict[str, list[Picture]], int
 
 def _sizes(paths: Sequence[Path]) -> list[tuple[int, int] | None]:
     """Return height and width of each file; None if it is not an image. Headers are read only once."""
-    read = remembered("image_sizes", fingerprint(paths, "sizes"), lambda: [read_size(path) for path in paths])
+    read = remembered("upright_sizes", fingerprint(paths, "upright sizes"), lambda: [read_size(path) for path in paths])
     return [tuple(each) if each is not None else None for each in read]
 
 

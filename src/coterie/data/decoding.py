@@ -27,6 +27,7 @@ COMMON = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # modes of
 DEEP = {"I;16", "I;16L", "I;16B", "I;16N"}  # Pillow's modes of 16-bit grey
 DEEP_FORMATS = {"PNG", "PPM"}  # 16-bit grey that Pillow widens to 32 bits
 SIXTEEN_BITS = 65_535
+SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that exchange height and width
 LEAST_LIMIT, LARGEST_LIMIT = 64_000_000, 178_956_970  # pixels; the latter is Pillow's own limit
 BYTES_A_PIXEL = 16  # of a decoded image, its conversion and its copy as an array
 
@@ -113,6 +114,20 @@ def image_size(path: Path | str) -> tuple[int, int]:
     """
     with open_file(path) as file:
         image = open_image(file)
+        return image.height, image.width
+
+
+def upright_size(path: Path | str) -> tuple[int, int]:
+    """Returns height and width of what :func:`read_image` returns; only the header is read.
+
+    Raises:
+        Exception: as :func:`open_file` and :func:`open_image`.
+    """
+    with open_file(path) as file:
+        image = open_image(file)
+        with contextlib.suppress(Exception):  # as in upright
+            if image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS:
+                return image.width, image.height
         return image.height, image.width
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coterie.data import decoding
+from coterie.data.decoding import UnreadableImage, read_image, readable_extensions, upright
 from coterie.errors import CoterieError
-from coterie.tasks.images.data import decoding
-from coterie.tasks.images.data.decoding import UnreadableImage, read_image, readable_extensions, upright
 from coterie.tasks.images.data.raw import Files, to_pixels
 from coterie.tasks.images.data.stored import ImagePaths
 from coterie.tasks.images.predict import load_images
