@@ -17,15 +17,16 @@ def print_line(text: str) -> None:
 
 
 def print_figures(figures: dict[str, Any], split: str) -> None:
-    """Prints the final table: every student, their mean, the ensembles, and the deployed student."""
+    """Prints the final table: every student, their mean, the ensembles, and what the task compares them with."""
     from rich.console import Console
     from rich.table import Table
 
     from coterie.metrics import primary
-    from coterie.tasks import UNNAMED, sample_of
+    from coterie.tasks import UNNAMED, find_row
     from coterie.tasks.figures import figures_of_run, shown_figures
 
-    sample = sample_of(figures.get("task", UNNAMED))
+    task = find_row(figures.get("task", UNNAMED))
+    sample = task.sample
     count = f", {figures['num_samples']:,} {sample}s of {figures['data']}" if "num_samples" in figures else ""
     table = Table(title=f"{split} split{count}", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
@@ -54,6 +55,9 @@ def print_figures(figures: dict[str, Any], split: str) -> None:
         ):
             if key in figures.get("ensemble", {}):
                 row(f"ensemble, {name}", figures["ensemble"][key])
+    for key, name in task.references:
+        if isinstance(figures.get(key), dict):
+            row(name, figures[key])
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(table)
     soft = not sys.stdout.isatty()  # lines are wrapped on a terminal, not in a file

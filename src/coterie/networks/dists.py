@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coterie.errors import CoterieError
+from coterie.errors import CoterieError, did_you_mean
 from coterie.losses.perceptual import EdgeChannels, EdgeScale, dists, sobel_magnitude
 from coterie.networks.hub import why_no_answer
 from coterie.randomness import derive_seed, seeded
@@ -17,6 +17,7 @@ from coterie.randomness import derive_seed, seeded
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # VGG-16's convolutions
 NARROW = 8  # factor by which the random network is narrower; it is for tests and small experiments
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+BACKBONES = ("vgg16", "random")
 SMALLEST = 16  # pixels a side: four poolings
 
 
@@ -51,7 +52,7 @@ class DISTS(nn.Module):
         self.register_buffer("alpha", None)
         self.register_buffer("beta", None)
         self.name = "dists_random" if backbone == "random" else "dists_equal"
-        if backbone not in {"random", "vgg16"}:
+        if backbone not in BACKBONES:
             self.name = "dists"
             for name, weights in _channel_weights(backbone).items():
                 setattr(self, name, weights)
@@ -146,8 +147,8 @@ def vgg16_weights() -> dict[str, Tensor]:
         reason = why_no_answer(lambda: urllib.request.urlopen(weights.url, timeout=3).close())
         if reason is not None:
             raise CoterieError(
-                f"DISTS needs torchvision's VGG-16 weights, which are not in {str(file.parent)!r}, and {weights.url} gives: {reason}; "
-                "dists_backbone=random needs none, and its distance is no DISTS"
+                f"DISTS and LPIPS need torchvision's VGG-16 weights, which are not in {str(file.parent)!r}, and {weights.url} gives: {reason}; "
+                "data.dists=random and method.dists_backbone=random need none, and are no DISTS"
             )
     state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     return state
@@ -174,7 +175,7 @@ def _channel_weights(place: str) -> dict[str, Tensor]:
     path = Path(place).expanduser()
     if not path.is_file():
         raise CoterieError(
-            f"no backbone of DISTS {place!r}: expected vgg16, random, or a file of the channels' weights alpha and beta"
+            f"no backbone of DISTS {place!r}{did_you_mean(place, BACKBONES)}: expected vgg16, random, or a file of the channels' weights alpha and beta"
         )
     try:
         if path.suffix == ".safetensors":

@@ -32,6 +32,7 @@ class Row(NamedTuple):
         panels: a function of a run folder that returns additional parts of its report, a list of :class:`coterie.tasks.panels.Panel`; imports nothing heavy;
             empty: none.
         pipeline: the Hugging Face Hub's name of the task; empty: its name with hyphens. Plain text.
+        references: what students are compared with in the final table: keys of an evaluation's figures, with their names. Plain text.
     """
 
     line: str
@@ -46,6 +47,7 @@ class Row(NamedTuple):
     card: str = ""
     panels: str = ""
     pipeline: str = ""
+    references: tuple[tuple[str, str], ...] = ()
 
 
 UNNAMED = "image_classification"  # default of recipes that name no task, and of runs from before there were others
@@ -93,6 +95,7 @@ TASKS: MutableMapping[str, Row] = {
         line="Queries to documents, by the inner products of their vectors.",
         settings="coterie.tasks.retrieval.settings:SETTINGS",
         figures="coterie.tasks.retrieval.declared:FIGURES",
+        references=(("bm25", "BM25"),),
         deployed="coterie.tasks.retrieval.deployed",
         kind="coterie.tasks.retrieval.task:Retrieval",
         sample="query text",
@@ -107,6 +110,7 @@ TASKS: MutableMapping[str, Row] = {
         line="Small or spoilt images to large, sharp ones, in one step of a diffusion network.",
         settings="coterie.tasks.restoration.settings:SETTINGS",
         figures="coterie.tasks.restoration.declared:FIGURES",
+        references=(("bicubic", "bicubic interpolation"),),
         deployed="coterie.tasks.restoration.deployed",
         kind="coterie.tasks.restoration.task:Restoration",
         sample="image",

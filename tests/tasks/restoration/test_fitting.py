@@ -25,6 +25,12 @@ def test_the_time_of_the_step_fits_the_weights(network, method, timestep):
     assert ("network.timestep" in reasons) == ("timestep" not in network)
 
 
+def test_lora_needs_weights():
+    recipe = load_recipe({"task": "restoration", "network": {"lora": {"rank": 4}}})
+    with pytest.raises(coterie.CoterieError, match=r"network.lora.rank=4: .* starts from nothing"):
+        fit_restoration(recipe, 100)
+
+
 @pytest.mark.slow
 def test_a_network_from_nothing_is_soon_above_interpolation(tmp_path):
     settings = {"task": "restoration", "data": "photos", "method": "regression", "training": {"epochs": 30}}

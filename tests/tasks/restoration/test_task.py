@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import coterie
+from coterie.cli.output import print_figures
 from coterie.export import export_run
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
@@ -73,6 +74,28 @@ def test_it_is_evaluated_again_without_the_weights_that_it_started_from(run, set
     assert whole.figures["num_samples"] == 1
     split, other = evaluate_run(run.path, data=str(images / "train"))
     assert (split, other.figures["num_samples"]) == ("test", 12)
+
+
+def test_the_final_table_has_interpolation(run, capsys):
+    print_figures(run.summary, "test")
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("bicubic interpolation"))
+    assert f"{run.summary['bicubic']['psnr']:.2f}" in line
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"dists": "vgg"}, r"no backbone of DISTS 'vgg' \(did you mean 'vgg16'\?\)"),
+        ({"dists": "vgg16"}, "DISTS and LPIPS need torchvision's VGG-16 weights.*data.dists=random"),
+        ({"lpips": True}, "DISTS and LPIPS need torchvision's VGG-16 weights"),
+    ],
+)
+def test_a_distance_without_its_weights_is_refused_before_training(settings, tmp_path, monkeypatch, data, message):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("coterie.networks.dists.why_no_answer", lambda ask: "no answer")
+    with pytest.raises(coterie.CoterieError, match=message):
+        coterie.train(settings(data=data), output=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_images_are_enlarged_and_written(run, tmp_path):

@@ -17,6 +17,7 @@ from coterie.errors import CoterieError
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
 from coterie.running.reload import evaluate_run
+from coterie.tasks.speech.networks import read_values
 from coterie.tasks.speech.panels import panels
 
 QUICK = {"epochs": 2, "batch_size": 8, "device": "cpu", "log_every": 2}
@@ -190,6 +191,7 @@ def test_features_of_files(run, tmp_path, monkeypatch, tone, capsys):
         (np.zeros((2, 2), np.float32), {}, "expected a path, or samples"),
         (["a.wav", "sub/a.flac"], {}, "two files are called 'a'"),
         ("d.wav", {}, "cannot read 'd.wav'"),
+        ("a.wav", {"output": "b.flac"}, "cannot write to 'b.flac': File exists"),
     ):
         with pytest.raises(CoterieError, match=message):
             coterie.predict(run.path, samples, **options)
@@ -229,6 +231,12 @@ def test_onnx_of_any_length(run, tmp_path, tone):
     assert "ONNX Runtime" in (folder / "README.md").read_text()
 
 
+def test_a_misspelt_key_of_a_configuration_is_refused(tmp_path):
+    (tmp_path / "student.json").write_text('{"model_type": "hubert", "hidden_siz": 32}')
+    with pytest.raises(coterie.CoterieError, match=r"hidden_siz.*hidden_size"):
+        read_values(str(tmp_path / "student.json"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -256,4 +264,17 @@ def test_what_does_not_fit_is_refused_in_a_line(encoders, tmp_path, changes, mes
     with pytest.raises(CoterieError, match=message) as caught:
         coterie.train(settings(encoders, **changes), output=tmp_path / "run", quiet=True)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_probes_without_labels_are_refused(encoders, tmp_path, tone):
+    for number in range(6):
+        soundfile.write(tmp_path / f"{number}.wav", tone(0.5, pitch=100.0 + 20 * number), 16000)
+    settings = {
+        "task": "speech",
+        "data": {"name": str(tmp_path), "probe": "weighted_layers"},
+        "teachers": [{"network": str(each)} for each in encoders],
+    }
+    with pytest.raises(CoterieError, match=r"data.probe=weighted_layers has no effect: the clips of .* have no labels"):
+        coterie.train(settings, output=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()

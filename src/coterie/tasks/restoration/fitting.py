@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from coterie.errors import CoterieError
 from coterie.networks.one_step.unets import TINY
 from coterie.recipe import Recipe
 from coterie.recipe.fitting import Facts, Family, fit, with_settings
@@ -25,6 +26,9 @@ def fit_restoration(recipe: Recipe, samples: int) -> tuple[Recipe, dict[str, str
     Args:
         recipe: the recipe; values that it sets are kept.
         samples: number of training squares.
+
+    Raises:
+        CoterieError: LoRA on a network without pretrained weights.
     """
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -42,6 +46,10 @@ def fit_restoration(recipe: Recipe, samples: int) -> tuple[Recipe, dict[str, str
         rank = None if whole else RANK
         chosen["network.lora"] = {**network.lora.model_dump(), "rank": rank}
         reasons["network.lora.rank"] = "all weights are trained" if whole else "beside weights that are there"
+    elif rank is not None and not pretrained:
+        raise CoterieError(
+            f"network.lora.rank={rank}: LoRA trains little beside frozen weights, and the network starts from nothing; leave it out"
+        )
     if network.timestep == AUTO:
         published = pretrained or recipe.method.name == "denoising"
         chosen["network.timestep"] = TIMESTEP if published else UNTRAINED_TIMESTEP

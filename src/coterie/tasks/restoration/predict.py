@@ -46,7 +46,7 @@ class Restored:
 
     def lines(self) -> list[str]:
         """See :class:`coterie.tasks.prediction.Answer`."""
-        return [f"{self._size()} pixels{f', {self.file}' if self.file else ''}"]
+        return [f"{self._size()} pixels, {self.file or 'not written: name a folder by --output'}"]
 
     def _size(self) -> str:
         return "x".join(map(str, self.image.size)) if self.image else ""

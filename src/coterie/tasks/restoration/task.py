@@ -133,6 +133,7 @@ class Restoration(TaskDefaults):
         for what, needed in wanting.items():
             if needed and self.data.validation is None:
                 raise CoterieError(f"{what} needs a validation split, and there is none; set data.validation")
+        self.distances()  # weights that are missing are an error before training, not at the first evaluation
         return make_method(self.recipe, find_generator(self.recipe))
 
     def distances(self) -> list[DISTS | LPIPS]:

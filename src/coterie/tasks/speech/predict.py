@@ -63,7 +63,7 @@ def features_of(
         output: folder for the features of files, ``<name>.safetensors``; empty: none.
 
     Raises:
-        CoterieError: the layer does not exist, or two files have the same name. Raised before the first clip.
+        CoterieError: the layer does not exist, two files have the same name, or the folder cannot be created. Raised before the first clip.
     """
     encoder = SpeechEncoder(network, description["normalize"]).eval()
     states = encoder.num_layers + 1
@@ -86,6 +86,11 @@ def _targets(samples: Sequence[Any], output: str) -> list[Path | None]:
         raise CoterieError(
             f"two files are called {twice.stem!r}, and their features would have one name; ask for one at a time, with another output"
         )
+    if named:
+        try:
+            Path(output).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CoterieError(f"cannot write to {output!r}: {error.strerror}") from None
     return found
 
 
@@ -105,7 +110,6 @@ def _features(
         if target is not None:
             about = {"sample_rate": str(rate), "layer": str(layer)}
             tensors = {"features": found.contiguous().clone(), "times": times}
-            target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, partial(save_file, tensors, metadata=about))
         yield Features(found.clone(), times, target)
 

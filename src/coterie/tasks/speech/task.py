@@ -98,6 +98,10 @@ class Speech(TaskDefaults):
         self.trains = description is None
         notes: tuple[str, ...] = ()
         if description is None:
+            if data_of(recipe).probe != "last_layer" and not self.sets.label_names:
+                raise CoterieError(
+                    f"data.probe={data_of(recipe).probe} has no effect: the clips of {data_of(recipe).name!r} have no labels to probe"
+                )
             self.start = find_start(recipe, self.teachers)
             recipe, self.chosen = fit_speech(recipe, self.sets.clips["train"], self.start)
             network_, left = build_student(recipe, self.start, self.teachers)
