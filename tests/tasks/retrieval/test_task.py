@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -187,6 +188,13 @@ def test_what_cannot_be_trained_is_refused_in_a_line(changes, expected, place, t
         coterie.train(place.settings(**changes), output=tmp_path / "run", quiet=True)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_package_that_the_last_figures_need_is_asked_for_first(place, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(CoterieError, match="need the package bm25s: pip install"):
+        coterie.train(place.settings(), output=tmp_path / "run", quiet=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_teacher_than_the_runs_is_noticed(place, asymmetric, tmp_path, tiny_encoder):

@@ -23,7 +23,7 @@ from coterie.student import save_student
 from coterie.tasks.defaults import TaskDefaults
 from coterie.tasks.evaluation import Deployment, Evaluation
 from coterie.tasks.retrieval import panels
-from coterie.tasks.retrieval.bm25 import bm25_ranking
+from coterie.tasks.retrieval.bm25 import bm25_ranking, require_bm25s
 from coterie.tasks.retrieval.bundle import Bundle, make_bundle
 from coterie.tasks.retrieval.data.loaders import QueryLoader
 from coterie.tasks.retrieval.data.sets import load_sets
@@ -98,6 +98,7 @@ class Retrieval(TaskDefaults):
     def require(cls, recipe: Recipe, own_teachers: int = 0) -> None:
         """See :class:`coterie.tasks.task.TaskKind`."""
         _require_plain_settings(recipe)
+        require_bm25s()  # which the final figures need: not after a long training
         require_teacher(recipe)
         super().require(recipe, own_teachers)
 
