@@ -106,17 +106,6 @@ def open_image(file: IO[bytes]) -> Image.Image:
     return image
 
 
-def image_size(path: Path | str) -> tuple[int, int]:
-    """Returns height and width as stored; only the header is read.
-
-    Raises:
-        Exception: as :func:`open_file` and :func:`open_image`.
-    """
-    with open_file(path) as file:
-        image = open_image(file)
-        return image.height, image.width
-
-
 def upright_size(path: Path | str) -> tuple[int, int]:
     """Returns height and width of what :func:`read_image` returns; only the header is read.
 
