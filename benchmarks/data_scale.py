@@ -1,9 +1,10 @@
-"""How the cost of reading images grows with their number: coterie's folders and tar files, timm's folders and webdataset's loader.
+"""How the cost of reading images grows with their number: coterie's folders, tar and parquet files, data sets of ``datasets``, timm's folders and webdataset's loader.
 
-    python benchmarks/data_scale.py [--counts 10000 100000 1000000] [--forms folder tars timm webdataset] [--batches 40] [--work DIR] [--output DIR]
+    python -m benchmarks.data_scale [--counts 10000 100000 1000000] [--forms folder tars parquet hub timm webdataset] [--batches 40] [--work DIR] [--output DIR]
 
 Pictures are 64x64 JPEG files in 100 classes, with 500 distinct files: those of a folder are hard links to them. Of the tar files, with
-2,500 samples each, at most ten are distinct and the others hard links. All data are therefore read from memory, and the benchmark measures the program, not a disk.
+2,500 samples each, at most ten are distinct and the others hard links; the same holds for parquet files, with row groups of 100 as ``datasets`` writes them.
+``hub`` reads the same parquet files as ``hf://`` does: ``datasets`` converts them at the first start. All data are therefore read from memory, and the benchmark measures the program, not a disk.
 Every program makes batches of 128 with two workers, cropped and flipped by the same timm transform. Each row runs in its own process.
 ``webdataset`` must be installed for its row (tried with 1.0.2).
 
@@ -35,7 +36,8 @@ import torch
 
 CLASSES, SIDE, BATCH, WORKERS = 100, 64, 128, 2
 SAMPLES_OF_A_TAR, DIFFERENT, DIFFERENT_TARS = 2_500, 500, 10
-FORMS = ("folder", "tars", "timm", "webdataset")
+FORMS = ("folder", "tars", "parquet", "hub", "timm", "webdataset")
+PLACES = {"tars": "tars", "webdataset": "tars", "parquet": "parquet", "hub": "parquet"}  # others: folder
 
 
 def pictures() -> list[bytes]:
@@ -86,6 +88,28 @@ def write_tars(root: Path, count: int) -> None:
                     archive.addfile(entry, io.BytesIO(content))
 
 
+def write_parquet(root: Path, count: int) -> None:
+    import datasets
+
+    root.mkdir(parents=True)
+    pool = pictures()
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=CLASSES)})
+    for shard in range(-(-count // SAMPLES_OF_A_TAR)):
+        path = root / f"train-{shard:05d}.parquet"
+        if shard >= DIFFERENT_TARS:
+            os.link(root / f"train-{shard % DIFFERENT_TARS:05d}.parquet", path)
+            continue
+        numbers = range(SAMPLES_OF_A_TAR)
+        columns = {
+            "image": [{"bytes": pool[(number + shard) % DIFFERENT], "path": None} for number in numbers],
+            "label": [number % CLASSES for number in numbers],
+        }
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(path)
+
+
+WRITERS = {"folder": write_folder, "tars": write_tars, "parquet": write_parquet}
+
+
 def transform() -> Any:
     from timm.data import create_transform
 
@@ -94,7 +118,11 @@ def transform() -> Any:
     )  # type: ignore[arg-type]
 
 
-def coterie_batches(root: Path) -> Iterator[Any]:
+def hub_batches(root: Path) -> Iterator[Any]:
+    return coterie_batches(f"hf://{root}")
+
+
+def coterie_batches(root: Path | str) -> Iterator[Any]:
     from coterie.tasks.images.data.bundle import load_data
     from coterie.tasks.images.settings import ImageData
 
@@ -129,7 +157,14 @@ def one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-BATCHES = {"folder": coterie_batches, "tars": coterie_batches, "timm": timm_batches, "webdataset": webdataset_batches}
+BATCHES = {
+    "folder": coterie_batches,
+    "tars": coterie_batches,
+    "parquet": coterie_batches,
+    "hub": hub_batches,
+    "timm": timm_batches,
+    "webdataset": webdataset_batches,
+}
 
 
 def children() -> list[int]:
@@ -182,7 +217,12 @@ def child(form: str, root: Path, count: int) -> dict[str, float]:
 
 def measured(form: str, root: Path, batches: int, cache: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--child", form, str(root), str(batches)]
-    environment = {**os.environ, "COTERIE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "COTERIE_CACHE": str(cache),
+        "HF_DATASETS_CACHE": str(cache / "datasets"),
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -191,6 +231,8 @@ def measured(form: str, root: Path, batches: int, cache: Path) -> dict[str, floa
 NAMES = {
     "folder": "folder, coterie",
     "tars": "tar files, coterie",
+    "parquet": "parquet files, coterie",
+    "hub": "parquet files by `datasets` (`hf://`), coterie",
     "timm": "folder, timm's reader",
     "webdataset": "tar files, webdataset",
 }
@@ -238,9 +280,10 @@ def main() -> None:
         work = arguments.work or Path(temporary)
         for count in arguments.counts:
             for form in arguments.forms:
-                place = work / f"{'tars' if form in {'tars', 'webdataset'} else 'folder'}{count}"
+                kind = PLACES.get(form, "folder")
+                place = work / f"{kind}{count}"
                 if not place.exists():
-                    (write_tars if form in {"tars", "webdataset"} else write_folder)(place, count)
+                    WRITERS[kind](place, count)
                 cache = Path(temporary) / f"{form}{count}"
                 found[f"{count} {form}"] = [measured(form, place, arguments.batches, cache) for _ in range(2)]
                 print(row(count, form, *found[f"{count} {form}"]), flush=True)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from coterie.data.order import Order, evaluation_share, longest_first
+from coterie.data.order import Order, Shards, evaluation_share, longest_first
 from coterie.errors import CoterieError
 
 
@@ -62,7 +63,7 @@ def test_the_longest_come_first_and_processes_take_turns():
 
 
 def sharded(count, shard, **changes):
-    return Order(count, **{"batch_size": 8, "seed": 1, **changes}, shards=torch.arange(count) // shard)
+    return Order(count, **{"batch_size": 8, "seed": 1, **changes}, shards=Shards(np.arange(count) // shard))
 
 
 def test_an_order_by_shards_visits_every_sample_once_whatever_the_processes():

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coterie.errors import CoterieError
@@ -14,6 +16,21 @@ from coterie.randomness import derive_seed
 STREAMS = 16  # most streams of shards from which a batch is drawn
 BUFFER = 1_000  # size of a stream's shuffle buffer
 DRAWN_TOGETHER = 50  # number of batches whose samples are sorted by length together
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Archives of samples that are best read in sequence.
+
+    Args:
+        numbers: int64 [N], the archive of each sample, in storage order.
+        streams: most streams from which a batch is drawn.
+        buffer: size of a stream's shuffle buffer.
+    """
+
+    numbers: NDArray[np.int64]
+    streams: int = STREAMS
+    buffer: int = BUFFER
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,7 @@ class Order:
         process_index, num_processes: process p of P takes the pth part of every batch.
         lengths: int64 [N] on the CPU, to batch samples of similar length and so reduce padding. A process then takes every Pth sample of a batch, so that all
             have a similar load.
-        shards: int64 [N] on the CPU, the archive of each sample, to read archives sequentially: see :func:`by_shards`.
+        shards: the archives of the samples, to read them sequentially: see :func:`by_shards`.
     """
 
     num_samples: int
@@ -37,7 +54,7 @@ class Order:
     process_index: int = 0
     num_processes: int = 1
     lengths: Tensor | None = None
-    shards: Tensor | None = None
+    shards: Shards | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size % self.num_processes:
@@ -90,15 +107,15 @@ class Order:
         return batches[torch.randperm(len(batches), generator=generator)].flatten()
 
 
-def by_shards(shards: Tensor, steps: int, batch_size: int, generator: torch.Generator) -> Tensor:
+def by_shards(shards: Shards, steps: int, batch_size: int, generator: torch.Generator) -> Tensor:
     """Returns an order of samples that reads archives nearly sequentially: shuffled by shard and buffer.
 
-    Shards are shuffled. Their concatenated samples are divided into up to 16 streams of equal length, each of which supplies an equal share of every batch.
-    Within a stream a sample moves by less than 1,000 places. The order depends on the generator only. If the number of processes divides the number of streams,
+    Shards are shuffled. Their concatenated samples are divided into up to ``shards.streams`` streams of equal length, each of which supplies an equal share of every
+    batch. Within a stream a sample moves by less than ``shards.buffer`` places. The order depends on the generator only. If the number of processes divides the number of streams,
     each process reads separate streams, and the batches are the same for any number of processes. Which samples an incomplete last batch drops is random.
 
     Args:
-        shards: int64 [N], shard of each sample in storage order.
+        shards: shard of each sample, number of streams, size of the buffer.
         steps: batches of the epoch.
         batch_size: samples of each batch; N if there are fewer.
         generator: generator of the epoch.
@@ -106,12 +123,13 @@ def by_shards(shards: Tensor, steps: int, batch_size: int, generator: torch.Gene
     Returns:
         Sample indices int64 [steps * batch_size], without repetition.
     """
-    size = min(batch_size, len(shards))
-    rank = torch.randperm(int(shards.max()) + 1, generator=generator)
-    sequence = rank[shards].argsort(stable=True)[: steps * size]
-    streams = max(number for number in range(1, STREAMS + 1) if size % number == 0)
+    numbers = torch.from_numpy(shards.numbers)
+    size = min(batch_size, len(numbers))
+    rank = torch.randperm(int(numbers.max()) + 1, generator=generator)
+    sequence = rank[numbers].argsort(stable=True)[: steps * size]
+    streams = max(number for number in range(1, shards.streams + 1) if size % number == 0)
     places = torch.arange(len(sequence) // streams, dtype=torch.float64)
-    drawn = places + BUFFER * torch.rand(streams, len(places), generator=generator, dtype=torch.float64)
+    drawn = places + shards.buffer * torch.rand(streams, len(places), generator=generator, dtype=torch.float64)
     shuffled = sequence.view(streams, -1).gather(1, drawn.argsort(dim=1))
     return shuffled.view(streams, steps, size // streams).transpose(0, 1).reshape(-1)
 

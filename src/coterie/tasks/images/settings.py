@@ -34,11 +34,15 @@ class ImageData(ClassDataRecipe):
 
     name: Text = Field(
         "digits",
-        description="digits, cifar10, cifar100, cinic10, fashion_mnist, a folder of images, wds://path.tar (WebDataset), or hf://user/dataset.",
+        description="digits, cifar10, cifar100, cinic10, fashion_mnist, a folder of images, wds://path.tar (WebDataset), parquet://path.parquet, or hf://user/dataset.",
     )
     root: Text | None = Field(
         None,
         description="Where the named data set lies or is downloaded to: torchvision's files, a folder tree or .npz.",
+    )
+    stream: bool = Field(
+        False,
+        description="hf:// only: read its parquet files over the network while training, instead of downloading the data set first.",
     )
     image_size: Positive | Auto | None = Field(
         AUTO,

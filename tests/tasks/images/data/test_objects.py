@@ -163,7 +163,7 @@ def fake_hub(monkeypatch, arrays):
     rows = [{"img": Image.fromarray(image), "label": int(label)} for image, label in zip(*arrays, strict=True)]
     module = types.ModuleType("datasets")
     module.found = {"train": HubPart(rows, features), "test": HubPart(rows[:6], features)}
-    module.load_dataset = lambda name: module.found
+    module.load_dataset = lambda name, configuration: module.found
     monkeypatch.setitem(sys.modules, "datasets", module)
     return module
 
@@ -190,7 +190,7 @@ def test_hub_errors(fake_hub, monkeypatch):
     with pytest.raises(CoterieError, match="the columns text, label; expected image and label"):
         hub(recipe.name, recipe)
 
-    def offline(name):
+    def offline(name, configuration):
         raise ConnectionError("no route\nto the hub")
 
     fake_hub.load_dataset = offline

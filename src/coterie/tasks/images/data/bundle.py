@@ -95,7 +95,7 @@ def prepare_data(
         seed,
         process_index,
         num_processes,
-        shards=None if shards is None else torch.from_numpy(shards),
+        shards=shards,
     )
     size = asked_size(recipe) or (network_config or {}).get("input_size", (None, None, None))[1]
     target = _Target(device, channels_last, process_index, num_processes)

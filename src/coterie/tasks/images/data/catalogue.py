@@ -16,6 +16,7 @@ DATA: dict[str, str] = {
     "fashion_mnist": "60,000 + 10,000 images 28x28 grey, 10 classes; downloaded by torchvision, or read from data.root",
     "FOLDER": "train/ and val/ or test/ with one sub-folder for each class, or the class folders alone",
     "wds://PATH": "tar files of WebDataset's form, such as wds://photos/train-{000..127}.tar, or a folder of them",
+    "parquet://PATH": "parquet files of encoded images and classes, such as parquet://photos/train-*.parquet, or a folder of them (extra `hub`)",
     "hf://USER/NAME": "a data set of the Hugging Face Hub (extra `hub`)",
 }
 
@@ -39,7 +40,7 @@ def require_folder(name: str) -> Path:
     known = [each for each in DATA if each.islower() and "/" not in each]
     near = did_you_mean(name, [*beside, *known])
     raise CoterieError(
-        f"there is no folder {name!r} and no data set of this name{near}; expected {', '.join(known)}, a folder, wds://path.tar, or hf://user/dataset"
+        f"there is no folder {name!r} and no data set of this name{near}; expected {', '.join(known)}, a folder, wds://path.tar, parquet://path.parquet, or hf://user/dataset"
     )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coterie.data.arrays import Labels
+from coterie.data.order import Shards
 from coterie.data.shared import Names, SharedArray
-from coterie.errors import CoterieError
+from coterie.tasks.images.data.stored import evenly, file_state
 
 OPEN_AT_MOST = 64  # tar files that a process keeps open at once
 
@@ -77,15 +78,17 @@ class TarMembers:
         return sizes
 
     @property
-    def shards(self) -> NDArray[np.int64]:
-        """The index of each image's tar file, int64 [n]."""
-        shards: NDArray[np.int64] = self.columns.array[0, self.rows.array]
-        return shards
+    def shards(self) -> Shards:
+        """The index of each image's tar file."""
+        return Shards(self.columns.array[0, self.rows.array])
+
+    def sample(self, count: int) -> Labels:
+        return evenly(len(self), count)
 
     def state(self) -> bytes:
         digest = hashlib.blake2b(digest_size=16)
         for tar in range(len(self.tars)):
-            digest.update(tar_state(os.fsdecode(self.tars[tar])))
+            digest.update(file_state(os.fsdecode(self.tars[tar])))
         digest.update(np.ascontiguousarray(self.rows.array).data)
         return digest.digest()
 
@@ -99,16 +102,3 @@ class _OpenFile:
     def __del__(self) -> None:
         if hasattr(self, "number"):
             os.close(self.number)
-
-
-def tar_state(path: str) -> bytes:
-    """Returns path, size and modification time of a tar file.
-
-    Raises:
-        CoterieError: the file is missing or cannot be read.
-    """
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise CoterieError(f"cannot read {path!r}: {error.strerror}") from None
-    return os.fsencode(f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}\n")

@@ -9,14 +9,13 @@ import numpy as np
 
 from coterie.data.arrays import Labels, as_array
 from coterie.data.objects import EXPECTED, is_dataset, is_pair, to_datasets
+from coterie.data.records import load_hub
 from coterie.data.splits import assign_held_out, carve_test
 from coterie.errors import CoterieError
 from coterie.recipe.sections import OWN_DATA
+from coterie.tasks.images.data.parquet_index import IMAGE_COLUMNS, LABEL_COLUMNS
 from coterie.tasks.images.data.raw import Arrays, Objects, RawData, Samples, four_axes, numbered, to_pixels
 from coterie.tasks.images.settings import ImageData
-
-IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
 def from_objects(datasets: Any, recipe: ImageData | None = None) -> RawData:
@@ -155,19 +154,13 @@ class _Rows:
 
 
 def hub(name: str, recipe: ImageData) -> RawData:
-    """Loads ``hf://user/dataset``: the columns image and label of its splits; images are decoded lazily.
+    """Loads ``hf://user/dataset`` or ``hf://user/dataset:configuration``: the columns image and label of its splits. The images stay in a
+    memory-mapped file and are decoded when they are read.
 
     Raises:
         CoterieError: the extra ``hub`` is missing, or the data set cannot be loaded or lacks these columns.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise CoterieError(f"data={name} needs the package datasets: pip install 'coterie[hub]'") from None
-    try:
-        found = datasets.load_dataset(name.removeprefix("hf://"))
-    except Exception as error:  # network, permissions, formats: the library raises many types
-        raise CoterieError(f"data={name} cannot be loaded: {' '.join(str(error).split())[:160]}") from None
+    found = load_hub(name, name.removeprefix("hf://"))
     if "train" not in found:
         raise CoterieError(f"data={name} has no train split, only {', '.join(found)}")
     features = found["train"].features

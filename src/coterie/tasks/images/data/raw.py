@@ -15,7 +15,7 @@ from coterie.data.arrays import Labels, Pixels, as_array
 from coterie.data.decoding import DEEP, UnreadableImage, open_image, reason_of, upright
 from coterie.errors import CoterieError, RunError
 from coterie.randomness import drawing_from
-from coterie.tasks.images.data.stored import Stored
+from coterie.tasks.images.data.stored import Stored, evenly
 
 GREY = {"L", *DEEP}  # Pillow's modes that are kept as one channel
 FEW_CLASSES = 1_000  # class numbers without names may always be below this, even with fewer samples
@@ -130,6 +130,11 @@ class Objects:
 
 
 Samples = Arrays | Files | Objects
+
+
+def sample_numbers(samples: Samples, count: int) -> Labels:
+    """Returns the numbers of up to ``count`` images from all over the data."""
+    return samples.stored.sample(count) if isinstance(samples, Files) else evenly(len(samples), count)
 
 
 def to_image(samples: Samples, number: int) -> Image.Image:

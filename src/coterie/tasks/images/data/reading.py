@@ -11,7 +11,16 @@ from coterie.data.decoding import open_image
 from coterie.data.splits import carve, lacking_notes, limit
 from coterie.tasks.images.data.duplicates import find_duplicates
 from coterie.tasks.images.data.objects import from_objects
-from coterie.tasks.images.data.raw import Arrays, Files, Objects, RawData, Samples, require_consistent, with_classes
+from coterie.tasks.images.data.raw import (
+    Arrays,
+    Files,
+    Objects,
+    RawData,
+    Samples,
+    require_consistent,
+    sample_numbers,
+    with_classes,
+)
 from coterie.tasks.images.data.sources import read_source
 from coterie.tasks.images.settings import ImageData
 
@@ -64,7 +73,7 @@ def typical_side(raw: RawData) -> int:
     train = raw.train
     if isinstance(train, Arrays):
         return min(train.images.shape[1:3])
-    return round(median(min(size_of(train, number)) for number in range(0, len(train), -(-len(train) // LOOKED_AT))))
+    return round(median(min(size_of(train, number)) for number in sample_numbers(train, LOOKED_AT)))
 
 
 def size_of(samples: Files | Objects, number: int) -> tuple[int, int]:
@@ -106,6 +115,6 @@ def _keep_in_memory(train: Samples, recipe: ImageData) -> bool:
         return True
     if isinstance(train, Arrays):
         return max(train.images.shape[1:3]) <= SMALL
-    sizes = {size_of(train, number) for number in range(0, len(train), -(-len(train) // LOOKED_AT))}
+    sizes = {size_of(train, number) for number in sample_numbers(train, LOOKED_AT)}
     height, width = next(iter(sizes))
     return len(sizes) == 1 and height == width <= SMALL

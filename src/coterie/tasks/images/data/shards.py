@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -17,29 +16,19 @@ from numpy.typing import NDArray
 from coterie.data.arrays import Labels
 from coterie.data.cache import digest, remembered_arrays
 from coterie.data.shared import Names, SharedArray
-from coterie.data.split_names import SPLITS, split_within
-from coterie.data.splits import assign_held_out
 from coterie.errors import CoterieError
-from coterie.tasks.images.data.layout import sub_folders
-from coterie.tasks.images.data.members import TarMembers, tar_state
+from coterie.tasks.images.data.archives import Archive, archive_files, assembled, by_split, chosen_splits
+from coterie.tasks.images.data.members import TarMembers
 from coterie.tasks.images.data.processes import by_processes
 from coterie.tasks.images.data.raw import Files, RawData, numbered
 from coterie.tasks.images.data.scan import check_images
+from coterie.tasks.images.data.stored import file_state
 from coterie.tasks.images.data.tars import index_of
 from coterie.tasks.images.settings import ImageData
 
-SCHEME = "wds://"
 CLASS_FILES = ("classes.txt", "classnames.txt")  # next to the tar files, with one class name per line
-COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+TAR = Archive("wds://", ".tar", compressed=(".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2"))
 INDEXED_ALONE = 2**30  # total bytes of tar files below which no worker processes are started
-
-
-def holds_tars(folder: Path) -> bool:
-    """Whether a folder is such a data set: tar files without folders, or only folders of splits with tar files."""
-    below = sub_folders(folder)
-    if not below:
-        return any(folder.glob("*.tar"))
-    return all(split_within(each.name) and not sub_folders(each) and any(each.glob("*.tar")) for each in below)
 
 
 def read_shards(place: str, recipe: ImageData, whole: bool = False) -> RawData:
@@ -53,97 +42,19 @@ def read_shards(place: str, recipe: ImageData, whole: bool = False) -> RawData:
     Raises:
         CoterieError: files are missing, damaged or compressed, samples have no class, or classes are ambiguous.
     """
-    paths = _tar_files(place)
-    splits = _by_split(paths)
-    if "train" not in splits and not whole:
-        raise CoterieError(f"{place!r} holds {', '.join(splits)} but no train")
-    if whole:
-        chosen = next(split for split in ("test", "validation", "train") if split in splits)
-        splits = {chosen: splits[chosen]}
-    every = [path for split in splits.values() for path in split]
+    splits = chosen_splits(place, by_split(archive_files(place, TAR)), whole)
+    paths = {split: [Path(path) for path in paths] for split, paths in splits.items()}
+    every = [path for split in paths.values() for path in split]
     found = dict(zip(every, _indices(every, recipe.workers), strict=True))
     notes, bad, others = _problems(found, recipe)
     names = _class_names(found, every[0].parent)
-    parts = {split: _files([(path, found[path]) for path in paths], names) for split, paths in splits.items()}
+    parts = {split: _files([(path, found[path]) for path in each], names) for split, each in paths.items()}
     for split, part in parts.items():
         if not len(part):
             raise CoterieError(f"{place!r}: the {split} split holds no pictures with a class")
     parts, undecodable, more = check_images(parts, recipe)
-    known: dict[str, Any] = {"skipped": bad + undecodable, "passed_over": others, "notes": (*notes, *more)}
-    name = every[0].parent.resolve().name
-    if whole:
-        (part,) = parts.values()
-        return RawData(name, names, part, None, part, **known)
-    held_out = assign_held_out(parts["train"], parts.get("validation"), parts.get("test"), recipe, names)
-    return RawData(name, names, *held_out, **known)
-
-
-def _tar_files(place: str) -> list[Path]:
-    """Returns the tar files of a folder or pattern, in order.
-
-    Raises:
-        CoterieError: files are missing or compressed.
-    """
-    pattern = os.path.expanduser(place)
-    if "://" in pattern or pattern.startswith("pipe:"):
-        raise CoterieError(f"data={SCHEME}{place}: expected files of this machine; copy or mount them first")
-    if os.path.isdir(pattern):
-        folders = [Path(pattern), *(each for each in sub_folders(Path(pattern)) if split_within(each.name))]
-        paths = [path for folder in folders for path in sorted(folder.glob("*.tar*"))]
-    else:
-        paths = [
-            Path(path)
-            for each in expand(pattern)
-            for path in (sorted(glob.glob(each)) if glob.has_magic(each) else [each])
-        ]
-    compressed = next((path for path in paths if path.name.endswith(COMPRESSED)), None)
-    if compressed is not None:
-        raise CoterieError(
-            f"{str(compressed)!r} is compressed, and its pictures cannot be read one by one; unpack it to a .tar (pictures are compressed as they are)"
-        )
-    paths = [path for path in paths if path.suffix == ".tar"] if os.path.isdir(pattern) else paths
-    if not paths:
-        raise CoterieError(f"data={SCHEME}{place}: there are no tar files")
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        more = f" and {len(missing) - 1} more of {len(paths)}" if len(missing) > 1 else ""
-        raise CoterieError(f"there is no tar file {str(missing[0])!r}{more}")
-    return paths
-
-
-def expand(pattern: str) -> Iterator[str]:
-    """Expands a pattern with braces to paths, like shells and WebDataset.
-
-    >>> list(expand("{train,val}-{08..10}.tar"))
-    ['train-08.tar', 'train-09.tar', 'train-10.tar', 'val-08.tar', 'val-09.tar', 'val-10.tar']
-    """
-    found = re.search(r"\{([^{}]*)\}", pattern)
-    if found is None:
-        yield pattern
-        return
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
-    if span is not None:
-        first, last = span.groups()
-        width = len(first) if first.startswith("0") or len(first) == len(last) else 0
-        choices: Sequence[str] = [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
-    else:
-        choices = found[1].split(",")
-    for choice in choices:
-        yield from expand(pattern[: found.start()] + choice + pattern[found.end() :])
-
-
-def _by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Returns the tar files of each split, by their names or those of their folders; if no name says a split, all are train.
-
-    Raises:
-        CoterieError: only some of the names say a split.
-    """
-    found: dict[str | None, list[Path]] = {}
-    for path in paths:
-        found.setdefault(split_within(path.stem) or split_within(path.parent.name), []).append(path)
-    if None in found and len(found) > 1:
-        raise CoterieError(f"{str(found[None][0])!r}: its name says no split, as those of other tar files do")
-    return {split: found[split] for split in SPLITS if split in found} or {"train": found[None]}
+    known = {"skipped": bad + undecodable, "passed_over": others, "notes": (*notes, *more)}
+    return assembled(every[0].parent.resolve().name, names, parts, recipe, whole, **known)
 
 
 def _indices(paths: Sequence[Path], workers: int | None) -> Iterator[dict[str, NDArray[Any]]]:
@@ -165,7 +76,7 @@ def _index(paths: Sequence[Path], number: int) -> dict[str, NDArray[Any]]:
         except OSError as error:
             raise CoterieError(f"cannot read {str(path)!r}: {error.strerror}") from None
 
-    return remembered_arrays("tars", digest("tar 1", tar_state(str(path))), compute)
+    return remembered_arrays("tars", digest("tar 1", file_state(str(path))), compute)
 
 
 def _said(index: dict[str, NDArray[Any]]) -> dict[str, Any]:

@@ -12,13 +12,15 @@ from coterie.data.cache import cache_folder
 from coterie.data.split_names import split_of
 from coterie.data.splits import TEST_SHARE, carve, refuse_second_test
 from coterie.errors import CoterieError
+from coterie.tasks.images.data.archives import holds_archives
 from coterie.tasks.images.data.catalogue import OWN_DATA, require_folder
 from coterie.tasks.images.data.folders import read_folder
 from coterie.tasks.images.data.layout import sub_folders
 from coterie.tasks.images.data.npz import holds_npz, read_npz
 from coterie.tasks.images.data.objects import hub
+from coterie.tasks.images.data.parquet import PARQUET, read_parquet, stream_hub
 from coterie.tasks.images.data.raw import Arrays, RawData, four_axes
-from coterie.tasks.images.data.shards import SCHEME, holds_tars, read_shards
+from coterie.tasks.images.data.shards import TAR, read_shards
 from coterie.tasks.images.data.statistics import KNOWN
 from coterie.tasks.images.settings import ImageData
 
@@ -36,6 +38,8 @@ def read_source(recipe: ImageData, whole: bool = False) -> RawData:
         CoterieError: the name is unknown, a folder is missing or unusable, or a download failed.
     """
     name = recipe.name
+    if recipe.stream and not name.startswith("hf://"):
+        raise CoterieError(f"data.stream=true applies to hf://user/dataset, not to data={name}")
     if name in KNOWN:
         return _named(name, Path(recipe.root) if recipe.root is not None else None, recipe, whole)
     if recipe.root is not None:
@@ -49,14 +53,18 @@ def read_source(recipe: ImageData, whole: bool = False) -> RawData:
         refuse_second_test(raw.test, recipe)
         return raw
     if name.startswith("hf://"):
-        return hub(name, recipe)
-    if name.startswith(SCHEME):
-        return read_shards(name.removeprefix(SCHEME), recipe, whole)
+        return stream_hub(name, recipe, whole) if recipe.stream else hub(name, recipe)
+    if name.startswith(TAR.scheme):
+        return read_shards(name.removeprefix(TAR.scheme), recipe, whole)
+    if name.startswith(PARQUET.scheme):
+        return read_parquet(name.removeprefix(PARQUET.scheme), recipe, whole)
     path = require_folder(name)
     if holds_npz(path, whole):
         return read_npz(path, path.resolve().name, recipe, whole)
-    if path.is_dir() and holds_tars(path):
+    if path.is_dir() and holds_archives(path, TAR.ending):
         return read_shards(name, recipe, whole)
+    if path.suffix == PARQUET.ending or (path.is_dir() and holds_archives(path, PARQUET.ending)):
+        return read_parquet(name, recipe, whole)
     return read_folder(path, recipe, whole)
 
 

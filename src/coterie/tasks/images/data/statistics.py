@@ -12,7 +12,7 @@ from torchvision import transforms
 from coterie.data.arrays import Pixels
 from coterie.data.cache import digest, remembered
 from coterie.randomness import derive_seed, drawing_from
-from coterie.tasks.images.data.raw import Files, Samples, Statistics, to_image
+from coterie.tasks.images.data.raw import Files, Samples, Statistics, sample_numbers, to_image
 
 # Pixels in 0..1, over the training images. CIFAR: the family's code (OKDDip); they agree with the measured values to four digits.
 # CINIC-10: its README. Fashion-MNIST: the values that are widely published for its 60,000 training images.
@@ -37,9 +37,9 @@ def measure(images: Pixels) -> Statistics:
 def measure_streamed(samples: Samples, side: int) -> Statistics:
     """Computes statistics of resized images: shorter side resized to ``side`` pixels, then centre crop.
 
-    At most 2,000 evenly spaced images are read; for files, the result is cached until one of the files changes.
+    At most 2,000 images from all over the data are read; for files, the result is cached until one of the files changes.
     """
-    chosen = range(0, len(samples), -(-len(samples) // MEASURED_AT_MOST))
+    chosen = sample_numbers(samples, MEASURED_AT_MOST)
     fit = transforms.Compose([transforms.Resize(side), transforms.CenterCrop(side)])
 
     def counts(number: int) -> NDArray[np.int64]:
@@ -54,7 +54,7 @@ def measure_streamed(samples: Samples, side: int) -> Statistics:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return _from_counts(sum(pool.map(counts, chosen), np.zeros(1, dtype=np.int64)))
 
-    state = samples.stored.take(np.array(chosen)).state()
+    state = samples.stored.take(chosen).state()
     key = digest(f"statistics 3 at {side}", state)
     mean, std = remembered("statistics", key, measured)
     return tuple(mean), tuple(std)

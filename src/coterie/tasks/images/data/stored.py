@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from coterie.data.arrays import Labels
 from coterie.data.decoding import open_file
+from coterie.data.order import Shards
 from coterie.data.shared import NameList, Names, SharedArray
 from coterie.errors import CoterieError
 
@@ -63,8 +64,12 @@ class Stored(Protocol):
         ...
 
     @property
-    def shards(self) -> NDArray[np.int64] | None:
-        """The index of each image's archive, int64 [n], if images are best read in sequence; None: each is a separate file."""
+    def shards(self) -> Shards | None:
+        """The archive of each image, if images are best read in sequence; None: each is a separate file."""
+        ...
+
+    def sample(self, count: int) -> Labels:
+        """Returns the numbers of up to ``count`` images from all over the data that are fast to read."""
         ...
 
     def state(self) -> bytes:
@@ -156,6 +161,9 @@ class ImagePaths:
 
     shards = None
 
+    def sample(self, count: int) -> Labels:
+        return evenly(len(self), count)
+
     def state(self) -> bytes:
         digest = hashlib.blake2b(digest_size=16)
         sizes, times = self._status
@@ -191,3 +199,23 @@ class PathList:
         """Returns the collected paths."""
         numbers = SharedArray(np.frombuffer(self._numbers, dtype=np.int32) if self._numbers else np.empty(0, np.int32))
         return ImagePaths(self._folders.names(), numbers, self._names.names())
+
+
+def evenly(total: int, count: int) -> Labels:
+    """Returns up to ``count`` evenly spaced numbers below ``total``."""
+    return np.arange(0, total, -(-total // count))
+
+
+def file_state(path: str, filesystem: Any = None) -> bytes:
+    """Returns what changes if a file is rewritten: path, size and modification time, or what its filesystem says.
+
+    Raises:
+        CoterieError: the file is missing or cannot be read.
+    """
+    if filesystem is not None:
+        return os.fsencode(f"{path}|{filesystem.ukey(path)}\n")
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise CoterieError(f"cannot read {path!r}: {error.strerror}") from None
+    return os.fsencode(f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}\n")
