@@ -153,6 +153,11 @@ class _Rows:
         return row[self.image], row[self.label]
 
 
+def _column(part: Any, label: str) -> Any:
+    """Returns a column of numbers without a Python object for each."""
+    return part.with_format("numpy")[label][:]
+
+
 def hub(name: str, recipe: ImageData) -> RawData:
     """Loads ``hf://user/dataset`` or ``hf://user/dataset:configuration``: the columns image and label of its splits. The images stay in a
     memory-mapped file and are decoded when they are read.
@@ -173,7 +178,7 @@ def hub(name: str, recipe: ImageData) -> RawData:
         if split not in found:
             return None
         part = found[split]
-        return _with_labels(_Rows(part, image, label), _checked_labels(list(part[label]), len(part), name), name)
+        return _with_labels(_Rows(part, image, label), _checked_labels(_column(part, label), len(part), name), name)
 
     train = samples("train")
     assert train is not None

@@ -64,14 +64,18 @@ class Files:
         return Files(self.stored, self.labels[:0])
 
     def pixels(self, number: int) -> Pixels:
-        """Reads an image, uint8 [H, W, 3].
+        """Reads an image, uint8 [H, W, 3], see :meth:`image`."""
+        return np.asarray(self.image(number))
+
+    def image(self, number: int) -> Image.Image:
+        """Reads an image as RGB.
 
         Raises:
             RunError: the file cannot be read any more.
         """
         try:
             with self.stored.open(number) as file:
-                return np.asarray(upright(open_image(file)))
+                return upright(open_image(file))
         except Exception as error:  # decoders raise many types on broken files
             name = self.stored.name(number)
             raise RunError(f"cannot decode {name!r}: {reason_of(error, name)}") from None
@@ -139,6 +143,8 @@ def sample_numbers(samples: Samples, count: int) -> Labels:
 
 def to_image(samples: Samples, number: int) -> Image.Image:
     """Returns a sample as a PIL image: grey if the samples have one channel, otherwise RGB."""
+    if isinstance(samples, Files):
+        return samples.image(number)
     pixels = samples.pixels(number)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     return image.convert("L" if samples.channels == 1 else "RGB")
