@@ -180,6 +180,62 @@ def test_transformers_trainer_of_images(name, tmp_path):
         assert sum(terms.values()) == pytest.approx(each["loss"], rel=1e-3)
 
 
+@pytest.mark.slow
+def test_transformers_trainer_of_texts(tmp_path):
+    """Texts of several lengths, padded by transformers' own collator: the same weights as in a loop by hand."""
+    transformers = pytest.importorskip("transformers")
+    from coterie.integrations.transformers import MethodTrainer
+    from coterie.tasks.texts.sequence_classifier import SequenceClassifier, SequenceGroup, example_inputs
+
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=4,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+
+    def build_texts():
+        torch.manual_seed(1)
+        networks = [transformers.BertForSequenceClassification(config) for _ in range(2)]
+        example = example_inputs(1, length=12)
+        group = SequenceGroup(None, [SequenceClassifier(each, example) for each in networks], example=example)
+        return coterie.create_method("dml", group)
+
+    generator = torch.Generator().manual_seed(0)
+    data = []
+    for number in range(SAMPLES):
+        tokens = torch.randint(1, 50, (4 + number % 9,), generator=generator)
+        data.append({"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": number % 4})
+    (tmp_path / "vocabulary.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+    collate = transformers.DataCollatorWithPadding(transformers.BertTokenizer(str(tmp_path / "vocabulary.txt")))
+
+    expected = build_texts()
+    optimizer = torch.optim.SGD(expected.parameter_groups(), lr=0.05)
+    progress = Progress(0, 1, 0, STEPS)
+    for step, start in enumerate(range(0, SAMPLES, BATCH)):
+        progress.update(0, step)
+        batch = dict(collate(data[start : start + BATCH]))
+        losses = expected(batch, batch.pop("labels"), progress)
+        torch.stack(tuple(losses.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    class InOrder(MethodTrainer):
+        def _get_train_sampler(self, *arguments):
+            return torch.utils.data.SequentialSampler(data)
+
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=0.05, optim="sgd",
+        lr_scheduler_type="constant", max_grad_norm=0.0, save_strategy="no", report_to="none", use_cpu=True, remove_unused_columns=False,
+        disable_tqdm=True,
+    )  # fmt: skip
+    method = build_texts()
+    InOrder(model=method, args=arguments, train_dataset=data, data_collator=collate).train()
+    same(method, expected)
+    student = method.student()
+    student.save_pretrained(tmp_path / "student")
+    loaded = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "student")
+    same(loaded, student)
+
+
 def test_a_student_is_saved_for_timm(tmp_path):
     method = build("okdmde")
     save_student(method, tmp_path / "new" / "student.safetensors")

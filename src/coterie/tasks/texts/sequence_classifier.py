@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ class SequenceClassifier(nn.Module):
     Args:
         network: a network of transformers.
         example: a batch as in :mod:`coterie.tasks.texts.tokens`, with the maximum number of tokens.
-        slot: index of the batch's mapping that it reads.
+        slot: index of the batch's mapping that it reads; a batch that is one mapping, as another library makes it, is read as it is.
 
     Raises:
         CoterieError: the network does not take that many tokens, its last layer is not its classifier, or it returns no hidden states.
@@ -180,7 +180,7 @@ class SequenceClassifier(nn.Module):
         return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
     def _run(self, inputs: Inputs) -> Any:
-        table = inputs[self.slot]
+        table = inputs if isinstance(inputs, Mapping) else inputs[self.slot]
         if not self.takes_segments:
             table = {name: table[name] for name in ("input_ids", "attention_mask")}
         return self.network(**table, output_hidden_states=True, return_dict=True)
