@@ -162,6 +162,25 @@ def published_lines() -> list[str]:
     return ["## Published", "", "RLKD (COLING 2025), table 7: Llama-2-7B and TinyLlama-1.1B, held-out text, 2,000 steps, one run each.", "", *table(["arm", *SHOWN.values()], rows)]  # fmt: skip
 
 
+def read_results(runs: Path) -> dict[str, Any]:
+    """Read the results so far, by setup; a setup without runs in the folder keeps the published results."""
+    published = RESULTS / "results.json"
+    found: dict[str, Any] = json.loads(published.read_text(encoding="utf-8")) if published.is_file() else {}
+    for setup in found.values():
+        setup["cells"] = {arm: {int(seed): cell for seed, cell in each.items()} for arm, each in setup["cells"].items()}
+    for name in TITLES:
+        folder = runs / name
+        cells = read_cells(folder)
+        if cells:
+            timed = folder / "seconds.json"
+            found[name] = {
+                "ground": json.loads((folder / "ground.json").read_text(encoding="utf-8")),
+                "seconds": json.loads(timed.read_text(encoding="utf-8")) if timed.is_file() else {},
+                "cells": cells,
+            }
+    return {name: found[name] for name in TITLES if name in found}
+
+
 def write_tables(runs: Path) -> None:
     """Write the results so far to benchmarks/results/language_ranking."""
     lines = [
@@ -173,17 +192,9 @@ def write_tables(runs: Path) -> None:
         "correlation of logits in the place of that of ranks; `kl_double_rate`: KL at twice the rate; `rank10`: no divergence.",
         "",
     ]
-    raw: dict[str, Any] = {}
-    for name in TITLES:
-        folder = runs / name
-        cells = read_cells(folder)
-        if not cells:
-            continue
-        ground = json.loads((folder / "ground.json").read_text(encoding="utf-8"))
-        timed = folder / "seconds.json"
-        seconds = json.loads(timed.read_text(encoding="utf-8")) if timed.is_file() else {}
-        lines += setup_tables(name, ground, cells, seconds)
-        raw[name] = {"ground": ground, "seconds": seconds, "cells": cells}
+    raw = read_results(runs)
+    for name, setup in raw.items():
+        lines += setup_tables(name, setup["ground"], setup["cells"], setup["seconds"])
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = "\n".join([*lines, *published_lines()]).rstrip() + "\n"
     (RESULTS / "table.md").write_text(text, encoding="utf-8")

@@ -69,3 +69,26 @@ def test_the_seed_of_choices_is_in_no_table_of_test_figures(tables, tmp_path):
     assert "| `kl` | 25.00 ± 0.00 |" in text
     assert "| 1.50 | 2 |" in text
     assert "| kl at 0.001 | 75.00 |" in text
+
+
+def test_a_setup_without_runs_here_keeps_its_published_rows(tables, tmp_path, monkeypatch):
+    """The runs of one setup may be long gone when another's are done."""
+    published = json.loads((tables.RESULTS / "results.json").read_text())
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "results.json").write_text(json.dumps({"small": published["small"]}))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    tables.write_tables(tmp_path / "no-runs")
+    first = (tmp_path / "results" / "table.md").read_text()
+    assert "## Small" in first
+    assert json.loads((tmp_path / "results" / "results.json").read_text())["small"] == published["small"]
+    folder = tmp_path / "runs" / "real"
+    for seed, cell in published["small"]["cells"]["kl"].items():
+        path = folder / f"seed{seed}" / "kl.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(cell))
+    (folder / "ground.json").write_text(json.dumps(published["small"]["ground"]))
+    tables.write_tables(tmp_path / "runs")
+    both = (tmp_path / "results" / "table.md").read_text()
+    assert "## Small" in both
+    assert "## Real" in both
+    assert first.partition("## Small")[2].partition("## Published")[0].strip() in both
