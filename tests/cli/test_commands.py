@@ -220,6 +220,10 @@ def test_every_setting_is_listed_with_its_default(run):
         for section in ("data", "network", "teacher"):
             mine = run("list", "settings", section).partition(f"[task={task}]")[2].partition("[task=")[0]
             assert all(f"  {key}=" in mine for key in known_keys(task) if key.startswith(f"{section}."))
+        alone = run("list", "settings", task)
+        assert alone == run("list", "settings", f"task={task}")
+        assert {line for line in alone.splitlines() if line.startswith("[task=")} == {f"[task={task}]"}
+        assert all(f"  {key}=" in alone for key in known_keys(task) if key.count(".") == 1)
     assert run("list", "settings", "rank").splitlines()[0] == "[task=language_modeling]"
     assert "  network.lora.rank=null" in run("list", "settings", "rank")
     shared = output.rpartition("[task=language_modeling]")[2].partition("[every task]")[2]

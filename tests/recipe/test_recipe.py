@@ -189,3 +189,17 @@ def test_a_wrong_value_is_told_by_the_settings_own_name(tree, message):
         load_recipe(tree)
     assert message in str(caught.value)
     assert not re.search(r"function-|literal\[|list\[|constrained|\.bool", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["task=speech", "data.noise=babble"],
+        ["training.ema=0.9", "training.ema=2"],
+    ],
+)
+def test_a_check_of_several_settings_does_not_print_the_whole_section(settings):
+    with pytest.raises(CoterieError) as caught:
+        load_recipe(None, settings)
+    assert "{" not in str(caught.value)
+    assert len(str(caught.value)) < 200

@@ -257,7 +257,9 @@ def list_names(
     pattern: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILTER]", help="Of settings a section; else a part of the name, or a pattern.", show_default=False
+            metavar="[FILTER]",
+            help="Of settings a section or a task; else a part of the name, or a pattern.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:

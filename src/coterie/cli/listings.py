@@ -88,11 +88,14 @@ def list_recipes(pattern: str | None) -> None:
 
 
 def list_settings(pattern: str | None) -> None:
-    """Lists the settings of a section, those whose name matches, or all; for sections that tasks define, each task's in turn."""
+    """Lists the settings of a section or task, those whose name matches, or all; for sections that tasks define, each task's in turn."""
     from coterie.recipe.recipe import BY_TASK, recipe_of, settings_in
     from coterie.tasks import known_tasks
 
     fields = {task: recipe_of(task).model_fields for task in known_tasks()}
+    if (pattern or "").removeprefix("task=") in fields:
+        task = (pattern or "").removeprefix("task=")
+        fields, pattern = {task: fields[task]}, None
     sections = list(next(iter(fields.values())))
     section = pattern.rstrip(".") if pattern is not None else None
     found: dict[tuple[str, str], FieldInfo] = {}  # by task (empty: of every task) and full name

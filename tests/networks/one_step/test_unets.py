@@ -120,3 +120,8 @@ def test_lora_is_added_merged_and_left_out(pipeline):
 def test_layers_that_are_not_there(pipeline):
     with pytest.raises(CoterieError, match="no layer's name ends in to_x"):
         add_lora(pipeline[1], targets=["to_q", "to_x"])
+
+
+def test_a_misspelt_name_is_corrected():
+    with pytest.raises(CoterieError, match=r"there is no folder 'tiny_une' \(did you mean 'tiny_unet'\?\)"):
+        find_diffusion("tiny_une", 4)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from coterie.errors import CoterieError
+from coterie.errors import CoterieError, did_you_mean
 from coterie.networks.hub import why_not_on_the_hub
 
 UNET_FILES = ("unet/config.json", "config.json")
@@ -56,7 +56,8 @@ def require_place(name: str) -> str:
         )
     reason = why_not_on_the_hub(name, UNET_FILES)
     if reason is not None:
-        raise CoterieError(f"there is no folder {name!r}, and of the Hub's files of that name: {reason}")
+        near = did_you_mean(name, ["tiny_unet"])
+        raise CoterieError(f"there is no folder {name!r}{near}, and of the Hub's files of that name: {reason}")
     return name
 
 
