@@ -31,6 +31,7 @@ PUBLISHED = {
     "kl": {"mor_5": 70.84, "mor_10": 70.03, "cr_1": 78.46, "cr_3": 22.31, "cr_5": 3.95, "perplexity": 10.22},
     "kl_rank": {"mor_5": 72.39, "mor_10": 71.79, "cr_1": 78.44, "cr_3": 23.80, "cr_5": 4.58, "perplexity": 10.34},
 }
+LARGE = 1e5  # from which a perplexity says only that the student is no language model
 Cells = dict[int, dict[str, Any]]  # seed -> figures on test
 
 
@@ -43,8 +44,12 @@ class Contrast(NamedTuple):
     seeds: int
 
     def __str__(self) -> str:
-        error = "" if self.standard_error is None else f" ± {self.standard_error:.2f}"
-        return f"{self.mean:+.2f}{error} ({self.agreeing}/{self.seeds})"
+        error = "" if self.standard_error is None else f" ± {number(self.standard_error)}"
+        return f"{number(self.mean, '+')}{error} ({self.agreeing}/{self.seeds})"
+
+
+def number(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.2f}" if abs(value) < LARGE else f"{value:{sign}.0e}"
 
 
 def read_cells(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -66,8 +71,8 @@ def mean_of(cells: Cells, name: str) -> str:
     values = [value(figures, name) for figures in cells.values()]
     found = spread(values)
     if found.standard_deviation is None:
-        return f"{found.mean:.2f}"
-    return f"{found.mean:.2f} ± {found.standard_deviation / len(values) ** 0.5:.2f}"
+        return number(found.mean)
+    return f"{number(found.mean)} ± {number(found.standard_deviation / len(values) ** 0.5)}"
 
 
 def contrast(cells: Cells, reference: Cells, name: str) -> Contrast | None:
