@@ -42,7 +42,7 @@ docs: $(READY)
 	@echo "docs/_build/html/index.html"
 
 coverage: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --cov=coterie --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --cov=coterie --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 release: $(READY)
 	PYTHON=$(BIN)/python bash tools/release.sh

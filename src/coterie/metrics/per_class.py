@@ -1,12 +1,12 @@
-"""Metrics of each class. torchmetrics does the counting; undefined values are None, never 0."""
+"""Metrics of each class; undefined values are None, never 0."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
+import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_stat_scores
 
 
 class ClassFigures(TypedDict):
@@ -36,7 +36,12 @@ def per_class_figures(predicted: Tensor, targets: Tensor, class_names: Sequence[
     >>> figures[1]
     {'name': 'dog', 'precision': 1.0, 'recall': 0.5, 'f1': 0.6666667, 'support': 2}
     """
-    counts = multiclass_stat_scores(predicted, targets, len(class_names), average=None)
+    # Counted here: to import torchmetrics.functional takes seconds, because it imports transformers and scipy.signal, and every command would pay for it.
+    classes = len(class_names)
+    support = torch.bincount(targets, minlength=classes)
+    right = torch.bincount(targets[predicted == targets], minlength=classes)
+    false_alarms = torch.bincount(predicted, minlength=classes) - right
+    counts = torch.stack([right, false_alarms, support - right, support], dim=1)
     return [
         {
             "name": name,
@@ -45,7 +50,7 @@ def per_class_figures(predicted: Tensor, targets: Tensor, class_names: Sequence[
             "f1": _share(2 * right, 2 * right + false_alarms + missed),
             "support": support,
         }
-        for name, (right, false_alarms, _, missed, support) in zip(class_names, counts.tolist(), strict=True)
+        for name, (right, false_alarms, missed, support) in zip(class_names, counts.tolist(), strict=True)
     ]
 
 
