@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 TrustCode = Annotated[
-    bool, typer.Option("--trust-code", help="Let a file name a method of its own, whose code is then imported and run.")
+    bool,
+    typer.Option(
+        "--trust-code", help="Allow a recipe file or run to name a custom method; its code is imported and run."
+    ),
 ]
 
 

@@ -16,7 +16,7 @@ from coterie.errors import CoterieError, RunError, did_you_mean
 
 app = typer.Typer(
     name="coterie",
-    help="Train a group of networks that teach one another; deploy one of them. Add --debug for a traceback on errors.",
+    help="Knowledge distillation: train a group of networks that teach one another, or students of a teacher, and deploy one of them. --debug prints a traceback on errors.",
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -24,8 +24,8 @@ app = typer.Typer(
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
 SETTINGS = (
-    "A recipe's file or published name, or a folder of data; and settings such as training.epochs=30, in the sections data, "
-    "network, method, optimizer, schedule, training, teacher and teaching. `coterie list settings` shows them all."
+    "A recipe (file or published name) or a folder of data, then settings such as training.epochs=30 of the sections data, "
+    "network, method, optimizer, schedule, training, teacher and teaching. `coterie list settings` shows all settings."
 )
 
 
@@ -52,10 +52,10 @@ def train(
         list[str] | None, typer.Argument(metavar="[RECIPE|FOLDER] [KEY=VALUE]...", help=SETTINGS, show_default=False)
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder; default: a new one in runs/.")
+        Path | None, typer.Option("--output", "-o", help="Run folder; default: a new folder in runs/.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the final table only.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the final table.")] = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Train the students of a recipe; without one, OKDMDE on scikit-learn's embedded digits."""
@@ -80,17 +80,21 @@ def train(
 def evaluate(
     run: Run,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Other data: data=FOLDER.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Settings of other data to evaluate on: data=FOLDER.", show_default=False
+        ),
     ] = None,
     per_class: Annotated[
-        bool, typer.Option("--per-class", help="Also print precision, recall and F1 of every class.")
+        bool,
+        typer.Option("--per-class", help="Also print precision, recall and F1 of every class (classification only)."),
     ] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="Print the figures as JSON, those of every class included.")
+        bool, typer.Option("--json", help="Print the figures as JSON, for classification with those of every class.")
     ] = False,
     trust_code: TrustCode = False,
 ) -> None:
-    """Evaluate a run's students and ensembles again, on its test split or on other data with the same classes."""
+    """Evaluate a run again, on its test split or on other data of its task (for classification with the same classes)."""
     from coterie.running.reload import evaluate_run
 
     if per_class:
@@ -112,23 +116,27 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATHS...",
-            help="Image files, folders, patterns such as 'shots/*.jpg', or - for a list on standard input, one a line. "
-            "Of a run of texts or of a language model: texts (pairs: a tab between), files of them (.txt, one a line; .csv, .jsonl, ...), or -. Of a run of retrieval: queries, or -.",
+            metavar="INPUTS...",
+            help="Samples of the run's task, or - to read them from standard input, one a line. "
+            "Image classification and restoration: image files, folders, or patterns such as 'shots/*.jpg'. Speech: audio files or folders. "
+            "Text classification: texts (pairs separated by a tab); language models: prompts; retrieval: queries; each also as files (.txt, one a line; .csv, .jsonl, ...).",
             show_default=False,
         ),
     ],
     top: Annotated[
         int | None,
         typer.Option(
-            "--top", min=1, help="How many classes, or documents, to print for each sample (5).", show_default=False
+            "--top",
+            min=1,
+            help="Classification: number of classes to print for each sample; retrieval: number of documents (5).",
+            show_default=False,
         ),
     ] = None,
     documents: Annotated[
         Path | None,
         typer.Option(
             "--documents",
-            help="Of a run of retrieval: a file of the documents among which is searched, one a line or in rows (the run's own).",
+            help="Retrieval: file of the documents to search, one a line or in rows; default: those of the run.",
             show_default=False,
         ),
     ] = None,
@@ -136,19 +144,22 @@ def predict(
         list[str] | None,
         typer.Option(
             "--set",
-            help="KEY=VALUE, an option of the run's task, such as tokens=100; may be repeated.",
+            help="Option of the run's task as KEY=VALUE; may be repeated. Language models: tokens, temperature, top_p, seed; restoration: tile, overlap; speech: layer.",
             show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder for what is made of each sample: enlarged images.", show_default=False
+            "--output",
+            "-o",
+            help="Folder for output files. Restoration: enlarged images (default: none are written); speech: features (default: features/).",
+            show_default=False,
         ),
     ] = None,
     format: Annotated[str, typer.Option("--format", "-f", help="table, json (one object a line) or csv.")] = "table",
 ) -> None:
-    """Predict with a run's deployed student: classes of images or texts, the continuation of a prompt, the documents of a query, an enlarged image. Inputs that cannot be read are reported and skipped."""
+    """Predict with a run's deployed student: classes of images or texts, continuations of prompts, documents for queries, enlarged images, features of audio. Inputs that cannot be read are reported and skipped."""
     from coterie.cli.predictions import print_predictions
 
     given = read_options(options or []) | ({} if top is None else {"top": top})
@@ -166,25 +177,35 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="timm (default), onnx, pt2 or safetensors; of a run of texts transformers or onnx.",
+            help="Depends on the run's task, its default first. Image classification: timm, onnx, pt2, safetensors; text classification and speech: transformers, onnx; "
+            "language models: transformers; retrieval: sentence-transformers, router, onnx; restoration: diffusers, lora, pt2.",
             show_default=False,
         ),
     ] = None,
     which: Annotated[
-        str, typer.Option("--which", "-w", help="student (the deployed one), a student's number, ensemble or method.")
+        str,
+        typer.Option(
+            "--which",
+            "-w",
+            help="student (the deployed one), a student's number, or, for image classification in formats other than timm, ensemble or method (the method's own ensemble).",
+        ),
     ] = "student",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; default: export/ in the run.")] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise the ONNX file of a run of images, and measure what that costs.")
+        bool,
+        typer.Option(
+            "--int8",
+            help="Image classification with --format onnx: quantise the file to int8, and measure the change in top-1 accuracy and file size.",
+        ),
     ] = False,
     push: Annotated[
         str | None,
-        typer.Option("--push", metavar="USER/NAME", help="Upload the folder to a repository of the Hugging Face Hub."),
+        typer.Option("--push", metavar="USER/NAME", help="Upload the export to a repository of the Hugging Face Hub."),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository of --push private.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="With --push: make a new repository private.")] = False,
     trust_code: TrustCode = False,
 ) -> None:
-    """Write a run's student, or its ensemble, for use elsewhere."""
+    """Export a run's student, or its ensemble, to a format of other libraries, with a model card."""
     from coterie.export import export_run
 
     folder = export_run(run, format, output, which=which, int8=int8, push=push, private=private, trust_code=trust_code)
@@ -205,15 +226,17 @@ def benchmark(
         list[str] | None, typer.Argument(metavar="[RECIPE|FOLDER] [KEY=VALUE]...", help=SETTINGS, show_default=False)
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", help="Method to compare with; default: the same network alone.")
+        str | None, typer.Option("--against", help="Method to compare with; default: the same network trained alone.")
     ] = None,
-    repetitions: Annotated[int, typer.Option("--repetitions", min=1, help="Rounds; figures are medians.")] = 7,
+    repetitions: Annotated[
+        int, typer.Option("--repetitions", min=1, help="Number of measurement rounds; figures are medians.")
+    ] = 7,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for benchmark.json and benchmark.md.")
     ] = None,
     trust_code: TrustCode = False,
 ) -> None:
-    """Measure the cost of a training step of a recipe, compared with a plain network: time, operations, memory, data."""
+    """Measure the cost of a recipe's training step against that of a plain network: time, operations, memory, data loading."""
     recipe, overrides = recipe_and_overrides(arguments or [])
     from coterie.recipe import load_recipe
 
@@ -239,7 +262,7 @@ def benchmark(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs or comparisons.", show_default=False)],
 ) -> None:
-    """Write report.html, one self-contained page, into each folder of a run or a comparison."""
+    """Write report.html, one self-contained page, to each folder of a run or a comparison."""
     from coterie.report import write_report
 
     for run in runs:
@@ -258,12 +281,12 @@ def list_names(
         str | None,
         typer.Argument(
             metavar="[FILTER]",
-            help="Of settings a section or a task; else a part of the name, or a pattern.",
+            help="Part of the name, or a pattern such as resnet*; for settings also a section or a task.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """List methods, networks (with a FILTER timm's too), data sets, recipes, tasks or settings with their defaults and bounds."""
+    """List methods, networks (with FILTER also timm's), data sets, recipes, tasks, or settings with their defaults and bounds."""
     if what not in LISTINGS:
         raise CoterieError(f"cannot list {what!r}{did_you_mean(what, LISTINGS)}; expected one of {', '.join(LISTINGS)}")
     LISTINGS[what](pattern)

@@ -15,38 +15,57 @@ from coterie.errors import CoterieError, RunError
 def compare(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RECIPE]... [KEY=VALUE]...", help="Recipes, and settings for all.", show_default=False),
+        typer.Argument(
+            metavar="[RECIPE]... [KEY=VALUE]...",
+            help="Recipes, then settings that apply to all of them.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The comparison's folder; the same command goes on with it.")
+        Path, typer.Option("--output", "-o", help="Folder of the comparison; repeating the command resumes it.")
     ] = Path("comparisons/comparison"),
     methods: Annotated[
-        str | None, typer.Option("--methods", "-m", help="Names, separated by commas; default: the recipes' own.")
+        str | None,
+        typer.Option(
+            "--methods", "-m", help="Names of methods, separated by commas; default: the methods of the recipes."
+        ),
     ] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
             "--sweep",
             metavar="KEY=A,B,C",
-            help="Arms of a grid, measured on validation alone; may be given several times.",
+            help="Try these values of a setting, in a grid with those of other --sweep options; evaluated on validation only. May be repeated.",
         ),
     ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", "-s", help="How many (5: seeds 0 to 4), or which (3,5,7).")] = "3",
+    seeds: Annotated[
+        str, typer.Option("--seeds", "-s", help="Number of seeds (5: seeds 0 to 4), or the seeds themselves (3,5,7).")
+    ] = "3",
     reference: Annotated[
-        str | None, typer.Option("--reference", help="The arm that others are compared with; default: baseline.")
+        str | None,
+        typer.Option(
+            "--reference",
+            help="Arm that the others are compared with; default: the first one with method baseline, else the first.",
+        ),
     ] = None,
     workers: Annotated[
-        str, typer.Option("--workers", "-w", help="Trainings at once on this machine, or auto: as many as fit.")
+        str,
+        typer.Option(
+            "--workers",
+            "-w",
+            help="Number of simultaneous trainings on this machine, or auto: as many as fit in memory, at most one per core.",
+        ),
     ] = "1",
     cluster: Annotated[
         str | None,
-        typer.Option("--cluster", metavar="auto|local|ADDRESS", help="Train on a Ray cluster that shares the folder."),
+        typer.Option(
+            "--cluster", metavar="auto|local|ADDRESS", help="Train on a Ray cluster whose machines share the folder."
+        ),
     ] = None,
-    cpus_per_run: Annotated[
-        float, typer.Option("--cpus-per-run", min=0.01, help="With --cluster: CPUs of one run.")
-    ] = 1,
+    cpus_per_run: Annotated[float, typer.Option("--cpus-per-run", min=0.01, help="With --cluster: CPUs per run.")] = 1,
     gpus_per_run: Annotated[
-        float | None, typer.Option("--gpus-per-run", min=0, help="With --cluster: GPUs of one run; 0.25: four on one.")
+        float | None,
+        typer.Option("--gpus-per-run", min=0, help="With --cluster: GPUs per run; 0.25: four runs on one GPU."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     trust_code: TrustCode = False,

@@ -15,14 +15,19 @@ class MethodEntry(NamedTuple):
 
 
 TABLE: dict[str, MethodEntry] = {
-    "baseline": MethodEntry("control", "", "One network, labels only.", "coterie.methods.independent:Baseline"),
+    "baseline": MethodEntry(
+        "control", "", "One network trained on labels only.", "coterie.methods.independent:Baseline"
+    ),
     "independent": MethodEntry(
-        "control", "", "Branches, labels only; ensemble by mean probability.", "coterie.methods.independent:Independent"
+        "control",
+        "",
+        "Branches trained on labels only; the ensemble averages their probabilities.",
+        "coterie.methods.independent:Independent",
     ),
     "okdmde": MethodEntry(
         "online",
         "Li et al., ACCV 2020, arXiv 2010.00795",
-        "Feature fusion weighs the branches into a teaching ensemble; a loss keeps their classifiers diverse.",
+        "An ensemble of the branches, weighted by their fused features, teaches them; a loss keeps their classifiers diverse.",
         "coterie.methods.online.okdmde:OKDMDE",
     ),
     "dml": MethodEntry(
@@ -40,7 +45,7 @@ TABLE: dict[str, MethodEntry] = {
     "one": MethodEntry(
         "online",
         "Zhu et al., NeurIPS 2018, arXiv 1806.04606",
-        "A gate on the trunk weighs the branches into a teaching ensemble.",
+        "An ensemble of the branches, weighted by a gate on the trunk, teaches them.",
         "coterie.methods.online.one:ONE",
     ),
     "ffl": MethodEntry(
@@ -52,43 +57,43 @@ TABLE: dict[str, MethodEntry] = {
     "okddip": MethodEntry(
         "online",
         "Chen et al., AAAI 2020, arXiv 1912.00350",
-        "Each peer has a target of its own by attention; a leader learns from the peers' mean.",
+        "Each peer learns from its own attention-weighted ensemble of peers; a leader learns from the peers' mean.",
         "coterie.methods.online.okddip:OKDDip",
     ),
     "kdcl": MethodEntry(
         "online",
         "Guo et al., CVPR 2020",
-        "Peers with views of their own learn from one target made of all their predictions.",
+        "Peers, each with its own augmented view, learn from one target combined from all predictions.",
         "coterie.methods.online.kdcl:KDCL",
     ),
     "afd": MethodEntry(
         "online",
         "Chung et al., ICML 2020, arXiv 2002.01775",
-        "Peers learn from one another's logits, and their feature maps to pass for one another's.",
+        "Peers learn from one another's logits; adversarial losses align the distributions of their feature maps.",
         "coterie.methods.online.afd:AFD",
     ),
     "pcl": MethodEntry(
         "online",
         "Wu and Gong, AAAI 2021, arXiv 2006.04147",
-        "Peers with views of their own learn from an ensemble classifier and from moving averages of the others.",
+        "Peers, each with its own augmented view, learn from an ensemble classifier and from moving averages of the others.",
         "coterie.methods.online.pcl:PCL",
     ),
     "ffsd": MethodEntry(
         "online",
         "Li et al., TNNLS 2022, arXiv 2103.14473",
-        "Diverse students teach a leader by their fused features.",
+        "Diverse students teach a leader through their fused features.",
         "coterie.methods.online.ffsd:FFSD",
     ),
     "mcl": MethodEntry(
         "online",
         "Yang et al., AAAI 2022, arXiv 2104.12565",
-        "Peers contrast their embeddings by class and share what they find similar.",
+        "Peers learn by contrastive losses between their embeddings and from one another's similarity distributions.",
         "coterie.methods.online.mcl:MCL",
     ),
     "okdph": MethodEntry(
         "online",
         "Zhang et al., CVPR 2023, arXiv 2303.14666",
-        "Students and a network with the mean of their weights teach one another.",
+        "Students and a network with their averaged weights teach one another.",
         "coterie.methods.online.okdph:OKDPH",
     ),
     "kd": MethodEntry(
@@ -100,37 +105,37 @@ TABLE: dict[str, MethodEntry] = {
     "dkd": MethodEntry(
         "teacher",
         "Zhao et al., CVPR 2022, arXiv 2203.08679",
-        "KD in two halves: the target class, and the others.",
+        "KD split into two terms, one for the target class and one for the other classes.",
         "coterie.methods.teacher.dkd:DKD",
     ),
     "dist": MethodEntry(
         "teacher",
         "Huang et al., NeurIPS 2022, arXiv 2205.10536",
-        "Correlation with the teacher in place of divergence.",
+        "Correlation with the teacher's predictions, between and within classes, replaces the KL divergence.",
         "coterie.methods.teacher.dist:DIST",
     ),
     "rlkd": MethodEntry(
         "teacher",
         "Peng and Zhang, COLING 2025, arXiv 2409.12545",
-        "The likeliest classes or tokens in the teacher's order, beside a divergence.",
+        "A ranking loss on the teacher's most probable classes or tokens, in addition to a divergence.",
         "coterie.methods.language.rlkd:RankingKD",
     ),
     "fitnet": MethodEntry(
         "teacher",
         "Romero et al., ICLR 2015, arXiv 1412.6550",
-        "The student's projected stages shall equal the teacher's.",
+        "The student's projected stage features match the teacher's.",
         "coterie.methods.teacher.fitnet:FitNet",
     ),
     "at": MethodEntry(
         "teacher",
         "Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928",
-        "The student looks where the teacher looks.",
+        "The student matches the teacher's spatial attention maps.",
         "coterie.methods.teacher.at:AttentionTransfer",
     ),
     "rkd": MethodEntry(
         "teacher",
         "Park et al., CVPR 2019, arXiv 1904.05068",
-        "Distances and angles between samples as the teacher has them.",
+        "The student matches the teacher's distances and angles between samples.",
         "coterie.methods.teacher.rkd:RKD",
     ),
     "ofa": MethodEntry(
@@ -142,97 +147,97 @@ TABLE: dict[str, MethodEntry] = {
     "diffkd": MethodEntry(
         "teacher",
         "Huang et al., NeurIPS 2023, arXiv 2305.15712",
-        "A diffusion model of the teacher's features denoises the student's.",
+        "A diffusion model trained on the teacher's features denoises the student's before they are compared.",
         "coterie.methods.teacher.diffkd:DiffKD",
     ),
     "stkd": MethodEntry(
         "teacher",
         "after Zhao et al., 2021, arXiv 2103.10047",
-        "The teacher's similarities between classes on mixtures of two images.",
+        "The student learns the teacher's class similarities on mixtures of two images.",
         "coterie.methods.teacher.stkd:STKD",
     ),
     "amd": MethodEntry(
         "teacher",
         "after Han et al., ECCV 2024, arXiv 2407.04208",
-        "A pruned teacher's assistant is found first, and teaches the student: two runs by one command.",
+        "A teacher assistant is pruned from the teacher and then teaches the student: two runs in one command.",
         "coterie.methods.teacher.amd:AMD",
     ),
     "rl_kd": MethodEntry(
         "multi-teacher",
         "after Yuan et al., AAAI 2021, arXiv 2012.06048",
-        "A policy selects the teachers of every sample.",
+        "A policy selects the teachers of each sample.",
         "coterie.methods.teacher.rl_kd:RLKD",
     ),
     "contrastive": MethodEntry(
         "dual encoder",
         "Henderson et al., 2017, arXiv 1705.00652",
-        "A dual encoder from labels alone: each query's document among the batch's.",
+        "A dual encoder trained on labels only, with in-batch negatives.",
         "coterie.methods.retrieval.contrastive:Contrastive",
     ),
     "embed_distill": MethodEntry(
         "dual encoder",
         "Kim et al., 2023, arXiv 2301.12005",
-        "Vectors of queries and documents where the teacher's are, beside its scores and the labels.",
+        "The student's query and document vectors match the teacher's, in addition to losses on its scores and the labels.",
         "coterie.methods.retrieval.embed_distill:EmbedDistill",
     ),
     "margin_mse": MethodEntry(
         "dual encoder",
         "Hofstätter et al., 2020, arXiv 2010.02666",
-        "Differences of the teacher's scores: a control.",
+        "The student matches the differences of the teacher's scores; a control.",
         "coterie.methods.retrieval.margin_mse:MarginMSE",
     ),
     "dfosd": MethodEntry(
         "one-step",
         "Li et al., NeurIPS 2025, arXiv 2410.04224",
-        "One step of a diffusion network that shall pass for real before a discriminator made of another one.",
+        "A one-step diffusion network trained against a discriminator built from another diffusion network.",
         "coterie.methods.restoration.dfosd:DFOSD",
     ),
     "vsd": MethodEntry(
         "one-step",
         "after Wu et al., NeurIPS 2024, arXiv 2406.08177",
-        "One step distilled from a multi-step diffusion model, by the difference of two scores.",
+        "A one-step network distilled from a multi-step diffusion model by the difference of two scores.",
         "coterie.methods.restoration.vsd:VSD",
     ),
     "regression": MethodEntry(
         "control",
         "",
-        "One step trained on the squared error alone: what the others are compared with.",
+        "A one-step network trained on the squared error only; the control of the other one-step methods.",
         "coterie.methods.restoration.regression:Regression",
     ),
     "denoising": MethodEntry(
         "one-step",
         "Ho et al., NeurIPS 2020, arXiv 2006.11239",
-        "The diffusion model itself, on sharp images: what the others start from without published weights.",
+        "Trains the diffusion model itself on sharp images; the others start from it if there are no published weights.",
         "coterie.methods.restoration.denoising:Denoising",
     ),
     "ekd": MethodEntry(
         "speech encoder",
         "Huang et al., ICASSP 2023, arXiv 2302.12757",
-        "Hidden states of several encoders of speech, frame by frame, in one small student.",
+        "One small student predicts the hidden states of several speech encoders, frame by frame.",
         "coterie.methods.speech.ekd:EnsembleKD",
     ),
     "byot": MethodEntry(
         "self",
         "Zhang et al., ICCV 2019, arXiv 1905.08094",
-        "Exits of shallow stages learn from the deepest prediction.",
+        "Exits at shallow stages learn from the deepest classifier.",
         "coterie.methods.self_distillation.byot:BYOT",
     ),
     "dks": MethodEntry(
         "self",
         "Sun et al., CVPR 2019, arXiv 1906.00675",
-        "Exits and the last classifier learn from one another.",
+        "Exits and the final classifier learn from one another.",
         "coterie.methods.online.dks:DKS",
     ),
     "ddgsd": MethodEntry(
         "self",
         "Xu and Liu, AAAI 2019",
-        "Two views of an image learn from each other.",
+        "Predictions for two augmented views of an image learn from each other.",
         "coterie.methods.online.ddgsd:DDGSD",
     ),
     "frskd": MethodEntry(
         "self",
         "Ji et al., CVPR 2021, arXiv 2103.08273",
-        "A pyramid over the student's stages teaches it.",
+        "A feature pyramid over the student's stages teaches the student.",
         "coterie.methods.self_distillation.frskd:FRSKD",
     ),
     "multilevel": MethodEntry(

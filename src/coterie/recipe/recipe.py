@@ -44,7 +44,7 @@ class Recipe(Section):
     are defined by the task.
     """
 
-    task: str = Field(UNNAMED, description="What kind of problem the data are: see `coterie list tasks`.")
+    task: str = Field(UNNAMED, description="Name of the task, see `coterie list tasks`.")
     data: DataRecipe = Field(default_factory=lambda: DataRecipe())
     network: NetworkRecipe = Field(default_factory=lambda: NetworkRecipe())
     method: MethodRecipe = Field(default_factory=lambda: MethodRecipe())
@@ -54,7 +54,9 @@ class Recipe(Section):
     teacher: TeacherRecipe | None = None
     teachers: list[TeacherRecipe] = Field(default_factory=list, description="Several teachers.")
     teaching: TeachingRecipe = Field(default_factory=lambda: TeachingRecipe())
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        0, description="Seed of the run: initial weights, order of samples, augmentation."
+    )
 
     @model_validator(mode="before")
     @classmethod

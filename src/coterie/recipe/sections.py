@@ -85,20 +85,23 @@ class DataRecipe(Located):
     names_with_validation: ClassVar[frozenset[str]] = frozenset()  # data sets that have a validation split
     files_have_splits: ClassVar[bool] = False  # whether a single file may hold several splits
 
-    name: Text = Field("", description="Which data.")
+    name: Text = Field("", description="The data set.")
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.1, description="Share of the training samples held out, where the data bring no validation split; 0: none."
+        0.1,
+        description="Fraction of the training samples held out as the validation split if the data have none; 0: none.",
     )
     test: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
         "auto",
-        description="Share held out as the test split, before validation, where the data bring none; their validation split then stays validation. 0: none. auto: a fifth where they bring neither, and a lone validation split is the test split.",
+        description="Fraction of the samples held out as the test split if the data have none, before `validation` is split off; an existing validation split stays the validation split. 0: none. auto: 0.2 if the data have neither split; a validation split alone becomes the test split.",
     )
     validation_seed: int = Field(
-        0, description="Seed of both splits; apart from `seed`, so that all seeds share one split."
+        0,
+        description="Seed of the validation and test splits; separate from `seed`, so that runs with different seeds share the splits.",
     )
     train_limit: Positive | None = Field(None, description="Keep this many training samples.")
     views: Literal["auto", "shared", "per_student"] = Field(
-        "auto", description="One augmented view for all students, or one for each; auto: what the method asks for."
+        "auto",
+        description="One augmented view of each sample for all students, or one for each student; auto: as the method requires.",
     )
 
     def require_place(self) -> None:
@@ -114,18 +117,18 @@ class ClassDataRecipe(DataRecipe):
 
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1,
-        description="Share of the training samples held out, stratified and seeded, where the data bring no validation split; 0: none.",
+        description="Fraction of the training samples held out as the validation split if the data have none, stratified and seeded; 0: none.",
     )
     test: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
         "auto",
-        description="Share of each class held out as the test split, before validation, where the data bring none; their validation split then stays validation. 0: none. auto: a fifth where they bring neither, and a lone validation split is the test split.",
+        description="Fraction of each class held out as the test split if the data have none, before `validation` is split off; an existing validation split stays the validation split. 0: none. auto: 0.2 if the data have neither split; a validation split alone becomes the test split.",
     )
     train_limit: Positive | None = Field(
-        None, description="Keep this many training samples, the same number of each class."
+        None, description="Keep this many training samples, spread over the classes as evenly as possible."
     )
     incomplete_classes: Literal["refuse", "accept"] = Field(
         "refuse",
-        description="A class without training samples, with one sample only where a split is to be carved, or missing from validation or test: stop, or go on without.",
+        description="What to do if a class has no training samples, has only one where a split is held out, or is missing from validation or test: stop with an error (refuse), or continue (accept).",
     )
 
 
@@ -134,17 +137,17 @@ class NetworkRecipe(Located):
 
     places: ClassVar[tuple[str, ...]] = ("name",)
 
-    name: Text | list[str] | None = Field(AUTO, description="The network, or a list of them for different students.")
-    pretrained: bool | Auto = Field(
-        AUTO, description="Start from weights that are there; auto: where they are to be had."
+    name: Text | list[str] | None = Field(
+        AUTO, description="Name of the network, or a list of names for different students."
     )
+    pretrained: bool | Auto = Field(AUTO, description="Start from pretrained weights; auto: if they are available.")
     freeze: Annotated[int, Field(ge=0)] | Literal["backbone"] = Field(
         0,
-        description="Epochs for which only the classifiers and the method's own modules are trained, and the rest is held as it is, BatchNorm's statistics included; backbone: all of them (linear probing).",
+        description="Number of first epochs in which only the classifiers and the method's own modules are trained; all else is frozen, BatchNorm's running statistics included. backbone: all epochs (linear probing).",
     )
     hold_statistics: bool | Auto = Field(
         AUTO,
-        description="Keep BatchNorm's running statistics as the weights bring them and normalise by them in training too; its scales and shifts are trained. auto: in pretrained mobile networks, below 5,000 training images.",
+        description="Freeze BatchNorm's running statistics at their pretrained values and normalise with them in training too; its scales and shifts are still trained. auto: true for pretrained mobile networks with fewer than 5,000 training images.",
     )
     branches: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None, description="Number of students; null: the method's default."
@@ -168,7 +171,7 @@ class MethodRecipe(BaseModel):
     """The method's name; every other key is an argument of its constructor and is checked there."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = Field("okdmde", description="See `coterie list methods`, or package.module:Class.")
+    name: str = Field("okdmde", description="Name of a method, see `coterie list methods`, or package.module:Class.")
 
     @model_validator(mode="after")
     def _refuse_what_is_set_elsewhere(self) -> MethodRecipe:
@@ -183,35 +186,41 @@ class MethodRecipe(BaseModel):
 
 
 class OptimizerRecipe(Section):
-    name: str = Field(AUTO, description="Any optimizer of timm; sgd is Nesterov's.")
+    name: str = Field(AUTO, description="Name of any timm optimizer; sgd uses Nesterov momentum.")
     learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
-        AUTO, description="The largest rate, after the warm-up."
+        AUTO, description="Peak learning rate, after the warm-up."
     )
-    weight_decay: Annotated[float, Field(ge=0)] | Auto = Field(AUTO, description="Factor of the decay of weights.")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of optimizers that have one.")
+    weight_decay: Annotated[float, Field(ge=0)] | Auto = Field(AUTO, description="Weight decay coefficient.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum, for optimizers that have one.")
     exclude_norm_and_bias: bool | Auto = Field(
-        AUTO, description="No weight decay on vectors and scalars; the papers decay everything."
+        AUTO,
+        description="Apply no weight decay to vectors and scalars (biases, norm layers); the papers apply it to everything.",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of the optimizer.")
 
 
 class ScheduleRecipe(Section):
     name: Literal["constant", "cosine", "multistep", "step", "poly", "tanh"] = Field(
-        "cosine", description="How the rate falls; it moves at every step."
+        "cosine", description="Learning-rate schedule after the warm-up, updated at every step."
     )
-    warmup_epochs: Annotated[float, Field(ge=0)] | Auto = Field(
-        AUTO, description="Epochs over which the rate rises first."
+    warmup_epochs: Annotated[float, Field(ge=0)] | Auto = Field(AUTO, description="Epochs of linear warm-up.")
+    warmup_learning_rate: Annotated[float, Field(ge=0)] = Field(
+        1e-5, description="Learning rate at the start of the warm-up."
     )
-    warmup_learning_rate: Annotated[float, Field(ge=0)] = Field(1e-5, description="Where the warm-up starts.")
-    minimum_learning_rate: Annotated[float, Field(ge=0)] = Field(0.0, description="Where cosine, poly and tanh end.")
+    minimum_learning_rate: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="cosine, poly, tanh: final learning rate."
+    )
     milestones: list[Annotated[float, Field(gt=0)]] = Field(
-        default_factory=lambda: [0.5, 0.75], description="multistep: where the rate falls, as fractions of training."
+        default_factory=lambda: [0.5, 0.75],
+        description="multistep: when the learning rate drops, as fractions of training.",
     )
-    decay_rate: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="multistep, step: factor of each fall.")
-    decay_epochs: Annotated[float, Field(gt=0)] = Field(30, description="step: epochs between two falls.")
+    decay_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="multistep, step: factor of each learning-rate drop."
+    )
+    decay_epochs: Annotated[float, Field(gt=0)] = Field(30, description="step: epochs between two learning-rate drops.")
     restarts: list[Positive] = Field(
         default_factory=list,
-        description="Epochs that are done when the whole schedule, warm-up included, starts anew, over the epochs to the next one or to the end. `coterie train --resume` with more `training.epochs` adds one.",
+        description="Numbers of finished epochs at which the whole schedule, warm-up included, restarts; it then spans the epochs to the next restart or to the end. `coterie train --resume` with more `training.epochs` adds one.",
     )
 
     def stretches(self, epochs: int) -> list[tuple[int, int]]:
@@ -222,65 +231,72 @@ class ScheduleRecipe(Section):
 
 class TrainingRecipe(Section):
     epochs: Positive | Auto = Field(AUTO, description="Passes over the training samples.")
-    batch_size: Positive | Auto = Field(AUTO, description="Samples a step over all processes.")
-    accumulate: Positive = Field(1, description="Batches whose gradients are added up before the optimizer steps.")
-    clip_gradient: Annotated[float, Field(gt=0)] | None = Field(None, description="Largest norm of the gradient.")
+    batch_size: Positive | Auto = Field(AUTO, description="Samples per batch, over all processes.")
+    accumulate: Positive = Field(
+        1, description="Number of batches over which gradients are accumulated before an optimizer step."
+    )
+    clip_gradient: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Maximum norm of the gradient; null: no clipping."
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16: mixed precision.")
     compile: bool = Field(False, description="Compile the training step with torch.compile.")
     cuda_graph: bool = Field(
         True,
-        description="On a CUDA device, record the forward and backward pass once and replay it: one launch a step, the same results. Not with several processes, `accumulate`, `shard` or fp16.",
+        description="On a CUDA device, capture the forward and backward pass as a CUDA graph, once per batch shape, and replay it: one launch a step, same results. Not used with several processes, `accumulate`, `shard`, `checkpoint_branches` or fp16.",
     )
     shard: bool = Field(
         False,
-        description="Share students, teachers and optimizer out over the processes, block by block (FSDP2), in place of a whole copy in each. Of language models.",
+        description="Shard students, teachers and optimizer over the processes, block by block (FSDP2), instead of a full copy in each. Language models only.",
     )
     checkpoint_branches: bool = Field(
         False,
-        description="Compute every branch once more in the backward pass instead of keeping its activations: less memory, more time, the same results.",
+        description="Recompute the activations of every branch in the backward pass instead of storing them: less memory, more time, same results.",
     )
     cache_teachers: bool = Field(
         True,
-        description="Ask the teachers once, before the first step, where that is enough: samples that look the same every epoch (texts; images in memory without augmentation), and a method that reads only logits.",
+        description="Compute the teachers' logits once, before the first step, if samples are the same in every epoch (texts; images in memory without augmentation) and the method reads only logits.",
     )
     channels_last: bool | Literal["auto"] = Field(
         "auto",
-        description="Memory format of images and convolutions. auto: true on a CUDA device, on a CPU what suits the networks; what was chosen stands in the run's recipe.",
+        description="Use the channels-last memory format for images and convolutions. auto: true on a CUDA device; on a CPU by the networks, image size and batch size. The run's recipe records the choice.",
     )
-    device: str | None = Field(None, description="cpu, cuda, mps; null: the best there is.")
+    device: str | None = Field(None, description="cpu, cuda or mps; null: the best one available.")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="Decay of the moving average of all weights, which is then evaluated and deployed."
+        None,
+        description="Decay of an exponential moving average of all weights, which is then evaluated and deployed; null: none.",
     )
     label_loss: Literal["cross_entropy", "binary_cross_entropy"] = Field(
-        "cross_entropy", description="Loss against the labels; the binary one is summed over the classes."
+        "cross_entropy", description="Loss on the labels; binary_cross_entropy is summed over the classes."
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Share of the target that is spread over all classes."
+        0.0, description="Fraction of the target probability spread evenly over all classes."
     )
     class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(ge=0)]] = Field(
-        "none", description="One factor for each class, or balanced: inversely proportional to its frequency."
+        "none",
+        description="Weight of each class in the loss: none, a list with one factor per class, or balanced (inversely proportional to class frequency).",
     )
     select: Literal["auto", "last", "best"] = Field(
         "auto",
-        description="Which epoch is deployed; best: by the task's first figure on validation (of classes top-1); auto: best with `patience`, last without, and the run's recipe says which.",
+        description="Epoch whose weights are deployed; best: by the task's first figure on validation (top-1 for classification); auto: best with `patience`, else last. The run's recipe records the choice.",
     )
     patience: Positive | None = Field(
         None,
-        description="End the training when the task's first figure on validation has not been better for this many evaluations. The learning rate stays planned for all `epochs`.",
+        description="Early stopping: end training after this many evaluations without improvement of the task's first figure on validation. The learning-rate schedule still spans all `epochs`.",
     )
     evaluate_test: bool = Field(
         True,
-        description="Measure the test split at the end. false leaves it untouched, for runs among which something is chosen: their figures are the validation split's.",
+        description="Evaluate on the test split at the end. false leaves it unused, for runs that serve to choose something: their figures are those of the validation split.",
     )
     evaluate_every: Positive = Field(1, description="Epochs between evaluations on the validation split.")
     log_every: Positive = Field(
-        50, description="Steps between rows of training losses, and between checks for values that are not finite."
+        50, description="Steps between logged rows of training losses, and between checks for non-finite values."
     )
     checkpoint_steps: Positive | None = Field(
-        None, description="Steps between checkpoints within an epoch; null: one an epoch."
+        None, description="Steps between checkpoints within an epoch; null: one checkpoint per epoch."
     )
     trackers: Annotated[list[Literal["tensorboard", "wandb", "mlflow"]], BeforeValidator(_several)] = Field(
-        default_factory=list, description="Where figures are sent besides metrics.jsonl; each needs its extra."
+        default_factory=list,
+        description="Experiment trackers that receive figures in addition to metrics.jsonl; each needs its extra.",
     )
 
 
@@ -289,7 +305,7 @@ class TeacherRecipe(Located):
 
     places: ClassVar[tuple[str, ...]] = ("run", "network")
 
-    run: Text | None = Field(None, description="Folder of a finished coterie run, whose student teaches.")
+    run: Text | None = Field(None, description="Folder of a finished coterie run, whose student is the teacher.")
     network: Text | None = Field(None, description="A network with its weights.")
 
 
@@ -305,8 +321,11 @@ class TaskSettings(NamedTuple):
 class TeachingRecipe(Section):
     """How teachers are added to a method that has none (OKDMDE, DML, ...): a divergence term for every student."""
 
-    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Of the divergence from the teachers.")
-    temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="Of both sides.")
+    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of the divergence from the teachers.")
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        4.0, description="Softmax temperature of students and teachers in the divergence."
+    )
     combination: Literal["mean_probability", "mean_logit"] = Field(
-        "mean_probability", description="One prediction of several teachers."
+        "mean_probability",
+        description="How predictions of several teachers are averaged: as probabilities or as logits.",
     )

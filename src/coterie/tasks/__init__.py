@@ -54,7 +54,7 @@ UNNAMED = "image_classification"  # default of recipes that name no task, and of
 
 TASKS: MutableMapping[str, Row] = {
     "image_classification": Row(
-        line="Images to classes.",
+        line="Classify images.",
         settings="coterie.tasks.images.settings:SETTINGS",
         figures="coterie.tasks.figures:CLASSIFICATION",
         deployed="coterie.tasks.images.deployed",
@@ -66,7 +66,7 @@ TASKS: MutableMapping[str, Row] = {
         card="coterie.tasks.images:card.md.jinja",
     ),
     "text_classification": Row(
-        line="Texts, or pairs of texts, to classes.",
+        line="Classify texts or pairs of texts.",
         settings="coterie.tasks.texts.settings:SETTINGS",
         figures="coterie.tasks.figures:CLASSIFICATION",
         deployed="coterie.tasks.texts.deployed",
@@ -78,7 +78,7 @@ TASKS: MutableMapping[str, Row] = {
         card="coterie.tasks.texts:card.md.jinja",
     ),
     "language_modeling": Row(
-        line="Texts, prompts or chats that a causal language model learns to go on with.",
+        line="Train causal language models on texts, prompts with completions, or chats.",
         settings="coterie.tasks.language.settings:SETTINGS",
         figures="coterie.tasks.language.declared:FIGURES",
         deployed="coterie.tasks.language.deployed",
@@ -92,7 +92,7 @@ TASKS: MutableMapping[str, Row] = {
         pipeline="text-generation",
     ),
     "retrieval": Row(
-        line="Queries to documents, by the inner products of their vectors.",
+        line="Retrieve documents for queries with dual encoders, ranked by inner products.",
         settings="coterie.tasks.retrieval.settings:SETTINGS",
         figures="coterie.tasks.retrieval.declared:FIGURES",
         references=(("bm25", "BM25"),),
@@ -107,7 +107,7 @@ TASKS: MutableMapping[str, Row] = {
         pipeline="sentence-similarity",
     ),
     "restoration": Row(
-        line="Small or spoilt images to large, sharp ones, in one step of a diffusion network.",
+        line="Restore and upscale small, degraded images in one step of a diffusion network.",
         settings="coterie.tasks.restoration.settings:SETTINGS",
         figures="coterie.tasks.restoration.declared:FIGURES",
         references=(("bicubic", "bicubic interpolation"),),
@@ -122,7 +122,7 @@ TASKS: MutableMapping[str, Row] = {
         pipeline="image-to-image",
     ),
     "speech": Row(
-        line="Audio to features, by an encoder that learns from larger ones.",
+        line="Extract speech features with a small encoder distilled from larger ones.",
         settings="coterie.tasks.speech.settings:SETTINGS",
         figures="coterie.tasks.speech.declared:FIGURES",
         deployed="coterie.tasks.speech.deployed",

@@ -38,42 +38,47 @@ class ImageData(ClassDataRecipe):
     )
     root: Text | None = Field(
         None,
-        description="Where the named data set lies or is downloaded to: torchvision's files, a folder tree or .npz.",
+        description="Folder that holds the named data set or to which it is downloaded: torchvision's files, a folder tree or .npz.",
     )
     stream: bool = Field(
         False,
-        description="hf:// only: read its parquet files over the network while training, instead of downloading the data set first.",
+        description="hf:// only: read the parquet files over the network during training instead of downloading the data set first.",
     )
     image_size: Positive | Auto | None = Field(
         AUTO,
-        description="Side in pixels to which images are brought; null: the data's or the network's; auto: what suits the network and the images.",
+        description="Image size (side in pixels) after resizing; null: the pretrained network's, else the images' own (224 if they are streamed); auto: chosen for the network and the images.",
     )
     normalize: Literal["auto", "data", "network", "none"] = Field(
         "auto",
-        description="Mean and standard deviation: the network's where it is pretrained, else the data set's (auto).",
+        description="Mean and standard deviation for normalisation: the pretrained network's (network) or the data set's (data); auto: network if it is pretrained, else data.",
     )
     crop_padding: Annotated[int, Field(ge=0, le=64)] | None = Field(
         None,
-        description="Zero padding before the random crop of small images; null: an eighth of the side (4 at 32 pixels).",
+        description="Zero padding in pixels before the random crop, for images in memory; null: an eighth of the side (4 at 32 pixels).",
     )
     crop_scale: Annotated[float, Field(gt=0, le=1)] | Auto | None = Field(
         AUTO,
-        description="Smallest share of the area of a streamed image that a random crop shows; null: timm's 0.08, for large data sets. auto: by the number of images.",
+        description="Smallest area of a random crop, as a fraction of a streamed image; null: timm's 0.08, for large data sets. auto: 0.35 below 20,000 training images, else null.",
     )
     flip: bool | None = Field(None, description="Random horizontal flip; null: yes, except for digits.")
-    cutout: Annotated[int, Field(ge=0)] = Field(0, description="Side in pixels of a square that is blanked; 0: none.")
-    auto_augment: str | None = Field(None, description="timm's policy for folders of images, such as rand-m9-mstd0.5.")
+    cutout: Annotated[int, Field(ge=0)] = Field(
+        0, description="Cutout: side in pixels of a random square that is blanked; 0: none."
+    )
+    auto_augment: str | None = Field(
+        None, description="timm's augmentation policy for streamed images, such as rand-m9-mstd0.5."
+    )
     mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="Alpha of mixup's Beta distribution; 0: none.")
     cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="Alpha of cutmix's Beta distribution; 0: none.")
     in_memory: bool | None = Field(
         None,
-        description="Keep the pixels in memory and augment in batches on the device; null: yes up to 64 pixels a side.",
+        description="Keep images in memory and augment them in batches on the device; null: if `image_size` is at most 64, or they are small already (at most 64 pixels a side, all of one size).",
     )
     workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
-        None, description="Processes that decode images; null: one for each core."
+        None, description="Number of processes that decode images; null: one per core."
     )
     skip_bad_images: bool = Field(
-        False, description="Leave out images that cannot be decoded, and count them, instead of stopping."
+        False,
+        description="Skip and count images that cannot be decoded, and rows without a class, instead of stopping.",
     )
 
     def require_place(self) -> None:
@@ -87,21 +92,23 @@ class ImageNetwork(NetworkRecipe):
 
     name: Text | list[str] | None = Field(
         AUTO,
-        description="A timm name, or a list of names for students of different architectures; auto: what suits the images' size; null: tiny_cifar.",
+        description="A timm name, or a list of names for students of different architectures; auto: for your own images by their size (resnet20_cifar up to 48 pixels, else mobilenetv4_conv_small), for named data sets tiny_cifar; null: tiny_cifar.",
     )
     pretrained: bool | Auto = Field(
         AUTO,
-        description="Start from timm's pretrained weights. auto: for images of one's own, where there are weights and they are to be had within seconds.",
+        description="Start from timm's pretrained weights. auto: for your own images, if timm has weights and they are cached or their server answers within seconds.",
     )
     weights: Text | None = Field(
         None,
-        description="File of weights to start from: .safetensors, .pth or .pt, also a checkpoint of another program. A classifier of another number of classes starts anew.",
+        description="File of initial weights: .safetensors, .pth or .pt, also a checkpoint of another program. A classifier for another number of classes is initialised anew.",
     )
     at: str | None = Field(
         None,
-        description="Module before which the network is split, `auto`, or `peers` (nothing shared); null: the method's default.",
+        description="Module before which the network is split into shared trunk and branches, `auto`, or `peers` (nothing shared); null: the method's default.",
     )
-    trunk_gradient: Literal["sum", "mean"] = Field("sum", description="How the branches' gradients meet at the split.")
+    trunk_gradient: Literal["sum", "mean"] = Field(
+        "sum", description="How gradients of the branches are combined at the split."
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")
 
     def of_one(self) -> Self:
@@ -122,15 +129,19 @@ class ImageTeacher(TeacherRecipe):
         description="A timm name, with `weights` or `pretrained`.",
     )
     weights: Text | None = Field(None, description="File of the network's weights: .safetensors, .pth or .pt.")
-    pretrained: bool = Field(False, description="timm's pretrained weights; their classes must be the data's.")
+    pretrained: bool = Field(
+        False, description="Use timm's pretrained weights; their classes must be those of the data."
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Further keyword arguments of timm.create_model.")
     mean: list[float] | None = Field(
         None,
-        description="Mean of its inputs, of pixels in 0..1; null: the run's or the pretrained network's, else the student's.",
+        description="Mean for normalising the teacher's inputs, for pixels in 0..1; null: the run's or the pretrained network's, else the student's.",
     )
-    std: list[float] | None = Field(None, description="Standard deviation of its inputs; null: as `mean`.")
+    std: list[float] | None = Field(
+        None, description="Standard deviation for normalising the teacher's inputs; null: as `mean`."
+    )
     image_size: Positive | None = Field(
-        None, description="Side in pixels of its inputs, resized on the device; null: as `mean`."
+        None, description="Image size (side in pixels) of the teacher's inputs, resized on the device; null: as `mean`."
     )
 
 

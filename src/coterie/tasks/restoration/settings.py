@@ -28,9 +28,9 @@ class RestorationData(DataRecipe):
     places: ClassVar[tuple[str, ...]] = ("name", "low", "dists")
     without_effect: ClassVar[tuple[str, ...]] = ("workers",)
     names: ClassVar = {
-        "photos": "two photographs that come with scikit-learn: one is learnt from, one is the test; needs no network",
-        "more_photos": "these and four that come with scikit-image (extra `restoration`); needs no network",
-        "FOLDER": "a folder of large, sharp images, in train/, val/ and test/ or alone",
+        "photos": "two photographs that come with scikit-learn, one for training and one for testing; needs no network",
+        "more_photos": "these two and four that come with scikit-image (extra `restoration`); needs no network",
+        "FOLDER": "a folder of large, sharp images, in train/, val/ and test/ or without these sub-folders",
     }
 
     name: Text = Field(
@@ -39,35 +39,37 @@ class RestorationData(DataRecipe):
     )
     low: Text | None = Field(
         None,
-        description="A folder of the small images, laid out and named as those of the folder `name`; null: they are made of the large ones.",
+        description="Folder of the small images, with the layout and file names of the folder `name`; null: they are made from the large ones.",
     )
-    scale: Literal[2, 4] = Field(4, description="How many times larger a side becomes.")
+    scale: Literal[2, 4] = Field(4, description="Upscaling factor of each side.")
     crop: Annotated[int, Field(ge=16)] = Field(
-        64, description="Side of the square that is cut from a large image, in its pixels; 512 for Stable Diffusion."
+        64, description="Side of the square training crop, in pixels of the large image; 512 for Stable Diffusion."
     )
     degradation: Literal["bicubic", "first_order", "real_esrgan"] = Field(
         "first_order",
-        description="How small images are made: made smaller only; blur, noise and JPEG besides; or Real-ESRGAN's two orders of these. A function of `seed`, epoch and sample.",
+        description="How small images are made from large ones: downscaling only (bicubic); blur, noise and JPEG in addition (first_order); or these applied twice, as in Real-ESRGAN. In training a function of `seed`, epoch and sample; in evaluation fixed by `validation_seed`.",
     )
-    flip: bool = Field(True, description="Train on all eight ways to turn and mirror a square.")
+    flip: bool = Field(True, description="Augment crops by random flips and 90-degree rotations (eight orientations).")
     evaluation: Literal["tiles", "whole"] = Field(
-        "tiles", description="Measure squares of `crop` pixels side by side, or whole images one by one."
+        "tiles", description="Evaluate on adjacent squares of `crop` pixels, or on whole images one by one."
     )
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1,
-        description="Share of the training images held out where the data bring no validation split; of fewer than four images, a strip at the right of each. 0: none.",
+        description="Fraction of the training images held out as the validation split if the data have none; with fewer than four images, a strip at the right of each. 0: none.",
     )
     test: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
         "auto",
-        description="Share of the images held out as the test split, before validation, where the data bring none; their validation split then stays validation. 0: none. auto: a fifth where they bring neither, and a lone validation split is the test split.",
+        description="Fraction of the images held out as the test split if the data have none, before `validation` is split off; an existing validation split stays the validation split. 0: none. auto: 0.2 if the data have neither split; a validation split alone becomes the test split.",
     )
     train_limit: Positive | None = Field(None, description="Keep this many training squares.")
     dists: Text = Field(
         "random",
-        description="Backbone of the DISTS that is measured: vgg16 (downloaded once), a file of DISTS's channel weights, or random, which needs no download and is no DISTS.",
+        description="Backbone of the DISTS metric: vgg16 (downloaded once), a file of DISTS's channel weights, or random, which needs no download but does not give DISTS values.",
     )
-    lpips: bool = Field(False, description="Measure LPIPS too; its VGG-16 is downloaded once.")
-    workers: Positive = Field(2, description="Threads that cut and degrade images while the step before is computed.")
+    lpips: bool = Field(False, description="Also measure LPIPS; its VGG-16 is downloaded once.")
+    workers: Positive = Field(
+        2, description="Number of threads that crop and degrade images while the previous step runs."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> RestorationData:
@@ -94,12 +96,14 @@ class AdapterSettings(Section):
 
     rank: Positive | Auto | None = Field(
         AUTO,
-        description="Of the matrices that are added; null: none, all weights are trained. auto: 16 (the paper's) beside weights, none from nothing.",
+        description="Rank of the LoRA matrices; null: no LoRA, all weights are trained. auto: 16 (the paper's) with pretrained weights, null without them or with method=denoising.",
     )
-    alpha: Positive = Field(16, description="What is added counts by alpha / rank; 16 (the paper's).")
+    alpha: Positive = Field(
+        16, description="LoRA scaling: the update is multiplied by alpha / rank; 16 is the paper's."
+    )
     targets: list[str] | None = Field(
         None,
-        description="Ends of the names of the layers that get them; null: attention, feed-forward layers and convolutions.",
+        description="Layers that get LoRA, by the ends of their names; null: attention, feed-forward layers and convolutions.",
     )
 
 
@@ -111,36 +115,40 @@ class RestorationNetwork(NetworkRecipe):
 
     name: Text | None = Field(
         AUTO,
-        description="tiny_unet, or a folder or name of the Hub with a pipeline of diffusers (unet/, vae/, ...) or a UNet2DConditionModel; auto: tiny_unet.",
+        description="tiny_unet, or a folder or Hub name of a diffusers pipeline (unet/, vae/, ...) or a UNet2DConditionModel; auto: tiny_unet.",
     )
     pretrained: bool | Auto = Field(
-        AUTO, description="Start from the weights that are named; auto: where there are some."
+        AUTO, description="Start from the weights of the folder or Hub name; auto: if there are any."
     )
     options: dict[str, Any] = Field(
-        default_factory=dict, description="tiny_unet only: further values of diffusers' UNet2DConditionModel."
+        default_factory=dict,
+        description="tiny_unet only: further keyword arguments of diffusers' UNet2DConditionModel.",
     )
     autoencoder: Text = Field(
         AUTO,
-        description="Folder or name of an AutoencoderKL or AutoencoderTiny, frozen; none: pixels are rearranged into channels, without loss. auto: the pipeline's own, else none.",
+        description="Folder or Hub name of a frozen AutoencoderKL or AutoencoderTiny; none: pixels are rearranged into channels without loss (pixel unshuffle). auto: the pipeline's own, else none.",
     )
     unshuffle: Literal[1, 2, 4, 8] = Field(
-        4, description="Without an autoencoder: side of the square that becomes one position."
+        4,
+        description="Without an autoencoder: pixel unshuffle factor, the side of the square of pixels that becomes one position.",
     )
     timestep: Annotated[int, Field(ge=1, le=999)] | Auto = Field(
         AUTO,
-        description="T_L, the time of the one step. auto: 399 with weights that are there, as in the released code of the authors' OSDFace, since the paper does not say; 49 from nothing.",
+        description="Diffusion timestep T_L of the one step. auto: 399 with pretrained weights or method=denoising, as in the released code of the authors' OSDFace, since the paper does not give it; else 49.",
     )
-    learn_embedding: bool = Field(False, description="Train the text embedding too, from that of the empty prompt on.")
+    learn_embedding: bool = Field(
+        False, description="Also train the text embedding, initialised with that of the empty prompt."
+    )
     lora: AdapterSettings = Field(default_factory=AdapterSettings)
     gradient_checkpointing: bool = Field(
         False,
-        description="Compute activations once more in the backward pass instead of keeping them: less memory, more time.",
+        description="Recompute activations in the backward pass instead of storing them: less memory, more time.",
     )
     tile: Annotated[int, Field(ge=16)] = Field(
-        512, description="Side in large pixels above which an image is restored in tiles."
+        512, description="Side of a tile, in pixels of the large image; larger images are restored in tiles."
     )
     overlap: Annotated[int, Field(ge=0)] = Field(
-        64, description="Large pixels that neighbouring tiles share, over which they are blended."
+        64, description="Overlap of neighbouring tiles, in pixels of the large image, over which they are blended."
     )
 
     @model_validator(mode="after")
@@ -159,7 +167,10 @@ class RestorationNetwork(NetworkRecipe):
 class RestorationMethod(MethodRecipe):
     """The method's name; every other key is an argument of its constructor and is checked there."""
 
-    name: str = Field("dfosd", description="dfosd, or a method to compare it with: regression, vsd.")
+    name: str = Field(
+        "dfosd",
+        description="Name of the method: dfosd, or regression or vsd for comparison. See `coterie list methods`.",
+    )
 
 
 SETTINGS = TaskSettings(RestorationData, RestorationNetwork, method=RestorationMethod)

@@ -39,10 +39,10 @@ class SpeechData(DataRecipe):
     without_effect: ClassVar[tuple[str, ...]] = ("workers",)
     files_have_splits: ClassVar = True
     names: ClassVar = {
-        "tones": "syllables of made-up speakers, generated on the spot; needs no network",
-        "espeak": "words said by eSpeak NG in eight voices, where the package espeakng-loader is installed",
-        "FOLDER": "files of audio (.wav, .flac, .ogg, .mp3, ...), in train/, val/ and test/ or alone; sub-folders are labels",
-        "FILE.csv": "rows of a path, labels, and a split where there is one",
+        "tones": "syllables of synthetic speakers, generated on the fly; needs no network",
+        "espeak": "words spoken by eSpeak NG in eight voices; needs the package espeakng-loader",
+        "FOLDER": "audio files (.wav, .flac, .ogg, .mp3, ...), in train/, val/ and test/ or without these; sub-folders are labels",
+        "FILE.csv": "rows with a path, labels and, optionally, a split",
         "hf://USER/NAME": "a data set of the Hugging Face Hub with a column of audio (extra `hub`)",
     }
 
@@ -52,44 +52,49 @@ class SpeechData(DataRecipe):
     )
     path: str = Field(
         "path",
-        description="Column of a .csv file's paths, from the file's own folder on; of a Hub data set another column of audio than the first.",
+        description="Column of paths in a .csv file, relative to its folder; for a Hub data set, the audio column if it is not the first one.",
     )
     labels: Names | None = Field(
         None,
-        description="Columns of labels, for probes; null: all but the path and `split`, of a Hub data set those of classes. Of a folder there is one, label.",
+        description="Columns of labels, for probes; null: all columns except the path and `split`; for a Hub data set, the class columns. A folder has one: label.",
     )
     sample_rate: Annotated[int, Field(ge=4000, le=192_000)] = Field(
-        16_000, description="Samples a second; files of other rates are resampled. It must be that of all networks."
+        16_000,
+        description="Samples per second; files with other rates are resampled. Must be the rate of all networks.",
     )
     max_seconds: Annotated[float, Field(ge=0.1)] = Field(
-        15.6, description="A longer clip is cut, each epoch at another place; DistilHuBERT's value."
+        15.6,
+        description="Maximum length of a clip in seconds; longer clips are cropped, at another place in each epoch. The default is DistilHuBERT's.",
     )
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.1, description="Share of the training clips held out where the data bring no validation split; 0: none."
+        0.1,
+        description="Fraction of the training clips held out as the validation split if the data have none; 0: none.",
     )
     distortion: Literal["none", "student", "both"] = Field(
         "none",
-        description="Who hears distorted clips in training: nobody, the student while the teachers hear clean ones, or all.",
+        description="Which networks get distorted clips in training: none, the student only (teachers get clean clips), or student and teachers.",
     )
     noise: Names = Field(
         default_factory=lambda: list(NOISES),
-        description="Kinds of noise, one of them drawn for each clip: white, pink, babble (other training clips), or folders of audio.",
+        description="Kinds of noise, one drawn at random for each clip: white, pink, babble (other training clips), or folders of audio.",
     )
     snr: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
-        default_factory=lambda: [0.0, 20.0], description="Lowest and highest ratio of signal to noise, in dB."
+        default_factory=lambda: [0.0, 20.0], description="Lowest and highest signal-to-noise ratio, in dB."
     )
-    noise_share: Fraction = Field(1.0, description="Share of the clips that get noise.")
-    reverberation: Fraction = Field(0.0, description="Share of the clips that sound as in a room of 0.1 to 0.6 s.")
-    band_limit: Fraction = Field(0.0, description="Share of the clips without frequencies above one in 1 to 4 kHz.")
+    noise_share: Fraction = Field(1.0, description="Fraction of the clips with added noise.")
+    reverberation: Fraction = Field(0.0, description="Fraction of the clips with reverberation of 0.1 to 0.6 s.")
+    band_limit: Fraction = Field(
+        0.0, description="Fraction of the clips that are low-pass filtered, with a random cut-off in 1 to 4 kHz."
+    )
     probe: Literal["last_layer", "weighted_layers"] = Field(
         "last_layer",
-        description="What linear probes read, as a mean over a clip's frames: the last layer, or a weighted sum of all hidden states whose weights they learn, as SUPERB does.",
+        description="Input of linear probes, averaged over a clip's frames: the last layer, or a weighted sum of all hidden states with learned weights, as in SUPERB.",
     )
     cache_states: bool = Field(
         False,
-        description="Compute the teachers' hidden states of the training clips once and read them from the cache folder, in bfloat16. Where teachers hear the same every epoch: distortion is none or student, and no clip is cut.",
+        description="Compute the teachers' hidden states of the training clips once, store them in the cache folder in bfloat16, and read them in every epoch. Requires that teachers get the same clips every epoch: distortion is none or student, and no clip is cropped.",
     )
-    workers: Positive = Field(4, description="Threads that read files.")
+    workers: Positive = Field(4, description="Number of threads that read files.")
 
     @model_validator(mode="after")
     def _check_distortion(self) -> SpeechData:
@@ -111,25 +116,25 @@ class SpeechNetwork(NetworkRecipe):
 
     name: Text | None = Field(
         AUTO,
-        description="A folder as save_pretrained writes it, a name of the Hugging Face Hub, or a .json file of a configuration's values; auto: the first teacher's configuration.",
+        description="A folder written by save_pretrained, a Hugging Face Hub name, or a .json file with configuration values; auto: the first teacher's configuration.",
     )
     layers: Positive | Auto = Field(
         AUTO,
-        description="Transformer layers. auto: 2 of a teacher's configuration (as DistilHuBERT), all of one that is named.",
+        description="Number of Transformer layers. auto: 2 if the student uses a teacher's configuration (as DistilHuBERT), all of a network given by `name`.",
     )
     pretrained: bool | Auto = Field(
-        AUTO, description="Start from the weights in the folder that is named; auto: where there are some."
+        AUTO, description="Start from the weights of the folder or Hub name; auto: if there are any."
     )
     initialize: Literal["auto", "fresh", "average"] | Annotated[int, Field(ge=0)] = Field(
         AUTO,
-        description="Where its first weights come from, unless it has its own: the number of a teacher, from 0, whose convolutions, projection and first layers are copied; average: the mean of all teachers'; fresh: none. auto: 0 where the student has a teacher's configuration, else fresh.",
+        description="Initial weights, unless the student has its own: the index of a teacher, from 0, whose convolutions, projection and first layers are copied; average: the mean of all teachers' weights; fresh: random. auto: 0 if the student uses a teacher's configuration, else fresh.",
     )
     normalize: bool | Auto = Field(
         AUTO,
-        description="Whether it hears each clip with mean 0 and variance 1. auto: as its own feature extractor says, or the first teacher's.",
+        description="Normalise each input clip to mean 0 and variance 1. auto: as set in its own feature extractor, or the first teacher's.",
     )
     cnn_gradient: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="Factor of the gradient that reaches the convolutions; 0 leaves them as they are."
+        0.1, description="Factor on the gradient of the convolutions; 0 freezes them."
     )
 
     @property
@@ -149,20 +154,20 @@ class SpeechTeacher(TeacherRecipe):
 
     network: Text | None = Field(
         None,
-        description="A folder with its weights, a name of the Hugging Face Hub, or a .json file of a configuration's values for one that knows nothing.",
+        description="A folder with the weights, a Hugging Face Hub name, or a .json file with configuration values for an untrained teacher.",
     )
     normalize: bool | Auto = Field(
-        AUTO, description="Whether it hears each clip with mean 0 and variance 1. auto: as its feature extractor says."
+        AUTO, description="Normalise each input clip to mean 0 and variance 1. auto: as set in its feature extractor."
     )
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Of its weights; bfloat16 takes half the memory."
+        "float32", description="Data type of the teacher's weights; bfloat16 takes half the memory."
     )
 
 
 class SpeechMethod(MethodRecipe):
     """The method's name; every other key is an argument of its constructor and is checked there."""
 
-    name: str = Field("ekd", description="The method for encoders of speech.")
+    name: str = Field("ekd", description="Name of the method; ekd is the one for speech encoders.")
 
 
 SETTINGS = TaskSettings(SpeechData, SpeechNetwork, SpeechTeacher, SpeechMethod)

@@ -24,7 +24,7 @@ class TextData(ClassDataRecipe):
 
     names: ClassVar = {
         "FILE": "rows (.csv, .tsv, .json, .jsonl) with a column of texts, or two, and one of classes",
-        "FOLDER": "such files, named train, validation and test",
+        "FOLDER": "files of this kind, named train, validation and test",
         "hf-text://USER/NAME": "a data set of the Hugging Face Hub (extra `hub`)",
     }
 
@@ -38,8 +38,10 @@ class TextData(ClassDataRecipe):
         max_length=2,
         description="Column of the text; two for pairs of texts, such as a question and a sentence.",
     )
-    label: str = Field("label", description="Column of the class: a name or a number.")
-    max_length: Positive = Field(128, description="Tokens after which a text, or a pair, is cut off.")
+    label: str = Field("label", description="Column of the class, as a name or a number.")
+    max_length: Positive = Field(
+        128, description="Maximum number of tokens of a text or pair; longer ones are truncated."
+    )
 
 
 class TextNetwork(NetworkRecipe):
@@ -47,17 +49,17 @@ class TextNetwork(NetworkRecipe):
 
     name: Text | list[str] | None = Field(
         AUTO,
-        description="A folder with config.json and tokenizer, a name of the Hugging Face Hub, or a list of these for students of different architectures.",
+        description="A folder with config.json and tokenizer, a Hugging Face Hub name, or a list of these for students of different architectures.",
     )
     pretrained: bool | Auto = Field(
-        AUTO, description="Start from the folder's or the Hub's weights; auto: where there are some."
+        AUTO, description="Start from the weights of the folder or Hub name; auto: if there are any."
     )
 
 
 class TextTeacher(TeacherRecipe):
     """A frozen teacher: a finished run, or a folder or Hub name with its weights."""
 
-    network: Text | None = Field(None, description="A folder with its weights, or a name of the Hugging Face Hub.")
+    network: Text | None = Field(None, description="A folder with the weights, or a Hugging Face Hub name.")
 
 
 SETTINGS = TaskSettings(TextData, TextNetwork, TextTeacher)

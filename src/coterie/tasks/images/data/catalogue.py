@@ -14,8 +14,8 @@ DATA: dict[str, str] = {
     "cifar100": "50,000 + 10,000 images 32x32, 100 classes; downloaded by torchvision, or read from data.root",
     "cinic10": "90,000 images 32x32 in each of train, valid and test, 10 classes; a folder tree in data.root",
     "fashion_mnist": "60,000 + 10,000 images 28x28 grey, 10 classes; downloaded by torchvision, or read from data.root",
-    "FOLDER": "train/ and val/ or test/ with one sub-folder for each class, or the class folders alone",
-    "wds://PATH": "tar files of WebDataset's form, such as wds://photos/train-{000..127}.tar, or a folder of them",
+    "FOLDER": "train/ and val/ or test/ with one sub-folder per class, or the class folders without splits",
+    "wds://PATH": "tar files in WebDataset format, such as wds://photos/train-{000..127}.tar, or a folder of them",
     "parquet://PATH": "parquet files of encoded images and classes, such as parquet://photos/train-*.parquet, or a folder of them (extra `hub`)",
     "hf://USER/NAME": "a data set of the Hugging Face Hub (extra `hub`)",
 }
