@@ -50,6 +50,7 @@ def onnx_logits(folder: Path, images: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
+@pytest.mark.fast_for("mobilenetv3_small_050", "resnet32_cifar")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_timm_loads_the_student_bit_for_bit(runs, tmp_path, name):
     run, method, size = runs(name)
@@ -64,15 +65,8 @@ def test_timm_loads_the_student_bit_for_bit(runs, tmp_path, name):
     assert load_file(folder / "model.safetensors").keys() == plain.state_dict().keys()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("resnet32_cifar", marks=pytest.mark.slow),
-        "resnet18",
-        pytest.param("mobilenetv3_small_050", marks=pytest.mark.slow),
-        pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.fast_for("resnet32_cifar")
+@pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_runtime_agrees_with_the_student_in_its_group(runs, tmp_path, name):
     run, method, size = runs(name)
     folder = export_run(run, "onnx", tmp_path / "export")

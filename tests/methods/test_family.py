@@ -294,6 +294,7 @@ def test_the_order_of_equal_students_does_not_matter(name, images):
         torch.testing.assert_close(ours[term], theirs[term], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.fast_for("diffkd", "dml", "kd", "ofa", "okdmde", "one")
 @pytest.mark.parametrize("name", sorted(set(FAMILY) - {"baseline"}))
 def test_a_transformer(name):
     import timm

@@ -76,6 +76,7 @@ def test_kd_by_hand(images):
     )
 
 
+@pytest.mark.fast_for("forward_kl", "jsd")
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_kd_with_another_divergence(images, name):
     method = sharpened(make("kd", divergence=name, distillation_weight=0.5)).eval()
@@ -87,6 +88,7 @@ def test_kd_with_another_divergence(images, name):
         assert torch.equal(term, 0.5 * kl_divergence(student, target, 4.0))
 
 
+@pytest.mark.fast_for("forward_kl", "jsd")
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_rlkd_is_the_papers_sum_on_two_teachers_mean(images, name):
     method = sharpened(make("rlkd", teachers=2, k=3, divergence=name)).eval()
@@ -570,6 +572,7 @@ def combined(logits, rule):
     return together.numpy()
 
 
+@pytest.mark.fast_for("okdmde-mean_probability-False", "dml-mean_logit-True")
 @pytest.mark.parametrize("views", [False, True])
 @pytest.mark.parametrize("combination", ["mean_probability", "mean_logit"])
 @pytest.mark.parametrize("name", ["okdmde", "dml"])
@@ -644,7 +647,10 @@ def hears(method, losses):
             assert parameter.grad.any() or not name.startswith("group."), name
 
 
-@pytest.mark.parametrize(("teacher", "student"), [("cnn", "vit"), pytest.param("vit", "cnn", marks=pytest.mark.slow)])
+@pytest.mark.fast_for(
+    "kd-options0-cnn-vit", "fitnet-options4-cnn-vit", "ofa-options7-cnn-vit", "diffkd-options8-cnn-vit"
+)
+@pytest.mark.parametrize(("teacher", "student"), [("cnn", "vit"), ("vit", "cnn")])
 @pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in WITH_TEACHERS), *FURTHER])
 def test_a_transformer_and_a_cnn_teach_each_other(images, reaches, name, options, teacher, student):
     torch.manual_seed(1)

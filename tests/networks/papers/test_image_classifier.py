@@ -39,7 +39,7 @@ def build(name: str, **options: object) -> ImageClassifier:
     return timm.create_model(name, **options)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * ("110" in name)) for name in NETWORKS])
 def test_every_network_has_timms_interface(name: str) -> None:
     with torch.device("meta"):
         network = timm.create_model(name, num_classes=7, in_chans=1, drop_rate=0.1)
