@@ -74,7 +74,7 @@ def test_a_taught_run_has_all_figures_and_files(taught, place):
 
 
 @pytest.mark.slow
-def test_training_moves_the_student_to_its_teacher(place):
+def test_training_moves_the_student_to_its_teacher(taught, place):
     """The teacher's order of tokens, which the student had no part of before, is learnt."""
     recipe = settings(
         place,
@@ -84,7 +84,7 @@ def test_training_moves_the_student_to_its_teacher(place):
         optimizer={"learning_rate": 1e-9},
     )
     before = coterie.train(recipe, output=place / "untaught", quiet=True).summary
-    after = json.loads((place / "taught" / "summary.json").read_text())
+    after = taught.summary
     assert after["deployed"]["mor_5"] > before["deployed"]["mor_5"] + 0.2
 
 
