@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from coterie.recipe import Recipe
 
 
+DATA_FILES = (".parquet", ".csv", ".tsv", ".jsonl")  # which are no recipes
+
+
 TrustCode = Annotated[
     bool,
     typer.Option(
@@ -37,13 +40,13 @@ def recipe_and_overrides(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 
 def recipes_and_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split ``[RECIPE]... [key=value ...]``: an argument without an equals sign is a recipe, or a folder, which means ``data=FOLDER``."""
+    """Split ``[RECIPE]... [key=value ...]``: an argument without an equals sign is a recipe, or a folder or file of data, which means ``data=PLACE``."""
     recipes, folders = list[str](), list[str]()
     for each in arguments:
         if "=" in each:
             continue
         path = Path(each).expanduser()
-        if path.is_dir():
+        if path.is_dir() or (path.is_file() and path.suffix in DATA_FILES):
             # Make it a path: a folder may have the name of a data set.
             folders.append(f"data={dumps(str(path) if path.is_absolute() else f'./{path}')}")
         else:

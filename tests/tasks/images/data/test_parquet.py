@@ -13,7 +13,7 @@ from PIL import Image
 from coterie.errors import CoterieError, RunError
 from coterie.recipe import load_recipe
 from coterie.tasks.images.data import parquet_index, rows
-from coterie.tasks.images.data.archives import holds_archives
+from coterie.tasks.images.data.archives import folder_of_archives
 from coterie.tasks.images.data.reading import read_data
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -85,7 +85,8 @@ def test_splits_by_the_names_of_the_files(make_parquet, form, compression):
 
 def test_a_single_file_and_folders_of_splits(make_parquet):
     root = make_parquet({"train/0": 9, "val/0": 3})
-    assert holds_archives(root, ".parquet")
+    assert folder_of_archives(root, ".parquet") == root
+    assert read(root).name == "rows"
     assert [len(each) for each in (read(root).train, read(root).test)] == [9, 3]
     raw = read(root / "train" / "0.parquet", "data.validation=0.34")
     assert [len(each) for each in (raw.train, raw.validation, raw.test)] == [3, 3, 3]
@@ -102,7 +103,10 @@ def test_a_data_set_written_by_datasets_names_its_classes(tmp_path):
         }
         (tmp_path / "data").mkdir(exist_ok=True)
         datasets.Dataset.from_dict(made, features=features).to_parquet(tmp_path / "data" / f"{split}-00000.parquet")
-    raw = read(tmp_path / "data")
+    (tmp_path / "README.md").write_text("a data set")
+    raw = read(tmp_path)  # as a copy of a repository of the Hub
+    assert raw.name == tmp_path.name
+    assert np.array_equal(read(tmp_path / "data").train.pixels(3), raw.train.pixels(3))
     assert raw.class_names == ("owl", "cat")
     assert raw.train.labels.tolist() == [0, 1] * 5
     again = read(f"hf://{tmp_path}")  # by the library, from a memory-mapped file of its own
@@ -154,6 +158,52 @@ def test_rows_without_a_class_or_a_picture(make_parquet):
 
     with pytest.raises(CoterieError, match=r"train-0\.parquet:5' and 2 more: the row holds no picture"):
         read(make_parquet({"train-0": 12, "validation-0": 3}, unlabelled))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint64", "int8", "dictionary", "large_string", "string_view"])
+def test_labels_of_every_type_of_numbers_and_texts(make_parquet, kind):
+    texts = kind in {"dictionary", "large_string", "string_view"}
+
+    def change(file, columns):
+        values = [None if number == 1 else f"c{number % 3}" if texts else number % 3 for number in range(12)]
+        if kind == "dictionary":
+            columns["label"] = pyarrow.array(values).dictionary_encode()
+        else:
+            columns["label"] = pyarrow.array(values, type=getattr(pyarrow, kind)())
+
+    raw = read(make_parquet({"train-0": 12, "test-0": 12}, change), "data.skip_bad_images=true")
+    assert raw.class_names == (("c0", "c1", "c2") if texts else ("0", "1", "2"))
+    assert raw.train.labels.tolist() == [number % 3 for number in range(12) if number != 1]
+
+
+def test_paths_instead_of_pictures_and_columns_of_one_name_are_refused(make_parquet, tmp_path):
+    def paths_only(file, columns):
+        columns["image"] = pyarrow.array(
+            [{"bytes": None, "path": "a.png"} for _ in columns["label"]],
+            type=pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]),
+        )
+
+    with pytest.raises(CoterieError, match=r"the column image\.bytes is empty; files with paths of pictures"):
+        read(make_parquet({"a": 6}, paths_only), "data.skip_bad_images=true")
+    table = pyarrow.table([[picture(0)], [0], [1]], names=["image", "label", "label"])
+    parquet.write_table(table, tmp_path / "twice.parquet")
+    with pytest.raises(CoterieError, match=r"twice\.parquet' has several columns 'label'"):
+        read(tmp_path / "twice.parquet")
+    table = pyarrow.table({"image": [picture(0)], "label": pyarrow.array([2**63 + 1], type=pyarrow.uint64())})
+    parquet.write_table(table, tmp_path / "large.parquet")
+    with pytest.raises(CoterieError, match="the column label holds a number that is no class number"):
+        read(tmp_path / "large.parquet")
+
+
+def test_files_in_other_folders_are_not_passed_over(make_parquet):
+    root = make_parquet({"train/a b/x": 6, "test/x": 3})
+    for place in (root, f"parquet://{root}"):
+        with pytest.raises(
+            CoterieError, match=r"such as '.*/x\.parquet': name those to read, as .*parquet://.*/\*\*/\*\.parquet"
+        ):
+            read(place)
+    raw = read(f"parquet://{root}/train/**/*.parquet", "data.test=0")
+    assert len(raw.train) == 6
 
 
 def rename(old, new):

@@ -11,7 +11,7 @@ import torch
 from coterie.errors import CoterieError, RunError
 from coterie.recipe import load_recipe
 from coterie.tasks.images.data import shards
-from coterie.tasks.images.data.archives import holds_archives
+from coterie.tasks.images.data.archives import folder_of_archives
 from coterie.tasks.images.data.reading import read_data
 
 SPLIT = {"train-000": 9, "train-001": 12, "val-000": 6, "test-000": 3}
@@ -42,7 +42,7 @@ def test_folders_of_splits_and_class_names_beside_them(make_tars):
     root = make_tars({"train/000": 9, "validation/000": 3})
     for folder in ("train", "validation"):
         (root / folder / "classes.txt").write_text("cat\ndog\nowl\ncow\n")
-    assert holds_archives(root, ".tar")
+    assert folder_of_archives(root, ".tar") == root
     raw = read(root, "data.incomplete_classes=accept")
     assert raw.class_names == ("cat", "dog", "owl", "cow")
     assert (len(raw.train), raw.validation, len(raw.test)) == (9, None, 3)
@@ -66,7 +66,7 @@ def test_texts_as_classes_and_splits_carved_where_there_are_none(make_tars):
 def test_a_folder_of_pictures_with_an_archive_beside_it_stays_one(make_tree, tmp_path):
     root = make_tree({"train/a": 1, "train/b": 1})
     (root / "pictures.tar").write_bytes(b"x")
-    assert not holds_archives(root, ".tar")
+    assert not folder_of_archives(root, ".tar")
 
 
 def test_broken_members_are_named_or_left_out_and_counted(make_tars):

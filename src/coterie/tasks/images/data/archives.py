@@ -29,12 +29,18 @@ class Archive(NamedTuple):
         return self.ending.removeprefix(".")
 
 
-def holds_archives(folder: Path, ending: str) -> bool:
-    """Whether a folder is such a data set: archives without folders, or only folders of splits with archives."""
+def folder_of_archives(folder: Path, ending: str) -> Path | None:
+    """Returns the folder of such a data set: the folder itself or, as in a copy of a repository of the Hub, its only sub-folder ``data``.
+
+    It holds archives without folders, or only folders of splits with archives. None: the folder is no such data set.
+    """
     below = sub_folders(folder)
     if not below:
-        return any(folder.glob(f"*{ending}"))
-    return all(split_within(each.name) and not sub_folders(each) and any(each.glob(f"*{ending}")) for each in below)
+        return folder if any(folder.glob(f"*{ending}")) else None
+    if [each.name for each in below] == ["data"]:
+        return folder_of_archives(below[0], ending)
+    splits = all(split_within(each.name) and not sub_folders(each) and any(each.glob(f"*{ending}")) for each in below)
+    return folder if splits else None
 
 
 def archive_files(place: str, archive: Archive) -> list[str]:
@@ -55,11 +61,16 @@ def archive_files(place: str, archive: Archive) -> list[str]:
         endings = (archive.ending, *archive.compressed)
         every = [path for folder in folders for path in sorted(folder.iterdir())]
         paths = [path for path in every if path.name.endswith(endings) and not path.name.startswith(".")]
+        others = [path for path in Path(pattern).rglob(f"*{archive.ending}") if path not in set(paths)]
+        if others:
+            raise CoterieError(
+                f"{place!r} holds {archive.kind} files in other sub-folders, such as {str(others[0])!r}: name those to read, as {archive.scheme}{place}/**/*{archive.ending}"
+            )
     else:
         paths = [
             Path(path)
             for each in expand(pattern)
-            for path in (sorted(glob.glob(each)) if glob.has_magic(each) else [each])
+            for path in (sorted(glob.glob(each, recursive=True)) if glob.has_magic(each) else [each])
         ]
     compressed = next((path for path in paths if archive.compressed and path.name.endswith(archive.compressed)), None)
     if compressed is not None:
@@ -103,9 +114,10 @@ def by_split(paths: Sequence[str]) -> dict[str, list[str]]:
         CoterieError: only some of the names say a split.
     """
     found: dict[str | None, list[str]] = {}
+    several = len({PurePath(path).parent for path in paths}) > 1  # the name of a single folder says nothing
     for path in paths:
-        parent, name = PurePath(path).parts[-2:] if len(PurePath(path).parts) > 1 else ("", path)
-        found.setdefault(split_within(PurePath(name).stem) or split_within(parent), []).append(path)
+        own = split_within(PurePath(path).stem)
+        found.setdefault(own or (split_within(PurePath(path).parent.name) if several else None), []).append(path)
     if None in found and len(found) > 1:
         raise CoterieError(f"{found[None][0]!r}: its name says no split, as those of other files do")
     return {split: found[split] for split in SPLITS if split in found} or {"train": found[None]}

@@ -38,7 +38,8 @@ def read_parquet(place: str, recipe: ImageData, whole: bool = False) -> RawData:
         CoterieError: files are missing or damaged, columns are missing, classes are ambiguous, or pyarrow is missing.
     """
     paths = archive_files(place, PARQUET)
-    name = Path(paths[0]).parent.resolve().name
+    folder = Path(paths[0]).parent.resolve()
+    name = folder.parent.name if folder.name == "data" or split_within(folder.name) else folder.name
     return from_parquet(name, place, paths, recipe, whole)
 
 
@@ -164,7 +165,9 @@ def _class_names(found: dict[str, Index], place: str) -> tuple[str, ...]:
             f"{place!r} names classes by numbers and by texts: {min(numbers)!r} and {min(texts - numbers)!r}"
         )
     if numbers:
-        return numbered(np.array(sorted(map(int, numbers)), dtype=np.int64))
+        return numbered(
+            np.array(sorted(map(int, numbers)), dtype=np.int64), sum(len(index.codes) for index in found.values())
+        )
     return tuple(sorted(texts))
 
 

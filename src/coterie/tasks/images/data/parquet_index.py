@@ -71,23 +71,7 @@ def _read_index(path: str, filesystem: Any) -> dict[str, NDArray[Any]]:
     except pyarrow.ArrowException as error:
         raise OSError(str(error)) from None
     names = _feature_names(file.schema_arrow, label)
-    if pyarrow.types.is_integer(values.type):
-        codes = np.asarray(values.fill_null(-1).to_numpy(), dtype=np.int64)
-        numbers = np.unique(codes[codes >= 0])
-        if names is None:
-            classes, codes = (
-                [str(each) for each in numbers.tolist()],
-                np.where(codes < 0, -1, np.searchsorted(numbers, codes)),
-            )
-        else:
-            classes = names
-            if len(numbers) and numbers[-1] >= len(names):
-                raise CoterieError(f"{path!r} names {len(names)} classes, and there is the class {numbers[-1]}")
-    else:
-        encoded = values.combine_chunks().dictionary_encode() if len(values) else values
-        classes = [text.strip() for text in encoded.dictionary.to_pylist()] if len(values) else []
-        codes = np.asarray(encoded.indices.fill_null(-1), dtype=np.int64) if len(values) else np.empty(0, np.int64)
-        codes = np.array([number if text else -1 for number, text in enumerate(classes)] + [-1], dtype=np.int64)[codes]
+    classes, codes = _codes(values, names, path, label)
     groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
     sizes = [
         sum(
@@ -97,6 +81,10 @@ def _read_index(path: str, filesystem: Any) -> dict[str, NDArray[Any]]:
         )
         for group in groups
     ]
+    if groups and all(_is_null(group, column) for group in groups):
+        raise CoterieError(
+            f"{path!r}: the column {column} is empty; files with paths of pictures but without the pictures cannot be read"
+        )
     said = {"classes": classes, "column": column, "named": names is not None}
     return {
         "rows": np.array([group.num_rows for group in groups], dtype=np.int64),
@@ -104,6 +92,44 @@ def _read_index(path: str, filesystem: Any) -> dict[str, NDArray[Any]]:
         "codes": codes,
         "said": np.frombuffer(json.dumps(said).encode(), dtype=np.uint8),
     }
+
+
+def _codes(values: Any, names: list[str] | None, path: str, label: str) -> tuple[list[str], NDArray[np.int64]]:
+    """Returns the class texts or numbers of a column, and each row's index among them, -1 for none.
+
+    Raises:
+        CoterieError: a number is too large, or has no name although the file names the classes.
+    """
+    import pyarrow
+
+    if pyarrow.types.is_dictionary(values.type):  # pandas' categories
+        values = values.cast(values.type.value_type)
+    if not len(values):
+        return names or [], np.empty(0, np.int64)
+    if not pyarrow.types.is_integer(values.type):
+        encoded = values.combine_chunks().cast(pyarrow.large_string()).dictionary_encode()
+        texts = [text.strip() for text in encoded.dictionary.to_pylist()]
+        of_text = np.array([number if text else -1 for number, text in enumerate(texts)] + [-1], dtype=np.int64)
+        return texts, of_text[np.asarray(encoded.indices.fill_null(-1), dtype=np.int64)]
+    try:
+        numbers = np.asarray(values.cast(pyarrow.int64()).fill_null(-1).to_numpy(), dtype=np.int64)
+    except pyarrow.ArrowInvalid:
+        raise CoterieError(f"{path!r}: the column {label} holds a number that is no class number") from None
+    found = np.unique(numbers[numbers >= 0])
+    if names is None:
+        return [str(each) for each in found.tolist()], np.where(numbers < 0, -1, np.searchsorted(found, numbers))
+    if len(found) and found[-1] >= len(names):
+        raise CoterieError(f"{path!r} names {len(names)} classes, and there is the class {found[-1]}")
+    return names, np.maximum(numbers, -1)
+
+
+def _is_null(group: Any, column: str) -> bool:
+    """Whether the file says that a row group has no value in this column."""
+    for number in range(group.num_columns):
+        part = group.column(number)
+        if part.path_in_schema == column and part.statistics is not None and part.statistics.has_null_count:
+            return group.num_rows > 0 and part.statistics.null_count == group.num_rows
+    return False
 
 
 def _columns(path: str, schema: Any) -> tuple[str, str]:
@@ -123,7 +149,12 @@ def _columns(path: str, schema: Any) -> tuple[str, str]:
         raise CoterieError(
             f"{path!r} has the columns {', '.join(schema.names)}; expected {' or '.join(IMAGE_COLUMNS)}, and {' or '.join(LABEL_COLUMNS)}"
         )
+    twice = [name for name in (found[0], label) if schema.names.count(name) > 1]
+    if twice:
+        raise CoterieError(f"{path!r} has several columns {twice[0]!r}")
     kind, classes = schema.field(found[0]).type, schema.field(label).type
+    if types.is_dictionary(classes):
+        classes = classes.value_type
     if types.is_struct(kind) and any(part.name == "bytes" and is_bytes(part.type) for part in kind):
         column = f"{found[0]}.bytes"
     elif is_bytes(kind):
@@ -132,7 +163,8 @@ def _columns(path: str, schema: Any) -> tuple[str, str]:
         raise CoterieError(
             f"{path!r}: the column {found[0]} holds {kind}, expected encoded pictures (binary, or a struct with bytes)"
         )
-    if not (types.is_integer(classes) or types.is_string(classes) or types.is_large_string(classes)):
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    if not (types.is_integer(classes) or any(is_text(classes) for is_text in texts)):
         raise CoterieError(f"{path!r}: the column {label} holds {classes}, expected class numbers or names")
     return column, label
 

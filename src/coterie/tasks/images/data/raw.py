@@ -212,16 +212,20 @@ class RawData:
         return {name: samples for name, samples in every.items() if samples is not None}
 
 
-def numbered(labels: Labels) -> tuple[str, ...]:
+def numbered(labels: Labels, count: int | None = None) -> tuple[str, ...]:
     """Returns numbers up to the largest label as class names, for data without names.
+
+    Args:
+        labels: labels of the samples, or the different ones among them.
+        count: number of samples; None: as many as labels.
 
     Raises:
         CoterieError: a label is too large to be a class number, such as an identifier.
     """
-    highest = int(labels.max(initial=-1))
-    if highest >= max(len(labels), FEW_CLASSES):
+    highest, count = int(labels.max(initial=-1)), len(labels) if count is None else count
+    if highest >= max(count, FEW_CLASSES):
         raise CoterieError(
-            f"the label {highest} of {len(labels)} samples: labels are class numbers from 0 on; name the classes, or renumber them"
+            f"the label {highest} of {count} samples: labels are class numbers from 0 on; name the classes, or renumber them"
         )
     return tuple(str(label) for label in range(highest + 1))
 

@@ -129,7 +129,8 @@ def _class_names(found: dict[Path, dict[str, NDArray[Any]]], folder: Path) -> tu
             raise CoterieError(f"{str(file)!r} does not name the class {min(texts - set(names))!r}")
         raise CoterieError(f"{str(file)!r} names {len(names)} classes, and there is the class {highest}")
     if numbers:
-        return names or numbered(np.array(sorted(int(text) for text in numbers), dtype=np.int64))
+        count = sum(len(index["codes"]) for index in found.values())
+        return names or numbered(np.array(sorted(int(text) for text in numbers), dtype=np.int64), count)
     return names or tuple(sorted(texts))
 
 

@@ -12,7 +12,7 @@ from coterie.data.cache import cache_folder
 from coterie.data.split_names import split_of
 from coterie.data.splits import TEST_SHARE, carve, refuse_second_test
 from coterie.errors import CoterieError
-from coterie.tasks.images.data.archives import holds_archives
+from coterie.tasks.images.data.archives import folder_of_archives
 from coterie.tasks.images.data.catalogue import OWN_DATA, require_folder
 from coterie.tasks.images.data.folders import read_folder
 from coterie.tasks.images.data.layout import sub_folders
@@ -61,11 +61,21 @@ def read_source(recipe: ImageData, whole: bool = False) -> RawData:
     path = require_folder(name)
     if holds_npz(path, whole):
         return read_npz(path, path.resolve().name, recipe, whole)
-    if path.is_dir() and holds_archives(path, TAR.ending):
-        return read_shards(name, recipe, whole)
-    if path.suffix == PARQUET.ending or (path.is_dir() and holds_archives(path, PARQUET.ending)):
+    if path.is_dir() and (tars := folder_of_archives(path, TAR.ending)):
+        return read_shards(str(tars), recipe, whole)
+    if path.suffix == PARQUET.ending:
         return read_parquet(name, recipe, whole)
-    return read_folder(path, recipe, whole)
+    if path.is_dir() and (files := folder_of_archives(path, PARQUET.ending)):
+        return read_parquet(str(files), recipe, whole)
+    try:
+        return read_folder(path, recipe, whole)
+    except CoterieError as error:
+        deeper = next(path.rglob(f"*{PARQUET.ending}"), None)
+        if deeper is None:
+            raise
+        raise CoterieError(
+            f"{error}\nthere are parquet files, such as {str(deeper)!r}: name those to read, as data={PARQUET.scheme}{name}/**/*{PARQUET.ending}"
+        ) from None
 
 
 def digits() -> RawData:
