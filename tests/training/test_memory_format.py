@@ -237,7 +237,7 @@ def test_a_folder_of_64_pixel_pictures_trains_by_default(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     for options in ([], ["training.channels_last=true"]):  # the second asks for the format in which the process died
-        command = ["train", f"data={tmp_path / 'pics'}", "training.epochs=1", *options]
+        command = ["train", f"data={tmp_path / 'pics'}", "training.epochs=6", "training.batch_size=8", *options]
         output = tmp_path / f"run{len(options)}"
         done = subprocess.run(
             [sys.executable, "-m", "coterie", *command, "--output", str(output)], capture_output=True, text=True
