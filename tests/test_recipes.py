@@ -123,6 +123,7 @@ def test_the_page_states_every_figure_that_the_recipes_state():
             assert f"`{path.stem}`" in page
 
 
+@pytest.mark.slow
 def test_a_recipe_of_the_hubs_size_trains_small_networks(tmp_path, monkeypatch):
     """The one that was not run: its settings train, with networks and texts that are small."""
     path = ROOT / "recipes" / "slimpajama_tinyllama_rlkd.yaml"

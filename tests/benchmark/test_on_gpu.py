@@ -27,6 +27,7 @@ def on_gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_a_stage_is_stopped_when_its_time_is_over_and_a_later_call_goes_on(modules, tmp_path, monkeypatch):
     """Stages stand in for the real ones: one ends, one fails, one would take for ever; SIGTERM lets it put its state away."""
     module = modules["on_gpu"]
@@ -80,6 +81,7 @@ def test_parts_are_small_and_make_the_whole_again(modules, tmp_path):
     assert modules["cifar_parts"].join(source, tmp_path / "unused") == source  # what is whole is taken as it is
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what needs a GPU is there")
 def test_without_a_gpu_it_says_so(tmp_path):
     done = on_gpu("--data", str(tmp_path), "--output", str(tmp_path / "out"))

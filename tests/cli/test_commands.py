@@ -96,6 +96,7 @@ def test_train_prints_the_table_and_where_things_are(run, tmp_path):
         assert words in output
 
 
+@pytest.mark.slow
 def test_a_baselines_table_has_no_ensemble(run, tmp_path):
     output = run(
         "train", "method=baseline", "training.epochs=1", "training.device=cpu", "--output", tmp_path / "a", "-q"
@@ -166,6 +167,7 @@ def test_report_and_export_say_where(run, trained, tmp_path):
     assert folder == str(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_several_different_networks_and_a_view_for_each(run, tmp_path):
     output = run(
         "train", "network=[tiny_cifar,resnet8_cifar]", "data.views=per_student", "training.epochs=1", "training.device=cpu",

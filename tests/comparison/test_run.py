@@ -136,6 +136,7 @@ def test_one_seed_means_the_same_images_and_the_same_start_for_student_0(tmp_pat
         assert torch.equal(batch.targets, batches[0].targets)
 
 
+@pytest.mark.slow
 def test_a_failing_arm_is_noted_and_the_others_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, rate in (("good", 0.1), ("bad", 1e30)):
@@ -177,6 +178,7 @@ def test_a_second_call_is_told_who_is_at_work(tmp_path):
         other.wait()
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_trains_is_waited_for(tmp_path, monkeypatch, capsys):
     folder = ComparisonFolder(tmp_path / "c")
     plan = keep_plan(folder, make_plan(build_arms([], ["baseline"], SMALL), 1))
@@ -225,6 +227,7 @@ def test_a_run_of_a_comparison_is_the_run_alone(comparison, tmp_path):
         assert (tmp_path / "alone" / name).read_bytes() == (folder / "runs/dml/seed1" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_the_report_of_an_unfinished_comparison(comparison, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "c"
     shutil.copytree(comparison[0], folder)

@@ -97,6 +97,7 @@ def test_the_folder_arrives_as_it_is_and_timm_loads_it(hub, run_maker, tmp_path)
     assert 'create_model("hf-hub:user/name", pretrained=True)' in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_the_hub_refuses_is_said_and_the_folder_stays(hub, small_run, tmp_path):
     hub.refuses = 403
     with pytest.raises(RunError, match=r"is written, but was not pushed to http://127\.0\.0\.1.*/user/name: .*403"):

@@ -160,7 +160,7 @@ def test_onnx_pt2_and_safetensors_hold_what_was_asked_for(small_run, tmp_path, w
 
 @pytest.mark.parametrize(
     ("format", "which"),
-    [("timm", "student"), ("timm", "0"), ("pt2", "ensemble")]
+    [("timm", "student"), ("timm", "0"), pytest.param("pt2", "ensemble", marks=pytest.mark.slow)]
     + [("safetensors", which) for which in ("student", "ensemble", "method")],
 )
 def test_the_cards_own_snippet_gives_the_logits(small_run, tmp_path, monkeypatch, format, which):
@@ -208,7 +208,7 @@ def test_a_timm_network_needs_no_coterie(runs, tmp_path):
     assert "coterie.networks" not in (folder / "README.md").read_text()
 
 
-@pytest.mark.fast_for("onnx")
+@pytest.mark.fast_for("pt2")
 @pytest.mark.parametrize("format", ["onnx", "pt2"])
 def test_nothing_of_this_machine_or_of_the_images_is_exported(small_run, tmp_path, format):
     path, _ = small_run
@@ -227,6 +227,7 @@ def test_without_a_gallery_random_images_are_named(run_maker, tmp_path):
     assert "random images" in (export_run(tmp_path / "run", "pt2") / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own(run_maker, own_network, tmp_path):
     method = run_maker(tmp_path / "run", network=None, own=own_network(), at="act")
     images = torch.randn(2, 3, 32, 32)

@@ -219,6 +219,7 @@ def test_under_autocast_the_products_are_in_its_type():
         torch.testing.assert_close(mine, expected, atol=0.02 * expected.abs().max().item(), rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_compiled_caller_gets_the_same():
     models = Models()
 

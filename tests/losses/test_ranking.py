@@ -55,6 +55,7 @@ def test_soft_rank_and_its_jacobian_are_those_of_the_pooling_algorithm(size, str
         np.testing.assert_allclose(found.numpy(), jacobian, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_soft_rank_by_finite_differences():
     values = torch.randn(20, 9, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda each: soft_rank(each, 0.7), values)
@@ -255,6 +256,7 @@ def test_correlation_of_counted_entries():
         assert value.item() == pytest.approx(np.corrcoef(a[mask], b[mask])[0, 1])
 
 
+@pytest.mark.slow
 def test_all_of_it_compiles_as_one_graph():
     student, teacher = torch.randn(2, 6, 30)
     compiled = torch.compile(ranking_distillation, fullgraph=True, backend="eager")

@@ -44,5 +44,6 @@ def test_freed_memory_is_not_faulted_in_again():
     assert kept < default / 5
 
 
+@pytest.mark.slow
 def test_the_users_own_settings_stand():
     assert count("told", MALLOC_ARENA_MAX="4")[0] == "False"

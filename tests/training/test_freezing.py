@@ -97,6 +97,7 @@ def test_resume_across_the_switch_is_bit_equal(small, finished, tmp_path, monkey
     assert changed(first, second) == []
 
 
+@pytest.mark.slow
 def test_a_probe_of_a_trained_network_beats_one_of_a_random_one(small, tmp_path):
     """Trained on all ten digits, probed on what its features say; the classifier starts anew."""
     first = coterie.train(

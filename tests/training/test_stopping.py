@@ -65,6 +65,7 @@ def test_the_end_is_explained_by_the_figures_own_words():
     assert best.explain(2, 9).startswith("validation NLL has not been better than epoch 1's 0.5000 for 1 evaluations")
 
 
+@pytest.mark.slow
 def test_a_run_ends_where_validation_has_stopped_rising_and_deploys_its_best(small, tmp_path, capsys, real_report):
     result = coterie.train(small(**IMPATIENT), output=tmp_path / "run")
     scores = validations(result.path)

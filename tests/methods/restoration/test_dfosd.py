@@ -131,6 +131,7 @@ def test_without_noise_latents_are_looked_at_as_they_are(make_generator, batch):
     torch.testing.assert_close(seen[-1][0], method.generator.encode(batch[1]))
 
 
+@pytest.mark.slow
 def test_the_margin_is_the_same_in_every_evaluation_and_grows_with_training(make_generator, batch):
     method = DFOSD(make_generator(), perceptual="none", noise=False, discriminator_learning_rate=3e-3)
     low, high = batch
@@ -151,6 +152,7 @@ def test_the_margin_is_the_same_in_every_evaluation_and_grows_with_training(make
     assert margin().mean() > before.mean() + 0.02
 
 
+@pytest.mark.slow
 def test_it_is_built_again_without_what_it_started_from(make_generator, batch, tmp_path):
     generator = make_generator(lora=None, pretrained=True)
     generator.unet.save_pretrained(tmp_path / "unet")

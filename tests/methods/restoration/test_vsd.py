@@ -45,6 +45,7 @@ def test_a_teacher_needs_weights(make_generator):
         VSD(make_generator())
 
 
+@pytest.mark.slow
 def test_a_diffusion_model_learns_to_denoise(make_generator, batch):
     with pytest.raises(CoterieError, match=r"set network.lora.rank=null"):
         Denoising(make_generator())

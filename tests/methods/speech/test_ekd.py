@@ -202,6 +202,7 @@ def test_widths_that_differ_are_no_matter_for_heads(encoder, clips):
         EnsembleKD(student, teachers=unequal, aggregation="average")
 
 
+@pytest.mark.slow
 def test_training_brings_the_student_to_its_teachers(method, clips):
     found = method(1, 2).train()
     optimizer = torch.optim.AdamW(found.parameters(), 3e-3)

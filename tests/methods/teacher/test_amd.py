@@ -167,6 +167,7 @@ def test_what_leaves_no_choice_is_refused_before_training():
             Assistants(group, teachers=teachers)
 
 
+@pytest.mark.slow
 def test_the_choice_needs_a_validation_split_and_the_students_size(tmp_path):
     small = {"data": {"name": "digits", "train_limit": 200}, "training": {"epochs": 1, "device": "cpu"}}
     coterie.train(small, method="baseline", network="resnet8_cifar", output=tmp_path / "teacher", quiet=True)

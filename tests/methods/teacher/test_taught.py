@@ -134,6 +134,7 @@ def test_rlkds_range_is_at_most_the_classes():
         make("rlkd", k=1)
 
 
+@pytest.mark.slow
 def test_learned_weights_turn_to_the_better_teacher(images):
     method = make("kd", teachers=2, combination="learned")
     with torch.no_grad():
