@@ -48,14 +48,21 @@ def main() -> None:
         shutil.rmtree(work)
     work.mkdir(parents=True)
     binaries = work / "venv" / "bin"
-    environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "HF_HUB_OFFLINE"}}
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in {"PYTHONPATH", "HF_HUB_OFFLINE", "PYTHONDONTWRITEBYTECODE"}
+    }
     environment["OMP_NUM_THREADS"] = str(arguments.threads)
     run, coterie = str(work / "run"), str(binaries / "coterie")
     commands = {
         "a virtual environment": [sys.executable, "-m", "venv", str(work / "venv")],
-        "pip install '.[onnx]'": [str(binaries / "pip"), "install", "--quiet", f"{ROOT}[onnx]"],
+        "pip install uv": [str(binaries / "pip"), "install", "--quiet", "uv"],
+        "uv pip install '.[onnx]'": [
+            *(str(binaries / "python"), "-m", "uv", "pip", "install", "--quiet"),
+            *("--python", str(binaries / "python"), f"{ROOT}[onnx]"),
+        ],
         "coterie train": [coterie, "train", str(pictures), "--output", run, *arguments.settings],
-        "coterie export --format onnx": [coterie, "export", run, "--format", "onnx"],
         "coterie export --format onnx --int8": [coterie, "export", run, "--format", "onnx", "--int8"],
         "coterie predict (one picture)": [coterie, "predict", run, str(next(pictures.rglob("*.jpg")))],
     }
@@ -75,8 +82,7 @@ def main() -> None:
         "",
         f"{images} pictures in {len(summary['class_names'])} classes ({summary['num_train']} for training), {arguments.threads} threads, {processor}; "
         f"settings: {' '.join(arguments.settings) or 'none, all defaults'}. {summary['network']}, {summary['method']}, {summary['epochs']} epochs, "
-        "from nothing. pip took torch's wheel "
-        f"{'from a folder of the machine' if os.environ.get('PIP_FIND_LINKS') else 'and the others from the package index'}.",
+        "from nothing. `--int8` exports to ONNX and quantises the file.",
         "",
         f"The machine's load was {min(load):.1f} to {max(load):.1f} on {os.cpu_count()} cores: where it is above the number of threads, others computed too, and the second column, "
         "seconds of computing on all cores, says more than the first.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coterie.recipe import Recipe
 from coterie.recipe.sections import (
@@ -80,6 +80,12 @@ class ImageData(ClassDataRecipe):
         False,
         description="Skip and count images that cannot be decoded, and rows without a class, instead of stopping.",
     )
+
+    @model_validator(mode="after")
+    def _check_stream(self) -> Self:
+        if self.stream and not self.name.startswith("hf://"):
+            raise ValueError(f"stream=true applies to hf://user/dataset, not to {self.name}")
+        return self
 
     def require_place(self) -> None:
         require_place(self.name)

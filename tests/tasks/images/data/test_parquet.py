@@ -373,7 +373,7 @@ class TestHub:
     def test_what_cannot_be_streamed_is_refused(self, hub, make_parquet):
         with pytest.raises(CoterieError, match=r"me/none: the data set has no parquet files"):
             read("hf://me/none", "data.stream=true")
-        with pytest.raises(CoterieError, match=r"data.stream=true applies to hf://user/dataset, not to data=digits"):
+        with pytest.raises(CoterieError, match=r"data: stream=true applies to hf://user/dataset, not to digits"):
             read("digits", "data.stream=true")
         root = make_parquet({"a/train": 6, "b/train": 6})
         (hub / "me").mkdir(parents=True)

@@ -38,8 +38,6 @@ def read_source(recipe: ImageData, whole: bool = False) -> RawData:
         CoterieError: the name is unknown, a folder is missing or unusable, or a download failed.
     """
     name = recipe.name
-    if recipe.stream and not name.startswith("hf://"):
-        raise CoterieError(f"data.stream=true applies to hf://user/dataset, not to data={name}")
     if name in KNOWN:
         return _named(name, Path(recipe.root) if recipe.root is not None else None, recipe, whole)
     if recipe.root is not None:
