@@ -30,19 +30,19 @@ lint: $(READY)
 test: $(READY)
 	$(MAKE) --no-print-directory --jobs 2 lint fast-tests
 
-# One thread for each worker: several small tests at once beat one test on all cores.
+# One thread for each worker: several small tests at once beat one test on all cores. By file, so that what the tests of a file share is made once.
 fast-tests: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 coverage: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --cov=coterie --cov-report=term-missing:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --cov=coterie --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 release: $(READY)
 	PYTHON=$(BIN)/python bash tools/release.sh
