@@ -108,3 +108,33 @@ def make_tars(tmp_path):
         return root
 
     return make
+
+
+@pytest.fixture
+def require_shares(load):
+    """Check that two processes together see each of 32 training samples once, and from a step on what an undisturbed epoch gives."""
+
+    def require(root: Path, workers: int) -> None:
+        settings = [
+            f"data={root}",
+            "data.validation=0",
+            "data.image_size=32",
+            "data.in_memory=false",
+            f"data.workers={workers}",
+        ]
+        halves = [load(*settings, batch_size=8, process_index=index, num_processes=2).train for index in range(2)]
+        alone = load(*settings, "data.workers=0", batch_size=8).train  # nor does the number of workers change anything
+        for epoch in range(2 if workers == 0 else 1):
+            seen = [list(half.epoch(epoch)) for half in halves]
+            assert all(len(batches) == 4 for batches in seen)
+            together = [torch.cat([batch.indices for batch in step]) for step in zip(*seen, strict=True)]
+            assert torch.cat(together).sort().values.tolist() == list(range(32))
+            rest = list(halves[1].epoch(epoch, first_step=2))
+            assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(rest, seen[1][2:], strict=True))
+            for step, batch in enumerate(alone.epoch(epoch)):
+                assert torch.equal(batch.indices, together[step])
+                assert torch.equal(batch.inputs, torch.cat([seen[0][step].inputs, seen[1][step].inputs]))
+            targets = torch.cat([batch.targets for batch in (seen[0][0], seen[1][0])])
+            assert torch.equal(alone.labels[together[0]], targets)
+
+    return require

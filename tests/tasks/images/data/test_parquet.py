@@ -7,7 +7,6 @@ from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from coterie.errors import CoterieError, RunError
@@ -313,25 +312,8 @@ def test_a_sample_reads_few_row_groups(make_parquet):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_two_processes_with_workers_see_every_row_once_and_go_on_at_a_step(make_parquet, load, workers):
-    root = make_parquet({f"train-{number}": 8 for number in range(4)} | {"test-0": 3})
-    settings = [
-        f"data={root}",
-        "data.validation=0",
-        "data.image_size=32",
-        "data.in_memory=false",
-        f"data.workers={workers}",
-    ]
-    halves = [load(*settings, batch_size=8, process_index=index, num_processes=2).train for index in range(2)]
-    alone = load(*settings, "data.workers=0", batch_size=8).train
-    seen = [list(half.epoch(0)) for half in halves]
-    together = [torch.cat([batch.indices for batch in step]) for step in zip(*seen, strict=True)]
-    assert torch.cat(together).sort().values.tolist() == list(range(32))
-    rest = list(halves[1].epoch(0, first_step=2))
-    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(rest, seen[1][2:], strict=True))
-    for step, batch in enumerate(alone.epoch(0)):
-        assert torch.equal(batch.indices, together[step])
-        assert torch.equal(batch.inputs, torch.cat([seen[0][step].inputs, seen[1][step].inputs]))
+def test_two_processes_with_workers_see_every_row_once_and_go_on_at_a_step(make_parquet, require_shares, workers):
+    require_shares(make_parquet({f"train-{number}": 8 for number in range(4)} | {"test-0": 3}), workers)
 
 
 class TestHub:

@@ -6,7 +6,6 @@ from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
-import torch
 
 from coterie.errors import CoterieError, RunError
 from coterie.recipe import load_recipe
@@ -156,26 +155,5 @@ def test_a_worker_is_sent_a_handle_and_a_tar_that_shrinks_is_named(make_tars):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_two_processes_with_workers_see_every_sample_once_and_go_on_at_a_step(make_tars, load, workers):
-    """Of two processes, together: no sample twice, none left out; from a step on, what an undisturbed epoch gives."""
-    root = make_tars({f"train-{number:03d}": 8 for number in range(4)} | {"test-000": 3})
-    settings = [
-        f"data={root}",
-        "data.validation=0",
-        "data.image_size=32",
-        "data.in_memory=false",
-        f"data.workers={workers}",
-    ]
-    halves = [load(*settings, batch_size=8, process_index=index, num_processes=2).train for index in range(2)]
-    alone = load(*settings, "data.workers=0", batch_size=8).train  # nor does the number of workers change anything
-    for epoch in range(2 if workers == 0 else 1):
-        seen = [list(half.epoch(epoch)) for half in halves]
-        assert all(len(batches) == 4 for batches in seen)
-        together = [torch.cat([batch.indices for batch in step]) for step in zip(*seen, strict=True)]
-        assert torch.cat(together).sort().values.tolist() == list(range(32))
-        rest = list(halves[1].epoch(epoch, first_step=2))
-        assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(rest, seen[1][2:], strict=True))
-        for step, batch in enumerate(alone.epoch(epoch)):
-            assert torch.equal(batch.indices, together[step])
-            assert torch.equal(batch.inputs, torch.cat([seen[0][step].inputs, seen[1][step].inputs]))
-        assert torch.equal(alone.labels[together[0]], torch.cat([batch.targets for batch in (seen[0][0], seen[1][0])]))
+def test_two_processes_with_workers_see_every_sample_once_and_go_on_at_a_step(make_tars, require_shares, workers):
+    require_shares(make_tars({f"train-{number:03d}": 8 for number in range(4)} | {"test-000": 3}), workers)
