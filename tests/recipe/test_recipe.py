@@ -203,3 +203,8 @@ def test_a_check_of_several_settings_does_not_print_the_whole_section(settings):
         load_recipe(None, settings)
     assert "{" not in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+def test_a_value_of_the_wrong_type_is_still_shown():
+    with pytest.raises(CoterieError, match=r"data\.name=\{'a': 1\}: "):
+        load_recipe({"data": {"name": {"a": 1}}})

@@ -65,7 +65,9 @@ def explain(
         return messages[0]
     if first["type"] == "model_type" and (within := [name for name in known if name.startswith(f"{key}.")]):
         return f"{key}={first['input']!r} is not a section: expected settings in it, such as {within[0]}=..."
-    if isinstance(first["input"], Mapping):  # a check of several settings names those that it is about
+    if first["type"] == "value_error" and isinstance(
+        first["input"], Mapping
+    ):  # a check of several settings names those that it is about
         return f"{key}: {messages[0]}"
     if len(messages) > 1:
         kinds = sorted({message.partition(",")[0].removeprefix("Input should be ") for message in messages})

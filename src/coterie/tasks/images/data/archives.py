@@ -61,7 +61,8 @@ def archive_files(place: str, archive: Archive) -> list[str]:
         endings = (archive.ending, *archive.compressed)
         every = [path for folder in folders for path in sorted(folder.iterdir())]
         paths = [path for path in every if path.name.endswith(endings) and not path.name.startswith(".")]
-        others = [path for path in Path(pattern).rglob(f"*{archive.ending}") if path not in set(paths)]
+        found = {path for path in Path(pattern).rglob(f"*{archive.ending}") if not path.name.startswith(".")}
+        others = sorted(found.difference(paths))
         if others:
             raise CoterieError(
                 f"{place!r} holds {archive.kind} files in other sub-folders, such as {str(others[0])!r}: name those to read, as {archive.scheme}{place}/**/*{archive.ending}"

@@ -59,9 +59,9 @@ def stream_hub(name: str, recipe: ImageData, whole: bool = False) -> RawData:
     place, _, configuration = name.removeprefix("hf://").partition(":")
     hub = HfFileSystem()
     try:
-        own = f"datasets/{place}"
-        root = own if hub.glob(f"{own}/**/*.parquet") else f"{own}@refs%2Fconvert%2Fparquet"
-        paths = sorted(hub.glob(f"{root}/**/*.parquet"))
+        for root in (f"datasets/{place}", f"datasets/{place}@refs%2Fconvert%2Fparquet"):  # its own, else the Hub's
+            if paths := sorted(hub.glob(f"{root}/**/*.parquet")):
+                break
     except Exception as error:  # network and permissions: the library raises many types
         raise CoterieError(f"data={name} cannot be read: {' '.join(str(error).split())[:160]}") from None
     found: dict[str, list[str]] = {}
@@ -121,9 +121,14 @@ def from_parquet(
     for split, part in parts.items():
         if not len(part):
             raise CoterieError(f"{place!r}: the {split} split holds no rows with a class")
-    undecodable, more_notes = 0, ["the pictures are read while training, and were not checked before"]
     if filesystem is None:
         parts, undecodable, more_notes = check_images(parts, recipe)
+    else:
+        undecodable, more_notes = 0, ["the pictures are read while training, and were not checked before"]
+        if recipe.skip_bad_images:
+            more_notes.append(
+                "data.skip_bad_images leaves out rows without a class; a picture that cannot be decoded stops the training"
+            )
     shards = next(iter(parts.values())).stored.shards
     if shards is not None and shards.streams < FEW_STREAMS and len(np.unique(shards.numbers)) > 1:
         notes.append(
