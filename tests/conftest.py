@@ -58,6 +58,17 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def forgets_modules(tmp_path_factory):
+    """A module that a test wrote itself is unknown to the next, which may write another of the same name."""
+    before = set(sys.modules)
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name in sys.modules.keys() - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(written):
+            del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
 def seed():
     """The same random numbers in every test, whatever ran before it: a failure can be repeated."""
     torch.manual_seed(0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,8 +34,7 @@ def tables(tmp_path, monkeypatch):
     (tmp_path / "tables.py").write_text(block)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(coterie.tasks, "TASKS", dict(coterie.tasks.TASKS))
-    yield importlib.import_module("tables")
-    sys.modules.pop("tables", None)
+    return importlib.import_module("tables")
 
 
 def left(path):
