@@ -1,6 +1,7 @@
-"""Compares the two memory formats on a CPU, and checks whether training.channels_last=auto chooses the faster one.
+"""Compares the two memory formats on a CPU, and checks whether training.channels_last=auto chooses the faster one; channels last also
+with PyTorch's own weight gradients for depthwise convolutions instead of those of coterie.training.small_maps.
 
-The figure is the CPU time of a step (forward, backward, SGD) on one thread, the least of several rounds. The two formats run in turn in one process for each
+The figure is the CPU time of a step (forward, backward, SGD) on one thread, the least of several rounds. The two ways run in turn in one process for each
 shape, with coterie's allocator setting, as in a run.
 
     python -m benchmarks.speed.memory_format [--rounds 7] [--afresh]
@@ -40,6 +41,10 @@ SHAPES = [
     ("depthwise", "efficientnet_b0", 96, 16),
     ("depthwise", "fastvit_t8", 128, 4),
     ("depthwise", "convnext_atto", 96, 16),
+    ("depthwise", "mobilenetv4_conv_small", 64, 36),
+    ("depthwise", "mobilenetv3_small_100", 64, 32),
+    ("depthwise", "tf_efficientnet_lite0", 64, 32),
+    ("depthwise", "convnext_atto", 64, 32),
     ("depthwise", "convmixer_768_32", 64, 1),
     ("depthwise", "convmixer_768_32", 64, 4),
     ("transformer", "vit_tiny_patch16_224", 224, 4),
@@ -64,9 +69,11 @@ def measure(network: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
     keep_freed_memory()
     cpu = torch.device("cpu")
 
-    def step_of(channels_last: bool) -> Callable[[], None]:
+    def step_of(channels_last: bool, sped_up: bool = True) -> Callable[[], None]:
         torch.manual_seed(0)
         model: Any = move_to_device(timm.create_model(network, num_classes=10).train(), cpu, channels_last)
+        for module in () if sped_up else model.modules():
+            vars(module).pop("_conv_forward", None)
         images = torch.randn(batch, 3, side, side)
         images = images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         targets = torch.arange(batch) % 10
@@ -80,7 +87,11 @@ def measure(network: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
         step()
         return step
 
-    steps = {"contiguous": step_of(False), "channels last": step_of(True)}
+    steps = {
+        "contiguous": step_of(False),
+        "channels last": step_of(True),
+        "PyTorch's gradients": step_of(True, sped_up=False),
+    }
     least = dict.fromkeys(steps, float("inf"))
     for _ in range(rounds):
         for name, step in steps.items():
@@ -88,7 +99,7 @@ def measure(network: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
             step()
             least[name] = min(least[name], time.process_time() - began)
     model = timm.create_model(network, num_classes=10)
-    chosen = "channels last" if suits_channels_last(model, (3, side, side), batch, cpu) else "contiguous"
+    chosen = "channels last" if suits_channels_last(model, (3, side, side), cpu) else "contiguous"
     return {"seconds": least, "chosen": chosen, "machine": _machine(torch)}
 
 
@@ -109,20 +120,23 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         "# Memory formats on a CPU",
         "",
         f"Made by `benchmarks/speed/memory_format.py`: {next(iter(rows.values()))['machine']}. CPU time of a step in ms, forward, backward and SGD in float32;",
-        "chosen: what `training.channels_last=auto` takes; its time over the other format's, and over the better one's.",
+        "chosen: what `training.channels_last=auto` takes; its time over the other format's, and over the better one's. PyTorch's gradients: channels last without",
+        "`coterie.training.small_maps`; channels last over it.",
         "",
-        "| kind | network | images | contiguous | channels last | chosen | over the other | over the better |",
-        "|---|---|---|---|---|---|---|---|",
+        "| kind | network | images | contiguous | channels last | chosen | over the other | over the better | PyTorch's gradients | over it |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     worst = 0.0
     for row in rows.values():
-        seconds, chosen = row["seconds"], row["chosen"]
+        seconds, chosen = dict(row["seconds"]), row["chosen"]
+        own = seconds.pop("PyTorch's gradients")
         other = next(value for name, value in seconds.items() if name != chosen)
         better = seconds[chosen] / min(seconds.values())
         worst = max(worst, better)
         lines.append(
             f"| {row['kind']} | {row['network']} | {row['batch']}x3x{row['side']}x{row['side']} | {1e3 * seconds['contiguous']:.1f} | "
-            f"{1e3 * seconds['channels last']:.1f} | {chosen} | {seconds[chosen] / other:.2f} | {better:.2f} |"
+            f"{1e3 * seconds['channels last']:.1f} | {chosen} | {seconds[chosen] / other:.2f} | {better:.2f} | "
+            f"{1e3 * own:.1f} | {seconds['channels last'] / own:.2f} |"
         )
     return "\n".join([*lines, "", f"Worst of auto over the better format: {worst:.3f}.", ""])
 

@@ -135,33 +135,27 @@ def test_a_compiled_step_survives():
 
 
 def test_on_cuda_channels_last():
-    assert suits_channels_last(nn.Linear(2, 2), None, 8, torch.device("cuda"))
+    assert suits_channels_last(nn.Linear(2, 2), None, torch.device("cuda"))
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "batch", "expected"),
+    ("name", "expected"),
     [
-        ("resnet18", 64, 16, True),
-        ("mobilenetv2_050", 64, 16, True),
-        ("tf_efficientnet_lite0", 96, 32, True),
-        ("vit_tiny_patch16_224", 224, 4, False),
-        ("mixer_s32_224", 224, 4, False),
-        ("convmixer_768_32", 64, 1, False),  # 7x7 depthwise kernels on 9x9 maps of one image
-        ("convmixer_768_32", 64, 32, True),
+        ("resnet18", True),
+        ("mobilenetv2_050", True),
+        ("convmixer_768_32", True),
+        ("vit_tiny_patch16_224", False),
+        ("mixer_s32_224", False),
     ],
 )
-def test_on_a_cpu_the_networks_and_sizes_decide(name, size, batch, expected):
-    network = timm.create_model(name, num_classes=4).train()
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    for _ in range(2):
-        assert suits_channels_last(network, (3, size, size), batch, CPU) == expected
-    assert network.training
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-    assert not any(each._forward_hooks for each in network.modules())
+def test_on_a_cpu_the_networks_decide(name, expected):
+    with torch.device("meta"):
+        network = timm.create_model(name, num_classes=4)
+    assert suits_channels_last(network, (3, 64, 64), CPU) == expected
 
 
 def test_samples_that_are_no_images_stay_contiguous():
-    assert not suits_channels_last(nn.Linear(2, 2), None, 8, CPU)
+    assert not suits_channels_last(nn.Linear(2, 2), None, CPU)
 
 
 def pictures(count: int = 12) -> tuple[np.ndarray, np.ndarray]:

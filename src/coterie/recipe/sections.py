@@ -258,7 +258,7 @@ class TrainingRecipe(Section):
     )
     channels_last: bool | Literal["auto"] = Field(
         "auto",
-        description="Use the channels-last memory format for images and convolutions. auto: true on a CUDA device; on a CPU by the networks, image size and batch size. The run's recipe records the choice.",
+        description="Use the channels-last memory format for images and convolutions. auto: true on a CUDA device; on a CPU for convolutional networks. The run's recipe records the choice.",
     )
     device: str | None = Field(None, description="cpu, cuda or mps; null: the best one available.")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(

@@ -1,6 +1,6 @@
 """Chooses the memory format of a run, and keeps certain convolutions contiguous on a CPU.
 
-The choice depends on the networks, the image size and the batch size, not on timings: two runs of one recipe choose the same format.
+The choice depends on the networks, not on timings: two runs of one recipe choose the same format.
 """
 
 from __future__ import annotations
@@ -12,15 +12,10 @@ from torch import Tensor, nn
 
 from coterie.methods.method import Method
 from coterie.recipe import Recipe
-from coterie.recipe.sections import resolved
 from coterie.tasks.task import Task
+from coterie.training.small_maps import speed_up_small_maps
 
 LANES = 16  # float32 numbers in a register of AVX-512, and oneDNN's block of channels
-WIDE = 4  # depthwise convolutions with a larger kernel side have no specialised backward kernel in oneDNN
-# The cost of oneDNN's general kernel for the weight gradient of a wide depthwise convolution in channels-last format: it pads each group
-# to 16x16 channels, and clears and sums that buffer. This cost is independent of the batch size. Contiguous tensors use a matrix product,
-# which costs the same at this many output positions (batch times height times width; benchmarks/speed/memory_format.py).
-BREAK_EVEN = 140
 
 
 def resolve_memory_format(recipe: Recipe, task: Task, method: Method, device: torch.device) -> Recipe:
@@ -35,7 +30,7 @@ def resolve_memory_format(recipe: Recipe, task: Task, method: Method, device: to
     chosen = recipe.training.channels_last
     if chosen == "auto":
         size = getattr(task.data.info, "input_size", None)
-        chosen = suits_channels_last(method.networks, size, resolved(recipe.training.batch_size), device)
+        chosen = suits_channels_last(method.networks, size, device)
     task.data.use_channels_last(chosen)
     return with_channels_last(recipe, chosen)
 
@@ -45,59 +40,25 @@ def with_channels_last(recipe: Recipe, value: bool | str) -> Recipe:
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"channels_last": value})})
 
 
-def suits_channels_last(
-    network: nn.Module, input_size: tuple[int, ...] | None, batch_size: int, device: torch.device
-) -> bool:
+def suits_channels_last(network: nn.Module, input_size: tuple[int, ...] | None, device: torch.device) -> bool:
     """Whether training is at least as fast in channels-last as in contiguous format.
 
-    On CUDA it is. On a CPU it is for convolutional networks, except those whose wide depthwise convolutions have few output positions.
-    Networks whose only convolutions cut an image into patches are equally fast in both formats, and stay contiguous.
+    On CUDA it is. On a CPU it is for convolutional networks (with the gradients of :mod:`coterie.training.small_maps`). Networks whose
+    only convolutions cut an image into patches are equally fast in both formats, and stay contiguous.
 
     Args:
-        network: run once on two blank images, in eval mode.
+        network: of any kind.
         input_size: channels, height and width of an image; None if samples are not images.
-        batch_size: number of images in a step.
         device: the training device.
     """
     if device.type == "cuda":
         return True
     convolutions = [each for each in network.modules() if isinstance(each, nn.Conv2d)]
-    if device.type != "cpu" or input_size is None or all(_cuts_patches(each) for each in convolutions):
-        return False
-    positions = _output_positions(network, convolutions, input_size, batch_size)
-    # Time that channels last saves (or loses), in units of one group, tap and position of a wide depthwise convolution.
-    saved = 0
-    for each, count in positions:
-        if each.groups == each.in_channels > 1:
-            taps = each.groups * each.kernel_size[0] * each.kernel_size[1]
-            saved += taps * (count - BREAK_EVEN if max(each.kernel_size) > WIDE else count // 4)
-    return saved >= 0
+    return device.type == "cpu" and input_size is not None and not all(_cuts_patches(each) for each in convolutions)
 
 
 def _cuts_patches(convolution: nn.Conv2d) -> bool:
     return convolution.kernel_size == convolution.stride and convolution.stride != (1, 1)
-
-
-def _output_positions(
-    network: nn.Module, convolutions: list[nn.Conv2d], input_size: tuple[int, ...], batch_size: int
-) -> list[tuple[nn.Conv2d, int]]:
-    """Returns each call of a convolution with its output's height times width times the batch size."""
-    found: list[tuple[nn.Conv2d, int]] = []
-
-    def note(convolution: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(convolution, nn.Conv2d):
-            found.append((convolution, output.shape[-2] * output.shape[-1] * batch_size))
-
-    hooks = [each.register_forward_hook(note) for each in convolutions]
-    training = network.training
-    try:
-        with torch.no_grad():
-            network.eval()(torch.zeros(2, *input_size))
-    finally:
-        network.train(training)
-        for hook in hooks:
-            hook.remove()
-    return found
 
 
 def move_to_device(method: Method, device: torch.device, channels_last: bool) -> Method:
@@ -107,6 +68,7 @@ def move_to_device(method: Method, device: torch.device, channels_last: bool) ->
         method.to(memory_format=torch.channels_last)
     if device.type == "cpu":
         avoid_overflow(method)
+        speed_up_small_maps(method)
     return method
 
 
