@@ -32,6 +32,14 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") & _MASK_63
 
 
+def seed_generator(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators, as ``torch.manual_seed`` does.
+
+    On a CPU only the CPU's is seeded: for backends that are not initialised, ``torch.manual_seed`` records a traceback at every call.
+    """
+    (torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed)(seed)
+
+
 def _shift_right(value: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64; torch's shift is arithmetic."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)

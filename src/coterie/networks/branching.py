@@ -16,6 +16,7 @@ from coterie.networks.initialization import copied, materialised, permuted
 from coterie.networks.operations import split_candidates
 from coterie.networks.taps import stage_taps
 from coterie.networks.tracing import (
+    TracedNetwork,
     trace,
 )
 from coterie.randomness import derive_seed, seeded
@@ -69,14 +70,18 @@ def branch(
     if example is None:
         example = torch.zeros(2, *input_size(first))
     materialised(first, example, derive_seed(seed, "lazy", 0))
-    at = _choose_split(first, example) if at == "auto" else at
+    traced = None
+    if at == "auto":
+        at, traced = _choose_split(first, example)
     if at is not None and at not in dict(first.named_modules()):
         names = [name for name, _ in first.named_modules() if name]
         raise CoterieError(
             f"unknown split point {at!r} of {type(first).__name__}{did_you_mean(at, names)}; "
             f"expected a module such as {', '.join(name for name, _ in first.named_children())}"
         )
-    traced = trace(first, at, example, stage_taps(first) if taps == "stages" else taps)
+    taps = stage_taps(first) if taps == "stages" else taps
+    if traced is None or taps:
+        traced = trace(first, at, example, taps)
     networks = [first]
     for number in range(1, branches):
         if init == "copy":
@@ -111,16 +116,16 @@ def _build(network: Callable[[], nn.Module], seed: int, number: int) -> nn.Modul
         return network()
 
 
-def _choose_split(network: nn.Module, example: Tensor) -> str:
-    """Returns the best candidate at which the network can be split."""
+def _choose_split(network: nn.Module, example: Tensor) -> tuple[str, TracedNetwork]:
+    """Returns the best candidate at which the network can be split, and the network as traced for it."""
     suggested = getattr(network, "suggested_split", None)
     candidates = [str(suggested)] if suggested else split_candidates(network, example)
     problem: CoterieError | None = None
     for at in candidates[:8]:
         try:
-            parts = Parts(trace(network, at, example), at)
-            parts.trunk(network)
-            return at
+            traced = trace(network, at, example)
+            Parts(traced, at).trunk(network)
+            return at, traced
         except CoterieError as error:
             problem = problem or error
     raise problem or CoterieError(f"{type(network).__name__} has no block boundary to split at; name a module, at=...")

@@ -6,6 +6,7 @@ one for the current process. A recipe can only name a registered task: recipe fi
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import MutableMapping
 from importlib.metadata import EntryPoint, entry_points
@@ -185,6 +186,7 @@ def find_named(place: str) -> Any:
     return getattr(found, name) if name else found
 
 
+@functools.cache  # reading the metadata of all installed packages takes 20 ms
 def _entry_points() -> dict[str, EntryPoint]:
     return {each.name: each for each in entry_points(group="coterie.tasks")}
 

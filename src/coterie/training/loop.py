@@ -19,7 +19,7 @@ from coterie.data.nested import Inputs
 from coterie.errors import RunError
 from coterie.methods.method import Method
 from coterie.methods.progress import Progress
-from coterie.randomness import derive_seed
+from coterie.randomness import derive_seed, seed_generator
 from coterie.recipe import Recipe
 from coterie.recipe.sections import resolved
 from coterie.run_folder import MetricsLog, RunFolder
@@ -195,7 +195,8 @@ class Trainer:
     def train_batch(self, batch: Batch, final: bool = True, together: int = 1) -> None:
         """Trains on one of ``together`` batches whose gradients are accumulated; ``final`` is followed by the optimizer step."""
         # Makes draws from the global generator (dropout, stochastic depth) a function of the position in training too.
-        torch.manual_seed(derive_seed(self.recipe.seed, "step", self.epoch, self.batch, self.accelerator.process_index))
+        seed = derive_seed(self.recipe.seed, "step", self.epoch, self.batch, self.accelerator.process_index)
+        seed_generator(seed, self.accelerator.device)
         self.progress.update(self.epoch, self.step)
         if final:
             self._forward_backward(batch, together)
@@ -285,7 +286,7 @@ class Trainer:
             self.write_validation(figures)
             if warning := self.divergence.warning(self.task.chance_level(evaluation), self.step):
                 self.display.note(warning)
-            if self.best.add(figures, self.epoch - 1):
+            if self.best.add(figures, self.epoch - 1) and self.recipe.training.select == "best":
                 self.save(self.folder.best)
             said = describe_figures(figures, self.method.leader, self.figures[0])
         self.display.epoch(self.epoch - 1, said)
