@@ -24,6 +24,7 @@ from coterie.files import write_json, write_text
 from coterie.methods.method import Method
 from coterie.recipe import load_recipe
 from coterie.run_folder import RunFolder
+from coterie.running import outcome
 from coterie.student import save_student
 from coterie.tasks.images.networks import build_method, network_options
 from coterie.training.checkpoint import save_checkpoint
@@ -60,10 +61,10 @@ def cache(tmp_path_factory, monkeypatch):
 @pytest.fixture(autouse=True)
 def forgets_modules(tmp_path_factory):
     """A module that a test wrote itself is unknown to the next, which may write another of the same name."""
-    before = set(sys.modules)
+    before = len(sys.modules)
     yield
     written = str(tmp_path_factory.getbasetemp())
-    for name in sys.modules.keys() - before:
+    for name in list(sys.modules)[before - len(sys.modules) :] if len(sys.modules) > before else ():
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(written):
             del sys.modules[name]
 
@@ -71,7 +72,28 @@ def forgets_modules(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def seed():
     """The same random numbers in every test, whatever ran before it: a failure can be repeated."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
+
+
+@pytest.fixture
+def real_report():
+    """For a test that needs the report itself, see :func:`short_report`."""
+
+
+@pytest.fixture(autouse=True)
+def short_report(request):
+    """A line in place of the report, which takes as long as all the rest of a training here and is tested in tests/report.
+
+    By a patch of its own: a test that undoes its patches keeps this one.
+    """
+
+    def write(path: Path, *_: Any, **__: Any) -> None:
+        RunFolder(path).report.write_text("a report")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if "real_report" not in request.fixturenames:
+            patch.setattr(outcome, "write_report", write)
+        yield
 
 
 class Own(nn.Module):

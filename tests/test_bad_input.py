@@ -180,6 +180,7 @@ def test_a_failed_run_exits_with_1(tmp_path, monkeypatch, command):
     assert json.loads(Path("run/summary.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_the_run_and_leaves_no_half_file(tmp_path, monkeypatch, command):
     import errno
     import os

@@ -78,6 +78,7 @@ def hub(monkeypatch):
     server.server_close()
 
 
+@pytest.mark.slow
 def test_the_folder_arrives_as_it_is_and_timm_loads_it(hub, run_maker, tmp_path):
     method = run_maker(tmp_path / "run", "resnet18", (3, 32, 32), at="layer4")
     folder = export_run(tmp_path / "run", "timm", tmp_path / "export", push="user/name", private=True)

@@ -119,7 +119,7 @@ def test_default_folders_and_every_student(small_run):
         shutil.rmtree(path / "export", ignore_errors=True)
 
 
-@pytest.mark.fast_for("student")
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["student", "ensemble", "method"])
 def test_onnx_pt2_and_safetensors_hold_what_was_asked_for(small_run, tmp_path, which):
     path, method = small_run

@@ -31,7 +31,7 @@ ARCHITECTURES = [
     ("coat_lite_tiny", {"img_size": 64}, 64), ("pvt_v2_b0", {}, 64), ("inception_next_atto", {}, 64),
 ]  # fmt: skip
 # Slow to build or to trace, and of a kind that another one stands for.
-SLOW = {"vgg16_cifar", "repvgg_a0", "resmlp_12_224", "gmlp_ti16_224", "efficientnet_b0", "mobilenetv3_small_050", "ghostnet_050",
+SLOW = {"vgg16_cifar", "resnet10t", "edgenext_xx_small", "cait_xxs24_224", "repvgg_a0", "resmlp_12_224", "gmlp_ti16_224", "efficientnet_b0", "mobilenetv3_small_050", "ghostnet_050",
     "nf_regnet_b0", "dla46_c", "inception_next_atto", "mobilevit_xxs", "pvt_v2_b0"}  # fmt: skip
 TORCHVISION = ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_0"]
 
@@ -117,7 +117,7 @@ def _student_parameters(group, number):
     return found
 
 
-@pytest.mark.fast_for("resnet18", "squeezenet1_0")
+@pytest.mark.fast_for("squeezenet1_0")
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision_networks(name):
     torch.manual_seed(0)

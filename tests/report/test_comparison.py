@@ -60,6 +60,7 @@ class Outside(HTMLParser):
                 pass
 
 
+@pytest.mark.fast_for("5")
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_the_page_is_whole_and_loads_nothing(tmp_path, make_runs, seeds):
     page = write(tmp_path / "c", make_runs({"baseline": 0.2, ODD: 0.23, "third": 0.22}, seeds)).read_text()

@@ -166,6 +166,7 @@ def test_a_run_that_only_began(make_run: MakeRun) -> None:
     assert Page(write_report(run)).sections == ["trained", "recipe"]
 
 
+@pytest.mark.slow
 def test_a_hundred_classes_stay_small_and_labelled(make_run: MakeRun) -> None:
     path = write_report(make_run(classes=100, samples=1000, epochs=2))
     page = Page(path)
@@ -174,12 +175,14 @@ def test_a_hundred_classes_stay_small_and_labelled(make_run: MakeRun) -> None:
     assert "classes that are often confused are neighbours" in page.text
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_show_those_with_the_most_errors(make_run: MakeRun) -> None:
     path = write_report(make_run(classes=1000, samples=1000, students=2, epochs=1))
     assert "the 100 of 1000 with the most errors" in Page(path).text
     assert path.stat().st_size < 1_500_000
 
 
+@pytest.mark.fast_for("9-False", "10-True")
 @pytest.mark.parametrize(("classes", "shown"), [(2, False), (9, False), (10, True)])
 def test_top5_is_shown_from_ten_classes_on(make_run: MakeRun, classes: int, shown: bool) -> None:
     page = Page(write_report(make_run(classes=classes, samples=60, epochs=1)))

@@ -149,7 +149,7 @@ def pages(tmp_path_factory) -> dict[str, str]:
     }
 
 
-@pytest.mark.fast_for("light")
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_overflows_is_cut_or_faint(pages, tmp_path, scheme):
     measured = render(tmp_path, pages, scheme)

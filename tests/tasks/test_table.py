@@ -30,7 +30,7 @@ def test_a_package_adds_a_task_by_an_entry_point(monkeypatch, tmp_path):
     found = [
         EntryPoint(name, value, "coterie.tasks") for name, value in (("mine", "own_task:ROW"), ("gone", "no_such:ROW"))
     ]
-    monkeypatch.setattr(tasks, "entry_points", lambda group: found)
+    monkeypatch.setattr(tasks, "_entry_points", lambda: {each.name: each for each in found})
     assert "mine" in tasks.known_tasks()
     assert tasks.find_row("mine").line == "Mine."
     assert coterie.load_recipe(None, ["task=mine", "data.max_length=7"]).data.max_length == 7

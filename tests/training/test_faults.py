@@ -57,6 +57,7 @@ def test_a_full_disk_is_named_by_a_training(limited, tmp_path):
     assert not list(path.rglob("*.tmp"))
 
 
+@pytest.mark.fast_for("timm", "safetensors")
 @pytest.mark.parametrize("format", ["timm", "safetensors", "pt2", "onnx"])
 def test_a_full_disk_is_named_by_an_export(small_run, limited, tmp_path, format):
     path, _ = small_run
@@ -69,6 +70,7 @@ def test_a_full_disk_is_named_by_an_export(small_run, limited, tmp_path, format)
     assert not list((run / "export").rglob("*"))
 
 
+@pytest.mark.fast_for("True-True", "False-False")
 @pytest.mark.parametrize("replaced", [False, True])
 @pytest.mark.parametrize("moved", [False, True])
 def test_a_folder_that_is_moved_or_removed_stops_the_run(small, tmp_path, monkeypatch, moved, replaced):

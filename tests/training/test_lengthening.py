@@ -46,6 +46,7 @@ def settings(small):
     return small(method="okdmde", training={"epochs": 2, "ema": 0.9, "log_every": 1}, schedule={"warmup_epochs": 0.5})
 
 
+@pytest.mark.slow
 def test_a_lengthened_run_is_the_run_of_its_recipe_however_it_was_interrupted(settings, tmp_path, monkeypatch, capsys):
     first = coterie.train(settings, output=tmp_path / "run", quiet=True)
     rates = [row["learning_rate"] for row in rows(first.path, "train")]

@@ -159,7 +159,7 @@ OPTIONS = {"plain": {}, "all": {"ema": 0.9, "accumulate": 2, "clip_gradient": 1.
 QUICK = {("all", 2), ("plain", 6), ("all", 9), ("best", 9)}
 
 
-@pytest.mark.fast_for("all-9", "plain-6")
+@pytest.mark.fast_for("all-9")
 @pytest.mark.parametrize(
     ("options", "stop_at"),
     [

@@ -43,9 +43,7 @@ def test_catalogue_imports_no_torch() -> None:
     assert run(code) == "[]"
 
 
-@pytest.mark.parametrize(
-    "touched",
-    [pytest.param("import coterie.networks", marks=pytest.mark.slow), "import coterie; coterie.losses"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("touched", ["import coterie.networks", "import coterie; coterie.losses"])
 def test_whatever_needs_torch_registers_the_networks(touched: str) -> None:
     assert run(f"import timm\n{touched}\nprint(timm.is_model('resnet32_cifar'))") == "True"

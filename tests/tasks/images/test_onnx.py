@@ -109,7 +109,7 @@ def test_the_snippet_itself_names_the_class(small_run, pictures, tmp_path):
     assert float(probability) == pytest.approx(float(best), abs=1e-5)
 
 
-@pytest.mark.fast_for("0")
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["0", "ensemble"])
 def test_the_file_says_how_it_is_used(small_run, tmp_path, which):
     path, _ = small_run

@@ -12,22 +12,12 @@ from safetensors.torch import load_file
 
 import coterie
 from coterie.errors import CoterieError
-from coterie.run_folder import RunFolder
-from coterie.running import outcome
 from coterie.running.reload import evaluate_run, load_method
 from coterie.tasks.language import causal_lm
 from coterie.tasks.language.networks import load_causal_lm
 from coterie.training.interruption import Interrupted, Interruption
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "max_position_embeddings": 64}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_report():
-    """A line in place of the report, which is tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outcome, "write_report", lambda path, **_: RunFolder(path).report.write_text("a report"))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +64,7 @@ def sharded(place):
     return coterie.train(settings, output=place / "sharded", quiet=True)
 
 
+@pytest.mark.slow
 def test_a_network_in_one_part_is_trained_bit_by_bit_like_a_whole_one(sharded, place):
     settings = recipe(place, shard=False, training={"select": "best"})
     whole = coterie.train(settings, output=place / "whole", quiet=True)

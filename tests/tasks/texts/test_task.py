@@ -55,7 +55,7 @@ def teachers(place, tmp_path_factory):
     return [str(path) for path in paths]
 
 
-@pytest.mark.fast_for("kd-1")
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "students"), [("independent", 2), ("dml", 2), ("kd", 1), ("rl_kd", 1)])
 def test_every_method_learns(place, teachers, tmp_path, method, students):
     """The baseline is the teachers'."""
