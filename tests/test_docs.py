@@ -35,7 +35,7 @@ PAGES = [
 LONG = {
     f"docs/{name}.md"
     for name in (
-        *("compare", "deploy", "index", "language", "other-loops", "own-images", "restoration", "retrieval", "speech", "teachers", "text"),
+        *("compare", "deploy", "index", "language", "language-trainers", "other-loops", "own-images", "restoration", "retrieval", "speech", "teachers", "text"),
         *(f"methods/{name}" for name in ("afd", "cl_ilr", "dml", "ffl", "ffsd", "kdcl", "mcl", "okddip", "okdph", "one", "pcl")),
     )
 }  # fmt: skip

@@ -37,10 +37,7 @@ def test_help_and_listings_import_nothing_heavy(arguments):
 
 
 def test_import_coterie_imports_nothing_heavy():
-    code = (
-        f"import sys, coterie; assert not [n for n in {FORBIDDEN!r} if n in sys.modules]; assert coterie.losses\n"
-        "import timm; assert timm.is_model('resnet32_cifar')"  # what needs torch registers the networks
-    )
+    code = f"import sys, coterie; assert not [n for n in {FORBIDDEN!r} if n in sys.modules]"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
 
 from coterie.losses import ranking_distillation
 
@@ -38,6 +37,8 @@ def trained(page, tmp_path, batch_size, **changes):
     torch.manual_seed(0)
     student, teacher = page["tiny"](16, 1), page["tiny"](32, 2)
     weights = copy.deepcopy(student.state_dict())
+    from transformers import TrainingArguments  # here: every worker imports this file, one of them runs it
+
     arguments = TrainingArguments(
         output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=batch_size, max_grad_norm=0.0, optim="sgd",
         gradient_accumulation_steps=8 // batch_size, learning_rate=1.0, lr_scheduler_type="constant", save_strategy="no",
@@ -50,6 +51,8 @@ def trained(page, tmp_path, batch_size, **changes):
 
 @pytest.mark.parametrize("batch_size", [8, 2])
 def test_one_step_is_that_of_the_mean_over_all_tokens_that_count(page, tmp_path, batch_size):
+    from transformers import Trainer
+
     assert issubclass(page["DistillationTrainer"], Trainer)
     weights, student, teacher = trained(page, tmp_path, batch_size)
     plain = page["tiny"](16, 1)

@@ -277,6 +277,7 @@ def test_names_are_text_not_markup(make_run: MakeRun) -> None:
     assert "c&d" in page.text
 
 
+@pytest.mark.slow
 def test_two_reports_of_one_run_are_equal_and_can_go_elsewhere(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     elsewhere = write_report(run, tmp_path / "page.html")

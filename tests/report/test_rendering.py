@@ -166,6 +166,7 @@ def test_nothing_overflows_is_cut_or_faint(pages, tmp_path, scheme):
         assert (min(light) > 200) == (scheme == "light")
 
 
+@pytest.mark.slow
 def test_what_is_too_wide_is_found(tmp_path):
     """The measures themselves: a page with every fault."""
     page = (

@@ -54,7 +54,7 @@ def everything(path) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.fast_for("rl_kd", "okdph")
+@pytest.mark.fast_for("rl_kd")
 @pytest.mark.parametrize("name", METHODS)
 def test_an_interrupted_run_goes_on_bit_by_bit(small, teachers, tmp_path, monkeypatch, name):
     changes = dict(METHODS[name])

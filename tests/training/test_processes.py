@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,12 +72,28 @@ def launch(tmp_path, epochs, code=SCRIPT, more=()):
 
 
 def test_two_processes_equal_one(tmp_path):
-    process = launch(tmp_path, 2)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    shared |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    processes = [  # as torchrun starts them, which would itself import torch first
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / "two"), "2"],
+            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
     own: dict[str, Any] = {"__name__": "script"}
     exec(SCRIPT, own)
     own["train"](tmp_path / "one", 2)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    for process in processes:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
     they_equal_one(tmp_path / "one", tmp_path / "two")
 
 
