@@ -121,7 +121,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         "",
         f"Made by `benchmarks/speed/memory_format.py`: {next(iter(rows.values()))['machine']}. CPU time of a step in ms, forward, backward and SGD in float32;",
         "chosen: what `training.channels_last=auto` takes; its time over the other format's, and over the better one's. PyTorch's gradients: channels last without",
-        "`coterie.training.small_maps`; channels last over it.",
+        "`coterie.training.small_maps`; channels last over it. Of dense networks and transformers the two are the same computation and show the noise.",
         "",
         "| kind | network | images | contiguous | channels last | chosen | over the other | over the better | PyTorch's gradients | over it |",
         "|---|---|---|---|---|---|---|---|---|---|",
