@@ -108,7 +108,7 @@ def few_sources(monkeypatch):
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=pytest.mark.slow) if page in LONG else page for page in PAGES]
 )
-def test_page(page, place, monkeypatch, capsys, quick_ceiling):
+def test_page(page, place, monkeypatch, capsys, quick_ceiling, real_report):
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))
     monkeypatch.setattr(coterie.tasks, "TASKS", dict(coterie.tasks.TASKS))  # to which a page may add

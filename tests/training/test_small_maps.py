@@ -101,3 +101,12 @@ def test_under_autocast_and_for_second_derivatives_it_is_sound():
     assert torch.autograd.gradgradcheck(
         lambda images: convolution(images).square(), torch.randn(1, 4, 2, 2).double().requires_grad_()
     )
+
+
+def test_the_compiler_computes_it_as_it_would():
+    network = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Flatten())
+    speed_up_small_maps(network)
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    images = torch.randn(2, 4, 2, 2)
+    torch.testing.assert_close(compiled(images), network(images))
+    assert not is_own(compiled(images))

@@ -1,12 +1,15 @@
 """Weight gradients of depthwise convolutions on maps that are smaller than their kernel, on a CPU.
 
-oneDNN has no specialised kernel for these maps and computes each channel by itself: 7 to 80 times slower than a sum for each tap of the kernel.
-They are the last layers of mobile networks on images of 64 pixels, whose steps take 0.7 of the time (benchmarks/speed/memory_format.py).
+oneDNN has no specialised kernel for these maps and computes each channel by itself: 4 to 40 times slower than a sum for each tap of the kernel
+(benchmarks/speed/small_maps.py).
+They are the last layers of mobile networks on images of 64 pixels, whose steps take 0.7 of the time (memory_format.py there).
 """
 
 from __future__ import annotations
 
+import itertools
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.grad import conv2d_input
+
+Pair = tuple[int, int]  # of an image's two axes
 
 
 def speed_up_small_maps(method: nn.Module) -> None:
@@ -74,12 +79,7 @@ class DepthwiseConvolution(torch.autograd.Function):
 
 
 def depthwise_weight_gradient(
-    input: Tensor,
-    gradient: Tensor,
-    kernel_size: tuple[int, ...],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
+    input: Tensor, gradient: Tensor, kernel_size: Sequence[int], stride: Pair, padding: Pair, dilation: Pair
 ) -> Tensor:
     """Returns the gradient of a loss by the weights of a depthwise convolution, [C, 1, KH, KW].
 
@@ -87,37 +87,26 @@ def depthwise_weight_gradient(
         input: [B, C, H, W].
         gradient: of the loss by the convolution's output, [B, C, OH, OW].
     """
-    channels = input.shape[1]
-    taps = [
-        [_tap(input, gradient, (row, column), stride, padding, dilation) for column in range(kernel_size[1])]
-        for row in range(kernel_size[0])
-    ]
-    zeros = gradient.new_zeros(channels)
-    rows = [torch.stack([zeros if each is None else each for each in row], dim=-1) for row in taps]
-    return torch.stack(rows, dim=-2).unsqueeze(1)
-
-
-def _tap(
-    input: Tensor,
-    gradient: Tensor,
-    place: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> Tensor | None:
-    """Returns the gradient of one weight of each channel, [C]; None if the weight meets nothing but padding."""
-    pieces = []
-    for axis in (0, 1):
-        offset = place[axis] * dilation[axis] - padding[axis]  # of the input's position from stride times the output's
-        first = max(0, -(offset // stride[axis]))
-        last = min(gradient.shape[2 + axis] - 1, (input.shape[2 + axis] - 1 - offset) // stride[axis])
-        if last < first:
-            return None
-        pieces.append(
-            (
-                slice(first, last + 1),
-                slice(first * stride[axis] + offset, last * stride[axis] + offset + 1, stride[axis]),
+    rows, columns = (
+        [
+            _meeting(
+                input.shape[axis + 2], gradient.shape[axis + 2], tap * dilation[axis] - padding[axis], stride[axis]
             )
-        )
-    (rows, input_rows), (columns, input_columns) = pieces
-    return (gradient[:, :, rows, columns] * input[:, :, input_rows, input_columns]).sum((0, 2, 3))
+            for tap in range(kernel_size[axis])
+        ]
+        for axis in (0, 1)
+    )
+    result = gradient.new_zeros(kernel_size[0], kernel_size[1], input.shape[1])
+    for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+        if row is not None and column is not None:  # otherwise this weight meets nothing but padding
+            result[i, j] = (gradient[:, :, row[1], column[1]] * input[:, :, row[0], column[0]]).sum((0, 2, 3))
+    return result.permute(2, 0, 1).unsqueeze(1)
+
+
+def _meeting(inputs: int, outputs: int, offset: int, stride: int) -> tuple[slice, slice] | None:
+    """Returns the positions of input and output on one axis that a weight connects: stride times the output's plus offset is the input's."""
+    first = max(0, -(offset // stride))
+    last = min(outputs - 1, (inputs - 1 - offset) // stride)
+    if last < first:
+        return None
+    return slice(first * stride + offset, last * stride + offset + 1, stride), slice(first, last + 1)

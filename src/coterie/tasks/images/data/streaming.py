@@ -61,7 +61,7 @@ def train_transform(settings: StreamingSettings) -> Any:
             scale=None if settings.crop_scale is None else (settings.crop_scale, 1.0),
             hflip=0.5 if settings.flip else 0.0,
             auto_augment=settings.auto_augment,
-            color_jitter=None,
+            color_jitter=None,  # disabled; 0.0 would still draw random numbers
         )
     except Exception as error:  # timm's parser raises many types
         if settings.auto_augment is None:
